@@ -1,0 +1,275 @@
+//! Logical conflicts between a commit and those that won before it: Delta's own rules
+//! (the conflict matrix of `ConflictChecker` in Delta Lake, and delta-rs' `conflict_checker`).
+//!
+//! One pure function, [`check`], decides for every backend.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::action::{Add, FileKey};
+use crate::commit::CommitIndex;
+use crate::ids::Version;
+
+/// Whether a file could hold rows that a writer read.
+pub type FileFilter = Arc<dyn Fn(&Add) -> bool + Send + Sync>;
+
+/// What a writer read to make its commit. The default is "nothing": a blind writer.
+#[derive(Clone, Default)]
+pub struct Reads {
+    /// It read every row of the table.
+    pub whole_table: bool,
+    /// It read the rows of files that this filter lets through (true when in doubt).
+    pub matching: Option<FileFilter>,
+    /// It read exactly these files (besides those that it removes).
+    pub files: BTreeSet<FileKey>,
+    /// It looked at the progress of these applications (besides those it writes).
+    pub app_ids: BTreeSet<String>,
+}
+
+impl fmt::Debug for Reads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reads")
+            .field("whole_table", &self.whole_table)
+            .field("matching", &self.matching.is_some())
+            .field("files", &self.files.len())
+            .field("app_ids", &self.app_ids)
+            .finish()
+    }
+}
+
+impl Reads {
+    /// Reads of a writer that looked at the whole table.
+    #[must_use]
+    pub fn whole_table() -> Self {
+        Reads { whole_table: true, ..Reads::default() }
+    }
+
+    /// Whether nothing at all was read.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        !self.whole_table
+            && self.matching.is_none()
+            && self.files.is_empty()
+            && self.app_ids.is_empty()
+    }
+
+    fn covers(&self, add: &Add) -> bool {
+        self.whole_table || self.matching.as_ref().is_some_and(|f| f(add))
+    }
+}
+
+/// `delta.isolationLevel` of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// Readers' and writers' order is that of the log.
+    Serializable,
+    /// Blind appends of others may slip in before a commit that did not see them. Delta's default.
+    #[default]
+    WriteSerializable,
+    /// Only writes conflict: for commits that change no data (OPTIMIZE).
+    Snapshot,
+}
+
+impl Isolation {
+    /// Level in force for a commit on a table with this property value.
+    #[must_use]
+    pub fn for_commit(property: Option<&str>, index: &CommitIndex) -> Isolation {
+        if !index.changes_data() && !(index.adds.is_empty() && index.removes.is_empty()) {
+            return Isolation::Snapshot;
+        }
+        match property {
+            Some(v) if v.eq_ignore_ascii_case("serializable") => Isolation::Serializable,
+            Some(v) if v.eq_ignore_ascii_case("snapshotisolation") => Isolation::Snapshot,
+            _ => Isolation::WriteSerializable,
+        }
+    }
+}
+
+/// Why two commits do not go together. The names are Delta's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConflictKind {
+    /// The winner changed the protocol.
+    ProtocolChanged,
+    /// The winner changed the metadata.
+    MetadataChanged,
+    /// The winner added a file to what this commit read.
+    ConcurrentAppend {
+        /// Path of that file.
+        path: String,
+    },
+    /// The winner removed a file that this commit read.
+    ConcurrentDeleteRead {
+        /// Path of that file.
+        path: String,
+    },
+    /// Both remove the same file.
+    ConcurrentDeleteDelete {
+        /// Path of that file.
+        path: String,
+    },
+    /// Both move the same application's progress, or the winner moved one that was read.
+    ConcurrentTransaction {
+        /// The application.
+        app_id: String,
+    },
+    /// Both set the same domain.
+    ConcurrentDomainMetadata {
+        /// The domain.
+        domain: String,
+    },
+    /// The application recorded this or a later version before: its data is in the table already.
+    TransactionApplied {
+        /// The application.
+        app_id: String,
+        /// Version it wants to write.
+        wanted: i64,
+        /// Version the table has.
+        recorded: i64,
+    },
+    /// The table was dropped meanwhile.
+    TableDropped,
+    /// The commits kept changing for longer than the bound.
+    TooManyAttempts {
+        /// Attempts made.
+        attempts: u32,
+    },
+}
+
+/// A conflict, with where it happened. Nothing of the batch was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// Table as the caller named it.
+    pub table: String,
+    /// The version that the writer read.
+    pub read_version: Option<Version>,
+    /// The version that won, where one did.
+    pub winning_version: Option<Version>,
+    /// Why.
+    pub kind: ConflictKind,
+}
+
+impl std::error::Error for Conflict {}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "commit to table '{}' conflicts", self.table)?;
+        if let Some(v) = self.winning_version {
+            write!(f, " with version {v}")?;
+        }
+        if let Some(v) = self.read_version {
+            write!(f, " (it was planned on version {v})")?;
+        }
+        f.write_str(": ")?;
+        match &self.kind {
+            ConflictKind::ProtocolChanged => f.write_str("the protocol changed"),
+            ConflictKind::MetadataChanged => f.write_str("the metadata changed"),
+            ConflictKind::ConcurrentAppend { path } => {
+                write!(f, "file '{path}' was added to what the commit read (ConcurrentAppend)")
+            }
+            ConflictKind::ConcurrentDeleteRead { path } => {
+                write!(
+                    f,
+                    "file '{path}', which the commit read, was removed (ConcurrentDeleteRead)"
+                )
+            }
+            ConflictKind::ConcurrentDeleteDelete { path } => {
+                write!(f, "file '{path}' was removed by both (ConcurrentDeleteDelete)")
+            }
+            ConflictKind::ConcurrentTransaction { app_id } => {
+                write!(f, "application '{app_id}' moved on (ConcurrentTransaction)")
+            }
+            ConflictKind::ConcurrentDomainMetadata { domain } => {
+                write!(f, "domain '{domain}' was set by both (ConcurrentDomainMetadata)")
+            }
+            ConflictKind::TransactionApplied { app_id, wanted, recorded } => write!(
+                f,
+                "application '{app_id}' wrote version {recorded} before, this is {wanted}: \
+                 its data is in the table already"
+            ),
+            ConflictKind::TableDropped => f.write_str("the table was dropped"),
+            ConflictKind::TooManyAttempts { attempts } => {
+                write!(f, "still racing other writers after {attempts} attempts")
+            }
+        }?;
+        f.write_str(". Nothing was written; read the table again and redo the commit")
+    }
+}
+
+/// Checks a commit against one commit that won before it.
+///
+/// `None` means that the two go together in the order winner, current.
+#[must_use]
+pub fn check(
+    current: &CommitIndex,
+    reads: &Reads,
+    isolation: Isolation,
+    winner: &CommitIndex,
+) -> Option<ConflictKind> {
+    if winner.protocol.is_some() {
+        return Some(ConflictKind::ProtocolChanged);
+    }
+    if winner.metadata.is_some() {
+        return Some(ConflictKind::MetadataChanged);
+    }
+
+    // A winner that only added files, and read nothing, is a blind append.
+    let winner_is_blind = winner.removes.is_empty() && winner.info().is_blind_append == Some(true);
+    let appends_matter = match isolation {
+        Isolation::Serializable => true,
+        Isolation::WriteSerializable => !winner_is_blind || current.metadata.is_some(),
+        Isolation::Snapshot => false,
+    };
+    if appends_matter
+        && let Some(add) = winner.adds.iter().find(|add| add.data_change && reads.covers(add))
+    {
+        return Some(ConflictKind::ConcurrentAppend { path: add.path.clone() });
+    }
+
+    if !winner.removes.is_empty() {
+        let removes: BTreeSet<FileKey> = current.removes.iter().map(|r| r.key()).collect();
+        for removed in &winner.removes {
+            let key = removed.key();
+            if removes.contains(&key) {
+                return Some(ConflictKind::ConcurrentDeleteDelete { path: key.path });
+            }
+            if reads.files.contains(&key) {
+                return Some(ConflictKind::ConcurrentDeleteRead { path: key.path });
+            }
+            if isolation != Isolation::Snapshot && (reads.whole_table || reads.matching.is_some()) {
+                // A remove carries no statistics to decide by, and maybe no partition values.
+                let as_add = Add {
+                    path: removed.path.clone(),
+                    partition_values: removed.partition_values.clone().unwrap_or_default(),
+                    size: removed.size.unwrap_or_default(),
+                    modification_time: 0,
+                    data_change: removed.data_change,
+                    stats: removed.stats.clone(),
+                    tags: None,
+                    deletion_vector: removed.deletion_vector.clone(),
+                    base_row_id: None,
+                    default_row_commit_version: None,
+                    clustering_provider: None,
+                };
+                let known = removed.partition_values.is_some();
+                if removed.data_change && (reads.whole_table || !known || reads.covers(&as_add)) {
+                    return Some(ConflictKind::ConcurrentDeleteRead { path: key.path });
+                }
+            }
+        }
+    }
+
+    for txn in &winner.txns {
+        if reads.app_ids.contains(&txn.app_id)
+            || current.txns.iter().any(|t| t.app_id == txn.app_id)
+        {
+            return Some(ConflictKind::ConcurrentTransaction { app_id: txn.app_id.clone() });
+        }
+    }
+    for domain in &winner.domain_metadata {
+        if current.domain_metadata.iter().any(|d| d.domain == domain.domain) {
+            return Some(ConflictKind::ConcurrentDomainMetadata { domain: domain.domain.clone() });
+        }
+    }
+    None
+}

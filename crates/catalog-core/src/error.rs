@@ -1,0 +1,122 @@
+//! The one error type that crosses crates. A new kind exists only where a caller acts differently.
+
+use thiserror::Error;
+
+use crate::conflict::Conflict;
+use crate::ids::{CommitToken, TableName, Version};
+
+/// Result of every fallible call in the workspace's libraries.
+pub type Result<T, E = CatalogError> = std::result::Result<T, E>;
+
+/// Whether a failed write may have taken effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteState {
+    /// Nothing was written: trying again is safe.
+    NotApplied,
+    /// The answer to COMMIT was lost. Ask `resolve_token` which it is.
+    Unknown,
+}
+
+/// What went wrong. Display text says what, where and what to do; it never contains a secret.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CatalogError {
+    /// The caller's input is wrong; the same call will fail again.
+    #[error("{0}")]
+    InvalidInput(String),
+    /// No table of this name or id.
+    #[error("table '{0}' is not in the catalog (see `dl list`, or `dl list --dropped`)")]
+    TableNotFound(String),
+    /// The name belongs to a live table (or a running import).
+    #[error("table '{0}' exists already: choose another name or drop it first")]
+    TableExists(TableName),
+    /// A version that is not there: never written, or cleaned up.
+    #[error(
+        "table '{table}' has no version {version}: versions {earliest} to {latest} can be read"
+    )]
+    VersionNotFound {
+        /// Table as the caller named it.
+        table: String,
+        /// What was asked for: a version, or a time.
+        version: String,
+        /// First version whose state can be read.
+        earliest: Version,
+        /// Head.
+        latest: Version,
+    },
+    /// Another commit got there first and the two do not go together.
+    #[error("{0}")]
+    Conflict(#[from] Box<Conflict>),
+    /// The table uses something that this writer does not know.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The database is missing our tables, is newer than this program, or belongs to another one.
+    #[error("{0}")]
+    Schema(String),
+    /// Stored or published data contradicts itself.
+    #[error("{0}")]
+    Corrupt(String),
+    /// The database or store did not do it now; `write` says whether it may have happened.
+    #[error("{message}{}", if *.retryable { " (temporary: try again)" } else { "" })]
+    Unavailable {
+        /// What failed, from the driver, without secrets.
+        message: String,
+        /// Whether the same call may succeed soon (busy, serialization failure, deadlock).
+        retryable: bool,
+        /// Whether the write may have happened.
+        write: WriteState,
+    },
+    /// A commit's answer was lost and could not be found out within the bound.
+    #[error(
+        "it is not known whether commit {token} took effect: {message}. \
+         Commit again with the same token: it takes effect at most once"
+    )]
+    CommitUnknown {
+        /// Token to retry or resolve with.
+        token: CommitToken,
+        /// Why.
+        message: String,
+    },
+}
+
+impl CatalogError {
+    /// Bad input, with a full sentence.
+    #[must_use]
+    pub fn invalid(message: impl Into<String>) -> Self {
+        CatalogError::InvalidInput(message.into())
+    }
+
+    /// Contradiction in stored data.
+    #[must_use]
+    pub fn corrupt(message: impl Into<String>) -> Self {
+        CatalogError::Corrupt(message.into())
+    }
+
+    /// A failure outside of our hands that is not worth an automatic retry.
+    #[must_use]
+    pub fn failed(message: impl Into<String>, write: WriteState) -> Self {
+        CatalogError::Unavailable { message: message.into(), retryable: false, write }
+    }
+
+    /// A failure that goes away by itself: busy, deadlock victim, serialization failure.
+    #[must_use]
+    pub fn busy(message: impl Into<String>, write: WriteState) -> Self {
+        CatalogError::Unavailable { message: message.into(), retryable: true, write }
+    }
+
+    /// Whether the write behind this error may have happened.
+    #[must_use]
+    pub fn write_state(&self) -> WriteState {
+        match self {
+            CatalogError::Unavailable { write, .. } => *write,
+            CatalogError::CommitUnknown { .. } => WriteState::Unknown,
+            _ => WriteState::NotApplied,
+        }
+    }
+
+    /// Whether the core may try the same call again.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, CatalogError::Unavailable { retryable: true, .. })
+    }
+}

@@ -1,0 +1,14 @@
+//! Model, commit planning, conflict rules and the backend contract of deltalakedb.
+//!
+//! No SQL, no network, no clock and no random source of its own: they are handed in.
+#![forbid(unsafe_code)]
+
+pub mod action;
+pub mod backend;
+pub mod commit;
+pub mod conflict;
+pub mod env;
+pub mod error;
+pub mod ids;
+pub mod model;
+pub mod sink;

@@ -1,0 +1,59 @@
+//! Where published objects go. The mirror crate implements it on object stores.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::ids::TimestampMs;
+
+/// Answer of a put-if-absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// The object is there now, with our bytes.
+    Created,
+    /// An object was there before; it was not touched.
+    Exists,
+}
+
+/// An object in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkEntry {
+    /// Path relative to the log folder (`00000000000000000000.json`, `_sidecars/x.parquet`).
+    pub name: String,
+    /// Size, bytes.
+    pub size_bytes: u64,
+    /// Modification time.
+    pub modified: TimestampMs,
+}
+
+/// One table's `_delta_log/` on some storage.
+///
+/// Names are relative to the log folder and never contain `..`. An error with `WriteState::Unknown`
+/// means that the object may be there.
+#[async_trait]
+pub trait MirrorSink: Debug + Send + Sync + 'static {
+    /// Creates an object with these bytes unless one exists.
+    ///
+    /// 1. Atomic: a reader sees the whole object or none, also after a crash.
+    /// 2. Exactly one of several racing callers gets `Created`.
+    /// 3. `Created` = durable.
+    async fn put_if_absent(&self, name: &str, bytes: Bytes) -> Result<PutOutcome>;
+
+    /// Creates or replaces an object, atomically and durably. Only for `_last_checkpoint`.
+    async fn put_replace(&self, name: &str, bytes: Bytes) -> Result<()>;
+
+    /// The whole object, or none.
+    async fn get(&self, name: &str) -> Result<Option<Bytes>>;
+
+    /// Objects whose name is greater than `after` (all, if none), ascending.
+    async fn list(&self, after: Option<&str>) -> Result<Vec<SinkEntry>>;
+
+    /// Sets the modification time where the storage can (a hint for readers that time-travel by
+    /// it); does nothing elsewhere.
+    async fn set_modified(&self, name: &str, modified: TimestampMs) -> Result<()>;
+
+    /// For messages: where this is, without secrets.
+    fn describe(&self) -> String;
+}
