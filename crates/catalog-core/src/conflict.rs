@@ -273,3 +273,7 @@ pub fn check(
     }
     None
 }
+
+#[cfg(test)]
+#[path = "conflict_tests.rs"]
+mod tests;

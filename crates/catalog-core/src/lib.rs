@@ -9,6 +9,10 @@ pub mod commit;
 pub mod conflict;
 pub mod env;
 pub mod error;
+pub mod fault;
 pub mod ids;
+pub mod memory;
 pub mod model;
 pub mod sink;
+// pub mod plan; (waits for schema + features)
+// pub mod catalog;

@@ -1,1 +1,14 @@
+//! Delta Lake's transaction log in a SQL database, published to a plain `_delta_log/`.
+//!
+//! One commit is one SQL transaction, over as many tables as it needs; opening a table is one
+//! query; every commit is then published for every Delta reader there is.
+#![forbid(unsafe_code)]
 
+pub mod db;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+pub mod system;
+
+pub use db::Db;
+pub use deltalakedb_catalog_core as core;
+pub use deltalakedb_mirror as mirror;

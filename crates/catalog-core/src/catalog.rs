@@ -1,0 +1,644 @@
+//! The catalog as its users see it: a backend plus planning, conflict rules, retries and tokens.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use serde::Serialize;
+
+use crate::backend::{
+    CatalogBackend, CommitFilter, CommitOutcome, CommitRequest, CommitTarget, CommittedTable,
+    HeadRule, Rejection, TableCommit, TableFilter,
+};
+use crate::commit::{index_lines, parse_ndjson};
+use crate::conflict::{self, Conflict, ConflictKind, Isolation, Reads};
+use crate::env::{Clock, IdSource};
+use crate::error::{CatalogError, Result, WriteState};
+use crate::ids::{At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version};
+use crate::model::{
+    CommitRecord, FileCursor, FileRecord, MirrorMode, NewTable, Page, Snapshot, TableRecord,
+    TableState, TombstoneRecord,
+};
+use crate::plan::{Plan, PlanBase, plan};
+
+/// How often a commit is tried again after losing a race, or after a busy database.
+const MAX_COMMIT_ATTEMPTS: u32 = 100;
+/// How often a call on a busy database is repeated.
+const MAX_BUSY_ATTEMPTS: u32 = 8;
+/// Most commits that one commit is checked against when it is rebased.
+const MAX_REBASE_COMMITS: i64 = 100_000;
+/// Commits read per call while rebasing.
+const REBASE_PAGE: usize = 256;
+/// Rows per page of file lists.
+const FILE_PAGE: usize = 10_000;
+/// Rows per page of table and commit lists.
+const LIST_PAGE: usize = 1_000;
+/// First pause before a repetition; it doubles, with jitter, up to [`MAX_PAUSE_MS`].
+const FIRST_PAUSE_MS: f64 = 2.0;
+/// Longest pause before a repetition.
+const MAX_PAUSE_MS: f64 = 1_000.0;
+
+/// A commit over one or more tables.
+#[derive(Debug, Clone, Default)]
+pub struct CommitBatch {
+    /// Idempotency token; a fresh one if none is given.
+    pub token: Option<CommitToken>,
+    /// One entry a table.
+    pub tables: Vec<TableChange>,
+}
+
+/// What a batch does to one table.
+#[derive(Debug, Clone)]
+pub struct TableChange {
+    /// Which table.
+    pub target: ChangeTarget,
+    /// The commit's actions, one a line, in the protocol's form. The bytes of each line are kept.
+    pub ndjson: Vec<u8>,
+    /// Where the bytes are from, for error texts: a file name, `stdin`, …
+    pub origin: String,
+    /// What the writer read.
+    pub reads: Reads,
+    /// `operation` of the `commitInfo` that is made if `ndjson` has none.
+    pub operation: Option<String>,
+}
+
+/// A table to create or to change.
+#[derive(Debug, Clone)]
+pub enum ChangeTarget {
+    /// Registers a table; the actions are its version 0.
+    Create {
+        /// Free name.
+        name: TableName,
+        /// URL of the table root.
+        location: String,
+        /// Options of the object store.
+        storage_options: BTreeMap<String, String>,
+        /// `Active` or `Off`.
+        mirror: MirrorMode,
+    },
+    /// Adds a version.
+    Existing {
+        /// Table.
+        table: TableRef,
+        /// Version that the writer read; none = the head at the time of the call.
+        read_version: Option<Version>,
+    },
+}
+
+/// A batch that took effect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CommitReport {
+    /// Token it is known by.
+    pub token: CommitToken,
+    /// Whether an earlier call with this token had written it.
+    pub replayed: bool,
+    /// Attempts it took.
+    pub attempts: u32,
+    /// New versions, in the order of the batch (of a replayed batch: by table id).
+    pub tables: Vec<CommittedTable>,
+}
+
+/// A catalog. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    backend: Arc<dyn CatalogBackend>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+}
+
+/// One table of a batch on its way through the attempts.
+struct Working<'a> {
+    change: &'a TableChange,
+    label: String,
+    /// Chosen once, so that attempts create the same table.
+    new_id: Option<TableId>,
+    table_id: Option<TableId>,
+    plan: Option<Plan>,
+    isolation: Isolation,
+    read_version: Option<Version>,
+    /// Head up to which this commit is known not to conflict.
+    checked: Option<Version>,
+}
+
+impl Catalog {
+    /// A catalog on a backend, with time and randomness from outside.
+    #[must_use]
+    pub fn new(
+        backend: Arc<dyn CatalogBackend>,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn IdSource>,
+    ) -> Self {
+        Catalog { backend, clock, ids }
+    }
+
+    /// The backend underneath.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<dyn CatalogBackend> {
+        &self.backend
+    }
+
+    /// The clock in use.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The id source in use.
+    #[must_use]
+    pub fn ids(&self) -> &Arc<dyn IdSource> {
+        &self.ids
+    }
+
+    // ---- reads ----
+
+    /// The row of a table.
+    ///
+    /// # Errors
+    /// `TableNotFound`; by name, a table that is being imported is `InvalidInput` and says so.
+    pub async fn table(&self, table: &TableRef) -> Result<TableRecord> {
+        let record = self
+            .repeat(|| self.backend.get_table(table))
+            .await?
+            .ok_or_else(|| CatalogError::TableNotFound(table.to_string()))?;
+        if record.state == TableState::Importing {
+            return Err(CatalogError::invalid(format!(
+                "table '{}' is being imported: wait for it, or finish it with \
+                 `dl import --resume`",
+                record.name
+            )));
+        }
+        Ok(record)
+    }
+
+    /// Opens a table at a version or time.
+    ///
+    /// # Errors
+    /// `TableNotFound`, `VersionNotFound`.
+    pub async fn snapshot(&self, table: &TableRef, at: At) -> Result<Snapshot> {
+        self.repeat(|| self.backend.snapshot(table, at)).await
+    }
+
+    /// Files of a table at a version, streamed in pages.
+    pub fn files(
+        &self,
+        table_id: TableId,
+        version: Version,
+    ) -> BoxStream<'static, Result<FileRecord>> {
+        self.pages(move |this, after: Option<FileCursor>| async move {
+            this.repeat(|| this.backend.list_files(table_id, version, after, FILE_PAGE)).await
+        })
+    }
+
+    /// Tombstones that a checkpoint of `version` carries, streamed in pages.
+    pub fn tombstones(
+        &self,
+        table_id: TableId,
+        version: Version,
+        deleted_after: TimestampMs,
+    ) -> BoxStream<'static, Result<TombstoneRecord>> {
+        self.pages(move |this, after: Option<FileCursor>| async move {
+            this.repeat(|| {
+                this.backend.list_tombstones(table_id, version, deleted_after, after, FILE_PAGE)
+            })
+            .await
+        })
+    }
+
+    /// History, newest first, streamed in pages.
+    pub fn history(
+        &self,
+        table_id: TableId,
+        filter: CommitFilter,
+    ) -> BoxStream<'static, Result<CommitRecord>> {
+        let filter = Arc::new(filter);
+        self.pages(move |this, before: Option<Version>| {
+            let filter = Arc::clone(&filter);
+            async move {
+                this.repeat(|| this.backend.list_commits(table_id, &filter, before, LIST_PAGE))
+                    .await
+            }
+        })
+    }
+
+    /// Tables, by name, streamed in pages.
+    pub fn tables(&self, filter: TableFilter) -> BoxStream<'static, Result<TableRecord>> {
+        let filter = Arc::new(filter);
+        self.pages(move |this, after: Option<(TableName, TableId)>| {
+            let filter = Arc::clone(&filter);
+            async move {
+                this.repeat(|| this.backend.list_tables(&filter, after.as_ref(), LIST_PAGE)).await
+            }
+        })
+    }
+
+    fn pages<T, C, F, Fut>(&self, fetch: F) -> BoxStream<'static, Result<T>>
+    where
+        T: Send + 'static,
+        C: Send + 'static,
+        F: Fn(Catalog, Option<C>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Page<T, C>>> + Send + 'static,
+    {
+        let fetch = Arc::new(fetch);
+        let first: Option<Option<C>> = Some(None);
+        stream::try_unfold((self.clone(), first), move |(this, position)| {
+            let fetch = Arc::clone(&fetch);
+            async move {
+                let Some(after) = position else { return Ok(None) };
+                let page = fetch(this.clone(), after).await?;
+                let items = stream::iter(page.items.into_iter().map(Ok));
+                Ok::<_, CatalogError>(Some((items, (this, page.next.map(Some)))))
+            }
+        })
+        .try_flatten()
+        .boxed()
+    }
+
+    // ---- tables ----
+
+    /// Drops a table. Its rows and files stay until purged; `undrop_table` brings it back.
+    ///
+    /// # Errors
+    /// `TableNotFound`.
+    pub async fn drop_table(&self, table: &TableRef) -> Result<TableRecord> {
+        let record = self.table(table).await?;
+        let now = self.clock.now();
+        self.repeat(|| self.backend.drop_table(record.id, now)).await
+    }
+
+    /// Brings a dropped table back, under its old or a new name. By name: the one dropped last.
+    ///
+    /// # Errors
+    /// `TableNotFound`, `TableExists`.
+    pub async fn undrop_table(
+        &self,
+        table: &TableRef,
+        new_name: Option<TableName>,
+    ) -> Result<TableRecord> {
+        let record = match table {
+            TableRef::Id(_) => self.repeat(|| self.backend.get_table(table)).await?,
+            TableRef::Name(name) => {
+                let filter = TableFilter {
+                    namespace: Some(name.namespace().to_owned()),
+                    state: Some(TableState::Dropped),
+                };
+                let mut dropped = self.tables(filter);
+                let mut latest: Option<TableRecord> = None;
+                while let Some(found) = dropped.try_next().await? {
+                    if &found.name == name
+                        && latest.as_ref().is_none_or(|l| found.dropped_at > l.dropped_at)
+                    {
+                        latest = Some(found);
+                    }
+                }
+                latest
+            }
+        };
+        let record = record.ok_or_else(|| CatalogError::TableNotFound(table.to_string()))?;
+        let name = new_name.unwrap_or_else(|| record.name.clone());
+        self.repeat(|| self.backend.undrop_table(record.id, &name)).await
+    }
+
+    // ---- commit ----
+
+    /// Commits a batch: over all of its tables, or not at all.
+    ///
+    /// A lost race is rebased: the commit is checked against each commit that won (Delta's conflict
+    /// rules) and tried on the new head, within a bound. A lost answer is resolved by the token.
+    ///
+    /// # Errors
+    /// `Conflict`, `InvalidInput`, `Unsupported`, `TableNotFound`, `TableExists`,
+    /// `VersionNotFound` (the version read is not in the catalog), `CommitUnknown`. After all but
+    /// the last, nothing was written.
+    pub async fn commit(&self, batch: CommitBatch) -> Result<CommitReport> {
+        let fresh = batch.token.is_none();
+        let token = match batch.token {
+            Some(token) => token,
+            None => CommitToken::new(self.ids.uuid().as_hyphenated().to_string())?,
+        };
+        if batch.tables.is_empty() {
+            return Err(CatalogError::invalid("a commit needs at least one table"));
+        }
+        if !fresh && let Some(tables) = self.resolve(&token).await? {
+            return Ok(CommitReport { token, replayed: true, attempts: 0, tables });
+        }
+        let mut working: Vec<Working<'_>> = batch
+            .tables
+            .iter()
+            .map(|change| Working {
+                change,
+                label: match &change.target {
+                    ChangeTarget::Create { name, .. } => name.to_string(),
+                    ChangeTarget::Existing { table, .. } => table.to_string(),
+                },
+                new_id: None,
+                table_id: None,
+                plan: None,
+                isolation: Isolation::default(),
+                read_version: None,
+                checked: None,
+            })
+            .collect();
+
+        let mut attempts = 0_u32;
+        let mut unknown = false;
+        loop {
+            attempts += 1;
+            let mut tables = Vec::with_capacity(working.len());
+            for part in &mut working {
+                tables.push(self.prepare(part, &token).await?);
+            }
+            reject_duplicates(&working)?;
+            let request = CommitRequest { token: token.clone(), now: self.clock.now(), tables };
+            let failure = match self.backend.commit(request).await {
+                Ok(CommitOutcome::Committed(tables)) => {
+                    return Ok(CommitReport { token, replayed: false, attempts, tables });
+                }
+                Ok(CommitOutcome::Replayed(tables)) => {
+                    // Our own lost answer is no replay in the caller's eyes.
+                    return Ok(CommitReport { token, replayed: !unknown, attempts, tables });
+                }
+                Ok(CommitOutcome::HeadMoved { .. }) => None,
+                Ok(CommitOutcome::Rejected { index, reason }) => {
+                    return Err(refused(working.get(index), reason));
+                }
+                Err(error) if error.write_state() == WriteState::Unknown => {
+                    unknown = true;
+                    if let Ok(Some(tables)) = self.resolve(&token).await {
+                        return Ok(CommitReport { token, replayed: false, attempts, tables });
+                    }
+                    Some(error)
+                }
+                Err(error) if error.is_retryable() => Some(error),
+                Err(error) if unknown => Some(error),
+                Err(error) => return Err(error),
+            };
+            let bound = if failure.is_some() { MAX_BUSY_ATTEMPTS } else { MAX_COMMIT_ATTEMPTS };
+            if attempts >= bound {
+                return Err(match failure {
+                    Some(error) if unknown => {
+                        CatalogError::CommitUnknown { token, message: error.to_string() }
+                    }
+                    Some(error) => error,
+                    None => CatalogError::Conflict(Box::new(Conflict {
+                        table: working.iter().map(|w| w.label.as_str()).collect::<Vec<_>>().join(", "),
+                        read_version: None,
+                        winning_version: None,
+                        kind: ConflictKind::TooManyAttempts { attempts },
+                    })),
+                });
+            }
+            tracing::debug!(attempts, %token, failed = failure.is_some(), "commit goes again");
+            self.pause(attempts).await;
+        }
+    }
+
+    /// What a token wrote; none if it wrote nothing (finally so once no commit with it is running).
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn resolve(&self, token: &CommitToken) -> Result<Option<Vec<CommittedTable>>> {
+        self.repeat(|| self.backend.resolve_token(token)).await
+    }
+
+    /// Brings one table of a batch up to the current head.
+    async fn prepare(&self, part: &mut Working<'_>, token: &CommitToken) -> Result<TableCommit> {
+        let change = part.change;
+        let target = match &change.target {
+            ChangeTarget::Create { name, location, storage_options, mirror } => {
+                let id = *part.new_id.get_or_insert_with(|| TableId(self.ids.uuid()));
+                part.table_id = Some(id);
+                if part.plan.is_none() {
+                    part.plan = Some(self.plan(change, None, token)?);
+                }
+                CommitTarget::Create(NewTable {
+                    id,
+                    name: name.clone(),
+                    location: location.clone(),
+                    storage_options: storage_options.clone(),
+                    mirror: *mirror,
+                })
+            }
+            ChangeTarget::Existing { table, read_version } => {
+                let by_id = part.table_id.map(TableRef::Id);
+                let head = match self.snapshot(by_id.as_ref().unwrap_or(table), At::Head).await {
+                    Err(CatalogError::TableNotFound(_)) if by_id.is_some() => {
+                        return Err(part.conflict(None, ConflictKind::TableDropped));
+                    }
+                    other => other?,
+                };
+                if head.table.state != TableState::Active {
+                    return Err(match by_id {
+                        Some(_) => part.conflict(None, ConflictKind::TableDropped),
+                        None => CatalogError::TableNotFound(table.to_string()),
+                    });
+                }
+                part.table_id = Some(head.table.id);
+                let read = *part.read_version.get_or_insert(read_version.unwrap_or(head.version));
+                if read > head.version || read < head.table.base_version {
+                    return Err(CatalogError::VersionNotFound {
+                        table: part.label.clone(),
+                        version: read.to_string(),
+                        earliest: head.table.base_version,
+                        latest: head.version,
+                    });
+                }
+                if part.plan.is_none() {
+                    let base = PlanBase { protocol: &head.protocol, metadata: &head.metadata };
+                    let plan = self.plan(change, Some(base), token)?;
+                    part.isolation = Isolation::for_commit(
+                        head.metadata.property("delta.isolationLevel"),
+                        &plan.index,
+                    );
+                    part.plan = Some(plan);
+                }
+                let blind = part.plan.as_ref().is_some_and(|p| p.blind_append);
+                let from = part.checked.unwrap_or(read);
+                // A blind append has nothing to check but the barrier.
+                let barrier_moved = head.table.barrier_version > from;
+                if head.version > from && (!blind || barrier_moved) {
+                    self.check_winners(part, head.table.id, from, head.version).await?;
+                }
+                part.checked = Some(head.version);
+                self.check_applications(part, &head).await?;
+                let rule = if blind {
+                    HeadRule::Append { since: head.version }
+                } else {
+                    HeadRule::Exactly(head.version)
+                };
+                CommitTarget::Existing { table_id: head.table.id, rule }
+            }
+        };
+        let plan = part
+            .plan
+            .as_ref()
+            .ok_or_else(|| CatalogError::invalid("commit without a plan"))?;
+        Ok(TableCommit {
+            target,
+            first_line: plan.first_line.clone(),
+            rest: plan.rest.clone(),
+            index: plan.index.clone(),
+        })
+    }
+
+    fn plan(
+        &self,
+        change: &TableChange,
+        base: Option<PlanBase<'_>>,
+        token: &CommitToken,
+    ) -> Result<Plan> {
+        plan(
+            &change.origin,
+            &change.ndjson,
+            base,
+            &change.reads,
+            change.operation.as_deref(),
+            token,
+        )
+    }
+
+    /// Checks a commit against `from < version <= to`.
+    async fn check_winners(
+        &self,
+        part: &Working<'_>,
+        table_id: TableId,
+        from: Version,
+        to: Version,
+    ) -> Result<()> {
+        let Some(plan) = &part.plan else { return Ok(()) };
+        if to.get() - from.get() > MAX_REBASE_COMMITS {
+            return Err(CatalogError::invalid(format!(
+                "commit to table '{}' was planned on version {from}, the head is {to}: more than \
+                 {MAX_REBASE_COMMITS} commits lie between; read the table again",
+                part.label
+            )));
+        }
+        let mut next = from.next();
+        while next <= to {
+            let bodies = self
+                .repeat(|| self.backend.read_bodies(table_id, next, to, REBASE_PAGE))
+                .await?;
+            if bodies.is_empty() {
+                return Err(CatalogError::corrupt(format!(
+                    "table '{}': commits {next} to {to} have no stored bytes",
+                    part.label
+                )));
+            }
+            for (record, body) in bodies {
+                let origin = format!("table '{}', version {}", part.label, record.version);
+                let bytes = body.published()?;
+                let winner = index_lines(parse_ndjson(&origin, &bytes)?);
+                if let Some(kind) =
+                    conflict::check(&plan.index, &part.change.reads, part.isolation, &winner)
+                {
+                    return Err(part.conflict(Some(record.version), kind));
+                }
+                next = record.version.next();
+            }
+        }
+        Ok(())
+    }
+
+    /// An application's version only moves forward: writing one again is a duplicate.
+    async fn check_applications(&self, part: &Working<'_>, head: &Snapshot) -> Result<()> {
+        let Some(plan) = part.plan.as_ref().filter(|p| !p.index.txns.is_empty()) else {
+            return Ok(());
+        };
+        let recorded =
+            self.repeat(|| self.backend.app_transactions(head.table.id, head.version)).await?;
+        for txn in &plan.index.txns {
+            if let Some(old) = recorded.iter().find(|r| r.app_id == txn.app_id)
+                && old.version >= txn.version
+            {
+                let kind = ConflictKind::TransactionApplied {
+                    app_id: txn.app_id.clone(),
+                    wanted: txn.version,
+                    recorded: old.version,
+                };
+                return Err(part.conflict(None, kind));
+            }
+        }
+        Ok(())
+    }
+
+    // ---- repetition ----
+
+    /// Repeats an idempotent call while the database is busy, within a bound.
+    async fn repeat<T, F, Fut>(&self, mut call: F) -> Result<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let mut attempt = 1;
+        loop {
+            match call().await {
+                Err(error) if error.is_retryable() && attempt < MAX_BUSY_ATTEMPTS => {
+                    tracing::debug!(attempt, %error, "call goes again");
+                    self.pause(attempt).await;
+                    attempt += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn pause(&self, attempt: u32) {
+        let exponent = i32::try_from(attempt.min(16)).unwrap_or(16);
+        let ceiling = (FIRST_PAUSE_MS * 2_f64.powi(exponent)).min(MAX_PAUSE_MS);
+        let pause = ceiling * (0.5 + 0.5 * self.ids.fraction());
+        self.clock.sleep(Duration::from_secs_f64(pause / 1_000.0)).await;
+    }
+}
+
+impl Working<'_> {
+    fn conflict(&self, winning_version: Option<Version>, kind: ConflictKind) -> CatalogError {
+        CatalogError::Conflict(Box::new(Conflict {
+            table: self.label.clone(),
+            read_version: self.read_version,
+            winning_version,
+            kind,
+        }))
+    }
+}
+
+fn reject_duplicates(working: &[Working<'_>]) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    let mut names = BTreeSet::new();
+    for part in working {
+        let fresh_name = match &part.change.target {
+            ChangeTarget::Create { name, .. } => names.insert(name),
+            ChangeTarget::Existing { .. } => true,
+        };
+        if !fresh_name || part.table_id.is_some_and(|id| !seen.insert(id)) {
+            return Err(CatalogError::invalid(format!(
+                "table '{}' is in the batch twice: put its actions into one commit",
+                part.label
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn refused(part: Option<&Working<'_>>, reason: Rejection) -> CatalogError {
+    let label = part.map_or("?", |p| p.label.as_str());
+    match reason {
+        Rejection::FileNotActive { path, dv_id } => CatalogError::invalid(format!(
+            "{}: removes file '{path}'{}, which is not in table '{label}'. Nothing was written",
+            part.map_or("commit", |p| p.change.origin.as_str()),
+            if dv_id.is_empty() { String::new() } else { format!(" with deletion vector {dv_id}") },
+        )),
+        Rejection::NameTaken(name) => CatalogError::TableExists(name),
+        Rejection::IdTaken(id) => {
+            CatalogError::invalid(format!("table id {id} exists already: it must be random"))
+        }
+        Rejection::TableNotFound(_) => match part {
+            Some(part) => part.conflict(None, ConflictKind::TableDropped),
+            None => CatalogError::TableNotFound(label.to_owned()),
+        },
+    }
+}
+
+#[cfg(test)]
+#[path = "catalog_tests.rs"]
+mod tests;

@@ -1,0 +1,257 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::*;
+use crate::memory::MemoryBackend;
+
+/// Stands still, and so shows that timestamps grow by themselves.
+#[derive(Debug)]
+struct FrozenClock;
+
+#[async_trait]
+impl Clock for FrozenClock {
+    fn now(&self) -> TimestampMs {
+        TimestampMs(1_000)
+    }
+    async fn sleep(&self, _: Duration) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[derive(Debug, Default)]
+struct CountingIds(AtomicU64);
+
+impl IdSource for CountingIds {
+    fn uuid(&self) -> Uuid {
+        Uuid::from_u128(u128::from(self.0.fetch_add(1, Ordering::Relaxed)) + 1)
+    }
+    fn fraction(&self) -> f64 {
+        0.5
+    }
+}
+
+fn catalog() -> Catalog {
+    Catalog::new(
+        Arc::new(MemoryBackend::new()),
+        Arc::new(FrozenClock),
+        Arc::new(CountingIds::default()),
+    )
+}
+
+fn name(s: &str) -> TableName {
+    s.parse().unwrap()
+}
+
+fn by_name(s: &str) -> TableRef {
+    TableRef::Name(name(s))
+}
+
+fn zero(features: &str, properties: &str) -> String {
+    format!(
+        "{{\"protocol\":{{\"minReaderVersion\":1,\"minWriterVersion\":7,\"writerFeatures\":[{features}]}}}}\n\
+         {{\"metaData\":{{\"id\":\"i\",\"format\":{{\"provider\":\"parquet\",\"options\":{{}}}},\
+         \"schemaString\":\"{{\\\"type\\\":\\\"struct\\\",\\\"fields\\\":[{{\\\"name\\\":\\\"id\\\",\\\"type\\\":\\\"long\\\",\\\"nullable\\\":true,\\\"metadata\\\":{{}}}}]}}\",\
+         \"partitionColumns\":[],\"configuration\":{{{properties}}}}}}}\n"
+    )
+}
+
+fn change(target: ChangeTarget, ndjson: impl Into<Vec<u8>>) -> TableChange {
+    TableChange {
+        target,
+        ndjson: ndjson.into(),
+        origin: "test".into(),
+        reads: Reads::default(),
+        operation: None,
+    }
+}
+
+fn create(table: &str) -> TableChange {
+    let target = ChangeTarget::Create {
+        name: name(table),
+        location: format!("memory://x/{table}"),
+        storage_options: BTreeMap::new(),
+        mirror: MirrorMode::Active,
+    };
+    change(target, zero("\"inCommitTimestamp\"", "\"delta.enableInCommitTimestamps\":\"true\""))
+}
+
+fn on(table: &str, read: Option<i64>, ndjson: &str) -> TableChange {
+    let read_version = read.map(|v| Version::new(v).unwrap());
+    change(ChangeTarget::Existing { table: by_name(table), read_version }, ndjson)
+}
+
+fn add(path: &str) -> String {
+    format!(
+        "{{\"add\":{{\"path\":\"{path}\",\"partitionValues\":{{}},\"size\":10,\"modificationTime\":1,\"dataChange\":true}}}}\n"
+    )
+}
+
+fn remove(path: &str) -> String {
+    format!("{{\"remove\":{{\"path\":\"{path}\",\"deletionTimestamp\":1,\"dataChange\":true}}}}\n")
+}
+
+fn txn(app: &str, version: i64) -> String {
+    format!("{{\"txn\":{{\"appId\":\"{app}\",\"version\":{version}}}}}\n")
+}
+
+fn batch(tables: Vec<TableChange>) -> CommitBatch {
+    CommitBatch { token: None, tables }
+}
+
+async fn paths(catalog: &Catalog, table: &str, at: At) -> Vec<String> {
+    let snapshot = catalog.snapshot(&by_name(table), at).await.unwrap();
+    let files: Vec<FileRecord> =
+        catalog.files(snapshot.table.id, snapshot.version).try_collect().await.unwrap();
+    assert_eq!(files.len() as u64, snapshot.num_files);
+    files.into_iter().map(|f| f.add.path).collect()
+}
+
+fn kind(error: CatalogError) -> ConflictKind {
+    match error {
+        CatalogError::Conflict(conflict) => conflict.kind,
+        other => panic!("not a conflict: {other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_stale_blind_append_goes_on_top_and_a_stale_delete_is_checked() {
+    let c = catalog();
+    c.commit(batch(vec![create("t")])).await.unwrap();
+    c.commit(batch(vec![on("t", None, &add("a"))])).await.unwrap();
+    let report = c.commit(batch(vec![on("t", Some(0), &add("b"))])).await.unwrap();
+    assert_eq!(report.tables[0].version.get(), 2);
+    assert_eq!(report.tables[0].timestamp, TimestampMs(1_002), "the clock stands still");
+
+    // Planned on 1, removes what is there since 1: passes over the blind append of version 2.
+    c.commit(batch(vec![on("t", Some(1), &remove("a"))])).await.unwrap();
+    assert_eq!(paths(&c, "t", At::Head).await, ["b"]);
+    assert_eq!(paths(&c, "t", At::Version(Version::new(2).unwrap())).await, ["a", "b"]);
+    let error = c.commit(batch(vec![on("t", Some(1), &remove("a"))])).await.unwrap_err();
+    assert_eq!(kind(error), ConflictKind::ConcurrentDeleteDelete { path: "a".into() });
+    let error = c.commit(batch(vec![on("t", None, &remove("zzz"))])).await.unwrap_err();
+    assert!(error.to_string().contains("'zzz', which is not in table 't'") || error.to_string().contains("'zzz'"), "{error}");
+}
+
+#[tokio::test]
+async fn a_metadata_change_stops_even_blind_appends_planned_before_it() {
+    let c = catalog();
+    c.commit(batch(vec![create("t")])).await.unwrap();
+    let again: String = zero("\"inCommitTimestamp\"", "\"delta.enableInCommitTimestamps\":\"true\"")
+        .lines()
+        .filter(|l| l.contains("metaData"))
+        .collect();
+    c.commit(batch(vec![on("t", None, &again)])).await.unwrap();
+    let error = c.commit(batch(vec![on("t", Some(0), &add("b"))])).await.unwrap_err();
+    assert_eq!(kind(error), ConflictKind::MetadataChanged);
+    c.commit(batch(vec![on("t", Some(1), &add("b"))])).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_batch_is_all_or_nothing() {
+    let c = catalog();
+    c.commit(batch(vec![create("a"), create("b")])).await.unwrap();
+    let bad = batch(vec![on("a", None, &add("x")), on("b", None, &remove("none"))]);
+    c.commit(bad).await.unwrap_err();
+    assert!(paths(&c, "a", At::Head).await.is_empty());
+    let good = batch(vec![on("a", None, &add("x")), on("b", None, &add("y")), create("c")]);
+    let report = c.commit(good).await.unwrap();
+    assert_eq!(report.tables.iter().map(|t| t.version.get()).collect::<Vec<_>>(), [1, 1, 0]);
+    let twice = batch(vec![on("a", None, &add("z")), on("a", None, &add("w"))]);
+    assert!(c.commit(twice).await.unwrap_err().to_string().contains("twice"));
+    assert!(matches!(
+        c.commit(batch(vec![create("a")])).await.unwrap_err(),
+        CatalogError::TableExists(_)
+    ));
+}
+
+#[tokio::test]
+async fn a_token_commits_once_even_if_its_plan_no_longer_fits() {
+    let c = catalog();
+    c.commit(batch(vec![create("t")])).await.unwrap();
+    c.commit(batch(vec![on("t", None, &add("a"))])).await.unwrap();
+    let token = CommitToken::new("tok").unwrap();
+    let mut again = batch(vec![on("t", Some(1), &remove("a"))]);
+    again.token = Some(token.clone());
+    let first = c.commit(again.clone()).await.unwrap();
+    let second = c.commit(again).await.unwrap();
+    assert!(!first.replayed && second.replayed);
+    assert_eq!(first.tables, second.tables);
+    assert_eq!(c.resolve(&token).await.unwrap(), Some(first.tables));
+    assert_eq!(c.resolve(&CommitToken::new("other").unwrap()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn application_transactions_move_forward_only() {
+    let c = catalog();
+    c.commit(batch(vec![create("t")])).await.unwrap();
+    c.commit(batch(vec![on("t", None, &(txn("app", 5) + &add("a")))])).await.unwrap();
+    for stale in [5, 4] {
+        let error =
+            c.commit(batch(vec![on("t", None, &(txn("app", stale) + &add("b")))])).await.unwrap_err();
+        assert_eq!(
+            kind(error),
+            ConflictKind::TransactionApplied { app_id: "app".into(), wanted: stale, recorded: 5 }
+        );
+    }
+    let error =
+        c.commit(batch(vec![on("t", Some(0), &(txn("app", 6) + &add("b")))])).await.unwrap_err();
+    assert_eq!(kind(error), ConflictKind::ConcurrentTransaction { app_id: "app".into() });
+    c.commit(batch(vec![on("t", Some(1), &(txn("app", 6) + &add("b")))])).await.unwrap();
+    c.commit(batch(vec![on("t", Some(1), &(txn("other", 1) + &add("c")))])).await.unwrap();
+}
+
+#[tokio::test]
+async fn published_bytes_carry_the_in_commit_timestamp_first() {
+    let c = catalog();
+    let id = c.commit(batch(vec![create("t")])).await.unwrap().tables[0].table_id;
+    c.commit(batch(vec![on("t", None, &add("a"))])).await.unwrap();
+    let one = Version::new(1).unwrap();
+    let bodies = c.backend().read_bodies(id, one, one, 1).await.unwrap();
+    let text = String::from_utf8(bodies[0].1.published().unwrap().to_vec()).unwrap();
+    let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(first["commitInfo"]["inCommitTimestamp"], 1_001);
+    assert_eq!(text.lines().nth(1).unwrap().to_owned() + "\n", add("a"));
+}
+
+#[tokio::test]
+async fn drop_and_undrop_by_name_find_the_latest() {
+    let c = catalog();
+    for path in ["first", "second"] {
+        c.commit(batch(vec![create("t")])).await.unwrap();
+        c.commit(batch(vec![on("t", None, &add(path))])).await.unwrap();
+        c.drop_table(&by_name("t")).await.unwrap();
+    }
+    assert!(matches!(c.table(&by_name("t")).await, Err(CatalogError::TableNotFound(_))));
+    c.undrop_table(&by_name("t"), None).await.unwrap();
+    c.undrop_table(&by_name("t"), Some(name("u"))).await.unwrap();
+    let mut all = [paths(&c, "t", At::Head).await, paths(&c, "u", At::Head).await];
+    all.sort();
+    assert_eq!(all, [["first"], ["second"]]);
+    assert!(matches!(
+        c.undrop_table(&by_name("t"), None).await,
+        Err(CatalogError::TableNotFound(_))
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn racing_deleters_and_appenders_end_without_loss() {
+    let c = catalog();
+    c.commit(batch(vec![create("t")])).await.unwrap();
+    let seed: String = (0..8).map(|i| add(&format!("s{i}"))).collect();
+    c.commit(batch(vec![on("t", None, &seed)])).await.unwrap();
+    let mut tasks = Vec::new();
+    for i in 0..8 {
+        let c = c.clone();
+        tasks.push(tokio::spawn(async move {
+            c.commit(batch(vec![on("t", Some(1), &remove(&format!("s{i}")))])).await.unwrap();
+            c.commit(batch(vec![on("t", Some(1), &add(&format!("n{i}")))])).await.unwrap();
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let snapshot = c.snapshot(&by_name("t"), At::Head).await.unwrap();
+    assert_eq!((snapshot.version.get(), snapshot.num_files), (17, 8));
+}

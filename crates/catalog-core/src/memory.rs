@@ -1,0 +1,250 @@
+//! The contract of [`crate::backend`] in memory: the reference that the databases are compared with.
+//!
+//! One mutex over plain maps, so every call is atomic and serial by construction; a call validates
+//! everything before it changes anything. Nothing survives the process. It is written to be read:
+//! where a clause of the contract is in doubt, this code says what it means.
+
+mod commit;
+mod import;
+mod outbox;
+mod reads;
+mod state;
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use crate::action::{DomainMetadata, Txn};
+use crate::backend::{
+    BackendInfo, CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest,
+    CommittedTable, ImportProgress, ImportedCommit, MirrorLease, MirrorTask, PublishFailure,
+    Published, TableFilter,
+};
+use crate::commit::CommitBody;
+use crate::error::Result;
+use crate::ids::{At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version};
+use crate::model::{
+    BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
+    NewTable, Page, Snapshot, TableRecord, TombstoneRecord,
+};
+use state::State;
+
+/// Version of the layout of the maps: it is what this program writes by definition.
+const SCHEMA_VERSION: u32 = 1;
+
+/// A catalog that lives in this value. Share it in an `Arc`; several holders are several handles
+/// on one database.
+#[derive(Default)]
+pub struct MemoryBackend {
+    state: Mutex<State>,
+}
+
+impl MemoryBackend {
+    /// An empty catalog. It needs no `migrate`.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The state; a thread that panicked while it held the lock had changed nothing halfway, as
+    /// calls validate first.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for MemoryBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBackend").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl CatalogBackend for MemoryBackend {
+    async fn info(&self) -> Result<BackendInfo> {
+        Ok(BackendInfo {
+            kind: "memory",
+            server_version: env!("CARGO_PKG_VERSION").to_owned(),
+            schema_version: SCHEMA_VERSION,
+            supported_schema_version: SCHEMA_VERSION,
+        })
+    }
+
+    async fn migrate(&self, _now: TimestampMs) -> Result<()> {
+        Ok(())
+    }
+
+    async fn get_table(&self, table: &TableRef) -> Result<Option<TableRecord>> {
+        Ok(self.state().get_table(table))
+    }
+
+    async fn list_tables(
+        &self,
+        filter: &TableFilter,
+        after: Option<&(TableName, TableId)>,
+        limit: usize,
+    ) -> Result<Page<TableRecord, (TableName, TableId)>> {
+        Ok(self.state().list_tables(filter, after, limit))
+    }
+
+    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> Result<TableRecord> {
+        self.state().drop_table(table_id, now)
+    }
+
+    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> Result<TableRecord> {
+        self.state().undrop_table(table_id, name)
+    }
+
+    async fn snapshot(&self, table: &TableRef, at: At) -> Result<Snapshot> {
+        self.state().snapshot(table, at)
+    }
+
+    async fn list_files(
+        &self,
+        table_id: TableId,
+        version: Version,
+        after: Option<FileCursor>,
+        limit: usize,
+    ) -> Result<Page<FileRecord, FileCursor>> {
+        Ok(self.state().readable(table_id)?.list_files(version, after, limit))
+    }
+
+    async fn list_tombstones(
+        &self,
+        table_id: TableId,
+        version: Version,
+        deleted_after: TimestampMs,
+        after: Option<FileCursor>,
+        limit: usize,
+    ) -> Result<Page<TombstoneRecord, FileCursor>> {
+        let state = self.state();
+        Ok(state.readable(table_id)?.list_tombstones(version, deleted_after, after, limit))
+    }
+
+    async fn app_transactions(&self, table_id: TableId, version: Version) -> Result<Vec<Txn>> {
+        Ok(self.state().readable(table_id)?.app_transactions(version))
+    }
+
+    async fn domain_metadata(
+        &self,
+        table_id: TableId,
+        version: Version,
+    ) -> Result<Vec<DomainMetadata>> {
+        Ok(self.state().readable(table_id)?.domain_metadata(version))
+    }
+
+    async fn list_commits(
+        &self,
+        table_id: TableId,
+        filter: &CommitFilter,
+        before: Option<Version>,
+        limit: usize,
+    ) -> Result<Page<CommitRecord, Version>> {
+        Ok(self.state().readable(table_id)?.list_commits(filter, before, limit))
+    }
+
+    async fn read_bodies(
+        &self,
+        table_id: TableId,
+        from: Version,
+        to: Version,
+        limit: usize,
+    ) -> Result<Vec<(CommitRecord, CommitBody)>> {
+        Ok(self.state().readable(table_id)?.read_bodies(from, to, limit))
+    }
+
+    async fn commit(&self, request: CommitRequest) -> Result<CommitOutcome> {
+        self.state().commit(request)
+    }
+
+    async fn resolve_token(&self, token: &CommitToken) -> Result<Option<Vec<CommittedTable>>> {
+        Ok(self.state().tokens.get(token).cloned())
+    }
+
+    async fn import_begin(
+        &self,
+        table: &NewTable,
+        base: Version,
+        base_from_json: bool,
+        now: TimestampMs,
+    ) -> Result<ImportProgress> {
+        self.state().import_begin(table, base, base_from_json, now)
+    }
+
+    async fn import_base(
+        &self,
+        table_id: TableId,
+        skip_files: u64,
+        skip_tombstones: u64,
+        chunk: BaseChunk,
+        tail: Option<BaseTail>,
+    ) -> Result<ImportProgress> {
+        self.state().import_base(table_id, skip_files, skip_tombstones, chunk, tail)
+    }
+
+    async fn import_commits(
+        &self,
+        table_id: TableId,
+        commits: Vec<ImportedCommit>,
+    ) -> Result<ImportProgress> {
+        self.state().import_commits(table_id, commits)
+    }
+
+    async fn import_finish(&self, table_id: TableId, _now: TimestampMs) -> Result<TableRecord> {
+        self.state().import_finish(table_id)
+    }
+
+    async fn import_abort(&self, table_id: TableId) -> Result<()> {
+        self.state().import_abort(table_id)
+    }
+
+    async fn mirror_claim(&self, request: &ClaimRequest) -> Result<Vec<MirrorTask>> {
+        self.state().mirror_claim(request)
+    }
+
+    async fn mirror_renew(
+        &self,
+        lease: &MirrorLease,
+        now: TimestampMs,
+        lease_ms: i64,
+    ) -> Result<Option<MirrorLease>> {
+        Ok(self.state().mirror_renew(lease, now, lease_ms))
+    }
+
+    async fn mirror_complete(&self, lease: &MirrorLease, done: &[Published]) -> Result<bool> {
+        self.state().mirror_complete(lease, done)
+    }
+
+    async fn mirror_fail(&self, lease: &MirrorLease, failure: &PublishFailure) -> Result<bool> {
+        self.state().mirror_fail(lease, failure)
+    }
+
+    async fn mirror_release(&self, lease: &MirrorLease) -> Result<()> {
+        self.state().mirror_release(lease);
+        Ok(())
+    }
+
+    async fn mirror_rows(
+        &self,
+        table_id: Option<TableId>,
+        state: Option<MirrorState>,
+        after: Option<(TableId, Version)>,
+        limit: usize,
+    ) -> Result<Page<MirrorRow, (TableId, Version)>> {
+        self.state().mirror_rows(table_id, state, after, limit)
+    }
+
+    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> Result<u64> {
+        self.state().mirror_retry(table_id, now)
+    }
+
+    async fn mirror_set_mode(
+        &self,
+        table_id: TableId,
+        mode: MirrorMode,
+        now: TimestampMs,
+    ) -> Result<TableRecord> {
+        self.state().mirror_set_mode(table_id, mode, now)
+    }
+}

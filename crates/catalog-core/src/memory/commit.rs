@@ -1,0 +1,175 @@
+//! The commit: every table is checked, then every table is written.
+
+use std::collections::BTreeSet;
+
+use super::state::{State, Table};
+use crate::backend::{
+    CommitOutcome, CommitRequest, CommitTarget, CommittedTable, HeadRule, Rejection, TableCommit,
+};
+use crate::commit::CommitBody;
+use crate::error::{CatalogError, Result};
+use crate::ids::{TableId, TableName, TimestampMs, Version};
+use crate::model::{MirrorMode, MirrorRow, MirrorState, TableState};
+
+/// Why a checked table is not written.
+enum Refusal {
+    HeadMoved(Version),
+    Rejected(Rejection),
+    Error(CatalogError),
+}
+
+impl From<Rejection> for Refusal {
+    fn from(reason: Rejection) -> Self {
+        Refusal::Rejected(reason)
+    }
+}
+
+impl State {
+    pub(super) fn commit(&mut self, request: CommitRequest) -> Result<CommitOutcome> {
+        if let Some(done) = self.tokens.get(&request.token) {
+            return Ok(CommitOutcome::Replayed(done.clone()));
+        }
+        check_shape(&request)?;
+
+        let mut planned = Vec::with_capacity(request.tables.len());
+        let mut names = BTreeSet::new();
+        for (index, table) in request.tables.iter().enumerate() {
+            match self.check(table, request.now, &mut names) {
+                Ok(written) => planned.push(written),
+                Err(Refusal::HeadMoved(head)) => {
+                    return Ok(CommitOutcome::HeadMoved { index, head });
+                }
+                Err(Refusal::Rejected(reason)) => {
+                    return Ok(CommitOutcome::Rejected { index, reason });
+                }
+                Err(Refusal::Error(e)) => return Err(e),
+            }
+        }
+
+        // Nothing fails from here on.
+        for (part, written) in request.tables.into_iter().zip(&planned) {
+            let body = CommitBody {
+                first_line: Some(part.first_line.render(written.timestamp)),
+                rest: part.rest,
+            };
+            let table = match part.target {
+                CommitTarget::Create(new) => self
+                    .tables
+                    .entry(new.id)
+                    .or_insert_with(|| Table::new(&new, TableState::Active, request.now)),
+                CommitTarget::Existing { table_id, .. } => self.active(table_id)?,
+            };
+            let token = Some(request.token.clone());
+            table.apply(written.version, written.timestamp, token, body, part.index);
+            if table.record.mirror != MirrorMode::Off {
+                table.enqueue(written.version, request.now);
+            }
+        }
+        self.tokens.insert(request.token, planned.clone());
+        Ok(CommitOutcome::Committed(planned))
+    }
+
+    /// What one table's part will write.
+    fn check<'a>(
+        &self,
+        part: &'a TableCommit,
+        now: TimestampMs,
+        names: &mut BTreeSet<&'a TableName>,
+    ) -> Result<CommittedTable, Refusal> {
+        let (table_id, table) = match &part.target {
+            CommitTarget::Create(new) => {
+                if self.tables.contains_key(&new.id) {
+                    return Err(Rejection::IdTaken(new.id).into());
+                }
+                if self.live(&new.name).is_some() || !names.insert(&new.name) {
+                    return Err(Rejection::NameTaken(new.name.clone()).into());
+                }
+                (new.id, None)
+            }
+            CommitTarget::Existing { table_id, rule } => {
+                let table = self
+                    .tables
+                    .get(table_id)
+                    .filter(|t| t.record.state == TableState::Active)
+                    .ok_or(Rejection::TableNotFound(*table_id))?;
+                let head = table.record.head.ok_or(Rejection::TableNotFound(*table_id))?;
+                let holds = match rule {
+                    HeadRule::Exactly(version) => head == *version,
+                    HeadRule::Append { since } => table.record.barrier_version <= *since,
+                };
+                if !holds {
+                    return Err(Refusal::HeadMoved(head));
+                }
+                (*table_id, Some(table))
+            }
+        };
+
+        let mut gone = BTreeSet::new();
+        for remove in &part.index.removes {
+            let key = remove.key();
+            if !table.is_some_and(|t| t.active.contains_key(&key)) || !gone.insert(key.clone()) {
+                return Err(Rejection::FileNotActive { path: key.path, dv_id: key.dv_id }.into());
+            }
+        }
+
+        let version = table.and_then(|t| t.record.head).map_or(Version::ZERO, Version::next);
+        let timestamp = match table.and_then(|t| t.record.head_timestamp) {
+            None => now,
+            Some(TimestampMs(i64::MAX)) => {
+                return Err(Refusal::Error(CatalogError::invalid(format!(
+                    "table {table_id} was committed to at the end of time (timestamp {}): \
+                     no later timestamp exists",
+                    i64::MAX
+                ))));
+            }
+            Some(head) => now.max(head.plus_ms(1)),
+        };
+        Ok(CommittedTable { table_id, version, timestamp })
+    }
+}
+
+impl Table {
+    /// Puts a version into the outbox.
+    pub(super) fn enqueue(&mut self, version: Version, now: TimestampMs) {
+        let row = MirrorRow {
+            table_id: self.record.id,
+            version,
+            state: MirrorState::Pending,
+            attempts: 0,
+            last_error: None,
+            retry_at: None,
+            digest: None,
+            enqueued_at: now,
+            published_at: None,
+        };
+        self.outbox.insert(version, row);
+    }
+}
+
+/// Mistakes of the caller that say nothing about the database.
+fn check_shape(request: &CommitRequest) -> Result<()> {
+    if request.tables.is_empty() {
+        return Err(CatalogError::invalid("a commit names at least one table"));
+    }
+    let mut seen: BTreeSet<TableId> = BTreeSet::new();
+    for part in &request.tables {
+        let id = match &part.target {
+            CommitTarget::Create(new) => {
+                if part.index.protocol.is_none() || part.index.metadata.is_none() {
+                    return Err(CatalogError::invalid(format!(
+                        "version 0 of table '{}' needs a protocol and metadata",
+                        new.name
+                    )));
+                }
+                new.id
+            }
+            CommitTarget::Existing { table_id, .. } => *table_id,
+        };
+        if !seen.insert(id) {
+            return Err(CatalogError::invalid(format!(
+                "table {id} occurs twice in one commit: give it all of its actions at once"
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,255 @@
+//! Imports: a table that is filled from its log, hidden until it is whole.
+
+use super::state::{Import, State, StoredCommit, Table, count, not_found, ordinal};
+use crate::backend::{ImportProgress, ImportedCommit};
+use crate::error::{CatalogError, Result};
+use crate::ids::{TableId, TimestampMs, Version};
+use crate::model::{
+    BaseChunk, BaseTail, CommitRecord, FileCursor, NewTable, TableRecord, TableState,
+};
+
+impl State {
+    pub(super) fn import_begin(
+        &mut self,
+        new: &NewTable,
+        base: Version,
+        base_from_json: bool,
+        now: TimestampMs,
+    ) -> Result<ImportProgress> {
+        if base_from_json && base != Version::ZERO {
+            return Err(CatalogError::invalid(format!(
+                "import of '{}': a log that is replayed from JSON starts at version 0, not {base}",
+                new.name
+            )));
+        }
+        if let Some(table) = self.live(&new.name) {
+            return table
+                .progress()
+                .filter(|p| {
+                    p.table.location == new.location
+                        && p.table.base_version == base
+                        && table.import.as_ref().is_some_and(|i| i.from_json == base_from_json)
+                })
+                .ok_or_else(|| CatalogError::TableExists(new.name.clone()));
+        }
+        if self.tables.contains_key(&new.id) {
+            return Err(CatalogError::invalid(format!("table id {} exists already", new.id)));
+        }
+        let mut table = Table::new(new, TableState::Importing, now);
+        table.record.base_version = base;
+        table.record.barrier_version = base;
+        table.import = Some(Import {
+            from_json: base_from_json,
+            base_done: base_from_json,
+            ..Import::default()
+        });
+        let progress = table.progress().ok_or_else(|| not_found(new.id))?;
+        self.tables.insert(new.id, table);
+        Ok(progress)
+    }
+
+    /// A table in state `Importing`, with where it is.
+    fn importing(&mut self, id: TableId) -> Result<(&mut Table, Import)> {
+        let table = self.tables.get_mut(&id).ok_or_else(|| not_found(id))?;
+        let import = table.import.clone().ok_or_else(|| not_found(id))?;
+        Ok((table, import))
+    }
+
+    pub(super) fn import_base(
+        &mut self,
+        id: TableId,
+        skip_files: u64,
+        skip_tombstones: u64,
+        chunk: BaseChunk,
+        tail: Option<BaseTail>,
+    ) -> Result<ImportProgress> {
+        let (table, mut import) = self.importing(id)?;
+        let name = table.record.name.clone();
+        if import.base_done {
+            return Err(CatalogError::invalid(format!("import of '{name}': its base is complete")));
+        }
+        if (skip_files, skip_tombstones) != (import.base_files, import.base_tombstones) {
+            return Err(CatalogError::invalid(format!(
+                "import of '{name}': this chunk continues after {skip_files} files and \
+                 {skip_tombstones} tombstones, but {} and {} are stored: another import is at work",
+                import.base_files, import.base_tombstones
+            )));
+        }
+        let base = table.record.base_version;
+        if let Some(tail) = &tail {
+            table.check_timestamp(base, tail.timestamp)?;
+        }
+
+        for (position, add) in chunk.files.into_iter().enumerate() {
+            let position = ordinal(position).saturating_add_unsigned(import.base_files);
+            table.add_file(FileCursor { added_version: base, ordinal: position }, add);
+            import.base_files += 1;
+        }
+        for remove in chunk.tombstones {
+            let position = usize::try_from(import.base_tombstones).unwrap_or(usize::MAX);
+            table.add_tombstone(base, position, remove);
+            import.base_tombstones += 1;
+        }
+        if let Some(tail) = tail {
+            table.finish_base(base, tail);
+            import.base_done = true;
+        }
+        table.import = Some(import);
+        table.progress().ok_or_else(|| not_found(id))
+    }
+
+    pub(super) fn import_commits(
+        &mut self,
+        id: TableId,
+        commits: Vec<ImportedCommit>,
+    ) -> Result<ImportProgress> {
+        let (table, mut import) = self.importing(id)?;
+        table.check_import(&import, &commits)?;
+        for commit in commits {
+            let ImportedCommit { version, timestamp, body, index } = commit;
+            if import.from_json || version > table.record.base_version {
+                table.apply(version, timestamp, None, body, index);
+                continue;
+            }
+            let mut record = table.history_record(version, timestamp, None, &body, &index);
+            if let Some(base) = table.commits.get(&version) {
+                // The base was stored from a checkpoint, without its JSON: this is it.
+                record.timestamp = base.record.timestamp;
+                record.total_files = base.record.total_files;
+                record.total_bytes = base.record.total_bytes;
+            }
+            table.commits.insert(version, StoredCommit { record, body: Some(body) });
+            import.history_through = Some(version);
+        }
+        table.import = Some(import);
+        table.progress().ok_or_else(|| not_found(id))
+    }
+
+    pub(super) fn import_finish(&mut self, id: TableId) -> Result<TableRecord> {
+        let (table, _) = self.importing(id)?;
+        if table.record.head.is_none() || table.protocol.is_empty() || table.metadata.is_empty() {
+            return Err(CatalogError::corrupt(format!(
+                "import of '{}' has no version, protocol or metadata: the log it was read from \
+                 is incomplete",
+                table.record.name
+            )));
+        }
+        table.import = None;
+        table.record.state = TableState::Active;
+        table.record.published_version = table.record.head;
+        Ok(table.record.clone())
+    }
+
+    pub(super) fn import_abort(&mut self, id: TableId) -> Result<()> {
+        self.importing(id)?;
+        self.tables.remove(&id);
+        Ok(())
+    }
+}
+
+impl Table {
+    fn progress(&self) -> Option<ImportProgress> {
+        self.import.as_ref().map(|import| ImportProgress {
+            table: self.record.clone(),
+            base_files: import.base_files,
+            base_tombstones: import.base_tombstones,
+            base_done: import.base_done,
+            history_through: import.history_through,
+        })
+    }
+
+    /// Timestamps grow strictly over all stored versions.
+    fn check_timestamp(&self, version: Version, timestamp: TimestampMs) -> Result<()> {
+        let below = self.commits.range(..version).next_back();
+        let above = self.commits.range(version.next()..).next();
+        if below.is_some_and(|(_, c)| c.record.timestamp >= timestamp)
+            || above.is_some_and(|(_, c)| c.record.timestamp <= timestamp)
+        {
+            return Err(self.not_growing(version, timestamp));
+        }
+        Ok(())
+    }
+
+    fn not_growing(&self, version: Version, timestamp: TimestampMs) -> CatalogError {
+        CatalogError::invalid(format!(
+            "import of '{}': timestamp {timestamp} of version {version} does not lie between \
+             those of its neighbours",
+            self.record.name
+        ))
+    }
+
+    fn check_import(&self, import: &Import, commits: &[ImportedCommit]) -> Result<()> {
+        let name = &self.record.name;
+        let mut head = self.record.head;
+        let mut history = import.history_through;
+        let mut last: Option<TimestampMs> = None;
+        for commit in commits {
+            if import.from_json || commit.version > self.record.base_version {
+                if !import.base_done {
+                    return Err(CatalogError::invalid(format!(
+                        "import of '{name}': version {} lies above the base, which is not complete",
+                        commit.version
+                    )));
+                }
+                let expected = head.map_or(Version::ZERO, Version::next);
+                if commit.version != expected {
+                    return Err(CatalogError::invalid(format!(
+                        "import of '{name}': version {expected} comes next, not {}",
+                        commit.version
+                    )));
+                }
+                head = Some(commit.version);
+            } else {
+                if history.is_some_and(|h| commit.version <= h) {
+                    return Err(CatalogError::invalid(format!(
+                        "import of '{name}': version {} of the history is stored already",
+                        commit.version
+                    )));
+                }
+                history = Some(commit.version);
+            }
+            self.check_timestamp(commit.version, commit.timestamp)?;
+            if last.is_some_and(|last| last >= commit.timestamp) {
+                return Err(self.not_growing(commit.version, commit.timestamp));
+            }
+            last = Some(commit.timestamp);
+        }
+        Ok(())
+    }
+
+    fn finish_base(&mut self, base: Version, tail: BaseTail) {
+        self.protocol.insert(base, tail.protocol);
+        self.metadata.insert(base, tail.metadata);
+        for txn in tail.txns {
+            self.txns.insert((txn.app_id.clone(), base), txn);
+        }
+        for domain in tail.domain_metadata {
+            self.domains.insert((domain.domain.clone(), base), domain);
+        }
+        self.record.head = Some(base);
+        self.record.head_timestamp = Some(tail.timestamp);
+        let (total_files, total_bytes) = self.totals();
+        let stored = self.commits.entry(base).or_insert_with(|| StoredCommit {
+            record: CommitRecord {
+                table_id: self.record.id,
+                version: base,
+                timestamp: tail.timestamp,
+                token: None,
+                commit_info: None,
+                num_added: count(0),
+                num_removed: 0,
+                bytes_added: 0,
+                bytes_removed: 0,
+                changes_metadata: false,
+                changes_protocol: false,
+                total_files,
+                total_bytes,
+                has_body: false,
+            },
+            body: None,
+        });
+        stored.record.timestamp = tail.timestamp;
+        stored.record.total_files = total_files;
+        stored.record.total_bytes = total_bytes;
+    }
+}

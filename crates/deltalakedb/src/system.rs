@@ -1,0 +1,44 @@
+//! The real world: the system clock and the operating system's randomness.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use deltalakedb_catalog_core::env::{Clock, IdSource};
+use deltalakedb_catalog_core::ids::TimestampMs;
+use uuid::Uuid;
+
+/// The system's wall clock; sleeps on tokio.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+#[async_trait]
+impl Clock for SystemClock {
+    fn now(&self) -> TimestampMs {
+        let ms = match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+            // A clock before 1970: commit timestamps still grow from the head's.
+            Err(_) => 0,
+        };
+        TimestampMs(ms)
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+/// Random version-4 UUIDs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RandomIds;
+
+impl IdSource for RandomIds {
+    fn uuid(&self) -> Uuid {
+        Uuid::new_v4()
+    }
+
+    fn fraction(&self) -> f64 {
+        // 32 random bits are exact in a double.
+        let (bits, _, _, _) = Uuid::new_v4().as_fields();
+        f64::from(bits) / (f64::from(u32::MAX) + 1.0)
+    }
+}
