@@ -382,7 +382,11 @@ impl Catalog {
                     }
                     Some(error) => error,
                     None => CatalogError::Conflict(Box::new(Conflict {
-                        table: working.iter().map(|w| w.label.as_str()).collect::<Vec<_>>().join(", "),
+                        table: working
+                            .iter()
+                            .map(|w| w.label.as_str())
+                            .collect::<Vec<_>>()
+                            .join(", "),
                         read_version: None,
                         winning_version: None,
                         kind: ConflictKind::TooManyAttempts { attempts },
@@ -410,7 +414,7 @@ impl Catalog {
                 let id = *part.new_id.get_or_insert_with(|| TableId(self.ids.uuid()));
                 part.table_id = Some(id);
                 if part.plan.is_none() {
-                    part.plan = Some(self.plan(change, None, token)?);
+                    part.plan = Some(plan_change(change, None, token)?);
                 }
                 CommitTarget::Create(NewTable {
                     id,
@@ -446,7 +450,7 @@ impl Catalog {
                 }
                 if part.plan.is_none() {
                     let base = PlanBase { protocol: &head.protocol, metadata: &head.metadata };
-                    let plan = self.plan(change, Some(base), token)?;
+                    let plan = plan_change(change, Some(base), token)?;
                     part.isolation = Isolation::for_commit(
                         head.metadata.property("delta.isolationLevel"),
                         &plan.index,
@@ -470,32 +474,14 @@ impl Catalog {
                 CommitTarget::Existing { table_id: head.table.id, rule }
             }
         };
-        let plan = part
-            .plan
-            .as_ref()
-            .ok_or_else(|| CatalogError::invalid("commit without a plan"))?;
+        let plan =
+            part.plan.as_ref().ok_or_else(|| CatalogError::invalid("commit without a plan"))?;
         Ok(TableCommit {
             target,
             first_line: plan.first_line.clone(),
             rest: plan.rest.clone(),
             index: plan.index.clone(),
         })
-    }
-
-    fn plan(
-        &self,
-        change: &TableChange,
-        base: Option<PlanBase<'_>>,
-        token: &CommitToken,
-    ) -> Result<Plan> {
-        plan(
-            &change.origin,
-            &change.ndjson,
-            base,
-            &change.reads,
-            change.operation.as_deref(),
-            token,
-        )
     }
 
     /// Checks a commit against `from < version <= to`.
@@ -516,9 +502,8 @@ impl Catalog {
         }
         let mut next = from.next();
         while next <= to {
-            let bodies = self
-                .repeat(|| self.backend.read_bodies(table_id, next, to, REBASE_PAGE))
-                .await?;
+            let bodies =
+                self.repeat(|| self.backend.read_bodies(table_id, next, to, REBASE_PAGE)).await?;
             if bodies.is_empty() {
                 return Err(CatalogError::corrupt(format!(
                     "table '{}': commits {next} to {to} have no stored bytes",
@@ -589,6 +574,15 @@ impl Catalog {
         let pause = ceiling * (0.5 + 0.5 * self.ids.fraction());
         self.clock.sleep(Duration::from_secs_f64(pause / 1_000.0)).await;
     }
+}
+
+fn plan_change(
+    change: &TableChange,
+    base: Option<PlanBase<'_>>,
+    token: &CommitToken,
+) -> Result<Plan> {
+    let operation = change.operation.as_deref();
+    plan(&change.origin, &change.ndjson, base, &change.reads, operation, token)
 }
 
 impl Working<'_> {

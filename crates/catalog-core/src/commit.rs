@@ -79,7 +79,8 @@ pub struct ParsedLine<'a> {
 /// JSON, or known actions of the wrong shape.
 pub fn parse_ndjson<'a>(origin: &str, bytes: &'a [u8]) -> Result<Vec<ParsedLine<'a>>> {
     let text = std::str::from_utf8(bytes).map_err(|e| {
-        let line = bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        let before = String::from_utf8_lossy(&bytes[..e.valid_up_to()]);
+        let line = before.matches('\n').count() + 1;
         CatalogError::invalid(format!("{origin}, line {line}: not UTF-8 text"))
     })?;
     let mut out = Vec::new();

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::action::{Add, FileKey};
+use crate::action::{Add, FileKey, Remove};
 use crate::commit::CommitIndex;
 use crate::ids::Version;
 
@@ -75,7 +75,8 @@ impl Isolation {
     /// Level in force for a commit on a table with this property value.
     #[must_use]
     pub fn for_commit(property: Option<&str>, index: &CommitIndex) -> Isolation {
-        if !index.changes_data() && !(index.adds.is_empty() && index.removes.is_empty()) {
+        let touches_files = !index.adds.is_empty() || !index.removes.is_empty();
+        if touches_files && !index.changes_data() {
             return Isolation::Snapshot;
         }
         match property {
@@ -227,7 +228,7 @@ pub fn check(
     }
 
     if !winner.removes.is_empty() {
-        let removes: BTreeSet<FileKey> = current.removes.iter().map(|r| r.key()).collect();
+        let removes: BTreeSet<FileKey> = current.removes.iter().map(Remove::key).collect();
         for removed in &winner.removes {
             let key = removed.key();
             if removes.contains(&key) {

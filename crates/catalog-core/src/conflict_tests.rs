@@ -1,5 +1,5 @@
 use super::*;
-use crate::action::{DomainMetadata, Format, Metadata, Protocol, Remove, Txn};
+use crate::action::{DomainMetadata, Format, Metadata, Protocol, Txn};
 
 fn add(path: &str) -> Add {
     serde_json::from_value(serde_json::json!({
@@ -46,7 +46,7 @@ fn protocol_and_metadata_changes_conflict_with_everything() {
             schema_string: String::new(),
             partition_columns: vec![],
             created_time: None,
-            configuration: Default::default(),
+            configuration: crate::action::NullableMap::default(),
         }),
         ..CommitIndex::default()
     };
@@ -97,7 +97,9 @@ fn removes_conflict_with_removes_and_reads() {
     assert_eq!(check(&removes(&["a"]), &reads, WS, &removes(&["b"])), read);
     assert_eq!(check(&removes(&["a"]), &Reads::whole_table(), WS, &removes(&["b"])), read);
     // The same file conflicts at every isolation level.
-    assert!(check(&removes(&["a"]), &Reads::default(), Isolation::Snapshot, &removes(&["a"])).is_some());
+    assert!(
+        check(&removes(&["a"]), &Reads::default(), Isolation::Snapshot, &removes(&["a"])).is_some()
+    );
 }
 
 #[test]

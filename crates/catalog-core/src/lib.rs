@@ -5,14 +5,16 @@
 
 pub mod action;
 pub mod backend;
+pub mod catalog;
 pub mod commit;
 pub mod conflict;
 pub mod env;
 pub mod error;
 pub mod fault;
+pub mod features;
 pub mod ids;
 pub mod memory;
 pub mod model;
+pub mod plan;
+pub mod schema;
 pub mod sink;
-// pub mod plan; (waits for schema + features)
-// pub mod catalog;

@@ -80,10 +80,8 @@ pub fn plan(
                 }
                 check.metadata(m)?;
             }
-            Action::Protocol(p) => {
-                if protocol.replace(p).is_some() {
-                    return check.fail("a second 'protocol': a commit has at most one");
-                }
+            Action::Protocol(p) if protocol.replace(p).is_some() => {
+                return check.fail("a second 'protocol': a commit has at most one");
             }
             Action::CheckpointMetadata(_) | Action::Sidecar(_) => {
                 return check.fail("'checkpointMetadata' and 'sidecar' belong in checkpoints only");
@@ -144,36 +142,23 @@ pub fn plan(
     };
     // What conflict checks of later commits and history read; the timestamp is filled in at commit.
     if !has_info {
-        index.commit_info = crate::commit::commit_info_object(
-            &first_line.render(crate::ids::TimestampMs(0)),
-        )
-        .map(str::to_owned);
+        index.commit_info =
+            crate::commit::commit_info_object(&first_line.render(crate::ids::TimestampMs(0)))
+                .map(str::to_owned);
     }
     Ok(Plan { first_line, rest: Packed::pack(&rest)?, index, blind_append })
 }
 
 /// Keys that `partitionValues` must have: physical column names.
 fn partition_keys(metadata: &Metadata) -> Result<Vec<String>> {
-    let mapped = metadata
-        .property("delta.columnMapping.mode")
-        .is_some_and(|mode| !mode.eq_ignore_ascii_case("none"));
-    if !mapped {
+    if !features::column_mapping_enabled(metadata) {
         return Ok(metadata.partition_columns.clone());
     }
-    let schema: serde_json::Value = serde_json::from_str(&metadata.schema_string)
-        .map_err(|e| CatalogError::invalid(format!("metaData.schemaString is not JSON: {e}")))?;
-    let fields = schema["fields"].as_array().cloned().unwrap_or_default();
+    let schema = StructType::parse(&metadata.schema_string)?;
     Ok(metadata
         .partition_columns
         .iter()
-        .map(|logical| {
-            fields
-                .iter()
-                .find(|f| f["name"].as_str() == Some(logical))
-                .and_then(|f| f["metadata"]["delta.columnMapping.physicalName"].as_str())
-                .unwrap_or(logical)
-                .to_owned()
-        })
+        .map(|name| schema.field(name).map_or(name.as_str(), |f| f.physical_name()).to_owned())
         .collect())
 }
 
@@ -388,7 +373,8 @@ impl<'a> Checker<'a> {
             ));
         }
         if let Some(missing) = partitions.iter().find(|p| !values.contains_key(*p)) {
-            return self.fail(format_args!("'{path}' has no value for partition column '{missing}'"));
+            return self
+                .fail(format_args!("'{path}' has no value for partition column '{missing}'"));
         }
         Ok(())
     }

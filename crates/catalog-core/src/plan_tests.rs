@@ -95,13 +95,24 @@ fn only_pure_additions_are_blind_appends() {
 #[test]
 fn paths_that_leave_the_table_are_refused() {
     for bad in [
-        "../x.parquet", "a/../../x", "a/%2e%2E/x", "/etc/passwd", "%2Fetc/x", "s3://b/x", "file:/x",
-        "", "_delta_log/x.json", "./_delta_log/x", "a\\..\\b", "x%00y",
+        "../x.parquet",
+        "a/../../x",
+        "a/%2e%2E/x",
+        "/etc/passwd",
+        "%2Fetc/x",
+        "s3://b/x",
+        "file:/x",
+        "",
+        "_delta_log/x.json",
+        "./_delta_log/x",
+        "a\\..\\b",
+        "x%00y",
     ] {
         let error = plain(&add(bad)).unwrap_err().to_string();
         assert!(error.starts_with("f.json, line 1: "), "{bad}: {error}");
     }
-    for good in ["a b.parquet", "x=1/%25/ü🚀.parquet", "a..b/c", "t=10:00/x", &"p".repeat(4_000)] {
+    for good in ["a b.parquet", "x=1/%25/ü🚀.parquet", "a..b/c", "t=10:00/x", &"p".repeat(4_000)]
+    {
         plain(&add(good)).unwrap();
     }
     assert!(plain(&add(&"p".repeat(MAX_PATH_BYTES + 1))).is_err());
@@ -143,9 +154,14 @@ fn version_zero_needs_protocol_and_metadata() {
     );
     let error =
         plan("f", zero.as_bytes(), None, &Reads::default(), None, &token).unwrap_err().to_string();
-    assert!(error.contains("unknown partition column 'nope'") && error.contains("id, day"), "{error}");
+    assert!(
+        error.contains("unknown partition column 'nope'") && error.contains("id, day"),
+        "{error}"
+    );
     let fixed = zero.replace("nope", "day");
-    assert!(!plan("f", fixed.as_bytes(), None, &Reads::default(), None, &token).unwrap().blind_append);
+    assert!(
+        !plan("f", fixed.as_bytes(), None, &Reads::default(), None, &token).unwrap().blind_append
+    );
     let broken = fixed.replace("struct", "strcut");
     assert!(plan("f", broken.as_bytes(), None, &Reads::default(), None, &token).is_err());
 }
@@ -153,7 +169,9 @@ fn version_zero_needs_protocol_and_metadata() {
 #[test]
 fn features_decide_what_may_be_written() {
     let error = run(&add("a"), &protocol(&["flyingCars"]), &metadata(&[], &[])).unwrap_err();
-    assert!(matches!(error, CatalogError::Unsupported(_)) && error.to_string().contains("flyingCars"));
+    assert!(
+        matches!(error, CatalogError::Unsupported(_)) && error.to_string().contains("flyingCars")
+    );
     let append_only = metadata(&[], &[("delta.appendOnly", "true")]);
     let remove = r#"{"remove":{"path":"b","dataChange":true,"deletionTimestamp":1}}"#;
     let error = run(remove, &protocol(&["appendOnly"]), &append_only).unwrap_err();

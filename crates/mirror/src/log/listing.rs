@@ -379,7 +379,15 @@ impl LogListing {
             .flat_map(|(_, forms)| forms.iter().cloned().map(Base::Checkpoint))
             .collect();
         let json = missing.is_none().then_some(Base::Json);
-        let bases: Vec<Base> = if options.checkpoint_only {
+        if json.is_none() && checkpoints.is_empty() {
+            return Err(self.gap(lowest_base, head));
+        }
+        let bases: Vec<Base> = if let Some((version, from_json)) = options.base {
+            json.into_iter()
+                .chain(checkpoints)
+                .filter(|b| b.version() == version && matches!(b, Base::Json) == from_json)
+                .collect()
+        } else if options.checkpoint_only {
             // Stable: forms of one version keep their order of preference.
             checkpoints.sort_by_key(|base| std::cmp::Reverse(base.version()));
             checkpoints.into_iter().chain(json).collect()
@@ -387,16 +395,6 @@ impl LogListing {
             vec![json]
         } else {
             checkpoints
-        };
-        if bases.is_empty() {
-            return Err(self.gap(lowest_base, head));
-        }
-        let bases: Vec<Base> = match options.base {
-            None => bases,
-            Some((version, from_json)) => bases
-                .into_iter()
-                .filter(|b| b.version() == version && matches!(b, Base::Json) == from_json)
-                .collect(),
         };
         Ok(Chain { head, log_head, bases, commits: commits.to_vec() })
     }
