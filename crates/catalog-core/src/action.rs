@@ -149,10 +149,16 @@ impl FileKey {
     /// than an index key. Equal digests are still compared in full.
     #[must_use]
     pub fn digest(&self) -> [u8; 16] {
+        Self::digest_of(&self.path, &self.dv_id)
+    }
+
+    /// [`FileKey::digest`] of borrowed parts, for loops over many files.
+    #[must_use]
+    pub fn digest_of(path: &str, dv_id: &str) -> [u8; 16] {
         let mut hasher = Sha256::new();
-        hasher.update(self.path.as_bytes());
+        hasher.update(path.as_bytes());
         hasher.update([0]);
-        hasher.update(self.dv_id.as_bytes());
+        hasher.update(dv_id.as_bytes());
         let full = hasher.finalize();
         let mut out = [0_u8; 16];
         out.copy_from_slice(&full[..16]);

@@ -42,11 +42,14 @@ pub enum SinkFault {
     Lie,
 }
 
+/// Decides per call: the method with its number, and the object's name.
+type SinkScript = dyn Fn(Call<SinkVerb>, &str) -> SinkFault + Send + Sync;
+
 /// A sink that carries out a script of faults around another one. The script sees the method, how
 /// often it was called, and the object's name (empty for `list`).
 pub struct FaultySink<S> {
     inner: S,
-    script: Box<dyn Fn(Call<SinkVerb>, &str) -> SinkFault + Send + Sync>,
+    script: Box<SinkScript>,
     counter: Director<SinkVerb, Call<SinkVerb>>,
 }
 

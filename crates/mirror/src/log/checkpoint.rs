@@ -18,12 +18,13 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
 use super::columns::{Column, Maps, Record};
 use super::listing::{CheckpointFiles, CheckpointKind};
+use super::object_reader::ObjectReader;
 use super::read_error;
 use super::stats::StatsWriter;
 
@@ -248,8 +249,7 @@ async fn load_footer(
     path: &Path,
     size: u64,
 ) -> Result<ArrowReaderMetadata, ParquetError> {
-    let mut reader =
-        ParquetObjectReader::new(Arc::clone(store), path.clone()).with_file_size(size);
+    let mut reader = ObjectReader::new(Arc::clone(store), path.clone(), size);
     // A writer's embedded Arrow schema must not change what columns mean here.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     ArrowReaderMetadata::load_async(&mut reader, options).await
@@ -299,8 +299,7 @@ impl ParquetPart {
         if leaves.is_empty() {
             return Ok(stream::empty().boxed());
         }
-        let reader = ParquetObjectReader::new(Arc::clone(store), self.path.clone())
-            .with_file_size(self.size);
+        let reader = ObjectReader::new(Arc::clone(store), self.path.clone(), self.size);
         let name = self.path.to_string();
         let batches =
             ParquetRecordBatchStreamBuilder::new_with_metadata(reader, self.metadata.clone())

@@ -6,6 +6,7 @@
 //! * [`stats`]: struct statistics of checkpoints as the JSON text that `add.stats` holds.
 
 mod columns;
+mod object_reader;
 
 pub mod checkpoint;
 pub mod commits;

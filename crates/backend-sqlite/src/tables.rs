@@ -1,0 +1,197 @@
+//! Registered tables: look up, list, drop, undrop.
+
+use deltalakedb_catalog_core::backend::TableFilter;
+use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::ids::{TableId, TableName, TableRef, TimestampMs};
+use deltalakedb_catalog_core::model::{NewTable, Page, TableRecord, TableState};
+use rusqlite::{OptionalExtension, params};
+
+use crate::errors::DbResult;
+use crate::rows::{fetch_limit, table_columns, table_record, table_source, to_json};
+use crate::session::Db;
+use crate::statements::statements;
+
+statements! {
+    /// Statements on `{p}tables` and `{p}mirror`.
+    TablesSql {
+        by_id: concat!("SELECT ", table_columns!(), " FROM ", table_source!(), " WHERE t.id = ?1"),
+        by_name: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
+            " WHERE t.namespace = ?1 AND t.name = ?2 AND t.drop_marker = ''"),
+        state: "SELECT state FROM {p}tables WHERE id = ?1",
+        live_name: "SELECT 1 FROM {p}tables
+            WHERE namespace = ?1 AND name = ?2 AND drop_marker = ''",
+        list: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
+            " WHERE (t.namespace, t.name, t.drop_marker) > (?1, ?2, ?3) AND t.state = ?4
+             ORDER BY t.namespace, t.name, t.drop_marker LIMIT ?5"),
+        list_namespace: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
+            " WHERE t.namespace = ?1 AND (t.name, t.drop_marker) > (?2, ?3) AND t.state = ?4
+             ORDER BY t.name, t.drop_marker LIMIT ?5"),
+        insert: "INSERT INTO {p}tables (id, namespace, name, drop_marker, location,
+                storage_options, state, created_at_ms, base_version, barrier_version,
+                import_from_json, import_base_done)
+            VALUES (?1, ?2, ?3, '', ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?9)",
+        insert_mirror: "INSERT INTO {p}mirror (table_id, mode, lease_epoch, lease_until_ms)
+            VALUES (?1, ?2, 0, 0)",
+        mark_dropped: "UPDATE {p}tables SET state = 'dropped', drop_marker = id, dropped_at_ms = ?2
+            WHERE id = ?1 AND state = 'active'",
+        undrop: "UPDATE {p}tables SET state = 'active', drop_marker = '', dropped_at_ms = NULL,
+                namespace = ?2, name = ?3
+            WHERE id = ?1 AND state = 'dropped'",
+    }
+}
+
+pub(crate) fn not_found(id: TableId) -> CatalogError {
+    CatalogError::TableNotFound(id.to_string())
+}
+
+pub(crate) fn get_table(db: Db<'_>, table: &TableRef) -> DbResult<Option<TableRecord>> {
+    let sql = &db.sql().tables;
+    let (mut statement, mut rows);
+    match table {
+        TableRef::Id(id) => {
+            statement = db.prepare(&sql.by_id)?;
+            rows = statement.query([id.to_string()])?;
+        }
+        TableRef::Name(name) => {
+            statement = db.prepare(&sql.by_name)?;
+            rows = statement.query([name.namespace(), name.name()])?;
+        }
+    }
+    rows.next()?.map(table_record).transpose()
+}
+
+/// The row of a table that is known to exist.
+pub(crate) fn require_table(db: Db<'_>, id: TableId) -> DbResult<TableRecord> {
+    get_table(db, &TableRef::Id(id))?.ok_or_else(|| not_found(id).into())
+}
+
+/// The state of a table.
+pub(crate) fn state_of(db: Db<'_>, id: TableId) -> DbResult<Option<TableState>> {
+    let state: Option<String> = db
+        .prepare(&db.sql().tables.state)?
+        .query_row([id.to_string()], |row| row.get(0))
+        .optional()?;
+    Ok(state.as_deref().map(TableState::parse).transpose()?)
+}
+
+/// Fails unless the table is active or dropped.
+pub(crate) fn require_readable(db: Db<'_>, id: TableId) -> DbResult<()> {
+    match state_of(db, id)? {
+        Some(TableState::Active | TableState::Dropped) => Ok(()),
+        _ => Err(not_found(id).into()),
+    }
+}
+
+/// Fails unless the table is active.
+pub(crate) fn require_active(db: Db<'_>, id: TableId) -> DbResult<()> {
+    match state_of(db, id)? {
+        Some(TableState::Active) => Ok(()),
+        _ => Err(not_found(id).into()),
+    }
+}
+
+/// Whether a live or importing table has this name.
+pub(crate) fn name_is_taken(db: Db<'_>, name: &TableName) -> DbResult<bool> {
+    Ok(db.prepare(&db.sql().tables.live_name)?.exists([name.namespace(), name.name()])?)
+}
+
+/// Registers a table. The caller has checked id and name.
+pub(crate) fn insert_table(
+    db: Db<'_>,
+    new: &NewTable,
+    state: TableState,
+    base: i64,
+    from_json: bool,
+    now: TimestampMs,
+) -> DbResult<()> {
+    let id = new.id.to_string();
+    db.execute(
+        &db.sql().tables.insert,
+        params![
+            id,
+            new.name.namespace(),
+            new.name.name(),
+            new.location,
+            to_json(&new.storage_options)?,
+            state.as_str(),
+            now.0,
+            base,
+            from_json,
+        ],
+    )?;
+    db.execute(&db.sql().tables.insert_mirror, params![id, new.mirror.as_str()])?;
+    Ok(())
+}
+
+pub(crate) fn list_tables(
+    db: Db<'_>,
+    filter: &TableFilter,
+    after: Option<&(TableName, TableId)>,
+    limit: usize,
+) -> DbResult<Page<TableRecord, (TableName, TableId)>> {
+    let sql = &db.sql().tables;
+    let state = filter.state.unwrap_or(TableState::Active);
+    // Among dropped tables the marker is the id, among others it is '' and the name is unique:
+    // so (namespace, name, marker) orders like (namespace, name, id).
+    let marker = |id: &TableId| match state {
+        TableState::Dropped => id.to_string(),
+        TableState::Active | TableState::Importing => String::new(),
+    };
+    let (namespace, name, after_marker) = match (filter.namespace.as_deref(), after) {
+        (None, Some((name, id))) => (name.namespace(), name.name(), marker(id)),
+        (None, None) => ("", "", String::new()),
+        (Some(wanted), Some((name, id))) if name.namespace() == wanted => {
+            (wanted, name.name(), marker(id))
+        }
+        (Some(wanted), Some((name, _))) if name.namespace() > wanted => {
+            let _ = wanted;
+            return Ok(Page { items: Vec::new(), next: None });
+        }
+        (Some(wanted), _) => (wanted, "", String::new()),
+    };
+    let text = if filter.namespace.is_some() { &sql.list_namespace } else { &sql.list };
+    let mut statement = db.prepare(text)?;
+    let mut rows = statement.query(params![
+        namespace,
+        name,
+        after_marker,
+        state.as_str(),
+        fetch_limit(limit)
+    ])?;
+    let mut items = Vec::new();
+    while let Some(row) = rows.next()? {
+        items.push(table_record(row)?);
+    }
+    Ok(page(items, limit, |table| (table.name.clone(), table.id)))
+}
+
+/// Cuts what was fetched with [`fetch_limit`] to a page.
+pub(crate) fn page<T, C>(mut items: Vec<T>, limit: usize, cursor: impl Fn(&T) -> C) -> Page<T, C> {
+    let limit = limit.max(1);
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next = if more { items.last().map(cursor) } else { None };
+    Page { items, next }
+}
+
+pub(crate) fn drop_table(db: Db<'_>, id: TableId, now: TimestampMs) -> DbResult<TableRecord> {
+    let changed = db.execute(&db.sql().tables.mark_dropped, params![id.to_string(), now.0])?;
+    if changed == 0 {
+        return Err(not_found(id).into());
+    }
+    require_table(db, id)
+}
+
+pub(crate) fn undrop_table(db: Db<'_>, id: TableId, name: &TableName) -> DbResult<TableRecord> {
+    if state_of(db, id)? != Some(TableState::Dropped) {
+        return Err(not_found(id).into());
+    }
+    if name_is_taken(db, name)? {
+        return Err(CatalogError::TableExists(name.clone()).into());
+    }
+    db.execute(
+        &db.sql().tables.undrop,
+        params![id.to_string(), name.namespace(), name.name()],
+    )?;
+    require_table(db, id)
+}

@@ -1,0 +1,415 @@
+//! Threads: one that writes, several that read, and how waiting writes share a transaction.
+//!
+//! SQLite's calls block, so they run on threads of their own and answer through channels. A call
+//! whose future is dropped is still in its queue as a whole, and runs as a whole.
+//!
+//! # Group commit
+//!
+//! A COMMIT waits for the disk; nothing else in a small write does. So the writer takes what waits
+//! in its queue into one `BEGIN IMMEDIATE … COMMIT`, each job in a savepoint of its own that is
+//! rolled back alone, and answers all of them after the COMMIT. No answer leaves before it: a job
+//! may have decided on rows that an earlier job of the group wrote.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::errors::{DbResult, after_failed_commit};
+use crate::session::{Db, Session, Shared};
+
+/// Jobs that wait before callers have to.
+const QUEUE: usize = 1024;
+/// Most jobs in a transaction.
+const GROUP_JOBS: usize = 256;
+/// A group takes no further job after so many bytes.
+const GROUP_BYTES: usize = 16 << 20;
+/// A group takes no further job after so long: those that wait for its COMMIT are waiting.
+const GROUP_TIME: Duration = Duration::from_millis(50);
+/// After so long without a pause, the lock is left free for a moment, so that another process,
+/// which can only poll for it, gets its turn.
+const FAIR_AFTER: Duration = Duration::from_millis(50);
+/// The moment. Against the poll interval of `session`, every other one is hit.
+const FAIR_PAUSE: Duration = Duration::from_micros(600);
+
+type ReadJob = Box<dyn FnOnce(&Session) + Send>;
+
+/// A write that waits for its turn.
+trait WriteJob: Send {
+    /// About how much it writes, bytes.
+    fn weight_bytes(&self) -> usize;
+    /// Does the work inside of the open transaction and keeps the result. True if something was
+    /// written that is to stay.
+    fn run(&mut self, session: &Session) -> bool;
+    /// Whether the result is an error.
+    fn has_failed(&self) -> bool;
+    /// Sends the result, or this error in its place.
+    fn answer(self: Box<Self>, instead: Option<CatalogError>);
+}
+
+/// What a call wants written.
+pub(crate) struct Write<F> {
+    /// Completes "while …".
+    pub(crate) doing: &'static str,
+    /// About how much it writes.
+    pub(crate) weight_bytes: usize,
+    /// False only for what creates the schema.
+    pub(crate) needs_schema: bool,
+    /// The work.
+    pub(crate) work: F,
+}
+
+struct Job<T, F> {
+    write: Option<Write<F>>,
+    weight_bytes: usize,
+    keep: fn(&T) -> bool,
+    result: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<T, F> WriteJob for Job<T, F>
+where
+    T: Send,
+    F: FnOnce(Db<'_>) -> DbResult<T> + Send,
+{
+    fn weight_bytes(&self) -> usize {
+        self.weight_bytes
+    }
+
+    fn run(&mut self, session: &Session) -> bool {
+        let Some(write) = self.write.take() else { return false };
+        let result = session.write(write.doing, write.needs_schema, write.work);
+        let keep = result.as_ref().is_ok_and(self.keep);
+        self.result = Some(result);
+        keep
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(self.result, Some(Err(_)))
+    }
+
+    fn answer(self: Box<Self>, instead: Option<CatalogError>) {
+        let result = match (instead, self.result) {
+            (Some(error), _) => Err(error),
+            (None, Some(result)) => result,
+            (None, None) => {
+                Err(CatalogError::failed("a write was never run", WriteState::NotApplied))
+            }
+        };
+        // A dropped receiver is a caller that no longer waits.
+        let _ = self.reply.send(result);
+    }
+}
+
+/// The threads of one backend and the queues to them.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    write: Option<mpsc::Sender<Box<dyn WriteJob>>>,
+    read: Option<mpsc::Sender<ReadJob>>,
+    readers: Vec<JoinHandle<()>>,
+    writer: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
+}
+
+impl Workers {
+    /// Starts the threads. In read-only mode the first connection reads like the others.
+    pub(crate) fn start(first: Session) -> Result<Workers> {
+        let shared = Arc::clone(&first.shared);
+        let (read, read_queue) = mpsc::channel::<ReadJob>(QUEUE);
+        let read_queue = Arc::new(Mutex::new(read_queue));
+        let mut workers = Workers {
+            write: None,
+            read: Some(read),
+            readers: Vec::new(),
+            writer: None,
+            shared: Arc::clone(&shared),
+        };
+        let mut sessions = Vec::new();
+        for _ in 0..shared.options.readers {
+            sessions.push(Session::open_reader(&shared)?);
+        }
+        if !shared.options.read_only {
+            let (write, write_queue) = mpsc::channel(QUEUE);
+            workers.write = Some(write);
+            workers.writer =
+                Some(spawn(&shared, "writer", move || writer_loop(&first, write_queue))?);
+        }
+        for session in sessions {
+            let queue = Arc::clone(&read_queue);
+            workers.readers.push(spawn(&shared, "reader", move || reader_loop(&session, &queue))?);
+        }
+        Ok(workers)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Runs a read on one of the reader threads. Skipped if nobody waits for it any more.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Session) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let job: ReadJob = Box::new(move |session| {
+            if !reply.is_closed() {
+                let _ = reply.send(work(session));
+            }
+        });
+        let sent = match &self.read {
+            Some(queue) => queue.send(job).await.is_ok(),
+            None => false,
+        };
+        if !sent {
+            return Err(self.stopped(WriteState::NotApplied));
+        }
+        answer.await.unwrap_or_else(|_| Err(self.stopped(WriteState::NotApplied)))
+    }
+
+    /// Runs a write on the writer thread, in a transaction that it may share. `keep` says whether
+    /// a result means that something was written; otherwise the job is rolled back.
+    pub(crate) async fn write<T, F>(&self, write: Write<F>, keep: fn(&T) -> bool) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Db<'_>) -> DbResult<T> + Send + 'static,
+    {
+        let Some(queue) = &self.write else {
+            return Err(CatalogError::failed(
+                format!(
+                    "the catalog '{}' was opened read-only: open it for writing for {}",
+                    self.shared.path().display(),
+                    write.doing
+                ),
+                WriteState::NotApplied,
+            ));
+        };
+        let (reply, answer) = oneshot::channel();
+        let weight_bytes = write.weight_bytes;
+        let job = Job { write: Some(write), weight_bytes, keep, result: None, reply };
+        if queue.send(Box::new(job)).await.is_err() {
+            return Err(self.stopped(WriteState::NotApplied));
+        }
+        answer.await.unwrap_or_else(|_| Err(self.stopped(WriteState::Unknown)))
+    }
+
+    fn stopped(&self, write: WriteState) -> CatalogError {
+        CatalogError::failed(
+            format!(
+                "a database thread of '{}' has stopped, which is a bug: open the catalog again",
+                self.shared.path().display()
+            ),
+            write,
+        )
+    }
+}
+
+impl Drop for Workers {
+    /// Finishes what is queued, then closes the connections, the writer's last: closing the last
+    /// connection moves the log into the database and deletes it.
+    fn drop(&mut self) {
+        self.read = None;
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        self.write = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+fn spawn(
+    shared: &Shared,
+    what: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    thread::Builder::new().name(format!("dl-sqlite-{what}")).spawn(body).map_err(|e| {
+        CatalogError::failed(
+            format!("cannot start a thread for database '{}': {e}", shared.path().display()),
+            WriteState::NotApplied,
+        )
+    })
+}
+
+fn reader_loop(session: &Session, queue: &Mutex<mpsc::Receiver<ReadJob>>) {
+    session.adopt_thread();
+    loop {
+        // One reader waits in the queue, the others for the lock around it.
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+        match job {
+            Some(job) => job(session),
+            None => return,
+        }
+    }
+}
+
+fn writer_loop(session: &Session, mut queue: mpsc::Receiver<Box<dyn WriteJob>>) {
+    session.adopt_thread();
+    let mut last_pause = Instant::now();
+    while let Some(first) = queue.blocking_recv() {
+        run_group(session, first, &mut queue);
+        if queue.is_empty() {
+            last_pause = Instant::now();
+        } else if last_pause.elapsed() >= FAIR_AFTER {
+            thread::sleep(FAIR_PAUSE);
+            last_pause = Instant::now();
+        }
+    }
+}
+
+/// How a job left the transaction.
+enum Step {
+    /// Written.
+    Kept,
+    /// Rolled back, alone.
+    Undone,
+    /// SQLite gave the whole transaction up (disk full, I/O error): nothing of the group stays.
+    Lost(Option<rusqlite::Error>),
+}
+
+fn run_group(
+    session: &Session,
+    first: Box<dyn WriteJob>,
+    queue: &mut mpsc::Receiver<Box<dyn WriteJob>>,
+) {
+    let started = Instant::now();
+    if let Err(error) = begin(session) {
+        // They all waited for the same lock: nobody waits for it a second time here.
+        let mut jobs = vec![first];
+        while jobs.len() < GROUP_JOBS
+            && let Ok(job) = queue.try_recv()
+        {
+            jobs.push(job);
+        }
+        for job in jobs {
+            job.answer(Some(session.classify(
+                &error,
+                "beginning a write",
+                WriteState::NotApplied,
+            )));
+        }
+        return;
+    }
+
+    let mut group: Vec<(Box<dyn WriteJob>, bool)> = Vec::new();
+    let mut bytes = 0_usize;
+    let mut next = Some(first);
+    while let Some(mut job) = next.take() {
+        bytes = bytes.saturating_add(job.weight_bytes());
+        match run_job(session, &mut *job) {
+            Step::Kept => group.push((job, true)),
+            Step::Undone => group.push((job, false)),
+            Step::Lost(error) => {
+                rollback(session);
+                lose_group(session, job, error.as_ref(), group);
+                return;
+            }
+        }
+        if group.len() < GROUP_JOBS && bytes < GROUP_BYTES && started.elapsed() < GROUP_TIME {
+            next = queue.try_recv().ok();
+        }
+    }
+
+    let kept = group.iter().filter(|(_, kept)| *kept).count();
+    if kept == 0 {
+        rollback(session);
+        for (job, _) in group {
+            job.answer(None);
+        }
+        return;
+    }
+    match execute(session, "COMMIT") {
+        Ok(()) => {
+            session.shared.transactions.fetch_add(1, Ordering::Relaxed);
+            session
+                .shared
+                .jobs
+                .fetch_add(u64::try_from(kept).unwrap_or(u64::MAX), Ordering::Relaxed);
+            for (job, _) in group {
+                job.answer(None);
+            }
+        }
+        Err(error) => {
+            rollback(session);
+            let doubt = after_failed_commit(&error);
+            for (job, kept) in group {
+                let write = if kept { doubt } else { WriteState::NotApplied };
+                job.answer(Some(session.classify(&error, "committing", write)));
+            }
+        }
+    }
+}
+
+fn execute(session: &Session, sql: &str) -> rusqlite::Result<()> {
+    session.conn.prepare_cached(sql)?.execute([]).map(|_| ())
+}
+
+fn begin(session: &Session) -> rusqlite::Result<()> {
+    if !session.conn.is_autocommit() {
+        execute(session, "ROLLBACK")?;
+    }
+    execute(session, "BEGIN IMMEDIATE")
+}
+
+/// Ends the transaction, if SQLite has not done so itself. A failure shows at the next BEGIN.
+fn rollback(session: &Session) {
+    if !session.conn.is_autocommit()
+        && let Err(error) = execute(session, "ROLLBACK")
+    {
+        tracing::warn!(%error, path = %session.shared.path().display(), "ROLLBACK failed");
+    }
+}
+
+fn run_job(session: &Session, job: &mut dyn WriteJob) -> Step {
+    if let Err(error) = execute(session, "SAVEPOINT job") {
+        return Step::Lost(Some(error));
+    }
+    let keep = job.run(session);
+    if session.conn.is_autocommit() {
+        return Step::Lost(None);
+    }
+    let ended = if keep {
+        execute(session, "RELEASE job")
+    } else {
+        execute(session, "ROLLBACK TO job").and_then(|()| execute(session, "RELEASE job"))
+    };
+    match ended {
+        Ok(()) if keep => Step::Kept,
+        Ok(()) => Step::Undone,
+        Err(error) => Step::Lost(Some(error)),
+    }
+}
+
+/// Answers a group whose transaction is gone: the job that did it gets its own error, the others
+/// may try again at once.
+fn lose_group(
+    session: &Session,
+    culprit: Box<dyn WriteJob>,
+    error: Option<&rusqlite::Error>,
+    others: Vec<(Box<dyn WriteJob>, bool)>,
+) {
+    let instead = match error {
+        Some(error) => Some(session.classify(error, "writing", WriteState::NotApplied)),
+        None if culprit.has_failed() => None,
+        None => Some(CatalogError::failed(
+            format!(
+                "database '{}' ended a transaction by itself: nothing was written",
+                session.shared.path().display()
+            ),
+            WriteState::NotApplied,
+        )),
+    };
+    culprit.answer(instead);
+    for (job, _) in others {
+        job.answer(Some(CatalogError::busy(
+            format!(
+                "a write to database '{}' was rolled back together with another one that failed",
+                session.shared.path().display()
+            ),
+            WriteState::NotApplied,
+        )));
+    }
+}

@@ -1,0 +1,24 @@
+//! Opens the SQLite backend for a catalog URL.
+
+use std::sync::Arc;
+
+use deltalakedb_backend_sqlite::{SqliteBackend, SqliteOptions};
+use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::error::Result;
+
+use crate::uri::CatalogUri;
+
+pub(crate) async fn connect(uri: &CatalogUri, must_exist: bool) -> Result<Arc<dyn CatalogBackend>> {
+    let mut options = SqliteOptions::new(uri.path());
+    options.must_exist = must_exist;
+    if let Some(prefix) = uri.table_prefix() {
+        prefix.clone_into(&mut options.table_prefix);
+    }
+    if let Some(readers) = uri.readers() {
+        options.readers = readers;
+    }
+    if let Some(busy_timeout_ms) = uri.busy_timeout_ms() {
+        options.busy_timeout_ms = busy_timeout_ms;
+    }
+    Ok(SqliteBackend::open(options).await?)
+}

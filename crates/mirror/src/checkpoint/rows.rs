@@ -1,0 +1,399 @@
+//! Actions as Arrow columns, and those as a Parquet file.
+//!
+//! Column names, nesting and nullability are those that the Delta kernel and Spark write: one
+//! nullable struct column per kind of action, exactly one of them set in each row. No field ids.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Int32Array, Int64Array, ListBuilder, MapBuilder, MapFieldNames,
+    RecordBatch, StringArray, StringBuilder, StructArray, new_null_array,
+};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use deltalakedb_catalog_core::action::{DeletionVector, DomainMetadata, NullableMap, Txn};
+use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::features;
+use deltalakedb_catalog_core::model::{FileRecord, Snapshot, TombstoneRecord};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::Compression;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+
+use super::EncodedCheckpoint;
+
+/// A row group is closed once so much of it is encoded, bytes.
+const ROW_GROUP_BYTES: usize = 64 << 20;
+/// Table feature of the V2 checkpoint spec.
+const V2_CHECKPOINT: &str = "v2Checkpoint";
+
+fn required(name: &str, ty: DataType) -> Field {
+    Field::new(name, ty, false)
+}
+
+fn optional(name: &str, ty: DataType) -> Field {
+    Field::new(name, ty, true)
+}
+
+fn record(fields: Vec<Field>) -> DataType {
+    DataType::Struct(Fields::from(fields))
+}
+
+/// Names as in Parquet's own description of maps; Arrow's default ones differ.
+fn map_names() -> MapFieldNames {
+    MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() }
+}
+
+fn map_type() -> DataType {
+    let entries = record(vec![required("key", DataType::Utf8), optional("value", DataType::Utf8)]);
+    DataType::Map(Arc::new(required("key_value", entries)), false)
+}
+
+fn list_type() -> DataType {
+    DataType::List(Arc::new(optional("element", DataType::Utf8)))
+}
+
+fn vector_fields() -> Vec<Field> {
+    vec![
+        required("storageType", DataType::Utf8),
+        required("pathOrInlineDv", DataType::Utf8),
+        optional("offset", DataType::Int32),
+        required("sizeInBytes", DataType::Int32),
+        required("cardinality", DataType::Int64),
+        optional("maxRowIndex", DataType::Int64),
+    ]
+}
+
+static VECTOR: LazyLock<Fields> = LazyLock::new(|| vector_fields().into());
+
+static TXN: LazyLock<Fields> = LazyLock::new(|| {
+    Fields::from(vec![
+        required("appId", DataType::Utf8),
+        required("version", DataType::Int64),
+        optional("lastUpdated", DataType::Int64),
+    ])
+});
+
+static ADD: LazyLock<Fields> = LazyLock::new(|| {
+    Fields::from(vec![
+        required("path", DataType::Utf8),
+        required("partitionValues", map_type()),
+        required("size", DataType::Int64),
+        required("modificationTime", DataType::Int64),
+        required("dataChange", DataType::Boolean),
+        optional("stats", DataType::Utf8),
+        optional("tags", map_type()),
+        optional("deletionVector", DataType::Struct(VECTOR.clone())),
+        optional("baseRowId", DataType::Int64),
+        optional("defaultRowCommitVersion", DataType::Int64),
+        optional("clusteringProvider", DataType::Utf8),
+    ])
+});
+
+static REMOVE: LazyLock<Fields> = LazyLock::new(|| {
+    Fields::from(vec![
+        required("path", DataType::Utf8),
+        optional("deletionTimestamp", DataType::Int64),
+        required("dataChange", DataType::Boolean),
+        optional("extendedFileMetadata", DataType::Boolean),
+        optional("partitionValues", map_type()),
+        optional("size", DataType::Int64),
+        optional("tags", map_type()),
+        optional("deletionVector", DataType::Struct(VECTOR.clone())),
+        optional("baseRowId", DataType::Int64),
+        optional("defaultRowCommitVersion", DataType::Int64),
+    ])
+});
+
+static FORMAT: LazyLock<Fields> = LazyLock::new(|| {
+    Fields::from(vec![required("provider", DataType::Utf8), required("options", map_type())])
+});
+
+static METADATA: LazyLock<Fields> = LazyLock::new(|| {
+    Fields::from(vec![
+        required("id", DataType::Utf8),
+        optional("name", DataType::Utf8),
+        optional("description", DataType::Utf8),
+        required("format", DataType::Struct(FORMAT.clone())),
+        required("schemaString", DataType::Utf8),
+        required("partitionColumns", list_type()),
+        optional("createdTime", DataType::Int64),
+        required("configuration", map_type()),
+    ])
+});
+
+static PROTOCOL: LazyLock<Fields> = LazyLock::new(|| {
+    Fields::from(vec![
+        required("minReaderVersion", DataType::Int32),
+        required("minWriterVersion", DataType::Int32),
+        optional("readerFeatures", list_type()),
+        optional("writerFeatures", list_type()),
+    ])
+});
+
+static DOMAIN: LazyLock<Fields> = LazyLock::new(|| {
+    Fields::from(vec![
+        required("domain", DataType::Utf8),
+        required("configuration", DataType::Utf8),
+        required("removed", DataType::Boolean),
+    ])
+});
+
+static CHECKPOINT_METADATA: LazyLock<Fields> = LazyLock::new(|| {
+    Fields::from(vec![required("version", DataType::Int64), optional("tags", map_type())])
+});
+
+fn schema(v2: bool) -> SchemaRef {
+    let column = |name: &str, fields: &Fields| optional(name, DataType::Struct(fields.clone()));
+    let mut columns = vec![
+        column("txn", &TXN),
+        column("add", &ADD),
+        column("remove", &REMOVE),
+        column("metaData", &METADATA),
+        column("protocol", &PROTOCOL),
+        column("domainMetadata", &DOMAIN),
+    ];
+    if v2 {
+        columns.push(column("checkpointMetadata", &CHECKPOINT_METADATA));
+    }
+    Arc::new(Schema::new(columns))
+}
+
+/// Writes actions, batch by batch, into a Parquet file in memory.
+pub(super) struct CheckpointEncoder {
+    writer: ArrowWriter<Vec<u8>>,
+    schema: SchemaRef,
+    snapshot: Box<Snapshot>,
+    v2: bool,
+    actions: u64,
+    add_files: u64,
+}
+
+fn encode_error(e: impl std::fmt::Display) -> CatalogError {
+    CatalogError::invalid(format!("cannot encode a checkpoint: {e}"))
+}
+
+impl CheckpointEncoder {
+    pub(super) fn new(snapshot: &Snapshot) -> Result<Self> {
+        let v2 = features::supports_writer(&snapshot.protocol, V2_CHECKPOINT);
+        let schema = schema(v2);
+        // Paths and statistics hardly repeat: a dictionary of them is wasted work.
+        let plain = [["add", "path"], ["add", "stats"], ["remove", "path"]];
+        let mut properties = WriterProperties::builder()
+            .set_created_by(concat!("deltalakedb ", env!("CARGO_PKG_VERSION")).to_owned())
+            .set_compression(Compression::SNAPPY)
+            .set_statistics_enabled(EnabledStatistics::Chunk);
+        for path in plain {
+            let path = ColumnPath::new(path.into_iter().map(str::to_owned).collect());
+            properties = properties.set_column_dictionary_enabled(path, false);
+        }
+        // Arrow's own copy of the schema is of no use to Delta readers.
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties.build())
+            .with_skip_arrow_metadata(true);
+        let writer =
+            ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)
+                .map_err(encode_error)?;
+        let snapshot = Box::new(snapshot.clone());
+        Ok(CheckpointEncoder { writer, schema, snapshot, v2, actions: 0, add_files: 0 })
+    }
+
+    /// Everything but files: protocol, metadata, application transactions, domains.
+    pub(super) fn small_actions(
+        &mut self,
+        txns: &[Txn],
+        domains: &[DomainMetadata],
+    ) -> Result<()> {
+        if self.v2 {
+            let tags = maps([None].into_iter())?;
+            let version = int64s([Some(self.snapshot.version.get())]);
+            self.write("checkpointMetadata", &CHECKPOINT_METADATA, vec![version, tags])?;
+        }
+        let (protocol, metadata) = (self.protocol()?, self.metadata()?);
+        self.write("protocol", &PROTOCOL, protocol)?;
+        self.write("metaData", &METADATA, metadata)?;
+        if !txns.is_empty() {
+            let columns = vec![
+                texts(txns.iter().map(|t| Some(t.app_id.as_str()))),
+                int64s(txns.iter().map(|t| Some(t.version))),
+                int64s(txns.iter().map(|t| t.last_updated)),
+            ];
+            self.write("txn", &TXN, columns)?;
+        }
+        if !domains.is_empty() {
+            let columns = vec![
+                texts(domains.iter().map(|d| Some(d.domain.as_str()))),
+                texts(domains.iter().map(|d| Some(d.configuration.as_str()))),
+                flags(domains.iter().map(|_| Some(false))),
+            ];
+            self.write("domainMetadata", &DOMAIN, columns)?;
+        }
+        Ok(())
+    }
+
+    fn protocol(&self) -> Result<Vec<ArrayRef>> {
+        let protocol = &self.snapshot.protocol;
+        Ok(vec![
+            int32s([Some(protocol.min_reader_version)]),
+            int32s([Some(protocol.min_writer_version)]),
+            list(protocol.reader_features.as_deref()),
+            list(protocol.writer_features.as_deref()),
+        ])
+    }
+
+    fn metadata(&self) -> Result<Vec<ArrayRef>> {
+        let metadata = &self.snapshot.metadata;
+        let format = vec![
+            texts([Some(metadata.format.provider.as_str())]),
+            maps([Some(&metadata.format.options)].into_iter())?,
+        ];
+        Ok(vec![
+            texts([Some(metadata.id.as_str())]),
+            texts([metadata.name.as_deref()]),
+            texts([metadata.description.as_deref()]),
+            Arc::new(StructArray::try_new(FORMAT.clone(), format, None).map_err(encode_error)?),
+            texts([Some(metadata.schema_string.as_str())]),
+            list(Some(&metadata.partition_columns)),
+            int64s([metadata.created_time]),
+            maps([Some(&metadata.configuration)].into_iter())?,
+        ])
+    }
+
+    /// Active files. `dataChange` is false in checkpoints, as in those of other engines.
+    pub(super) fn adds(&mut self, files: &[FileRecord]) -> Result<()> {
+        let adds = || files.iter().map(|f| &f.add);
+        let columns = vec![
+            texts(adds().map(|a| Some(a.path.as_str()))),
+            maps(adds().map(|a| Some(&a.partition_values)))?,
+            int64s(adds().map(|a| Some(a.size))),
+            int64s(adds().map(|a| Some(a.modification_time))),
+            flags(adds().map(|_| Some(false))),
+            texts(adds().map(|a| a.stats.as_deref())),
+            maps(adds().map(|a| a.tags.as_ref()))?,
+            vectors(adds().map(|a| a.deletion_vector.as_ref()))?,
+            int64s(adds().map(|a| a.base_row_id)),
+            int64s(adds().map(|a| a.default_row_commit_version)),
+            texts(adds().map(|a| a.clustering_provider.as_deref())),
+        ];
+        self.add_files += u64::try_from(files.len()).unwrap_or(u64::MAX);
+        self.write("add", &ADD, columns)
+    }
+
+    /// Tombstones that have not expired.
+    pub(super) fn removes(&mut self, tombstones: &[TombstoneRecord]) -> Result<()> {
+        let removes = || tombstones.iter().map(|t| &t.remove);
+        let columns = vec![
+            texts(removes().map(|r| Some(r.path.as_str()))),
+            int64s(removes().map(|r| r.deletion_timestamp)),
+            flags(removes().map(|_| Some(false))),
+            flags(removes().map(|r| r.extended_file_metadata)),
+            maps(removes().map(|r| r.partition_values.as_ref()))?,
+            int64s(removes().map(|r| r.size)),
+            maps(removes().map(|r| r.tags.as_ref()))?,
+            vectors(removes().map(|r| r.deletion_vector.as_ref()))?,
+            int64s(removes().map(|r| r.base_row_id)),
+            int64s(removes().map(|r| r.default_row_commit_version)),
+        ];
+        self.write("remove", &REMOVE, columns)
+    }
+
+    /// Rows in which only this column is set.
+    fn write(&mut self, name: &str, fields: &Fields, columns: Vec<ArrayRef>) -> Result<()> {
+        let array = StructArray::try_new(fields.clone(), columns, None).map_err(encode_error)?;
+        let rows = array.len();
+        let array: ArrayRef = Arc::new(array);
+        let columns = self
+            .schema
+            .fields()
+            .iter()
+            .map(|field| {
+                if field.name() == name {
+                    Arc::clone(&array)
+                } else {
+                    new_null_array(field.data_type(), rows)
+                }
+            })
+            .collect();
+        let batch =
+            RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(encode_error)?;
+        self.writer.write(&batch).map_err(encode_error)?;
+        if self.writer.in_progress_size() > ROW_GROUP_BYTES {
+            self.writer.flush().map_err(encode_error)?;
+        }
+        self.actions += u64::try_from(rows).unwrap_or(u64::MAX);
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> Result<EncodedCheckpoint> {
+        let bytes = self.writer.into_inner().map_err(encode_error)?;
+        Ok(EncodedCheckpoint {
+            bytes: bytes.into(),
+            actions: self.actions,
+            add_files: self.add_files,
+        })
+    }
+}
+
+use arrow::array::Array;
+
+fn texts<'a>(values: impl IntoIterator<Item = Option<&'a str>>) -> ArrayRef {
+    Arc::new(values.into_iter().collect::<StringArray>())
+}
+
+fn int64s(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
+    Arc::new(values.into_iter().collect::<Int64Array>())
+}
+
+fn int32s(values: impl IntoIterator<Item = Option<i32>>) -> ArrayRef {
+    Arc::new(values.into_iter().collect::<Int32Array>())
+}
+
+fn flags(values: impl IntoIterator<Item = Option<bool>>) -> ArrayRef {
+    Arc::new(values.into_iter().collect::<BooleanArray>())
+}
+
+/// One row of a list column.
+fn list(values: Option<&[String]>) -> ArrayRef {
+    let mut builder =
+        ListBuilder::new(StringBuilder::new()).with_field(optional("element", DataType::Utf8));
+    match values {
+        None => builder.append_null(),
+        Some(values) => builder.append_value(values.iter().map(Some)),
+    }
+    Arc::new(builder.finish())
+}
+
+fn maps<'a>(values: impl Iterator<Item = Option<&'a NullableMap>>) -> Result<ArrayRef> {
+    let mut builder =
+        MapBuilder::new(Some(map_names()), StringBuilder::new(), StringBuilder::new());
+    for value in values {
+        for (key, value) in value.into_iter().flatten() {
+            builder.keys().append_value(key);
+            builder.values().append_option(value.as_deref());
+        }
+        builder.append(value.is_some()).map_err(encode_error)?;
+    }
+    Ok(Arc::new(builder.finish()))
+}
+
+fn vectors<'a>(
+    values: impl Iterator<Item = Option<&'a DeletionVector>> + Clone,
+) -> Result<ArrayRef> {
+    // Required fields hold a placeholder in the rows where the struct is null.
+    let text = |get: fn(&DeletionVector) -> &str| -> ArrayRef {
+        texts(values.clone().map(|v| Some(v.map_or("", get))))
+    };
+    let columns = vec![
+        text(|v| &v.storage_type),
+        text(|v| &v.path_or_inline_dv),
+        int32s(values.clone().map(|v| v.and_then(|v| v.offset))),
+        int32s(values.clone().map(|v| Some(v.map_or(0, |v| v.size_in_bytes)))),
+        int64s(values.clone().map(|v| Some(v.map_or(0, |v| v.cardinality)))),
+        int64s(values.clone().map(|v| v.and_then(|v| v.max_row_index))),
+    ];
+    let nulls: NullBuffer = values.map(|v| v.is_some()).collect();
+    Ok(Arc::new(
+        StructArray::try_new(VECTOR.clone(), columns, Some(nulls)).map_err(encode_error)?,
+    ))
+}

@@ -1,0 +1,265 @@
+//! Commit files as stored bytes plus index, read ahead within a bound, and their timestamps
+//! (protocol section "In-Commit Timestamps").
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use deltalakedb_catalog_core::action::{FileKey, Metadata, Protocol};
+use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex, index_lines, parse_ndjson};
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
+use deltalakedb_catalog_core::ids::{TimestampMs, Version};
+use futures::stream::{self, BoxStream, StreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::read_error;
+
+/// Commits fetched and parsed at the same time.
+const READ_AHEAD: usize = 8;
+/// Bytes of commit files held by the read-ahead, KiB. A larger single file is read alone.
+const READ_AHEAD_KIB: u32 = 64 * 1024;
+
+/// Table property that turns in-commit timestamps on.
+const ICT_PROPERTY: &str = "delta.enableInCommitTimestamps";
+/// Table property: the version from which on they are there.
+const ICT_SINCE_PROPERTY: &str = "delta.inCommitTimestampEnablementVersion";
+/// Writer features that allow them.
+const ICT_FEATURES: [&str; 2] = ["inCommitTimestamp", "inCommitTimestamp-preview"];
+
+/// A commit file as listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommitFile {
+    /// Version.
+    pub version: Version,
+    /// Size, bytes.
+    pub size: u64,
+    /// Modification time.
+    pub modified: TimestampMs,
+}
+
+impl CommitFile {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self, log_dir: &Path) -> Path {
+        log_dir.clone().join(format!("{}.json", self.version.padded()))
+    }
+}
+
+/// A commit file, read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadCommit {
+    /// What was listed.
+    pub file: CommitFile,
+    /// Length of the file, bytes.
+    pub raw_len: u64,
+    /// Its bytes, verbatim.
+    pub body: CommitBody,
+    /// What they say.
+    pub index: CommitIndex,
+}
+
+impl ReadCommit {
+    /// Parses the bytes of a commit file. A file or tombstone that is named twice counts once, by
+    /// its last action, as for a reader of the log.
+    ///
+    /// # Errors
+    /// `InvalidInput` with the file and line that is not an action of the protocol.
+    pub fn parse(origin: &str, file: CommitFile, bytes: &[u8]) -> Result<ReadCommit> {
+        let mut index = index_lines(parse_ndjson(origin, bytes)?);
+        keep_last(&mut index.adds, deltalakedb_catalog_core::action::Add::key);
+        keep_last(&mut index.removes, deltalakedb_catalog_core::action::Remove::key);
+        Ok(ReadCommit {
+            file,
+            raw_len: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            body: CommitBody::verbatim(bytes)?,
+            index,
+        })
+    }
+}
+
+fn keep_last<T>(items: &mut Vec<T>, key: impl Fn(&T) -> FileKey) {
+    let mut seen = HashSet::with_capacity(items.len());
+    let keep: Vec<bool> = items.iter().rev().map(|item| seen.insert(key(item))).collect();
+    if keep.contains(&false) {
+        let mut keep = keep.into_iter().rev();
+        items.retain(|_| keep.next().unwrap_or(true));
+    }
+}
+
+/// Reads commit files in the given order, some of them ahead: at most 8, and about 64 MiB.
+///
+/// # Errors
+/// As [`ReadCommit::parse`]; `Unavailable` if a file cannot be fetched.
+pub fn read_commits(
+    store: &Arc<dyn ObjectStore>,
+    log_dir: &Path,
+    files: Vec<CommitFile>,
+) -> BoxStream<'static, Result<ReadCommit>> {
+    let store = Arc::clone(store);
+    let log_dir = log_dir.clone();
+    let budget = Arc::new(Semaphore::new(READ_AHEAD_KIB as usize));
+    stream::iter(files)
+        // One after the other, so that an early file never waits for what a later one holds.
+        .then(move |file| {
+            let budget = Arc::clone(&budget);
+            async move {
+                let kib = u32::try_from(file.size / 1024 + 1).unwrap_or(READ_AHEAD_KIB);
+                (file, budget.acquire_many_owned(kib.min(READ_AHEAD_KIB)).await.ok())
+            }
+        })
+        .map(move |(file, permit)| fetch(Arc::clone(&store), file.path(&log_dir), file, permit))
+        .buffered(READ_AHEAD)
+        .boxed()
+}
+
+async fn fetch(
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    file: CommitFile,
+    permit: Option<OwnedSemaphorePermit>,
+) -> Result<ReadCommit> {
+    let origin = format!("commit file '{path}'");
+    let got = store.get(&path).await.map_err(|e| read_error(&origin, &e))?;
+    let bytes = got.bytes().await.map_err(|e| read_error(&origin, &e))?;
+    // Parsing and compressing are work for the processor, not for the reactor.
+    let read = tokio::task::spawn_blocking(move || ReadCommit::parse(&origin, file, &bytes))
+        .await
+        .map_err(|e| {
+            CatalogError::failed(format!("reading '{path}' broke off: {e}"), WriteState::NotApplied)
+        })?;
+    drop(permit);
+    read
+}
+
+/// Gives each commit of a log its timestamp: the in-commit timestamp where the table has them
+/// enabled at that version, else the modification time of the file, and in any case more than that
+/// of the commit before.
+///
+/// Where it is not known yet whether they are enabled (history below a checkpoint, a continued
+/// import), a commit that carries one is believed: the protocol forbids it elsewhere.
+#[derive(Debug, Clone, Default)]
+pub struct CommitTimestamps {
+    previous: Option<TimestampMs>,
+    feature: Option<bool>,
+    property: Option<bool>,
+    since: Option<i64>,
+}
+
+impl CommitTimestamps {
+    /// Continues after a commit of this time.
+    #[must_use]
+    pub fn after(previous: Option<TimestampMs>) -> CommitTimestamps {
+        CommitTimestamps { previous, ..CommitTimestamps::default() }
+    }
+
+    /// Learns protocol and metadata in force.
+    pub fn state(&mut self, protocol: Option<&Protocol>, metadata: Option<&Metadata>) {
+        if let Some(protocol) = protocol {
+            let features = protocol.writer_features.iter().flatten();
+            let mut features = features.map(String::as_str);
+            self.feature = Some(features.any(|f| ICT_FEATURES.contains(&f)));
+        }
+        if let Some(metadata) = metadata {
+            self.property = Some(metadata.flag(ICT_PROPERTY));
+            self.since = metadata.property(ICT_SINCE_PROPERTY).and_then(|v| v.parse().ok());
+        }
+    }
+
+    fn enabled(&self, version: Version) -> bool {
+        self.feature.unwrap_or(true)
+            && self.property.unwrap_or(true)
+            && self.since.is_none_or(|since| version.get() >= since)
+    }
+
+    /// Timestamp of the next commit.
+    pub fn next(&mut self, commit: &ReadCommit) -> TimestampMs {
+        self.state(commit.index.protocol.as_ref(), commit.index.metadata.as_ref());
+        let in_commit = commit.index.info().in_commit_timestamp.map(TimestampMs);
+        self.advance(commit.file.version, in_commit, commit.file.modified)
+    }
+
+    /// Timestamp of a version of which only these two times are known.
+    pub fn advance(
+        &mut self,
+        version: Version,
+        in_commit: Option<TimestampMs>,
+        modified: TimestampMs,
+    ) -> TimestampMs {
+        let own = in_commit.filter(|_| self.enabled(version)).unwrap_or(modified);
+        let time = match self.previous {
+            Some(previous) if own <= previous => previous.plus_ms(1),
+            _ => own,
+        };
+        self.previous = Some(time);
+        time
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(version: i64, modified: i64) -> CommitFile {
+        CommitFile {
+            version: Version::new(version).unwrap(),
+            size: 0,
+            modified: TimestampMs(modified),
+        }
+    }
+
+    fn commit(version: i64, modified: i64, ndjson: &str) -> ReadCommit {
+        ReadCommit::parse("c", file(version, modified), ndjson.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn times_grow_strictly_whatever_the_files_say() {
+        let mut times = CommitTimestamps::default();
+        let got: Vec<i64> = [50, 50, 40, 60]
+            .iter()
+            .zip(0..)
+            .map(|(modified, v)| times.next(&commit(v, *modified, "")).0)
+            .collect();
+        assert_eq!(got, [50, 51, 52, 60]);
+    }
+
+    #[test]
+    fn in_commit_timestamps_count_only_where_enabled() {
+        let info = r#"{"commitInfo":{"inCommitTimestamp":7}}"#;
+        let protocol = |features: &str| {
+            format!(
+                r#"{{"protocol":{{"minReaderVersion":1,"minWriterVersion":7,"writerFeatures":[{features}]}}}}"#
+            )
+        };
+        let metadata = |value: &str| {
+            format!(
+                r#"{{"metaData":{{"id":"i","schemaString":"","configuration":{{"delta.enableInCommitTimestamps":"{value}"}}}}}}"#
+            )
+        };
+        for (features, value, want) in [
+            ("\"inCommitTimestamp\"", "true", 7),
+            ("\"inCommitTimestamp-preview\"", "TRUE", 7),
+            ("\"inCommitTimestamp\"", "false", 100),
+            ("", "true", 100),
+        ] {
+            let text = format!("{info}\n{}\n{}", protocol(features), metadata(value));
+            let mut times = CommitTimestamps::default();
+            assert_eq!(times.next(&commit(0, 100, &text)).0, want, "{features} {value}");
+        }
+        // Nothing known: what the commit says.
+        assert_eq!(CommitTimestamps::default().next(&commit(4, 100, info)).0, 7);
+    }
+
+    #[test]
+    fn a_file_that_is_added_twice_counts_once() {
+        let add = |path: &str, size: i64| {
+            format!(
+                r#"{{"add":{{"path":"{path}","partitionValues":{{}},"size":{size},"modificationTime":1,"dataChange":true}}}}"#
+            )
+        };
+        let text = [add("a", 1), add("b", 2), add("a", 3)].join("\n");
+        let read = commit(0, 0, &text);
+        let sizes: Vec<i64> = read.index.adds.iter().map(|a| a.size).collect();
+        assert_eq!(sizes, [2, 3]);
+    }
+}

@@ -1,0 +1,335 @@
+//! From a table's location, as people write it, to an object store.
+//!
+//! A location is a URL without a trailing slash (`file:///data/my%20table`, `s3://bucket/table`).
+//! Bare and relative paths are accepted where people type them, and become `file://` URLs before
+//! they are stored. URLs never hold secrets here: credentials in them are refused, and options
+//! name the environment variable that holds a secret (`env:NAME`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::env;
+use std::fmt;
+use std::path::{Component, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreScheme};
+use url::Url;
+
+/// Folder of the log below a table's root (Delta protocol, "File Types").
+pub const LOG_FOLDER: &str = "_delta_log";
+/// Prefix of an option's value that names the environment variable with the real value.
+const ENV_REFERENCE: &str = "env:";
+
+/// An opened location.
+#[derive(Clone)]
+pub struct Store {
+    /// The store. Paths in it start at its bucket, container or, for local files, at `/`.
+    pub store: Arc<dyn ObjectStore>,
+    /// The location inside of the store.
+    pub root: Path,
+    /// The location as URL, without a trailing slash and without secrets.
+    pub url: Url,
+    /// The folder, where the location is a local one.
+    pub local: Option<PathBuf>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The store's own text may show its configuration.
+        f.debug_struct("Store").field("url", &self.url.as_str()).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// The log folder of a table whose root this is.
+    #[must_use]
+    pub fn log_dir(&self) -> Path {
+        self.root.clone().join(LOG_FOLDER)
+    }
+
+    /// URL of this location *with* a trailing slash, as the Delta kernel wants a table root.
+    #[must_use]
+    pub fn dir_url(&self) -> Url {
+        let mut url = self.url.clone();
+        if !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", url.path()));
+        }
+        url
+    }
+
+    /// The location of the log folder of a table whose root this is, without a trailing slash.
+    #[must_use]
+    pub fn log_location(&self) -> String {
+        log_location(self.url.as_str())
+    }
+}
+
+/// Location of the log folder of a table at a (normalized) location.
+#[must_use]
+pub fn log_location(table_location: &str) -> String {
+    format!("{}/{LOG_FOLDER}", table_location.trim_end_matches('/'))
+}
+
+/// A location as it is stored: an absolute URL without a trailing slash.
+///
+/// Accepts URLs, and absolute and relative paths of this machine. The same place always comes out
+/// as the same text, apart from symbolic links.
+///
+/// # Errors
+/// `InvalidInput` for what is no location or holds credentials, `Unsupported` for schemes that
+/// this build cannot open: the text names the cargo feature that is missing.
+pub fn normalize_location(location: &str) -> Result<String> {
+    Ok(parse_location(location)?.0.as_str().to_owned())
+}
+
+/// How a location is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Local,
+    Memory,
+    Cloud,
+}
+
+fn parse_location(location: &str) -> Result<(Url, Kind)> {
+    if location.trim().is_empty() {
+        return Err(CatalogError::invalid("a table's location is empty: give a path or a URL"));
+    }
+    if !is_url(location) {
+        return Ok((file_url(PathBuf::from(location), location)?, Kind::Local));
+    }
+    // From here on the text is shown only once it is known to hold no credentials.
+    let mut url = Url::parse(location)
+        .map_err(|e| CatalogError::invalid(format!("a table's location is no valid URL: {e}")))?;
+    if url.password().is_some() {
+        return Err(CatalogError::invalid(
+            "a table's location holds a password: give credentials as storage options \
+             (`env:NAME` names an environment variable) or in the environment",
+        ));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(CatalogError::invalid(
+            "a table's location has a '?' or '#' part: write a '?' that belongs to the path as \
+             %3F, a '#' as %23, and give signatures and credentials as storage options",
+        ));
+    }
+    let kind = match url.scheme() {
+        "file" => {
+            let path = url.to_file_path().map_err(|()| {
+                CatalogError::invalid(format!(
+                    "location '{url}' is no local path: write file:///absolute/path"
+                ))
+            })?;
+            return Ok((file_url(path, location)?, Kind::Local));
+        }
+        "memory" => Kind::Memory,
+        scheme => {
+            let scheme = scheme.to_owned();
+            check_cloud(&url, &scheme)?;
+            Kind::Cloud
+        }
+    };
+    let path = url.path().trim_end_matches('/').to_owned();
+    url.set_path(&path);
+    Path::from_url_path(url.path()).map_err(|e| bad_path(url.as_str(), &e))?;
+    Ok((url, kind))
+}
+
+/// `scheme://…`, or `file:/…`. A lone colon is an ordinary character of file names.
+fn is_url(text: &str) -> bool {
+    let is_scheme = |s: &str| {
+        s.len() > 1
+            && s.starts_with(|c: char| c.is_ascii_alphabetic())
+            && s.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    };
+    match text.split_once(':') {
+        Some((scheme, rest)) if is_scheme(scheme) => {
+            rest.starts_with("//") || (scheme.eq_ignore_ascii_case("file") && rest.starts_with('/'))
+        }
+        _ => false,
+    }
+}
+
+fn bad_path(location: &str, error: &dyn fmt::Display) -> CatalogError {
+    CatalogError::invalid(format!("location '{location}' cannot be used: {error}"))
+}
+
+/// A local folder as URL: absolute, without `.`, `..` and doubled slashes.
+fn file_url(path: PathBuf, shown: &str) -> Result<Url> {
+    let absolute = std::path::absolute(&path).map_err(|e| bad_path(shown, &e))?;
+    let mut clean = PathBuf::new();
+    for component in absolute.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                // `link/..` is the parent of the link's target, not of the link.
+                if let Ok(real) = clean.canonicalize() {
+                    clean = real;
+                }
+                clean.pop();
+            }
+            other => clean.push(other),
+        }
+    }
+    // Names that the object store cannot express (control characters, other encodings).
+    Path::from_absolute_path(&clean).map_err(|e| bad_path(&shown.escape_debug().to_string(), &e))?;
+    Url::from_file_path(&clean)
+        .map_err(|()| bad_path(shown, &"it has no form as a file:// URL"))
+}
+
+/// Whether this build can open a store of this scheme.
+fn check_cloud(url: &Url, scheme: &str) -> Result<()> {
+    let kind = ObjectStoreScheme::parse(url).map(|(kind, _)| kind).map_err(|_| {
+        CatalogError::Unsupported(format!(
+            "location '{url}' cannot be opened: '{scheme}://' with this host is no known object \
+             store. Known are local paths, file://, s3://, az:// (abfss://), gs:// and memory://"
+        ))
+    })?;
+    let (feature, there) = match kind {
+        ObjectStoreScheme::AmazonS3 => ("s3", cfg!(feature = "s3")),
+        ObjectStoreScheme::MicrosoftAzure => ("azure", cfg!(feature = "azure")),
+        ObjectStoreScheme::GoogleCloudStorage => ("gcs", cfg!(feature = "gcs")),
+        _ => {
+            return Err(CatalogError::Unsupported(format!(
+                "location '{url}' cannot be opened: a plain web server holds no Delta table. For \
+                 a store that speaks S3, use s3:// and the storage option `endpoint`"
+            )));
+        }
+    };
+    if there {
+        Ok(())
+    } else {
+        Err(CatalogError::Unsupported(format!(
+            "location '{url}' needs the cargo feature `{feature}`, which this build does not have"
+        )))
+    }
+}
+
+/// Opens a location. Nothing is read or written yet; a local folder need not exist.
+///
+/// `options` are those of the object store (`region`, `endpoint`, `account_name`, …). A value
+/// `env:NAME` stands for the value of that environment variable. What options do not say is taken
+/// from the variables that the vendor's tools use (`AWS_…`, `AZURE_…`, `GOOGLE_…`).
+///
+/// # Errors
+/// Those of [`normalize_location`]; `InvalidInput` for options that the store does not accept.
+pub fn open_store(location: &str, options: &BTreeMap<String, String>) -> Result<Store> {
+    let (url, kind) = parse_location(location)?;
+    let root = Path::from_url_path(url.path()).map_err(|e| bad_path(url.as_str(), &e))?;
+    let (store, local): (Arc<dyn ObjectStore>, _) = match kind {
+        Kind::Local => {
+            let local = url.to_file_path().map_err(|()| bad_path(url.as_str(), &"no local path"))?;
+            (Arc::new(LocalFileSystem::new()), Some(local))
+        }
+        Kind::Memory => (memory_store(url.host_str().unwrap_or_default()), None),
+        Kind::Cloud => {
+            let options = with_environment(&url, options)?;
+            let (store, path) = object_store::parse_url_opts(&url, options).map_err(|e| {
+                CatalogError::invalid(format!("cannot open '{url}': {}", redact(&e.to_string())))
+            })?;
+            // The path of some https:// forms starts behind the bucket.
+            return Ok(Store { store: Arc::from(store), root: path, url, local: None });
+        }
+    };
+    Ok(Store { store, root, url, local })
+}
+
+/// Stores of `memory://name/…`, by name: two opens in one process see one store.
+fn memory_store(name: &str) -> Arc<dyn ObjectStore> {
+    static STORES: LazyLock<Mutex<HashMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
+    let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+    let store = stores.entry(name.to_owned()).or_default();
+    Arc::clone(store) as Arc<dyn ObjectStore>
+}
+
+/// Options with their references followed, on top of the vendor's environment variables.
+fn with_environment(
+    url: &Url,
+    options: &BTreeMap<String, String>,
+) -> Result<Vec<(String, String)>> {
+    let prefix = match ObjectStoreScheme::parse(url) {
+        Ok((ObjectStoreScheme::AmazonS3, _)) => "AWS_",
+        Ok((ObjectStoreScheme::MicrosoftAzure, _)) => "AZURE_",
+        Ok((ObjectStoreScheme::GoogleCloudStorage, _)) => "GOOGLE_",
+        _ => "\0",
+    };
+    let mut all: Vec<(String, String)> = env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name.starts_with(prefix))
+        .collect();
+    all.sort();
+    for (name, value) in options {
+        let value = match value.strip_prefix(ENV_REFERENCE) {
+            None => value.clone(),
+            Some(variable) => env::var(variable).map_err(|_| {
+                CatalogError::invalid(format!(
+                    "storage option '{name}' of '{url}' refers to the environment variable \
+                     '{variable}', which is not set"
+                ))
+            })?,
+        };
+        all.push((name.clone(), value));
+    }
+    Ok(all)
+}
+
+/// Cuts queries and credentials out of every URL in a text: signatures stand there.
+pub(crate) fn redact(text: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || "\"'`<>)]},".contains(c);
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        out.push_str(before);
+        let url = &after[..after.find(ends).unwrap_or(after.len())];
+        let (plain, cut) = match url.split_once('?') {
+            Some((plain, _)) => (plain, true),
+            None => (url, false),
+        };
+        // `user:password@host`; a lone user part is a container.
+        match plain.split_once('@') {
+            Some((user, host)) if user.contains(':') && !user.contains('/') => {
+                out.push_str("…@");
+                out.push_str(host);
+            }
+            _ => out.push_str(plain),
+        }
+        if cut {
+            out.push_str("?…");
+        }
+        rest = &after[url.len()..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// A store's error as ours. `what` is a sentence's beginning: `cannot write 's3://…/x.json'`.
+///
+/// Errors by which the store says that it refused are `NotApplied`, all others `Unknown`.
+pub(crate) fn store_error(what: &str, error: &object_store::Error) -> CatalogError {
+    use object_store::Error as E;
+    let text = redact(&error.to_string());
+    match error {
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => CatalogError::failed(
+            format!("{what}: the store refuses these credentials, or they lack the right: {text}"),
+            WriteState::NotApplied,
+        ),
+        E::NotFound { .. }
+        | E::InvalidPath { .. }
+        | E::NotSupported { .. }
+        | E::NotImplemented { .. }
+        | E::AlreadyExists { .. }
+        | E::Precondition { .. }
+        | E::NotModified { .. }
+        | E::UnknownConfigurationKey { .. } => {
+            CatalogError::failed(format!("{what}: {text}"), WriteState::NotApplied)
+        }
+        _ => CatalogError::busy(format!("{what}: {text}"), WriteState::Unknown),
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -1,0 +1,81 @@
+//! `info` and `migrate`. These cases start on an empty database.
+
+use deltalakedb_catalog_core::backend::TableFilter;
+use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::ids::{TableRef, TimestampMs};
+
+use super::cases;
+use crate::change::Change;
+use crate::env::{CaseResult, Env, Halt, fail, name, retrying, v};
+
+cases! {
+    /// info: works on an empty database, where the schema is older than this program or of memory.
+    async fn info_works_on_an_empty_database(env: &Env) -> CaseResult {
+        let info = env.db().info().await?;
+        assert!(!info.kind.is_empty() && !info.server_version.is_empty(), "{info:?}");
+        assert!(info.supported_schema_version > 0, "{info:?}");
+        assert!(
+            info.schema_version == 0 || info.schema_version == info.supported_schema_version,
+            "an empty database has no schema: {info:?}"
+        );
+        Ok(())
+    }
+
+    /// info: after `migrate` the database has the schema that this program writes.
+    async fn migrate_brings_the_schema_of_this_program(env: &Env) -> CaseResult {
+        env.db().migrate(env.now()).await?;
+        let info = env.db().info().await?;
+        assert_eq!(info.schema_version, info.supported_schema_version);
+        Ok(())
+    }
+
+    /// migrate 2: without our tables, reads say so (`Schema`) and do not say "not found".
+    async fn reads_before_migrate_say_schema(env: &Env) -> CaseResult {
+        if env.db().info().await?.schema_version != 0 {
+            return Err(Halt::Skip("this backend needs no schema".to_owned()));
+        }
+        match env.db().get_table(&TableRef::Name(name("t"))).await {
+            Err(CatalogError::Schema(_)) => {}
+            other => return fail(format_args!("get_table: {other:?}")),
+        }
+        match env.db().list_tables(&TableFilter::default(), None, 10).await {
+            Err(CatalogError::Schema(_)) => Ok(()),
+            other => fail(format_args!("list_tables: {other:?}")),
+        }
+    }
+
+    /// migrate 1: idempotent, and what is stored stays.
+    async fn migrate_is_idempotent_and_keeps_data(env: &Env) -> CaseResult {
+        env.db().migrate(env.now()).await?;
+        let id = env.create_with("t", Change::files(["a", "b"])).await?;
+        let before = env.dump(id).await?;
+        for _ in 0..3 {
+            env.db().migrate(env.now()).await?;
+        }
+        assert_eq!(env.dump(id).await?, before);
+        env.write(id, Change::files(["c"])).await?;
+        assert_eq!(env.paths(id, v(1)).await?, ["a", "b", "c"]);
+        Ok(())
+    }
+
+    /// migrate 1: processes that migrate at once end with one schema.
+    async fn concurrent_migrations_end_with_one_schema(env: &Env) -> CaseResult {
+        let handles = env.two_handles().await?;
+        let tasks: Vec<_> = (0..8)
+            .map(|i| {
+                let db = handles[i % 2].clone();
+                tokio::spawn(async move {
+                    retrying(|| db.migrate(TimestampMs(1_600_000_000_000))).await
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await??;
+        }
+        let info = env.db().info().await?;
+        assert_eq!(info.schema_version, info.supported_schema_version);
+        let id = env.create("t").await?;
+        assert_eq!(handles[1].get_table(&TableRef::Id(id)).await?, Some(env.record(id).await?));
+        Ok(())
+    }
+}
