@@ -1,1 +1,60 @@
-fn main() {}
+//! Automation of this workspace. Run it as `cargo xtask <command>`.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "a terminal program")]
+
+mod bench;
+mod ci;
+mod crash;
+mod interop;
+mod run;
+mod tally;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, checks and measures this workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run every test that this machine can run; the last line counts them.
+    ///
+    /// Real tables of other engines are looked for in $DL_DELTA_TABLES, then in
+    /// ../shared/delta-tables. What cannot run is listed as skipped, with the reason.
+    /// DL_REQUIRE=sqlite,corpus,interop,crash turns a skip of these into a failure.
+    Test(test::Args),
+    /// Everything that a change must pass: format, lints, docs, dependencies, features, tests.
+    Ci(ci::Args),
+    /// Make tables with `dl` and read them with deltalake, Polars and DuckDB.
+    Interop(interop::Args),
+    /// Kill a committing and publishing process at random moments and check what is left.
+    Crash(crash::Args),
+    /// Measure a release build and print the figures as a Markdown table.
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Task::Test(args) => test::main(&args),
+        Task::Ci(args) => ci::main(&args),
+        Task::Interop(args) => interop::main(&args),
+        Task::Crash(args) => crash::main(&args),
+        Task::Bench(args) => bench::main(&args),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -62,8 +62,7 @@ impl SqliteOptions {
             && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
             && prefix.len() <= Self::MAX_PREFIX_CHARS;
         // "sqlite_" belongs to SQLite itself (https://sqlite.org/lang_createtable.html).
-        let reserved =
-            prefix.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"));
+        let reserved = prefix.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"));
         if !well_formed || reserved {
             return Err(CatalogError::invalid(format!(
                 "bad table_prefix {prefix:?}: it is 1 to {} letters, digits and underscores, does \

@@ -10,8 +10,8 @@ use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs, Version}
 use deltalakedb_catalog_core::model::{
     CommitRecord, FileCursor, FileRecord, Page, Snapshot, TableState, TombstoneRecord,
 };
-use rusqlite::types::ToSql;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::types::Value;
+use rusqlite::{OptionalExtension, params, params_from_iter};
 
 use crate::errors::DbResult;
 use crate::rows::{
@@ -20,7 +20,7 @@ use crate::rows::{
 };
 use crate::session::Db;
 use crate::statements::statements;
-use crate::tables::{page, require_readable};
+use crate::tables::{not_found, page, require_readable};
 
 /// Compressed bytes after which `read_bodies` ends a call.
 const BODIES_BYTES: usize = 32 << 20;
@@ -30,31 +30,47 @@ const SORTED_ROWS: i64 = 50_000;
 
 /// A snapshot is one query: which table, and which version of it.
 macro_rules! snapshot {
-    ($version:literal, $table:literal) => {
+    ($version:expr, $table:expr) => {
         concat!(
-            "SELECT ", table_columns!(), ", c.version, c.timestamp_ms, c.total_files,
+            "SELECT ",
+            table_columns!(),
+            ", c.version, c.timestamp_ms, c.total_files,
                 c.total_bytes, p.version, p.protocol, d.version, d.metadata
-            FROM ", table_source!(), "
-            LEFT JOIN {p}commits c ON c.table_id = t.id AND c.version = ", $version, "
+            FROM ",
+            table_source!(),
+            "
+            LEFT JOIN {p}commits c ON c.table_id = t.id AND c.version = ",
+            $version,
+            "
             LEFT JOIN {p}protocols p ON p.table_id = t.id AND p.version = (
                 SELECT max(version) FROM {p}protocols
                 WHERE table_id = t.id AND version <= c.version)
             LEFT JOIN {p}metadata d ON d.table_id = t.id AND d.version = (
                 SELECT max(version) FROM {p}metadata
                 WHERE table_id = t.id AND version <= c.version)
-            WHERE ", $table
+            WHERE ",
+            $table
         )
     };
 }
+/// Latest version whose timestamp is not after this parameter. Timestamps grow with the version.
 macro_rules! at_time {
-    () => {
-        "(SELECT version FROM {p}commits
-          WHERE table_id = t.id AND timestamp_ms <= ?3 ORDER BY timestamp_ms DESC LIMIT 1)"
+    ($time:literal) => {
+        concat!(
+            "(SELECT version FROM {p}commits WHERE table_id = t.id AND timestamp_ms <= ",
+            $time,
+            " ORDER BY timestamp_ms DESC LIMIT 1)"
+        )
     };
 }
 macro_rules! by_id {
     () => {
-        "t.id = ?1 AND ?2 = ''"
+        "t.id = ?1"
+    };
+}
+macro_rules! by_name {
+    () => {
+        "t.namespace = ?1 AND t.name = ?2 AND t.drop_marker = ''"
     };
 }
 
@@ -76,20 +92,14 @@ macro_rules! not_superseded {
 statements! {
     /// Statements that read a table's rows.
     ReadsSql {
-        snapshot_head_by_id: concat!(snapshot!("t.head_version", "t.id = ?1")),
-        snapshot_head_by_name: snapshot!("t.head_version",
-            "t.namespace = ?1 AND t.name = ?2 AND t.drop_marker = ''"),
-        snapshot_version_by_id: snapshot!("?2", "t.id = ?1"),
-        snapshot_version_by_name: snapshot!("?3",
-            "t.namespace = ?1 AND t.name = ?2 AND t.drop_marker = ''"),
-        snapshot_time_by_id: snapshot!("(SELECT version FROM {p}commits
-            WHERE table_id = t.id AND timestamp_ms <= ?2 ORDER BY timestamp_ms DESC LIMIT 1)",
-            "t.id = ?1"),
-        snapshot_time_by_name: snapshot!("(SELECT version FROM {p}commits
-            WHERE table_id = t.id AND timestamp_ms <= ?3 ORDER BY timestamp_ms DESC LIMIT 1)",
-            "t.namespace = ?1 AND t.name = ?2 AND t.drop_marker = ''"),
-        /// State of a table and its head.
-        head: "SELECT state, head_version FROM {p}tables WHERE id = ?1",
+        snapshot_head_by_id: snapshot!("t.head_version", by_id!()),
+        snapshot_head_by_name: snapshot!("t.head_version", by_name!()),
+        snapshot_version_by_id: snapshot!("?2", by_id!()),
+        snapshot_version_by_name: snapshot!("?3", by_name!()),
+        snapshot_time_by_id: snapshot!(at_time!("?2"), by_id!()),
+        snapshot_time_by_name: snapshot!(at_time!("?3"), by_name!()),
+        /// The head of a table that can be read.
+        head: "SELECT head_version FROM {p}tables WHERE id = ?1 AND state <> 'importing'",
         /// Files that are still there, by cursor, up to a version.
         files_active: concat!("SELECT ", file_columns!(), "
             FROM {p}files INDEXED BY {p}files_by_state
@@ -171,32 +181,294 @@ statements! {
     }
 }
 
-/// One query; see `snapshot!`. Timestamps grow with the version, so the latest one that is not
-/// after a time is found in the index.
+/// One query; see `snapshot!`.
 pub(crate) fn snapshot(db: Db<'_>, table: &TableRef, at: At) -> DbResult<Snapshot> {
     let sql = &db.sql().reads;
-    let (by_id, by_name) = match at {
-        At::Head => (&sql.snapshot_head_by_id, &sql.snapshot_head_by_name),
-        At::Version(_) => (&sql.snapshot_version_by_id, &sql.snapshot_version_by_name),
-        At::Timestamp(_) => (&sql.snapshot_time_by_id, &sql.snapshot_time_by_name),
-    };
-    let point = match at {
-        At::Head => None,
-        At::Version(version) => Some(version.get()),
-        At::Timestamp(time) => Some(time.0),
-    };
-    let id_text;
-    let (text, mut parameters): (&str, Vec<&dyn ToSql>) = match table {
-        TableRef::Id(id) => {
-            id_text = id.to_string();
-            (by_id, vec![&id_text])
+    let (by_id, by_name, point) = match at {
+        At::Head => (&sql.snapshot_head_by_id, &sql.snapshot_head_by_name, None),
+        At::Version(version) => {
+            (&sql.snapshot_version_by_id, &sql.snapshot_version_by_name, Some(version.get()))
         }
+        At::Timestamp(time) => (&sql.snapshot_time_by_id, &sql.snapshot_time_by_name, Some(time.0)),
+    };
+    let (text, mut parameters) = match table {
+        TableRef::Id(id) => (by_id, vec![Value::Text(id.to_string())]),
         TableRef::Name(name) => {
-            id_text = String::new();
-            let _ = &id_text;
-            (by_name, vec![])
+            let part = |text: &str| Value::Text(text.to_owned());
+            (by_name, vec![part(name.namespace()), part(name.name())])
         }
     };
-    let _ = (text, &mut parameters, point);
-    unimplemented!()
+    parameters.extend(point.map(Value::Integer));
+
+    let called = table.to_string();
+    let mut statement = db.prepare(text)?;
+    let mut rows = statement.query(params_from_iter(parameters))?;
+    let not_found = || CatalogError::TableNotFound(called.clone());
+    let row = rows.next()?.ok_or_else(not_found)?;
+    let record = table_record(row)?;
+    let Some(head) = record.head.filter(|_| record.state != TableState::Importing) else {
+        return Err(not_found().into());
+    };
+    let r = Reader::new(row, &called, None);
+    let at_version = TABLE_COLUMNS;
+    // History below the base has commits, but no state.
+    let version = r.version_opt(at_version)?.filter(|v| *v >= record.base_version);
+    let Some(version) = version else {
+        return Err(CatalogError::VersionNotFound {
+            version: match at {
+                At::Head => head.to_string(),
+                At::Version(v) => v.to_string(),
+                At::Timestamp(t) => format!("at {t} ms"),
+            },
+            table: called,
+            earliest: record.base_version,
+            latest: head,
+        }
+        .into());
+    };
+    let r = Reader::new(row, &called, Some(version.get()));
+    let (Some(protocol_version), Some(metadata_version)) =
+        (r.version_opt(at_version + 4)?, r.version_opt(at_version + 6)?)
+    else {
+        let what = "protocol or metadata";
+        return Err(corrupt(&called, Some(version.get()), what, "there is none at this version"));
+    };
+    Ok(Snapshot {
+        table: record,
+        version,
+        timestamp: TimestampMs(r.get(at_version + 1)?),
+        protocol: r.json(at_version + 5)?,
+        protocol_version,
+        metadata: r.json(at_version + 7)?,
+        metadata_version,
+        num_files: r.count(at_version + 2)?,
+        size_bytes: r.count(at_version + 3)?,
+    })
+}
+
+/// The head of a table that can be read.
+fn head_of(db: Db<'_>, id: TableId) -> DbResult<i64> {
+    let table = id.to_string();
+    let mut statement = db.prepare(&db.sql().reads.head)?;
+    let mut rows = statement.query([&table])?;
+    let head = match rows.next()? {
+        Some(row) => Reader::new(row, &table, None).get::<Option<i64>>(0)?,
+        None => None,
+    };
+    head.ok_or_else(|| not_found(id).into())
+}
+
+/// Where a page starts: before everything, or after a cursor.
+fn start(after: Option<FileCursor>) -> (i64, i64) {
+    after.map_or((-1, -1), |cursor| (cursor.added_version.get(), cursor.ordinal))
+}
+
+/// Files at a version.
+///
+/// The cursor is a row's key, which never changes, so pages stay right while commits go on. At the
+/// head the index on `removed_version` holds exactly the rows wanted, in order. For an older
+/// version those that went since are merged in; that costs what went since, for each page, so
+/// where that is much the table is read in the order of its key instead.
+pub(crate) fn list_files(
+    db: Db<'_>,
+    id: TableId,
+    version: Version,
+    after: Option<FileCursor>,
+    limit: usize,
+) -> DbResult<Page<FileRecord, FileCursor>> {
+    let sql = &db.sql().reads;
+    let head = head_of(db, id)?;
+    let table = id.to_string();
+    let (added, ordinal) = start(after);
+    let fetch = |text: &str| -> DbResult<Vec<FileRecord>> {
+        let mut statement = db.prepare(text)?;
+        let mut rows =
+            statement.query(params![table, added, ordinal, fetch_limit(limit), version.get()])?;
+        let mut files = Vec::new();
+        while let Some(row) = rows.next()? {
+            files.push(file_record(row, &table)?);
+        }
+        Ok(files)
+    };
+    let items = if version.get() >= head {
+        fetch(&sql.files_active)?
+    } else {
+        let closed: i64 = db
+            .prepare(&sql.closed_since)?
+            .query_row(params![table, version.get(), SORTED_ROWS + 1], |row| row.get(0))?;
+        if closed > SORTED_ROWS {
+            fetch(&sql.files_at_many)?
+        } else if closed == 0 {
+            fetch(&sql.files_active)?
+        } else {
+            merge(fetch(&sql.files_active)?, fetch(&sql.files_closed_few)?)
+        }
+    };
+    Ok(page(items, limit, |file| file.cursor))
+}
+
+/// Merges two lists that are in order.
+fn merge(left: Vec<FileRecord>, right: Vec<FileRecord>) -> Vec<FileRecord> {
+    let mut out = Vec::with_capacity(left.len() + right.len());
+    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
+    loop {
+        let order = match (left.peek(), right.peek()) {
+            (Some(l), Some(r)) => l.cursor.cmp(&r.cursor),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        match if order == Ordering::Less { left.next() } else { right.next() } {
+            Some(file) => out.push(file),
+            None => return out,
+        }
+    }
+}
+
+pub(crate) fn list_tombstones(
+    db: Db<'_>,
+    id: TableId,
+    version: Version,
+    deleted_after: TimestampMs,
+    after: Option<FileCursor>,
+    limit: usize,
+) -> DbResult<Page<TombstoneRecord, FileCursor>> {
+    let sql = &db.sql().reads;
+    require_readable(db, id)?;
+    let table = id.to_string();
+    let (added, ordinal) = start(after);
+    let candidates: i64 = db
+        .prepare(&sql.tombstone_candidates)?
+        .query_row(params![table, deleted_after.0, SORTED_ROWS + 1], |row| row.get(0))?;
+    let text = if candidates > SORTED_ROWS { &sql.tombstones_many } else { &sql.tombstones_few };
+    let mut statement = db.prepare(text)?;
+    let mut rows = statement.query(params![
+        table,
+        added,
+        ordinal,
+        fetch_limit(limit),
+        version.get(),
+        deleted_after.0
+    ])?;
+    let mut items = Vec::new();
+    while let Some(row) = rows.next()? {
+        let r = Reader::new(row, &table, row.get(2).ok());
+        items.push(TombstoneRecord {
+            cursor: FileCursor { added_version: r.version(0)?, ordinal: r.get(1)? },
+            removed_version: r.version(2)?,
+            remove: r.json(3)?,
+        });
+    }
+    Ok(page(items, limit, |tombstone| tombstone.cursor))
+}
+
+pub(crate) fn app_transactions(db: Db<'_>, id: TableId, version: Version) -> DbResult<Vec<Txn>> {
+    require_readable(db, id)?;
+    let table = id.to_string();
+    let mut statement = db.prepare(&db.sql().reads.app_transactions)?;
+    let mut rows = statement.query(params![table, version.get()])?;
+    let mut txns = Vec::new();
+    while let Some(row) = rows.next()? {
+        let r = Reader::new(row, &table, row.get(3).ok());
+        txns.push(Txn { app_id: r.get(0)?, version: r.get(1)?, last_updated: r.get(2)? });
+    }
+    Ok(txns)
+}
+
+pub(crate) fn domain_metadata(
+    db: Db<'_>,
+    id: TableId,
+    version: Version,
+) -> DbResult<Vec<DomainMetadata>> {
+    require_readable(db, id)?;
+    let table = id.to_string();
+    let mut statement = db.prepare(&db.sql().reads.domain_metadata)?;
+    let mut rows = statement.query(params![table, version.get()])?;
+    let mut domains = Vec::new();
+    while let Some(row) = rows.next()? {
+        let r = Reader::new(row, &table, row.get(2).ok());
+        domains.push(DomainMetadata {
+            domain: r.get(0)?,
+            configuration: r.get(1)?,
+            removed: false,
+        });
+    }
+    Ok(domains)
+}
+
+pub(crate) fn list_commits(
+    db: Db<'_>,
+    id: TableId,
+    filter: &CommitFilter,
+    before: Option<Version>,
+    limit: usize,
+) -> DbResult<Page<CommitRecord, Version>> {
+    let sql = &db.sql().reads;
+    require_readable(db, id)?;
+    let table = id.to_string();
+    let nothing = Page { items: Vec::new(), next: None };
+    let mut from = filter.from_version.map_or(0, Version::get);
+    let mut to = filter.to_version.map_or(i64::MAX, Version::get);
+    if let Some(before) = before {
+        to = to.min(before.get() - 1);
+    }
+    // Times become versions, because both grow together: no row outside of the range is read.
+    let find = |text: &str, time: TimestampMs| -> DbResult<Option<i64>> {
+        let mut statement = db.prepare(text)?;
+        Ok(statement.query_row(params![table, time.0], |row| row.get(0)).optional()?)
+    };
+    if let Some(time) = filter.from_time {
+        match find(&sql.first_since, time)? {
+            Some(first) => from = from.max(first),
+            None => return Ok(nothing),
+        }
+    }
+    if let Some(time) = filter.to_time {
+        match find(&sql.last_before, time)? {
+            Some(last) => to = to.min(last),
+            None => return Ok(nothing),
+        }
+    }
+    let mut statement = db.prepare(&sql.commits)?;
+    let mut rows = statement.query(params![table, from, to, fetch_limit(limit)])?;
+    let mut items = Vec::new();
+    while let Some(row) = rows.next()? {
+        items.push(commit_record(row, id, &table)?);
+    }
+    Ok(page(items, limit, |commit| commit.version))
+}
+
+pub(crate) fn read_bodies(
+    db: Db<'_>,
+    id: TableId,
+    from: Version,
+    to: Version,
+    limit: usize,
+) -> DbResult<Vec<(CommitRecord, CommitBody)>> {
+    let sql = &db.sql().reads;
+    require_readable(db, id)?;
+    let table = id.to_string();
+    let mut statement = db.prepare(&sql.bodies)?;
+    let mut chunks = db.prepare(&sql.chunks)?;
+    let mut rows = statement.query(params![table, from.get(), to.get()])?;
+    let mut out = Vec::new();
+    let mut bytes = 0_usize;
+    while out.len() < limit.max(1) {
+        let Some(row) = rows.next()? else { break };
+        let record = commit_record(row, id, &table)?;
+        let mut zstd = Vec::new();
+        let mut parts = chunks.query(params![table, record.version.get()])?;
+        while let Some(part) = parts.next()? {
+            let part = part.get_ref(0)?.as_blob();
+            zstd.extend_from_slice(
+                part.map_err(|e| corrupt(&table, Some(record.version.get()), "body", e))?,
+            );
+        }
+        bytes = bytes.saturating_add(zstd.len());
+        if bytes > BODIES_BYTES && !out.is_empty() {
+            break;
+        }
+        let body = commit_body(row, &table, zstd)?;
+        out.push((record, body));
+    }
+    Ok(out)
 }

@@ -200,10 +200,7 @@ pub(crate) fn commit_record(row: &Row<'_>, id: TableId, table: &str) -> DbResult
         table_id: id,
         version: r.version(0)?,
         timestamp: TimestampMs(r.get(1)?),
-        token: token
-            .map(CommitToken::new)
-            .transpose()
-            .map_err(|e| r.corrupt("token", e))?,
+        token: token.map(CommitToken::new).transpose().map_err(|e| r.corrupt("token", e))?,
         commit_info,
         num_added: r.count(4)?,
         num_removed: r.count(5)?,

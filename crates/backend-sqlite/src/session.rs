@@ -201,15 +201,13 @@ impl Session {
             session.set("trusted_schema", 0)?;
             Ok(session)
         };
-        open().map_err(|e| {
-            e.into_catalog(shared.path(), "opening a reader", WriteState::NotApplied)
-        })
+        open()
+            .map_err(|e| e.into_catalog(shared.path(), "opening a reader", WriteState::NotApplied))
     }
 
     /// To be called on the thread that uses the connection: SQLite calls the busy handler on it.
     pub(crate) fn adopt_thread(&self) {
-        BUSY_TIMEOUT
-            .set(Duration::from_millis(u64::from(self.shared.options.busy_timeout_ms)));
+        BUSY_TIMEOUT.set(Duration::from_millis(u64::from(self.shared.options.busy_timeout_ms)));
     }
 
     pub(crate) fn db(&self) -> Db<'_> {
@@ -243,9 +241,8 @@ impl Session {
     fn set_wal(&self) -> DbResult<()> {
         let started = Instant::now();
         loop {
-            let mode = self.conn.pragma_query_value(None, "journal_mode", |row| {
-                row.get::<_, String>(0)
-            });
+            let mode =
+                self.conn.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0));
             let mode = match mode {
                 Ok(mode) if mode == "wal" => return Ok(()),
                 Ok(_) => self.conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| {

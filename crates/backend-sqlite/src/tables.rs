@@ -144,7 +144,6 @@ pub(crate) fn list_tables(
             (wanted, name.name(), marker(id))
         }
         (Some(wanted), Some((name, _))) if name.namespace() > wanted => {
-            let _ = wanted;
             return Ok(Page { items: Vec::new(), next: None });
         }
         (Some(wanted), _) => (wanted, "", String::new()),
@@ -189,9 +188,6 @@ pub(crate) fn undrop_table(db: Db<'_>, id: TableId, name: &TableName) -> DbResul
     if name_is_taken(db, name)? {
         return Err(CatalogError::TableExists(name.clone()).into());
     }
-    db.execute(
-        &db.sql().tables.undrop,
-        params![id.to_string(), name.namespace(), name.name()],
-    )?;
+    db.execute(&db.sql().tables.undrop, params![id.to_string(), name.namespace(), name.name()])?;
     require_table(db, id)
 }

@@ -285,11 +285,7 @@ fn run_group(
             jobs.push(job);
         }
         for job in jobs {
-            job.answer(Some(session.classify(
-                &error,
-                "beginning a write",
-                WriteState::NotApplied,
-            )));
+            job.answer(Some(session.classify(&error, "beginning a write", WriteState::NotApplied)));
         }
         return;
     }

@@ -211,7 +211,8 @@ pub struct Metadata {
     /// Always Parquet.
     #[serde(default)]
     pub format: Format,
-    /// Schema: JSON text, as written.
+    /// Schema: JSON text, as written. Empty where an engine has set up a table without one yet.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub schema_string: String,
     /// Partition columns (logical names), in order.
     #[serde(default)]

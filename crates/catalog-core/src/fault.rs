@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 
 use crate::error::{CatalogError, Result, WriteState};
 
-pub use backend::{FaultyBackend, Verb};
+pub use backend::{FaultyBackend, Verb, Wrapped};
 pub use sink::{FaultySink, SinkFault, SinkVerb};
 
 /// What happens to one call.

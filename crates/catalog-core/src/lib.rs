@@ -16,5 +16,6 @@ pub mod ids;
 pub mod memory;
 pub mod model;
 pub mod plan;
+pub mod predicate;
 pub mod schema;
 pub mod sink;

@@ -183,7 +183,10 @@ enum Node {
     And(Vec<Node>),
     Or(Vec<Node>),
     Not(Box<Node>),
-    Leaf { column: usize, test: Test },
+    Leaf {
+        column: usize,
+        test: Test,
+    },
 }
 
 #[derive(Debug, Clone)]

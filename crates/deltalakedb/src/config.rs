@@ -74,10 +74,7 @@ impl Config {
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn load_from(
-        variable: &dyn Fn(&str) -> Option<String>,
-        folder: &Path,
-    ) -> Result<Config> {
+    pub fn load_from(variable: &dyn Fn(&str) -> Option<String>, folder: &Path) -> Result<Config> {
         // A variable that is set to nothing counts as not set.
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let mut files = Figment::new();
@@ -91,23 +88,23 @@ impl Config {
             }
             files = files.merge(Toml::file_exact(file));
         } else {
-            let home = variable("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| {
-                variable("HOME").or_else(|| variable("USERPROFILE")).map(|home| {
-                    Path::new(&home).join(".config")
-                })
-            });
-            if let Some(home) = home {
-                files = files.merge(Toml::file_exact(home.join("dl").join("config.toml")));
+            let home = variable("HOME").or_else(|| variable("USERPROFILE"));
+            let user = variable("XDG_CONFIG_HOME")
+                .map(PathBuf::from)
+                .or_else(|| home.map(|home| Path::new(&home).join(".config")));
+            let user = user.map(|user| user.join("dl").join("config.toml"));
+            for file in user.into_iter().chain([folder.join(PROJECT_FILE)]) {
+                if file.is_file() {
+                    files = files.merge(Toml::file_exact(file));
+                }
             }
-            files = files.merge(Toml::file_exact(folder.join(PROJECT_FILE)));
         }
         let keys: Keys = files.extract().map_err(|error| {
-            let place = error
-                .metadata
-                .as_ref()
-                .and_then(|m| m.source.as_ref())
-                .map_or_else(|| "config file".to_owned(), |s| format!("config file {s}"));
-            CatalogError::invalid(format!("{place}: {}", error.kind))
+            let place = match error.metadata.as_ref().and_then(|m| m.source.as_ref()) {
+                Some(Source::File(file)) => format!("config file {}", file.display()),
+                _ => "config file".to_owned(),
+            };
+            CatalogError::invalid(format!("{place}: {}", error.kind.to_string().trim_end()))
         })?;
         let from_environment = variable(CATALOG_VARIABLE).map(|url| Origin {
             url,
@@ -122,9 +119,10 @@ impl Config {
             });
             Some(Origin {
                 url,
-                found: file
-                    .as_ref()
-                    .map_or_else(|| "config file".into(), |f| format!("config file {}", f.display())),
+                found: file.as_ref().map_or_else(
+                    || "config file".into(),
+                    |f| format!("config file {}", f.display()),
+                ),
                 folder: file.as_deref().and_then(Path::parent).map(Path::to_path_buf),
             })
         };

@@ -4,11 +4,15 @@
 //! query; every commit is then published for every Delta reader there is.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod db;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 pub mod system;
+pub mod uri;
 
+pub use config::Config;
 pub use db::Db;
 pub use deltalakedb_catalog_core as core;
 pub use deltalakedb_mirror as mirror;
+pub use uri::{CatalogUri, Scheme, TableUri};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use deltalakedb_backend_sqlite::{SqliteBackend, SqliteOptions};
 use deltalakedb_catalog_core::backend::CatalogBackend;
-use deltalakedb_catalog_core::error::Result;
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 
 use crate::uri::CatalogUri;
 
@@ -20,5 +20,12 @@ pub(crate) async fn connect(uri: &CatalogUri, must_exist: bool) -> Result<Arc<dy
     if let Some(busy_timeout_ms) = uri.busy_timeout_ms() {
         options.busy_timeout_ms = busy_timeout_ms;
     }
-    Ok(SqliteBackend::open(options).await?)
+    // Opening reads the file and may wait for a lock.
+    match tokio::task::spawn_blocking(move || SqliteBackend::open(options)).await {
+        Ok(opened) => Ok(opened?),
+        Err(e) => Err(CatalogError::failed(
+            format!("opening {uri} was interrupted: {e}"),
+            WriteState::NotApplied,
+        )),
+    }
 }

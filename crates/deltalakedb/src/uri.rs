@@ -214,12 +214,7 @@ impl CatalogUri {
         let path = self.path.to_string_lossy();
         // A drive letter follows the third slash: sqlite:///C:/lake/catalog.db
         let slash = if cfg!(windows) && self.path.is_absolute() { "/" } else { "" };
-        write!(
-            f,
-            "{}://{slash}{}",
-            self.scheme.as_str(),
-            utf8_percent_encode(&path, IN_PATH)
-        )
+        write!(f, "{}://{slash}{}", self.scheme.as_str(), utf8_percent_encode(&path, IN_PATH))
     }
 }
 
@@ -346,7 +341,8 @@ impl FromStr for TableUri {
 fn scheme_of(text: &str) -> Result<(Scheme, &str)> {
     let have = CatalogUri::supported();
     let have = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
-    let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) else {
+    let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme))
+    else {
         // What is not understood is not repeated: it may hold a password.
         return Err(CatalogError::invalid(
             "a catalog is given as a URL: sqlite:///absolute/path.db or sqlite://relative.db",

@@ -68,7 +68,8 @@ fn other_databases_are_refused_by_name_and_without_their_password() {
         assert!(e.contains("no backend for '") && !e.contains("geheim"), "{e}");
         assert!(e.contains("it has: sqlite"), "{e}");
     }
-    for text in ["user:geheim@host/db", "geheim", "", "://geheim", "a b://geheim", "sqlite:geheim"] {
+    for text in ["user:geheim@host/db", "geheim", "", "://geheim", "a b://geheim", "sqlite:geheim"]
+    {
         let e = refused(text);
         assert!(e.contains("sqlite:///absolute") && !e.contains("geheim"), "{text}: {e}");
     }
@@ -106,8 +107,11 @@ fn table_urls_end_in_the_table() {
         ("DELTA+SQL://sqlite://./a b.db/a.b.c", "sqlite://./a b.db", "a.b.c"),
         ("delta+sql://sqlite:///c.db/ns.50%25%20off", "sqlite:///c.db", "ns.50% off"),
         ("delta+sql://sqlite:///c.db/ns.a%2Fb", "sqlite:///c.db", "ns.a/b"),
-        ("delta+sql://sqlite:///c.db/ns.a'; DROP TABLE x;--", "sqlite:///c.db",
-            "ns.a'; DROP TABLE x;--"),
+        (
+            "delta+sql://sqlite:///c.db/ns.a'; DROP TABLE x;--",
+            "sqlite:///c.db",
+            "ns.a'; DROP TABLE x;--",
+        ),
         ("delta+sql://memory:///sales", "memory://", "default.sales"),
         ("delta+sql://memory://sales", "memory://", "default.sales"),
     ] {

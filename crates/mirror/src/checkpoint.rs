@@ -210,6 +210,3 @@ async fn blocking<T: Send + 'static>(
     })?
 }
 
-#[cfg(test)]
-#[path = "checkpoint/tests.rs"]
-mod tests;

@@ -13,23 +13,17 @@ use delta_kernel::schema::SchemaRef;
 use delta_kernel::table_features::TableFeature;
 use delta_kernel::{Engine, EngineData, Snapshot, SnapshotRef};
 use delta_kernel_engine::DefaultEngineBuilder;
-use delta_kernel_engine::executor::TaskExecutor;
 use delta_kernel_engine::executor::tokio::TokioMultiThreadExecutor;
 use deltalakedb_catalog_core::action::{
     Add, DomainMetadata, FileKey, Format, Metadata, NullableMap, Protocol, Txn,
 };
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::Version;
-use object_store::ObjectStore;
-use object_store::local::LocalFileSystem;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use url::Url;
 
 use crate::log::columns::{FileColumns, Record};
-use crate::store::open_store;
-
-/// Name of the log's folder.
-const LOG_FOLDER: &str = "_delta_log";
+use crate::store::{LOG_FOLDER, open_store, redact};
 
 /// Where a log lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,15 +136,8 @@ async fn with_engine<T: Send + 'static>(
     work: impl FnOnce(Arc<KernelEngine>, &Url) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let opened = open_store(location.root()?, options)?;
-    // The kernel addresses objects by the whole path of their URL.
-    let store: Arc<dyn ObjectStore> = match opened.local {
-        Some(_) => Arc::new(LocalFileSystem::new()),
-        None => opened.store,
-    };
-    let mut root = opened.url;
-    if !root.path().ends_with('/') {
-        root.set_path(&format!("{}/", root.path()));
-    }
+    let root = opened.dir_url();
+    let store = opened.store;
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || {
         // The kernel's executor insists on a runtime with several threads.
@@ -355,7 +342,7 @@ fn kernel_error(error: &delta_kernel::Error) -> CatalogError {
         }
         other => CatalogError::corrupt(format!(
             "the Delta kernel cannot read this table: {}",
-            crate::log::without_queries(&other.to_string())
+            redact(&other.to_string())
         )),
     }
 }

@@ -19,9 +19,13 @@ use object_store::path::Path;
 
 type Files = BTreeMap<FileKey, Add>;
 
+/// Tables whose checkpoint was written without the statistics that the commits have.
+const WITHOUT_STATS: [&str; 1] = ["kernel/parquet_row_group_skipping"];
+
 /// The parts of a file that a checkpoint must agree on with the commit that added it.
-fn essence(add: &Add) -> impl PartialEq + std::fmt::Debug {
-    let records = add.stats.as_deref().and_then(|s| {
+fn essence(add: &Add, with_stats: bool) -> impl PartialEq + std::fmt::Debug {
+    let stats = add.stats.as_deref().filter(|_| with_stats);
+    let records = stats.and_then(|s| {
         serde_json::from_str::<serde_json::Value>(s).unwrap().get("numRecords").cloned()
     });
     (
@@ -96,8 +100,9 @@ async fn checkpoints_agree_with_commits() {
                 );
                 if let Some(want) = states.get(&files.version) {
                     compared += 1;
-                    let got: Vec<_> = found.iter().map(|(k, a)| (k, essence(a))).collect();
-                    let want: Vec<_> = want.iter().map(|(k, a)| (k, essence(a))).collect();
+                    let stats = !WITHOUT_STATS.contains(&table.name.as_str());
+                    let got: Vec<_> = found.iter().map(|(k, a)| (k, essence(a, stats))).collect();
+                    let want: Vec<_> = want.iter().map(|(k, a)| (k, essence(a, stats))).collect();
                     assert_eq!(got, want, "{} at {}", table.name, files.version);
                 }
             }

@@ -1,6 +1,7 @@
 //! A backend whose calls fail on command.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -80,6 +81,30 @@ pub enum Verb {
     MirrorSetMode,
 }
 
+/// What [`FaultyBackend`] goes around: a backend, or an `Arc` of one.
+pub trait Wrapped: fmt::Debug + Send + Sync + 'static {
+    /// The backend.
+    fn backend(&self) -> &dyn CatalogBackend;
+}
+
+impl<B: CatalogBackend> Wrapped for B {
+    fn backend(&self) -> &dyn CatalogBackend {
+        self
+    }
+}
+
+impl<B: CatalogBackend> Wrapped for Arc<B> {
+    fn backend(&self) -> &dyn CatalogBackend {
+        &**self
+    }
+}
+
+impl Wrapped for Arc<dyn CatalogBackend> {
+    fn backend(&self) -> &dyn CatalogBackend {
+        &**self
+    }
+}
+
 /// A backend that carries out a script of faults around another one.
 ///
 /// ```
@@ -126,17 +151,17 @@ impl<B: fmt::Debug> fmt::Debug for FaultyBackend<B> {
 
 /// Every method is written out: a new one of the trait does not compile until it is here.
 #[async_trait]
-impl<B: CatalogBackend> CatalogBackend for FaultyBackend<B> {
+impl<B: Wrapped> CatalogBackend for FaultyBackend<B> {
     async fn info(&self) -> Result<BackendInfo> {
-        self.run(Verb::Info, self.inner.info()).await
+        self.run(Verb::Info, self.inner.backend().info()).await
     }
 
     async fn migrate(&self, now: TimestampMs) -> Result<()> {
-        self.run(Verb::Migrate, self.inner.migrate(now)).await
+        self.run(Verb::Migrate, self.inner.backend().migrate(now)).await
     }
 
     async fn get_table(&self, table: &TableRef) -> Result<Option<TableRecord>> {
-        self.run(Verb::GetTable, self.inner.get_table(table)).await
+        self.run(Verb::GetTable, self.inner.backend().get_table(table)).await
     }
 
     async fn list_tables(
@@ -145,19 +170,19 @@ impl<B: CatalogBackend> CatalogBackend for FaultyBackend<B> {
         after: Option<&(TableName, TableId)>,
         limit: usize,
     ) -> Result<Page<TableRecord, (TableName, TableId)>> {
-        self.run(Verb::ListTables, self.inner.list_tables(filter, after, limit)).await
+        self.run(Verb::ListTables, self.inner.backend().list_tables(filter, after, limit)).await
     }
 
     async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> Result<TableRecord> {
-        self.run(Verb::DropTable, self.inner.drop_table(table_id, now)).await
+        self.run(Verb::DropTable, self.inner.backend().drop_table(table_id, now)).await
     }
 
     async fn undrop_table(&self, table_id: TableId, name: &TableName) -> Result<TableRecord> {
-        self.run(Verb::UndropTable, self.inner.undrop_table(table_id, name)).await
+        self.run(Verb::UndropTable, self.inner.backend().undrop_table(table_id, name)).await
     }
 
     async fn snapshot(&self, table: &TableRef, at: At) -> Result<Snapshot> {
-        self.run(Verb::Snapshot, self.inner.snapshot(table, at)).await
+        self.run(Verb::Snapshot, self.inner.backend().snapshot(table, at)).await
     }
 
     async fn list_files(
@@ -167,7 +192,8 @@ impl<B: CatalogBackend> CatalogBackend for FaultyBackend<B> {
         after: Option<FileCursor>,
         limit: usize,
     ) -> Result<Page<FileRecord, FileCursor>> {
-        self.run(Verb::ListFiles, self.inner.list_files(table_id, version, after, limit)).await
+        self.run(Verb::ListFiles, self.inner.backend().list_files(table_id, version, after, limit))
+            .await
     }
 
     async fn list_tombstones(
@@ -180,13 +206,14 @@ impl<B: CatalogBackend> CatalogBackend for FaultyBackend<B> {
     ) -> Result<Page<TombstoneRecord, FileCursor>> {
         self.run(
             Verb::ListTombstones,
-            self.inner.list_tombstones(table_id, version, deleted_after, after, limit),
+            self.inner.backend().list_tombstones(table_id, version, deleted_after, after, limit),
         )
         .await
     }
 
     async fn app_transactions(&self, table_id: TableId, version: Version) -> Result<Vec<Txn>> {
-        self.run(Verb::AppTransactions, self.inner.app_transactions(table_id, version)).await
+        self.run(Verb::AppTransactions, self.inner.backend().app_transactions(table_id, version))
+            .await
     }
 
     async fn domain_metadata(
@@ -194,7 +221,8 @@ impl<B: CatalogBackend> CatalogBackend for FaultyBackend<B> {
         table_id: TableId,
         version: Version,
     ) -> Result<Vec<DomainMetadata>> {
-        self.run(Verb::DomainMetadata, self.inner.domain_metadata(table_id, version)).await
+        self.run(Verb::DomainMetadata, self.inner.backend().domain_metadata(table_id, version))
+            .await
     }
 
     async fn list_commits(
@@ -204,7 +232,11 @@ impl<B: CatalogBackend> CatalogBackend for FaultyBackend<B> {
         before: Option<Version>,
         limit: usize,
     ) -> Result<Page<CommitRecord, Version>> {
-        self.run(Verb::ListCommits, self.inner.list_commits(table_id, filter, before, limit)).await
+        self.run(
+            Verb::ListCommits,
+            self.inner.backend().list_commits(table_id, filter, before, limit),
+        )
+        .await
     }
 
     async fn read_bodies(
@@ -214,15 +246,16 @@ impl<B: CatalogBackend> CatalogBackend for FaultyBackend<B> {
         to: Version,
         limit: usize,
     ) -> Result<Vec<(CommitRecord, CommitBody)>> {
-        self.run(Verb::ReadBodies, self.inner.read_bodies(table_id, from, to, limit)).await
+        self.run(Verb::ReadBodies, self.inner.backend().read_bodies(table_id, from, to, limit))
+            .await
     }
 
     async fn commit(&self, request: CommitRequest) -> Result<CommitOutcome> {
-        self.run(Verb::Commit, self.inner.commit(request)).await
+        self.run(Verb::Commit, self.inner.backend().commit(request)).await
     }
 
     async fn resolve_token(&self, token: &CommitToken) -> Result<Option<Vec<CommittedTable>>> {
-        self.run(Verb::ResolveToken, self.inner.resolve_token(token)).await
+        self.run(Verb::ResolveToken, self.inner.backend().resolve_token(token)).await
     }
 
     async fn import_begin(
@@ -232,7 +265,11 @@ impl<B: CatalogBackend> CatalogBackend for FaultyBackend<B> {
         base_from_json: bool,
         now: TimestampMs,
     ) -> Result<ImportProgress> {
-        self.run(Verb::ImportBegin, self.inner.import_begin(table, base, base_from_json, now)).await
+        self.run(
+            Verb::ImportBegin,
+            self.inner.backend().import_begin(table, base, base_from_json, now),
+        )
+        .await
     }
 
     async fn import_base(
@@ -245,7 +282,7 @@ impl<B: CatalogBackend> CatalogBackend for FaultyBackend<B> {
     ) -> Result<ImportProgress> {
         self.run(
             Verb::ImportBase,
-            self.inner.import_base(table_id, skip_files, skip_tombstones, chunk, tail),
+            self.inner.backend().import_base(table_id, skip_files, skip_tombstones, chunk, tail),
         )
         .await
     }
@@ -255,19 +292,19 @@ impl<B: CatalogBackend> CatalogBackend for FaultyBackend<B> {
         table_id: TableId,
         commits: Vec<ImportedCommit>,
     ) -> Result<ImportProgress> {
-        self.run(Verb::ImportCommits, self.inner.import_commits(table_id, commits)).await
+        self.run(Verb::ImportCommits, self.inner.backend().import_commits(table_id, commits)).await
     }
 
     async fn import_finish(&self, table_id: TableId, now: TimestampMs) -> Result<TableRecord> {
-        self.run(Verb::ImportFinish, self.inner.import_finish(table_id, now)).await
+        self.run(Verb::ImportFinish, self.inner.backend().import_finish(table_id, now)).await
     }
 
     async fn import_abort(&self, table_id: TableId) -> Result<()> {
-        self.run(Verb::ImportAbort, self.inner.import_abort(table_id)).await
+        self.run(Verb::ImportAbort, self.inner.backend().import_abort(table_id)).await
     }
 
     async fn mirror_claim(&self, request: &ClaimRequest) -> Result<Vec<MirrorTask>> {
-        self.run(Verb::MirrorClaim, self.inner.mirror_claim(request)).await
+        self.run(Verb::MirrorClaim, self.inner.backend().mirror_claim(request)).await
     }
 
     async fn mirror_renew(
@@ -276,19 +313,19 @@ impl<B: CatalogBackend> CatalogBackend for FaultyBackend<B> {
         now: TimestampMs,
         lease_ms: i64,
     ) -> Result<Option<MirrorLease>> {
-        self.run(Verb::MirrorRenew, self.inner.mirror_renew(lease, now, lease_ms)).await
+        self.run(Verb::MirrorRenew, self.inner.backend().mirror_renew(lease, now, lease_ms)).await
     }
 
     async fn mirror_complete(&self, lease: &MirrorLease, done: &[Published]) -> Result<bool> {
-        self.run(Verb::MirrorComplete, self.inner.mirror_complete(lease, done)).await
+        self.run(Verb::MirrorComplete, self.inner.backend().mirror_complete(lease, done)).await
     }
 
     async fn mirror_fail(&self, lease: &MirrorLease, failure: &PublishFailure) -> Result<bool> {
-        self.run(Verb::MirrorFail, self.inner.mirror_fail(lease, failure)).await
+        self.run(Verb::MirrorFail, self.inner.backend().mirror_fail(lease, failure)).await
     }
 
     async fn mirror_release(&self, lease: &MirrorLease) -> Result<()> {
-        self.run(Verb::MirrorRelease, self.inner.mirror_release(lease)).await
+        self.run(Verb::MirrorRelease, self.inner.backend().mirror_release(lease)).await
     }
 
     async fn mirror_rows(
@@ -298,11 +335,12 @@ impl<B: CatalogBackend> CatalogBackend for FaultyBackend<B> {
         after: Option<(TableId, Version)>,
         limit: usize,
     ) -> Result<Page<MirrorRow, (TableId, Version)>> {
-        self.run(Verb::MirrorRows, self.inner.mirror_rows(table_id, state, after, limit)).await
+        self.run(Verb::MirrorRows, self.inner.backend().mirror_rows(table_id, state, after, limit))
+            .await
     }
 
     async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> Result<u64> {
-        self.run(Verb::MirrorRetry, self.inner.mirror_retry(table_id, now)).await
+        self.run(Verb::MirrorRetry, self.inner.backend().mirror_retry(table_id, now)).await
     }
 
     async fn mirror_set_mode(
@@ -311,6 +349,7 @@ impl<B: CatalogBackend> CatalogBackend for FaultyBackend<B> {
         mode: MirrorMode,
         now: TimestampMs,
     ) -> Result<TableRecord> {
-        self.run(Verb::MirrorSetMode, self.inner.mirror_set_mode(table_id, mode, now)).await
+        self.run(Verb::MirrorSetMode, self.inner.backend().mirror_set_mode(table_id, mode, now))
+            .await
     }
 }

@@ -81,7 +81,8 @@ impl Facts {
     }
 
     pub(super) fn may_differ(&self, v: &Value) -> bool {
-        self.nan || !(self.lower_is(v, &[Ordering::Equal, Ordering::Greater]) && self.all_at_most(v))
+        self.nan
+            || !(self.lower_is(v, &[Ordering::Equal, Ordering::Greater]) && self.all_at_most(v))
     }
 
     /// Whether some value may start with `prefix`, and whether some may not.

@@ -366,8 +366,7 @@ fn timestamp(text: &str) -> Option<Time> {
     }
     let (seen, more) = fraction.split_at(fraction.len().min(6));
     let shown = u32::try_from(seen.len()).ok()?;
-    let fraction =
-        if seen.is_empty() { 0 } else { number(seen)? * 10_i64.pow(6 - shown) };
+    let fraction = if seen.is_empty() { 0 } else { number(seen)? * 10_i64.pow(6 - shown) };
     if !more.is_empty() {
         number(more)?;
     }
@@ -452,7 +451,10 @@ mod tests {
         let n = |text| Exact::parse(text).unwrap();
         assert_eq!(n("1.50").order(&n("15e-1")), Ordering::Equal);
         assert_eq!(n("9007199254740993").order(&n("9007199254740992")), Ordering::Greater);
-        assert_eq!(n("1e300").order(&n("99999999999999999999999999999999999999")), Ordering::Greater);
+        assert_eq!(
+            n("1e300").order(&n("99999999999999999999999999999999999999")),
+            Ordering::Greater
+        );
         assert_eq!(n("-1e300").order(&n("-0.5")), Ordering::Less);
         assert_eq!(n("-0").order(&n("0.000")), Ordering::Equal);
         assert_eq!(n("1e-300").order(&n("1e300")), Ordering::Less);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use deltalakedb_catalog_core::action::{
-    Action, Add, DeletionVector, DomainMetadata, Format, Metadata, Protocol, Remove, Sidecar, Txn,
+    Action, Add, DomainMetadata, Format, Metadata, Protocol, Remove, Sidecar, Txn,
 };
 use deltalakedb_catalog_core::commit::parse_ndjson;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
@@ -22,7 +22,7 @@ use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
-use super::columns::{Column, Maps, Record};
+use super::columns::{FileColumns, Record};
 use super::listing::{CheckpointFiles, CheckpointKind};
 use super::object_reader::ObjectReader;
 use super::read_error;
@@ -258,7 +258,7 @@ async fn load_footer(
 fn unreadable(path: &str, error: &dyn std::fmt::Display) -> CatalogError {
     CatalogError::corrupt(format!(
         "checkpoint file '{path}' cannot be read: {}",
-        super::without_queries(&error.to_string())
+        crate::store::redact(&error.to_string())
     ))
 }
 
@@ -406,82 +406,6 @@ fn read_small_actions(origin: &str, batch: &RecordBatch, tail: &mut CheckpointTa
         }
     }
     Ok(())
-}
-
-/// Columns that `add` and `remove` share.
-struct FileColumns {
-    path: Column<arrow::array::StringArray>,
-    partition_values: Maps,
-    size: Column<arrow::array::Int64Array>,
-    data_change: Column<arrow::array::BooleanArray>,
-    stats: Column<arrow::array::StringArray>,
-    tags: Maps,
-    vectors: Option<DvColumns>,
-    base_row_id: Column<arrow::array::Int64Array>,
-    default_row_commit_version: Column<arrow::array::Int64Array>,
-}
-
-impl FileColumns {
-    fn of(record: &Record<'_>) -> Result<FileColumns> {
-        Ok(FileColumns {
-            path: record.text("path")?,
-            partition_values: record.map("partitionValues")?,
-            size: record.long("size")?,
-            data_change: record.flag("dataChange")?,
-            stats: record.text("stats")?,
-            tags: record.map("tags")?,
-            vectors: record.record("deletionVector")?.map(DvColumns::of).transpose()?,
-            base_row_id: record.long("baseRowId")?,
-            default_row_commit_version: record.long("defaultRowCommitVersion")?,
-        })
-    }
-
-    fn vector(&self, row: usize) -> Result<Option<DeletionVector>> {
-        self.vectors.as_ref().map_or(Ok(None), |v| v.get(row))
-    }
-}
-
-struct DvColumns {
-    present: Vec<bool>,
-    storage_type: Column<arrow::array::StringArray>,
-    path_or_inline_dv: Column<arrow::array::StringArray>,
-    offset: Column<arrow::array::Int32Array>,
-    size_in_bytes: Column<arrow::array::Int32Array>,
-    cardinality: Column<arrow::array::Int64Array>,
-    max_row_index: Column<arrow::array::Int64Array>,
-}
-
-impl DvColumns {
-    fn of(record: Record<'_>) -> Result<DvColumns> {
-        let storage_type = record.text("storageType")?;
-        // Some writers leave a struct of nulls where they mean a null struct.
-        let present = (0..record.len())
-            .map(|row| record.has(row) && storage_type.get(row).is_some())
-            .collect();
-        Ok(DvColumns {
-            present,
-            storage_type,
-            path_or_inline_dv: record.text("pathOrInlineDv")?,
-            offset: record.int("offset")?,
-            size_in_bytes: record.int("sizeInBytes")?,
-            cardinality: record.long("cardinality")?,
-            max_row_index: record.long("maxRowIndex")?,
-        })
-    }
-
-    fn get(&self, row: usize) -> Result<Option<DeletionVector>> {
-        if !self.present.get(row).copied().unwrap_or(false) {
-            return Ok(None);
-        }
-        Ok(Some(DeletionVector {
-            storage_type: self.storage_type.need(row)?,
-            path_or_inline_dv: self.path_or_inline_dv.need(row)?,
-            offset: self.offset.get(row),
-            size_in_bytes: self.size_in_bytes.need(row)?,
-            cardinality: self.cardinality.need(row)?,
-            max_row_index: self.max_row_index.get(row),
-        }))
-    }
 }
 
 fn file_actions(origin: &str, batch: &RecordBatch) -> Result<Vec<FileAction>> {

@@ -10,11 +10,11 @@ use arrow::array::{
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field};
-use deltalakedb_catalog_core::action::NullableMap;
+use deltalakedb_catalog_core::action::{DeletionVector, NullableMap};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 
 /// A struct column, and its name for errors.
-pub(super) struct Record<'a> {
+pub(crate) struct Record<'a> {
     origin: &'a str,
     name: String,
     array: StructArray,
@@ -22,13 +22,18 @@ pub(super) struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// A column of a batch; none if the batch has no such column.
-    pub(super) fn of_batch(
+    pub(crate) fn of_batch(
         origin: &'a str,
         batch: &arrow::record_batch::RecordBatch,
         name: &str,
     ) -> Result<Option<Record<'a>>> {
         let Some(array) = batch.column_by_name(name) else { return Ok(None) };
         Record::new(origin, name.to_owned(), array)
+    }
+
+    /// All columns of a batch as the fields of one struct.
+    pub(crate) fn whole(origin: &'a str, batch: &arrow::record_batch::RecordBatch) -> Record<'a> {
+        Record { origin, name: "file".to_owned(), array: StructArray::from(batch.clone()) }
     }
 
     fn new(origin: &'a str, name: String, array: &ArrayRef) -> Result<Option<Record<'a>>> {
@@ -45,17 +50,17 @@ impl<'a> Record<'a> {
     }
 
     /// Whether the row holds this action.
-    pub(super) fn has(&self, row: usize) -> bool {
+    pub(crate) fn has(&self, row: usize) -> bool {
         self.array.is_valid(row)
     }
 
     /// Number of rows.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.array.len()
     }
 
     /// A column inside, as it is.
-    pub(super) fn raw(&self, name: &str) -> Option<&ArrayRef> {
+    pub(crate) fn raw(&self, name: &str) -> Option<&ArrayRef> {
         self.array.column_by_name(name).filter(|a| !matches!(a.data_type(), DataType::Null))
     }
 
@@ -86,22 +91,22 @@ impl<'a> Record<'a> {
     }
 
     /// A text column.
-    pub(super) fn text(&self, name: &str) -> Result<Column<StringArray>> {
+    pub(crate) fn text(&self, name: &str) -> Result<Column<StringArray>> {
         self.column(name, &DataType::Utf8)
     }
 
     /// A 64-bit column.
-    pub(super) fn long(&self, name: &str) -> Result<Column<Int64Array>> {
+    pub(crate) fn long(&self, name: &str) -> Result<Column<Int64Array>> {
         self.column(name, &DataType::Int64)
     }
 
     /// A 32-bit column.
-    pub(super) fn int(&self, name: &str) -> Result<Column<Int32Array>> {
+    pub(crate) fn int(&self, name: &str) -> Result<Column<Int32Array>> {
         self.column(name, &DataType::Int32)
     }
 
     /// A Boolean column.
-    pub(super) fn flag(&self, name: &str) -> Result<Column<BooleanArray>> {
+    pub(crate) fn flag(&self, name: &str) -> Result<Column<BooleanArray>> {
         self.column(name, &DataType::Boolean)
     }
 
@@ -116,7 +121,7 @@ impl<'a> Record<'a> {
     }
 
     /// A struct column inside this one.
-    pub(super) fn record(&self, name: &str) -> Result<Option<Record<'a>>> {
+    pub(crate) fn record(&self, name: &str) -> Result<Option<Record<'a>>> {
         match self.raw(name) {
             None => Ok(None),
             Some(array) => Record::new(self.origin, format!("{}.{name}", self.name), array),
@@ -124,7 +129,7 @@ impl<'a> Record<'a> {
     }
 
     /// A column of text lists.
-    pub(super) fn texts(&self, name: &str) -> Result<Texts> {
+    pub(crate) fn texts(&self, name: &str) -> Result<Texts> {
         let want = DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)));
         let Some(array) = self.typed(name, &want)? else { return Ok(Texts(None)) };
         let list =
@@ -133,7 +138,7 @@ impl<'a> Record<'a> {
     }
 
     /// A column of maps from text to text, as a map or as a list of key and value.
-    pub(super) fn map(&self, name: &str) -> Result<Maps> {
+    pub(crate) fn map(&self, name: &str) -> Result<Maps> {
         let Some(array) = self.raw(name) else { return Ok(Maps(None)) };
         let (offsets, entries) = if let Some(map) = array.as_any().downcast_ref::<MapArray>() {
             (map.offsets().clone(), map.entries().clone())
@@ -161,7 +166,7 @@ impl<'a> Record<'a> {
 }
 
 /// A column that may not be there.
-pub(super) struct Column<A> {
+pub(crate) struct Column<A> {
     array: Option<A>,
     name: String,
     origin: String,
@@ -181,46 +186,46 @@ impl<A: Array> Column<A> {
 }
 
 impl Column<StringArray> {
-    pub(super) fn get(&self, row: usize) -> Option<String> {
+    pub(crate) fn get(&self, row: usize) -> Option<String> {
         self.at(row).map(|a| a.value(row).to_owned())
     }
 
-    pub(super) fn need(&self, row: usize) -> Result<String> {
+    pub(crate) fn need(&self, row: usize) -> Result<String> {
         self.get(row).ok_or_else(|| self.missing())
     }
 }
 
 impl Column<Int64Array> {
-    pub(super) fn get(&self, row: usize) -> Option<i64> {
+    pub(crate) fn get(&self, row: usize) -> Option<i64> {
         self.at(row).map(|a| a.value(row))
     }
 
-    pub(super) fn need(&self, row: usize) -> Result<i64> {
+    pub(crate) fn need(&self, row: usize) -> Result<i64> {
         self.get(row).ok_or_else(|| self.missing())
     }
 }
 
 impl Column<Int32Array> {
-    pub(super) fn get(&self, row: usize) -> Option<i32> {
+    pub(crate) fn get(&self, row: usize) -> Option<i32> {
         self.at(row).map(|a| a.value(row))
     }
 
-    pub(super) fn need(&self, row: usize) -> Result<i32> {
+    pub(crate) fn need(&self, row: usize) -> Result<i32> {
         self.get(row).ok_or_else(|| self.missing())
     }
 }
 
 impl Column<BooleanArray> {
-    pub(super) fn get(&self, row: usize) -> Option<bool> {
+    pub(crate) fn get(&self, row: usize) -> Option<bool> {
         self.at(row).map(|a| a.value(row))
     }
 }
 
 /// A column of text lists that may not be there. Null elements are left out.
-pub(super) struct Texts(Option<ListArray>);
+pub(crate) struct Texts(Option<ListArray>);
 
 impl Texts {
-    pub(super) fn get(&self, row: usize) -> Option<Vec<String>> {
+    pub(crate) fn get(&self, row: usize) -> Option<Vec<String>> {
         let list = self.0.as_ref().filter(|a| a.is_valid(row))?;
         let values = list.value(row);
         let values = values.as_any().downcast_ref::<StringArray>()?;
@@ -236,10 +241,10 @@ struct MapColumn {
 }
 
 /// A column of maps that may not be there.
-pub(super) struct Maps(Option<MapColumn>);
+pub(crate) struct Maps(Option<MapColumn>);
 
 impl Maps {
-    pub(super) fn get(&self, row: usize) -> Option<NullableMap> {
+    pub(crate) fn get(&self, row: usize) -> Option<NullableMap> {
         let map = self.0.as_ref().filter(|m| m.nulls.is_valid(row))?;
         let start = usize::try_from(*map.offsets.get(row)?).ok()?;
         let end = usize::try_from(*map.offsets.get(row + 1)?).ok()?;
@@ -248,5 +253,81 @@ impl Maps {
             (map.keys.value(i).to_owned(), value)
         });
         Some(entries.collect())
+    }
+}
+
+/// Columns that `add` and `remove` share.
+pub(crate) struct FileColumns {
+    pub(crate) path: Column<StringArray>,
+    pub(crate) partition_values: Maps,
+    pub(crate) size: Column<Int64Array>,
+    pub(crate) data_change: Column<BooleanArray>,
+    pub(crate) stats: Column<StringArray>,
+    pub(crate) tags: Maps,
+    vectors: Option<DvColumns>,
+    pub(crate) base_row_id: Column<Int64Array>,
+    pub(crate) default_row_commit_version: Column<Int64Array>,
+}
+
+impl FileColumns {
+    pub(crate) fn of(record: &Record<'_>) -> Result<FileColumns> {
+        Ok(FileColumns {
+            path: record.text("path")?,
+            partition_values: record.map("partitionValues")?,
+            size: record.long("size")?,
+            data_change: record.flag("dataChange")?,
+            stats: record.text("stats")?,
+            tags: record.map("tags")?,
+            vectors: record.record("deletionVector")?.map(DvColumns::of).transpose()?,
+            base_row_id: record.long("baseRowId")?,
+            default_row_commit_version: record.long("defaultRowCommitVersion")?,
+        })
+    }
+
+    pub(crate) fn vector(&self, row: usize) -> Result<Option<DeletionVector>> {
+        self.vectors.as_ref().map_or(Ok(None), |v| v.get(row))
+    }
+}
+
+pub(crate) struct DvColumns {
+    present: Vec<bool>,
+    storage_type: Column<StringArray>,
+    path_or_inline_dv: Column<StringArray>,
+    offset: Column<Int32Array>,
+    size_in_bytes: Column<Int32Array>,
+    cardinality: Column<Int64Array>,
+    max_row_index: Column<Int64Array>,
+}
+
+impl DvColumns {
+    fn of(record: Record<'_>) -> Result<DvColumns> {
+        let storage_type = record.text("storageType")?;
+        // Some writers leave a struct of nulls where they mean a null struct.
+        let present = (0..record.len())
+            .map(|row| record.has(row) && storage_type.get(row).is_some())
+            .collect();
+        Ok(DvColumns {
+            present,
+            storage_type,
+            path_or_inline_dv: record.text("pathOrInlineDv")?,
+            offset: record.int("offset")?,
+            size_in_bytes: record.int("sizeInBytes")?,
+            cardinality: record.long("cardinality")?,
+            max_row_index: record.long("maxRowIndex")?,
+        })
+    }
+
+    fn get(&self, row: usize) -> Result<Option<DeletionVector>> {
+        if !self.present.get(row).copied().unwrap_or(false) {
+            return Ok(None);
+        }
+        Ok(Some(DeletionVector {
+            storage_type: self.storage_type.need(row)?,
+            path_or_inline_dv: self.path_or_inline_dv.need(row)?,
+            offset: self.offset.get(row),
+            size_in_bytes: self.size_in_bytes.need(row)?,
+            cardinality: self.cardinality.need(row)?,
+            max_row_index: self.max_row_index.get(row),
+        }))
     }
 }

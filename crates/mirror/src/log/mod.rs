@@ -5,7 +5,7 @@
 //! * [`commits`]: commit files as bytes plus index, with their timestamps.
 //! * [`stats`]: struct statistics of checkpoints as the JSON text that `add.stats` holds.
 
-mod columns;
+pub(crate) mod columns;
 mod object_reader;
 
 pub mod checkpoint;
@@ -19,26 +19,12 @@ pub use listing::{Base, Chain, ChainOptions, CheckpointFiles, CheckpointKind, Lo
 
 use deltalakedb_catalog_core::error::{CatalogError, WriteState};
 
+use crate::store::redact;
+
 /// A failed read of the object store: temporary or not, nothing was written.
 pub(crate) fn read_error(what: &str, error: &object_store::Error) -> CatalogError {
     CatalogError::failed(
-        format!("cannot read {what}: {}", without_queries(&error.to_string())),
+        format!("cannot read {what}: {}", redact(&error.to_string())),
         WriteState::NotApplied,
     )
-}
-
-/// Cuts the query off every URL in a text: signed URLs carry their secret there.
-fn without_queries(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for word in text.split_inclusive(char::is_whitespace) {
-        match (word.contains("://"), word.split_once('?')) {
-            (true, Some((before, after))) => {
-                out.push_str(before);
-                out.push_str("?…");
-                out.extend(after.chars().rev().take_while(|c| c.is_whitespace()));
-            }
-            _ => out.push_str(word),
-        }
-    }
-    out
 }

@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(
             StatsWriter::new(&all).json(0).unwrap(),
             concat!(
-                r#"{"numRecords":3,"minValues":{"int":-7,"double":1.5e300,"float":0.1,"#,
+                r#"{"numRecords":3,"minValues":{"int":-7,"double":1.5e+300,"float":0.1,"#,
                 r#""date":"1969-12-31","ts":"1969-12-31T23:59:59.998Z","#,
                 r#""ntz":"2026-07-02T15:55:55.298","int96":"1969-12-31T23:59:59.999Z","#,
                 r#""dec":-0.05,"text":"a\"🚀\n","nest":{"b":true}}}"#

@@ -8,7 +8,7 @@ const VARIABLE: &str = "DL_DELTA_TABLES";
 
 /// A table of the corpus.
 #[derive(Debug, Clone)]
-pub struct CorpusTable {
+pub(crate) struct CorpusTable {
     /// Path below the corpus folder, without `.tar.zst`.
     pub name: String,
     /// Its root.
@@ -16,14 +16,14 @@ pub struct CorpusTable {
 }
 
 /// All tables, by name. Archives are unpacked into a temporary folder that lives as long as this.
-pub struct Corpus {
+pub(crate) struct Corpus {
     pub tables: Vec<CorpusTable>,
     _unpacked: tempfile::TempDir,
 }
 
 impl Corpus {
     /// None, with the reason printed, if there is no corpus here.
-    pub fn open() -> Option<Corpus> {
+    pub(crate) fn open() -> Option<Corpus> {
         let Some(folder) = std::env::var_os(VARIABLE).map(PathBuf::from) else {
             println!("skipped: {VARIABLE} does not name a folder of Delta tables");
             return None;

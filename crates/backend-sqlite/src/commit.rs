@@ -1,0 +1,392 @@
+//! The commit, and what of it an import shares: one version's rows.
+
+use deltalakedb_catalog_core::action::FileKey;
+use deltalakedb_catalog_core::backend::{
+    CommitOutcome, CommitRequest, CommitTarget, CommittedTable, HeadRule, Rejection, TableCommit,
+};
+use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex, commit_info_object};
+use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::ids::{CommitToken, TableId, TimestampMs, Version};
+use deltalakedb_catalog_core::model::{MirrorMode, TableState};
+use rusqlite::{OptionalExtension, params};
+
+use crate::errors::{DbError, DbResult};
+use crate::files::{FileDelta, FileWriter, UnknownFile};
+use crate::outbox;
+use crate::rows::{Reader, corrupt, to_json};
+use crate::session::Db;
+use crate::statements::statements;
+use crate::tables::{insert_table, name_is_taken, state_of};
+
+/// Largest piece of a commit's bytes in one row.
+const CHUNK_BYTES: usize = 1 << 20;
+
+statements! {
+    /// Statements that write a version.
+    CommitSql {
+        replayed: "SELECT table_id, version, timestamp_ms FROM {p}commits
+            WHERE token = ?1 ORDER BY batch_position",
+        token_is_known: "SELECT 1 FROM {p}batches WHERE token = ?1",
+        insert_batch: "INSERT INTO {p}batches (token, committed_at_ms) VALUES (?1, ?2)",
+        head: "SELECT t.state, t.head_version, t.head_timestamp_ms, t.barrier_version, m.mode,
+                c.total_files, c.total_bytes
+            FROM {p}tables t JOIN {p}mirror m ON m.table_id = t.id
+            LEFT JOIN {p}commits c ON c.table_id = t.id AND c.version = t.head_version
+            WHERE t.id = ?1",
+        /// The compare-and-set that decides who commits. `IS` also compares null, before the first
+        /// version.
+        move_head: "UPDATE {p}tables SET head_version = ?2, head_timestamp_ms = ?3,
+                barrier_version = CASE WHEN ?4 THEN ?2 ELSE barrier_version END
+            WHERE id = ?1 AND head_version IS ?5 AND state <> 'dropped'",
+        insert_commit: "INSERT INTO {p}commits (table_id, version, timestamp_ms, token,
+                batch_position, num_added, num_removed, bytes_added, bytes_removed,
+                changes_metadata, changes_protocol, total_files, total_bytes, has_body, body_len,
+                first_line, commit_info)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 1, ?14, ?15, ?16)",
+        insert_chunk: "INSERT INTO {p}commit_chunks (table_id, version, chunk_no, body)
+            VALUES (?1, ?2, ?3, ?4)",
+        insert_protocol: "INSERT INTO {p}protocols (table_id, version, protocol)
+            VALUES (?1, ?2, ?3)",
+        insert_metadata: "INSERT INTO {p}metadata (table_id, version, metadata)
+            VALUES (?1, ?2, ?3)",
+        insert_txn: "INSERT INTO {p}txns (table_id, app_id, version, app_version, last_updated)
+            VALUES (?1, ?2, ?3, ?4, ?5)",
+        insert_domain: "INSERT INTO {p}domain_metadata (table_id, domain, version, removed,
+                configuration)
+            VALUES (?1, ?2, ?3, ?4, ?5)",
+    }
+}
+
+/// Why one table's part is not written.
+enum Refusal {
+    HeadMoved(Version),
+    Rejected(Rejection),
+}
+
+/// A table's head, as the transaction sees it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Head {
+    /// Version and timestamp; none before the first.
+    pub(crate) at: Option<(Version, TimestampMs)>,
+    /// Files and bytes in the table.
+    pub(crate) total_files: i64,
+    pub(crate) total_bytes: i64,
+}
+
+/// One version's rows, besides those of the table itself.
+pub(crate) struct NewVersion<'v> {
+    pub(crate) version: Version,
+    pub(crate) timestamp: TimestampMs,
+    pub(crate) token: Option<(&'v CommitToken, i64)>,
+    pub(crate) body: &'v CommitBody,
+    pub(crate) index: &'v CommitIndex,
+    pub(crate) unknown: UnknownFile,
+}
+
+/// What a token wrote.
+pub(crate) fn resolve_token(
+    db: Db<'_>,
+    token: &CommitToken,
+) -> DbResult<Option<Vec<CommittedTable>>> {
+    let sql = &db.sql().commit;
+    if !db.prepare(&sql.token_is_known)?.exists([token.as_str()])? {
+        return Ok(None);
+    }
+    let mut statement = db.prepare(&sql.replayed)?;
+    let mut rows = statement.query([token.as_str()])?;
+    let mut done = Vec::new();
+    while let Some(row) = rows.next()? {
+        let table: String = row.get(0)?;
+        let r = Reader::new(row, &table, row.get(1).ok());
+        done.push(CommittedTable {
+            table_id: table.parse().map_err(|e| corrupt(&table, None, "table_id", e))?,
+            version: r.version(1)?,
+            timestamp: TimestampMs(r.get(2)?),
+        });
+    }
+    Ok(Some(done))
+}
+
+/// Commits a batch inside of the caller's transaction, which rolls back whatever is not
+/// `Committed`.
+///
+/// The write lock is held since before the first statement (see `session`): no head, name or file
+/// that is looked at here can change before the transaction ends.
+pub(crate) fn commit(db: Db<'_>, request: &CommitRequest) -> DbResult<CommitOutcome> {
+    if let Some(done) = resolve_token(db, &request.token)? {
+        return Ok(CommitOutcome::Replayed(done));
+    }
+    check_shape(request)?;
+    db.execute(&db.sql().commit.insert_batch, params![request.token.as_str(), request.now.0])?;
+    let mut done = Vec::with_capacity(request.tables.len());
+    for (index, part) in request.tables.iter().enumerate() {
+        match commit_table(db, request, index, part)? {
+            Ok(committed) => done.push(committed),
+            Err(Refusal::HeadMoved(head)) => return Ok(CommitOutcome::HeadMoved { index, head }),
+            Err(Refusal::Rejected(reason)) => {
+                return Ok(CommitOutcome::Rejected { index, reason });
+            }
+        }
+    }
+    Ok(CommitOutcome::Committed(done))
+}
+
+/// Mistakes of the caller that say nothing about the database.
+fn check_shape(request: &CommitRequest) -> DbResult<()> {
+    let invalid = |message: String| Err(DbError::Catalog(CatalogError::invalid(message)));
+    if request.tables.is_empty() {
+        return invalid("a commit names at least one table".to_owned());
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for part in &request.tables {
+        let id = match &part.target {
+            CommitTarget::Create(new) => {
+                if part.index.protocol.is_none() || part.index.metadata.is_none() {
+                    return invalid(format!(
+                        "version 0 of table '{}' needs a protocol and metadata",
+                        new.name
+                    ));
+                }
+                new.id
+            }
+            CommitTarget::Existing { table_id, .. } => *table_id,
+        };
+        if !seen.insert(id) {
+            return invalid(format!(
+                "table {id} occurs twice in one commit: give it all of its actions at once"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn commit_table(
+    db: Db<'_>,
+    request: &CommitRequest,
+    position: usize,
+    part: &TableCommit,
+) -> DbResult<Result<CommittedTable, Refusal>> {
+    let rejected = |reason| Ok(Err(Refusal::Rejected(reason)));
+    let (table_id, head, mirror) = match &part.target {
+        CommitTarget::Create(new) => {
+            if state_of(db, new.id)?.is_some() {
+                return rejected(Rejection::IdTaken(new.id));
+            }
+            if name_is_taken(db, &new.name)? {
+                return rejected(Rejection::NameTaken(new.name.clone()));
+            }
+            insert_table(db, new, TableState::Active, 0, false, request.now)?;
+            (new.id, Head::default(), new.mirror)
+        }
+        CommitTarget::Existing { table_id, rule } => {
+            let Some((head, version, barrier, mirror)) = find_head(db, *table_id)? else {
+                return rejected(Rejection::TableNotFound(*table_id));
+            };
+            let holds = match rule {
+                HeadRule::Exactly(expected) => version == *expected,
+                HeadRule::Append { since } => barrier <= *since,
+            };
+            if !holds {
+                return Ok(Err(Refusal::HeadMoved(version)));
+            }
+            (*table_id, head, mirror)
+        }
+    };
+    let version = head.at.map_or(Version::ZERO, |(version, _)| version.next());
+    let timestamp = next_timestamp(table_id, head, request.now)?;
+    let body =
+        CommitBody { first_line: Some(part.first_line.render(timestamp)), rest: part.rest.clone() };
+    let batch_position = i64::try_from(position).unwrap_or(i64::MAX);
+    let written = write_version(
+        db,
+        table_id,
+        head,
+        &NewVersion {
+            version,
+            timestamp,
+            token: Some((&request.token, batch_position)),
+            body: &body,
+            index: &part.index,
+            unknown: UnknownFile::Refuse,
+        },
+    )?;
+    if let Err(FileKey { path, dv_id }) = written {
+        return rejected(Rejection::FileNotActive { path, dv_id });
+    }
+    if mirror != MirrorMode::Off {
+        outbox::enqueue(db, table_id, version, request.now)?;
+    }
+    Ok(Ok(CommittedTable { table_id, version, timestamp }))
+}
+
+/// Commit timestamps grow strictly.
+fn next_timestamp(table: TableId, head: Head, now: TimestampMs) -> DbResult<TimestampMs> {
+    match head.at {
+        None => Ok(now),
+        Some((_, TimestampMs(i64::MAX))) => Err(CatalogError::invalid(format!(
+            "table {table} was committed to at the end of time (timestamp {}): no later timestamp \
+             exists",
+            i64::MAX
+        ))
+        .into()),
+        Some((_, last)) => Ok(now.max(last.plus_ms(1))),
+    }
+}
+
+/// Head, its version, barrier and mirror of an active table.
+fn find_head(db: Db<'_>, id: TableId) -> DbResult<Option<(Head, Version, Version, MirrorMode)>> {
+    let table = id.to_string();
+    let mut statement = db.prepare(&db.sql().commit.head)?;
+    let mut rows = statement.query([&table])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let r = Reader::new(row, &table, row.get(1).ok());
+    let (state, mode): (String, String) = (r.get(0)?, r.get(4)?);
+    if state != TableState::Active.as_str() {
+        return Ok(None);
+    }
+    let Some(version) = r.version_opt(1)? else { return Ok(None) };
+    let head = Head {
+        at: Some((version, TimestampMs(r.get(2)?))),
+        total_files: r.get(5)?,
+        total_bytes: r.get(6)?,
+    };
+    Ok(Some((head, version, r.version(3)?, MirrorMode::parse(&mode)?)))
+}
+
+/// Writes all rows of a version and moves the head to it. `Err` inside: a remove of a file that is
+/// not active.
+pub(crate) fn write_version(
+    db: Db<'_>,
+    table_id: TableId,
+    head: Head,
+    new: &NewVersion<'_>,
+) -> DbResult<Result<Head, FileKey>> {
+    let sql = &db.sql().commit;
+    let table = table_id.to_string();
+    let version = new.version.get();
+    let index = new.index;
+    let delta = match FileWriter::new(db, table.clone(), version)?.apply(index, new.unknown)? {
+        Ok(delta) => delta,
+        Err(key) => return Ok(Err(key)),
+    };
+    if let Some(protocol) = &index.protocol {
+        db.execute(&sql.insert_protocol, params![table, version, to_json(protocol)?])?;
+    }
+    if let Some(metadata) = &index.metadata {
+        db.execute(&sql.insert_metadata, params![table, version, to_json(metadata)?])?;
+    }
+    for txn in &index.txns {
+        db.execute(
+            &sql.insert_txn,
+            params![table, txn.app_id, version, txn.version, txn.last_updated],
+        )?;
+    }
+    for domain in &index.domain_metadata {
+        db.execute(
+            &sql.insert_domain,
+            params![table, domain.domain, version, domain.removed, domain.configuration],
+        )?;
+    }
+    let after = Head {
+        at: Some((new.version, new.timestamp)),
+        total_files: head.total_files.saturating_add(delta.files),
+        total_bytes: head.total_bytes.saturating_add(delta.bytes),
+    };
+    insert_commit(db, &table, new, delta, after.total_files, after.total_bytes)?;
+    insert_chunks(db, &table, version, new.body)?;
+    let barrier = index.metadata.is_some() || index.protocol.is_some();
+    let expected = head.at.map(|(version, _)| version.get());
+    let moved =
+        db.execute(&sql.move_head, params![table, version, new.timestamp.0, barrier, expected])?;
+    if moved == 1 {
+        Ok(Ok(after))
+    } else {
+        Err(corrupt(&table, Some(version), "head", "it moved while the write lock was held"))
+    }
+}
+
+fn insert_commit(
+    db: Db<'_>,
+    table: &str,
+    new: &NewVersion<'_>,
+    delta: FileDelta,
+    total_files: i64,
+    total_bytes: i64,
+) -> DbResult<()> {
+    db.execute(
+        &db.sql().commit.insert_commit,
+        params![
+            table,
+            new.version.get(),
+            new.timestamp.0,
+            new.token.map(|(token, _)| token.as_str()),
+            new.token.map(|(_, position)| position),
+            count(new.index.adds.len()),
+            count(new.index.removes.len()),
+            new.index.added_bytes(),
+            delta.bytes_removed,
+            new.index.metadata.is_some(),
+            new.index.protocol.is_some(),
+            total_files,
+            total_bytes,
+            body_len(new.body),
+            new.body.first_line,
+            stored_commit_info(new.body, new.index),
+        ],
+    )?;
+    Ok(())
+}
+
+/// `commitInfo` where the first line does not hold it already.
+pub(crate) fn stored_commit_info<'i>(body: &CommitBody, index: &'i CommitIndex) -> Option<&'i str> {
+    let in_first_line = body.first_line.as_deref().is_some_and(|l| commit_info_object(l).is_some());
+    index.commit_info.as_deref().filter(|_| !in_first_line)
+}
+
+/// Lengths of lists fit.
+pub(crate) fn count(len: usize) -> i64 {
+    i64::try_from(len).unwrap_or(i64::MAX)
+}
+
+/// Length of a body without its first line, bytes.
+pub(crate) fn body_len(body: &CommitBody) -> i64 {
+    i64::try_from(body.rest.raw_len).unwrap_or(i64::MAX)
+}
+
+/// Stores a commit's bytes.
+pub(crate) fn insert_chunks(
+    db: Db<'_>,
+    table: &str,
+    version: i64,
+    body: &CommitBody,
+) -> DbResult<()> {
+    let mut statement = db.prepare(&db.sql().commit.insert_chunk)?;
+    for (number, chunk) in body.rest.zstd.chunks(CHUNK_BYTES).enumerate() {
+        statement.execute(params![table, version, count(number), chunk])?;
+    }
+    Ok(())
+}
+
+/// Head for an import: of a table in whatever state.
+pub(crate) fn import_head(db: Db<'_>, table: &str) -> DbResult<Head> {
+    let row = db
+        .prepare(&db.sql().commit.head)?
+        .query_row([table], |row| {
+            Ok((
+                row.get::<_, Option<i64>>(1)?,
+                row.get::<_, Option<i64>>(2)?,
+                row.get::<_, Option<i64>>(5)?,
+                row.get::<_, Option<i64>>(6)?,
+            ))
+        })
+        .optional()?;
+    match row {
+        Some((Some(version), Some(timestamp), Some(total_files), Some(total_bytes))) => Ok(Head {
+            at: Some((Version::new(version)?, TimestampMs(timestamp))),
+            total_files,
+            total_bytes,
+        }),
+        Some((None, ..)) => Ok(Head::default()),
+        _ => Err(corrupt(table, None, "head", "its commit is missing")),
+    }
+}

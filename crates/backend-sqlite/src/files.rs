@@ -1,0 +1,231 @@
+//! Rows of files: how the actions of a commit change them.
+//!
+//! A row is in the table at `v` if `added_version <= v < removed_version`. A `remove` ends the
+//! active row of its key and makes it a tombstone; an `add` whose key is active ends that row
+//! without one. Of one key at most one row is active.
+
+use deltalakedb_catalog_core::action::{Add, DeletionVector, FileKey, NullableMap, Remove};
+use deltalakedb_catalog_core::commit::CommitIndex;
+use deltalakedb_catalog_core::error::CatalogError;
+use rusqlite::{CachedStatement, params};
+use serde::Serialize;
+
+use crate::errors::{DbError, DbResult};
+use crate::rows::to_json;
+use crate::session::Db;
+use crate::statements::statements;
+
+/// Ordinals from here on belong to tombstones without a file: removes, in imports, of files that
+/// nothing is known about. Adds never get there.
+const TOMBSTONE_ONLY: i64 = 1 << 62;
+
+statements! {
+    /// Statements that write `{p}files`.
+    FilesSql {
+        /// The active row of a key. The key's digest is compared in the index, the key in full.
+        find: "SELECT rowid, size FROM {p}files INDEXED BY {p}files_by_key
+            WHERE table_id = ?1 AND file_key = ?2 AND removed_version = 9223372036854775807
+              AND path = ?3 AND dv_id = ?4",
+        insert: "INSERT INTO {p}files (table_id, added_version, ordinal, removed_version,
+                is_tombstone, file_key, size, modification_time, data_change, base_row_id,
+                default_row_commit_version, path, dv_id, partition_values, tags, deletion_vector,
+                clustering_provider, stats)
+            VALUES (?1, ?2, ?3, 9223372036854775807, 0, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13,
+                ?14, ?15, ?16)",
+        replace: "UPDATE {p}files SET removed_version = ?2 WHERE rowid = ?1",
+        remove: "UPDATE {p}files SET removed_version = ?2, is_tombstone = 1,
+                deletion_timestamp = ?3, remove_action = ?4
+            WHERE rowid = ?1",
+        insert_tombstone: "INSERT INTO {p}files (table_id, added_version, ordinal,
+                removed_version, is_tombstone, deletion_timestamp, file_key, size,
+                modification_time, data_change, path, dv_id, remove_action)
+            VALUES (?1, ?2, ?3, ?2, 1, ?4, ?5, ?6, 0, ?7, ?8, ?9, ?10)",
+    }
+}
+
+/// What the files of a commit changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct FileDelta {
+    /// Files in the table, more or less.
+    pub(crate) files: i64,
+    /// Bytes in the table, more or less.
+    pub(crate) bytes: i64,
+    /// Bytes of removed files, as far as known.
+    pub(crate) bytes_removed: i64,
+}
+
+/// What to do with a remove of a file that is not active.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UnknownFile {
+    /// Refuse the commit.
+    Refuse,
+    /// Keep the remove as a tombstone: logs of others contain such.
+    Tombstone,
+}
+
+/// Writes file rows of one version of one table, with everything prepared once.
+pub(crate) struct FileWriter<'a> {
+    find: CachedStatement<'a>,
+    insert: CachedStatement<'a>,
+    replace: CachedStatement<'a>,
+    remove: CachedStatement<'a>,
+    insert_tombstone: CachedStatement<'a>,
+    table: String,
+    version: i64,
+    json: Vec<u8>,
+    delta: FileDelta,
+}
+
+impl<'a> FileWriter<'a> {
+    pub(crate) fn new(db: Db<'a>, table: String, version: i64) -> DbResult<Self> {
+        let sql = &db.sql().files;
+        let mut insert = db.prepare(&sql.insert)?;
+        let mut find = db.prepare(&sql.find)?;
+        // Bindings stay from one run of a statement to the next: these two are bound once.
+        insert.raw_bind_parameter(1, &table)?;
+        insert.raw_bind_parameter(2, version)?;
+        find.raw_bind_parameter(1, &table)?;
+        Ok(FileWriter {
+            find,
+            insert,
+            replace: db.prepare(&sql.replace)?,
+            remove: db.prepare(&sql.remove)?,
+            insert_tombstone: db.prepare(&sql.insert_tombstone)?,
+            table,
+            version,
+            json: Vec::new(),
+            delta: FileDelta::default(),
+        })
+    }
+
+    /// Applies a commit: removes first, then adds. `Err` inside is the first remove of a file that
+    /// is not active.
+    pub(crate) fn apply(
+        mut self,
+        index: &CommitIndex,
+        unknown: UnknownFile,
+    ) -> DbResult<Result<FileDelta, FileKey>> {
+        for (position, remove) in index.removes.iter().enumerate() {
+            if !self.remove(remove, as_ordinal(position)?, unknown)? {
+                return Ok(Err(remove.key()));
+            }
+        }
+        for (position, add) in index.adds.iter().enumerate() {
+            self.add(add, as_ordinal(position)?)?;
+        }
+        Ok(Ok(self.delta))
+    }
+
+    /// What was changed so far.
+    pub(crate) fn delta(&self) -> FileDelta {
+        self.delta
+    }
+
+    fn find(&mut self, key: &[u8; 16], path: &str, dv_id: &str) -> DbResult<Option<(i64, i64)>> {
+        self.find.raw_bind_parameter(2, &key[..])?;
+        self.find.raw_bind_parameter(3, path)?;
+        self.find.raw_bind_parameter(4, dv_id)?;
+        let mut rows = self.find.raw_query();
+        Ok(match rows.next()? {
+            Some(row) => Some((row.get(0)?, row.get(1)?)),
+            None => None,
+        })
+    }
+
+    /// Inserts a file.
+    pub(crate) fn add(&mut self, add: &Add, ordinal: i64) -> DbResult<()> {
+        let dv_id = dv_id(add.deletion_vector.as_ref());
+        let key = FileKey::digest_of(&add.path, &dv_id);
+        if let Some((row, size)) = self.find(&key, &add.path, &dv_id)? {
+            self.replace.execute(params![row, self.version])?;
+            self.delta.files -= 1;
+            self.delta.bytes = self.delta.bytes.saturating_sub(size);
+        }
+        let json = &mut self.json;
+        let insert = &mut self.insert;
+        insert.raw_bind_parameter(3, ordinal)?;
+        insert.raw_bind_parameter(4, &key[..])?;
+        insert.raw_bind_parameter(5, add.size)?;
+        insert.raw_bind_parameter(6, add.modification_time)?;
+        insert.raw_bind_parameter(7, add.data_change)?;
+        insert.raw_bind_parameter(8, add.base_row_id)?;
+        insert.raw_bind_parameter(9, add.default_row_commit_version)?;
+        insert.raw_bind_parameter(10, &add.path)?;
+        insert.raw_bind_parameter(11, &*dv_id)?;
+        let partition_values = Some(&add.partition_values).filter(|values| !values.is_empty());
+        insert.raw_bind_parameter(12, json_text(json, partition_values)?)?;
+        insert.raw_bind_parameter(13, json_text::<NullableMap>(json, add.tags.as_ref())?)?;
+        insert.raw_bind_parameter(14, json_text(json, add.deletion_vector.as_ref())?)?;
+        insert.raw_bind_parameter(15, add.clustering_provider.as_deref())?;
+        insert.raw_bind_parameter(16, add.stats.as_deref())?;
+        insert.raw_execute()?;
+        self.delta.files += 1;
+        self.delta.bytes = self.delta.bytes.saturating_add(add.size);
+        Ok(())
+    }
+
+    /// Ends a file. False if it is not active and that is refused.
+    fn remove(&mut self, remove: &Remove, position: i64, unknown: UnknownFile) -> DbResult<bool> {
+        let dv_id = dv_id(remove.deletion_vector.as_ref());
+        let key = FileKey::digest_of(&remove.path, &dv_id);
+        let Some((row, size)) = self.find(&key, &remove.path, &dv_id)? else {
+            if unknown == UnknownFile::Refuse {
+                return Ok(false);
+            }
+            let size = remove.size.unwrap_or(0);
+            self.delta.bytes_removed = self.delta.bytes_removed.saturating_add(size);
+            self.tombstone(remove, position)?;
+            return Ok(true);
+        };
+        let deleted = remove.deletion_timestamp.unwrap_or(0);
+        self.remove.execute(params![row, self.version, deleted, to_json(remove)?])?;
+        self.delta.files -= 1;
+        self.delta.bytes = self.delta.bytes.saturating_sub(size);
+        self.delta.bytes_removed = self.delta.bytes_removed.saturating_add(size);
+        Ok(true)
+    }
+
+    /// Keeps a remove whose file is not known.
+    pub(crate) fn tombstone(&mut self, remove: &Remove, position: i64) -> DbResult<()> {
+        let dv_id = dv_id(remove.deletion_vector.as_ref());
+        self.insert_tombstone.execute(params![
+            self.table,
+            self.version,
+            TOMBSTONE_ONLY.saturating_add(position),
+            remove.deletion_timestamp.unwrap_or(0),
+            &FileKey::digest_of(&remove.path, &dv_id)[..],
+            remove.size.unwrap_or(0),
+            remove.data_change,
+            remove.path,
+            &*dv_id,
+            to_json(remove)?,
+        ])?;
+        Ok(())
+    }
+}
+
+/// The position of an action in its commit.
+pub(crate) fn as_ordinal(position: usize) -> DbResult<i64> {
+    i64::try_from(position).ok().filter(|ordinal| *ordinal < TOMBSTONE_ONLY).ok_or_else(|| {
+        DbError::Catalog(CatalogError::invalid("a commit has more actions than can be numbered"))
+    })
+}
+
+fn dv_id(vector: Option<&DeletionVector>) -> std::borrow::Cow<'static, str> {
+    vector.map_or("".into(), |vector| vector.unique_id().into())
+}
+
+/// JSON in a buffer that is used again; SQLite copies what is bound.
+fn json_text<'b, T: Serialize>(
+    buffer: &'b mut Vec<u8>,
+    value: Option<&T>,
+) -> DbResult<Option<&'b str>> {
+    let Some(value) = value else { return Ok(None) };
+    buffer.clear();
+    serde_json::to_writer(&mut *buffer, value).map_err(|e| {
+        DbError::Catalog(CatalogError::invalid(format!("cannot be written as JSON: {e}")))
+    })?;
+    std::str::from_utf8(buffer)
+        .map(Some)
+        .map_err(|e| DbError::Catalog(CatalogError::invalid(format!("JSON is not UTF-8: {e}"))))
+}

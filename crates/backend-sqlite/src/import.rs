@@ -1,0 +1,399 @@
+//! Imports: a table that is filled from its log, hidden until it is whole.
+
+use deltalakedb_catalog_core::backend::{ImportProgress, ImportedCommit};
+use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::ids::{TableId, TableRef, TimestampMs, Version};
+use deltalakedb_catalog_core::model::{BaseChunk, BaseTail, NewTable, TableRecord, TableState};
+use rusqlite::{OptionalExtension, params};
+
+use crate::commit::{
+    Head, NewVersion, body_len, count, import_head, insert_chunks, stored_commit_info,
+    write_version,
+};
+use crate::errors::{DbError, DbResult};
+use crate::files::{FileWriter, UnknownFile};
+use crate::rows::{Reader, TABLE_COLUMNS, table_columns, table_record, table_source, to_json};
+use crate::session::Db;
+use crate::statements::statements;
+use crate::tables::{get_table, insert_table, not_found, require_table, state_of};
+
+statements! {
+    /// Statements of imports.
+    ImportSql {
+        progress: concat!("SELECT ", table_columns!(), ", t.import_from_json, t.import_base_done,
+                t.import_files, t.import_tombstones, t.import_live_files, t.import_live_bytes,
+                t.import_history_through
+            FROM ", table_source!(), " WHERE t.id = ?1 AND t.state = 'importing'"),
+        store_base: "UPDATE {p}tables SET import_files = ?2, import_tombstones = ?3,
+                import_live_files = ?4, import_live_bytes = ?5
+            WHERE id = ?1",
+        finish_base: "UPDATE {p}tables SET import_base_done = 1, head_version = base_version,
+                head_timestamp_ms = ?2
+            WHERE id = ?1",
+        /// The base may have its history already: then it keeps its bytes.
+        upsert_base: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
+                num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol,
+                total_files, total_bytes, has_body, body_len)
+            VALUES (?1, ?2, ?3, 0, 0, 0, 0, 0, 0, ?4, ?5, 0, 0)
+            ON CONFLICT (table_id, version) DO UPDATE SET timestamp_ms = excluded.timestamp_ms,
+                total_files = excluded.total_files, total_bytes = excluded.total_bytes",
+        /// The base may be there without its bytes: then it keeps its timestamp and totals.
+        upsert_history: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
+                num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol,
+                total_files, total_bytes, has_body, body_len, first_line, commit_info)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, 0, 1, ?10, ?11, ?12)
+            ON CONFLICT (table_id, version) DO UPDATE SET num_added = excluded.num_added,
+                num_removed = excluded.num_removed, bytes_added = excluded.bytes_added,
+                bytes_removed = excluded.bytes_removed,
+                changes_metadata = excluded.changes_metadata,
+                changes_protocol = excluded.changes_protocol, has_body = 1,
+                body_len = excluded.body_len, first_line = excluded.first_line,
+                commit_info = excluded.commit_info",
+        store_history: "UPDATE {p}tables SET import_history_through = ?2 WHERE id = ?1",
+        neighbours: "SELECT
+            (SELECT timestamp_ms FROM {p}commits WHERE table_id = ?1 AND version < ?2
+                ORDER BY version DESC LIMIT 1),
+            (SELECT timestamp_ms FROM {p}commits WHERE table_id = ?1 AND version > ?2
+                ORDER BY version LIMIT 1)",
+        has_state: "SELECT EXISTS (SELECT 1 FROM {p}protocols WHERE table_id = ?1)
+            AND EXISTS (SELECT 1 FROM {p}metadata WHERE table_id = ?1)",
+        activate: "UPDATE {p}tables SET state = 'active' WHERE id = ?1",
+        publish_head: "UPDATE {p}mirror SET published_version = ?2 WHERE table_id = ?1",
+        delete_files: "DELETE FROM {p}files WHERE table_id = ?1",
+        delete_chunks: "DELETE FROM {p}commit_chunks WHERE table_id = ?1",
+        delete_commits: "DELETE FROM {p}commits WHERE table_id = ?1",
+        delete_protocols: "DELETE FROM {p}protocols WHERE table_id = ?1",
+        delete_metadata: "DELETE FROM {p}metadata WHERE table_id = ?1",
+        delete_txns: "DELETE FROM {p}txns WHERE table_id = ?1",
+        delete_domains: "DELETE FROM {p}domain_metadata WHERE table_id = ?1",
+        delete_mirror: "DELETE FROM {p}mirror WHERE table_id = ?1",
+        delete_table: "DELETE FROM {p}tables WHERE id = ?1",
+    }
+}
+
+/// Where an import is, with what only the backend wants to know.
+struct Importing {
+    progress: ImportProgress,
+    from_json: bool,
+    live_files: i64,
+    live_bytes: i64,
+}
+
+fn find(db: Db<'_>, id: TableId) -> DbResult<Importing> {
+    let table = id.to_string();
+    let mut statement = db.prepare(&db.sql().import.progress)?;
+    let mut rows = statement.query([&table])?;
+    let Some(row) = rows.next()? else { return Err(not_found(id).into()) };
+    let r = Reader::new(row, &table, None);
+    let at = TABLE_COLUMNS;
+    Ok(Importing {
+        from_json: r.get(at)?,
+        live_files: r.get(at + 4)?,
+        live_bytes: r.get(at + 5)?,
+        progress: ImportProgress {
+            table: table_record(row)?,
+            base_done: r.get(at + 1)?,
+            base_files: r.count(at + 2)?,
+            base_tombstones: r.count(at + 3)?,
+            history_through: r.version_opt(at + 6)?,
+        },
+    })
+}
+
+fn invalid<T>(message: String) -> DbResult<T> {
+    Err(DbError::Catalog(CatalogError::invalid(message)))
+}
+
+pub(crate) fn begin(
+    db: Db<'_>,
+    new: &NewTable,
+    base: Version,
+    from_json: bool,
+    now: TimestampMs,
+) -> DbResult<ImportProgress> {
+    if from_json && base != Version::ZERO {
+        return invalid(format!(
+            "import of '{}': a log that is replayed from JSON starts at version 0, not {base}",
+            new.name
+        ));
+    }
+    if let Some(live) = get_table(db, &TableRef::Name(new.name.clone()))? {
+        if live.state == TableState::Importing
+            && live.location == new.location
+            && live.base_version == base
+        {
+            let found = find(db, live.id)?;
+            if found.from_json == from_json {
+                return Ok(found.progress);
+            }
+        }
+        return Err(CatalogError::TableExists(new.name.clone()).into());
+    }
+    if state_of(db, new.id)?.is_some() {
+        return invalid(format!("table id {} exists already", new.id));
+    }
+    insert_table(db, new, TableState::Importing, base.get(), from_json, now)?;
+    Ok(find(db, new.id)?.progress)
+}
+
+pub(crate) fn store_base(
+    db: Db<'_>,
+    id: TableId,
+    skip_files: u64,
+    skip_tombstones: u64,
+    chunk: &BaseChunk,
+    tail: Option<&BaseTail>,
+) -> DbResult<ImportProgress> {
+    let import = find(db, id)?;
+    let progress = &import.progress;
+    let name = &progress.table.name;
+    if progress.base_done {
+        return invalid(format!("import of '{name}': its base is complete"));
+    }
+    if (skip_files, skip_tombstones) != (progress.base_files, progress.base_tombstones) {
+        return invalid(format!(
+            "import of '{name}': this chunk continues after {skip_files} files and \
+             {skip_tombstones} tombstones, but {} and {} are stored: another import is at work",
+            progress.base_files, progress.base_tombstones
+        ));
+    }
+    let base = progress.table.base_version;
+    let table = id.to_string();
+    if let Some(tail) = tail {
+        check_timestamp(db, &progress.table, base, tail.timestamp)?;
+    }
+    let (mut files, mut tombstones) =
+        (stored(progress.base_files), stored(progress.base_tombstones));
+    let mut writer = FileWriter::new(db, table.clone(), base.get())?;
+    for add in &chunk.files {
+        writer.add(add, files)?;
+        files += 1;
+    }
+    for remove in &chunk.tombstones {
+        writer.tombstone(remove, tombstones)?;
+        tombstones += 1;
+    }
+    let live_files = import.live_files.saturating_add(writer.delta().files);
+    let live_bytes = import.live_bytes.saturating_add(writer.delta().bytes);
+    drop(writer);
+    db.execute(
+        &db.sql().import.store_base,
+        params![table, files, tombstones, live_files, live_bytes],
+    )?;
+    if let Some(tail) = tail {
+        finish_base(db, &table, base.get(), tail, live_files, live_bytes)?;
+    }
+    Ok(find(db, id)?.progress)
+}
+
+fn stored(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn finish_base(
+    db: Db<'_>,
+    table: &str,
+    base: i64,
+    tail: &BaseTail,
+    live_files: i64,
+    live_bytes: i64,
+) -> DbResult<()> {
+    let sql = &db.sql().commit;
+    db.execute(&sql.insert_protocol, params![table, base, to_json(&tail.protocol)?])?;
+    db.execute(&sql.insert_metadata, params![table, base, to_json(&tail.metadata)?])?;
+    for txn in &tail.txns {
+        db.execute(
+            &sql.insert_txn,
+            params![table, txn.app_id, base, txn.version, txn.last_updated],
+        )?;
+    }
+    for domain in &tail.domain_metadata {
+        db.execute(
+            &sql.insert_domain,
+            params![table, domain.domain, base, domain.removed, domain.configuration],
+        )?;
+    }
+    let import = &db.sql().import;
+    db.execute(
+        &import.upsert_base,
+        params![table, base, tail.timestamp.0, live_files, live_bytes],
+    )?;
+    db.execute(&import.finish_base, params![table, tail.timestamp.0])?;
+    Ok(())
+}
+
+fn not_growing(table: &TableRecord, version: Version, timestamp: TimestampMs) -> DbError {
+    DbError::Catalog(CatalogError::invalid(format!(
+        "import of '{}': timestamp {timestamp} of version {version} does not lie between those of \
+         its neighbours",
+        table.name
+    )))
+}
+
+/// Timestamps grow strictly over all stored versions.
+fn check_timestamp(
+    db: Db<'_>,
+    table: &TableRecord,
+    version: Version,
+    timestamp: TimestampMs,
+) -> DbResult<()> {
+    let (below, above): (Option<i64>, Option<i64>) = db
+        .prepare(&db.sql().import.neighbours)?
+        .query_row(params![table.id.to_string(), version.get()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    if below.is_some_and(|below| below >= timestamp.0)
+        || above.is_some_and(|above| above <= timestamp.0)
+    {
+        return Err(not_growing(table, version, timestamp));
+    }
+    Ok(())
+}
+
+pub(crate) fn store_commits(
+    db: Db<'_>,
+    id: TableId,
+    commits: &[ImportedCommit],
+) -> DbResult<ImportProgress> {
+    let import = find(db, id)?;
+    check_commits(db, &import, commits)?;
+    let table = id.to_string();
+    let mut head = import_head(db, &table)?;
+    let mut history = None;
+    for commit in commits {
+        if is_applied(&import, commit.version) {
+            head = apply(db, id, head, commit)?;
+        } else {
+            store_history(db, &table, commit)?;
+            history = Some(commit.version);
+        }
+    }
+    if let Some(history) = history {
+        db.execute(&db.sql().import.store_history, params![table, history.get()])?;
+    }
+    Ok(find(db, id)?.progress)
+}
+
+fn is_applied(import: &Importing, version: Version) -> bool {
+    import.from_json || version > import.progress.table.base_version
+}
+
+fn check_commits(db: Db<'_>, import: &Importing, commits: &[ImportedCommit]) -> DbResult<()> {
+    let table = &import.progress.table;
+    let name = &table.name;
+    let mut head = table.head;
+    let mut history = import.progress.history_through;
+    let mut last: Option<TimestampMs> = None;
+    for commit in commits {
+        let version = commit.version;
+        if is_applied(import, version) {
+            if !import.progress.base_done {
+                return invalid(format!(
+                    "import of '{name}': version {version} lies above the base, which is not \
+                     complete"
+                ));
+            }
+            let expected = head.map_or(Version::ZERO, Version::next);
+            if version != expected {
+                return invalid(format!(
+                    "import of '{name}': version {expected} comes next, not {version}"
+                ));
+            }
+            head = Some(version);
+        } else {
+            if history.is_some_and(|history| version <= history) {
+                return invalid(format!(
+                    "import of '{name}': version {version} of the history is stored already"
+                ));
+            }
+            history = Some(version);
+        }
+        check_timestamp(db, table, version, commit.timestamp)?;
+        if last.is_some_and(|last| last >= commit.timestamp) {
+            return Err(not_growing(table, version, commit.timestamp));
+        }
+        last = Some(commit.timestamp);
+    }
+    Ok(())
+}
+
+fn apply(db: Db<'_>, id: TableId, head: Head, commit: &ImportedCommit) -> DbResult<Head> {
+    let new = NewVersion {
+        version: commit.version,
+        timestamp: commit.timestamp,
+        token: None,
+        body: &commit.body,
+        index: &commit.index,
+        unknown: UnknownFile::Tombstone,
+    };
+    write_version(db, id, head, &new)?.or_else(|key| {
+        invalid(format!("version {} removes {key}, which is not in the table", commit.version))
+    })
+}
+
+/// A commit at or below the base: a line of history and its bytes.
+fn store_history(db: Db<'_>, table: &str, commit: &ImportedCommit) -> DbResult<()> {
+    let index = &commit.index;
+    let bytes_removed =
+        index.removes.iter().fold(0_i64, |sum, r| sum.saturating_add(r.size.unwrap_or(0)));
+    db.execute(
+        &db.sql().import.upsert_history,
+        params![
+            table,
+            commit.version.get(),
+            commit.timestamp.0,
+            count(index.adds.len()),
+            count(index.removes.len()),
+            index.added_bytes(),
+            bytes_removed,
+            index.metadata.is_some(),
+            index.protocol.is_some(),
+            body_len(&commit.body),
+            commit.body.first_line,
+            stored_commit_info(&commit.body, index),
+        ],
+    )?;
+    insert_chunks(db, table, commit.version.get(), &commit.body)
+}
+
+pub(crate) fn finish(db: Db<'_>, id: TableId) -> DbResult<TableRecord> {
+    let sql = &db.sql().import;
+    let import = find(db, id)?;
+    let table = id.to_string();
+    let has_state: bool = db
+        .prepare(&sql.has_state)?
+        .query_row([&table], |row| row.get(0))
+        .optional()?
+        .unwrap_or(false);
+    let Some(head) = import.progress.table.head.filter(|_| has_state) else {
+        return Err(CatalogError::corrupt(format!(
+            "import of '{}' has no version, protocol or metadata: the log it was read from is \
+             incomplete",
+            import.progress.table.name
+        ))
+        .into());
+    };
+    db.execute(&sql.activate, [&table])?;
+    db.execute(&sql.publish_head, params![table, head.get()])?;
+    require_table(db, id)
+}
+
+pub(crate) fn abort(db: Db<'_>, id: TableId) -> DbResult<()> {
+    find(db, id)?;
+    let sql = &db.sql().import;
+    let table = id.to_string();
+    for text in [
+        &sql.delete_files,
+        &sql.delete_chunks,
+        &sql.delete_commits,
+        &sql.delete_protocols,
+        &sql.delete_metadata,
+        &sql.delete_txns,
+        &sql.delete_domains,
+        &sql.delete_mirror,
+        &sql.delete_table,
+    ] {
+        db.execute(text, [&table])?;
+    }
+    Ok(())
+}

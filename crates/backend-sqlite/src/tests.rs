@@ -1,0 +1,8 @@
+//! Tests of what only this backend has. The contract itself is tested by the conformance suite.
+
+mod files;
+mod groups;
+mod plans;
+mod refusals;
+mod support;
+mod unavailable;

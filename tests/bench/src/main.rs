@@ -1,0 +1,189 @@
+//! Figures of the main job, each measured in a process of its own so that peak memory means
+//! something. Times are medians over the runs; run it in release (`cargo xtask bench`).
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "a command-line program")]
+
+mod generate;
+mod measure;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use clap::Parser;
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+#[derive(Debug, Parser)]
+enum Args {
+    /// Makes the table, measures everything, prints a Markdown table.
+    All {
+        /// Commits of the generated table.
+        #[arg(long, default_value_t = 10_000)]
+        commits: u64,
+        /// Files each commit adds.
+        #[arg(long, default_value_t = 10)]
+        files_per_commit: u64,
+        /// Runs of each measurement.
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+        /// Seconds of the commit loop.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// A Python with the `deltalake` package, to measure beside on the same table.
+        #[arg(long)]
+        python: Option<PathBuf>,
+    },
+    /// One measurement (started by `all`); prints `name=value` lines.
+    One {
+        /// `import`, `open`, `list` or `commit`.
+        what: String,
+        /// Working folder.
+        dir: PathBuf,
+        /// Seconds of the commit loop, tasks that commit at once.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// Concurrent committers.
+        #[arg(long, default_value_t = 1)]
+        tasks: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse() {
+        Args::All { commits, files_per_commit, runs, seconds, python } => {
+            all(commits, files_per_commit, runs, seconds, python.as_deref())
+        }
+        Args::One { what, dir, seconds, tasks } => measure::one(&what, &dir, seconds, tasks),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("bench: FAILED: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn all(
+    commits: u64,
+    files_per_commit: u64,
+    runs: usize,
+    seconds: u64,
+    python: Option<&Path>,
+) -> Result<(), AnyError> {
+    let dir = tempfile::tempdir()?;
+    let total = commits * files_per_commit;
+    println!("table: {commits} commits, {total} files; {runs} runs; medians");
+    generate::table(&dir.path().join("t"), commits, files_per_commit)?;
+    let log_bytes = generate::log_bytes(&dir.path().join("t"))?;
+
+    let mut rows: Vec<Row> = Vec::new();
+    let mut import = Vec::new();
+    for run in 0..runs {
+        // The last import stays for the measurements after it.
+        let last = run + 1 == runs;
+        import.push(child("import", dir.path(), seconds, 1)?);
+        if !last {
+            for suffix in ["", "-wal", "-shm"] {
+                let _ = std::fs::remove_file(dir.path().join(format!("catalog.db{suffix}")));
+            }
+        }
+    }
+    let database_bytes = std::fs::metadata(dir.path().join("catalog.db"))?.len();
+    rows.push(Row::new("import of the table", &import, "ms"));
+    for what in ["open", "list"] {
+        let figures =
+            (0..runs).map(|_| child(what, dir.path(), seconds, 1)).collect::<Result<Vec<_>, _>>()?;
+        let label = if what == "open" { "open at the head, cold process" } else { "list all files" };
+        rows.push(Row::new(label, &figures, "ms"));
+        if what == "open" {
+            rows.push(Row::named("open again, warm", &figures, "warm_us", "µs"));
+        }
+    }
+    for tasks in [1, 8] {
+        let figures = vec![child("commit", dir.path(), seconds, tasks)?];
+        let label = format!("durable one-file commits, mirror on, {tasks} task(s)");
+        rows.push(Row::named(&label, &figures, "commits_per_s", "commits/s"));
+        rows.push(Row::named("… published by the end of the loop", &figures, "published", "%"));
+    }
+    if let Some(python) = python {
+        let mut figures = Vec::new();
+        for _ in 0..runs {
+            figures.push(peer(python, &dir.path().join("t"))?);
+        }
+        rows.push(Row::named("peer: Python deltalake, open", &figures, "open_ms", "ms"));
+        rows.push(Row::named("peer: Python deltalake, list files", &figures, "list_ms", "ms"));
+    }
+    println!("\n| what | median | peak memory, MB |\n| --- | --- | --- |");
+    for row in rows {
+        println!("| {} | {} {} | {} |", row.label, row.value, row.unit, row.memory);
+    }
+    println!("\nlog: {log_bytes} bytes of JSON; database: {database_bytes} bytes");
+    Ok(())
+}
+
+struct Row {
+    label: String,
+    value: String,
+    unit: &'static str,
+    memory: String,
+}
+
+type Figures = std::collections::BTreeMap<String, f64>;
+
+impl Row {
+    fn new(label: &str, figures: &[Figures], unit: &'static str) -> Row {
+        Row::named(label, figures, "ms", unit)
+    }
+
+    fn named(label: &str, figures: &[Figures], name: &str, unit: &'static str) -> Row {
+        let median_of = |name: &str| {
+            let mut values: Vec<f64> = figures.iter().filter_map(|f| f.get(name).copied()).collect();
+            values.sort_by(f64::total_cmp);
+            values.get(values.len() / 2).copied()
+        };
+        Row {
+            label: label.to_owned(),
+            value: median_of(name).map_or("?".to_owned(), |v| format!("{v:.1}")),
+            unit,
+            memory: median_of("peak_mb").map_or(String::new(), |v| format!("{v:.0}")),
+        }
+    }
+}
+
+fn child(what: &str, dir: &Path, seconds: u64, tasks: u64) -> Result<Figures, AnyError> {
+    let output = Command::new(std::env::current_exe()?)
+        .args(["one", what])
+        .arg(dir)
+        .args(["--seconds", &seconds.to_string(), "--tasks", &tasks.to_string()])
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        return Err(format!("{what}: {text}{}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    figures(&text)
+}
+
+fn figures(text: &str) -> Result<Figures, AnyError> {
+    let mut figures = Figures::new();
+    for line in text.lines() {
+        if let Some((name, value)) = line.split_once('=') {
+            figures.insert(name.to_owned(), value.trim().parse()?);
+        }
+    }
+    Ok(figures)
+}
+
+/// The same table through Python's `deltalake`, in a process of its own.
+fn peer(python: &Path, table: &Path) -> Result<Figures, AnyError> {
+    let script = "import sys,time,resource\nfrom deltalake import DeltaTable\n\
+        a=time.perf_counter(); t=DeltaTable(sys.argv[1]); b=time.perf_counter()\n\
+        n=len(t.file_uris()); c=time.perf_counter()\n\
+        print(f'open_ms={(b-a)*1e3}'); print(f'list_ms={(c-b)*1e3}'); print(f'files={n}')\n\
+        print(f'peak_mb={resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024}')\n";
+    let output = Command::new(python).args(["-c", script]).arg(table).output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+    }
+    figures(&String::from_utf8_lossy(&output.stdout))
+}

@@ -1,0 +1,353 @@
+//! Imports: begin, commits, finish, abort.
+
+use std::fmt::Debug;
+
+use deltalakedb_catalog_core::backend::{CommitOutcome, Rejection, TableFilter};
+use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs};
+use deltalakedb_catalog_core::model::{BaseChunk, BaseTail, MirrorMode, TableState};
+
+use super::cases;
+use crate::change::{Change, file, gone, metadata, protocol};
+use crate::env::{CaseResult, Env, committed, fail, name, v};
+
+/// The small rest of a base.
+pub(super) fn tail(timestamp: i64) -> BaseTail {
+    BaseTail {
+        protocol: protocol(2),
+        metadata: metadata("base"),
+        txns: Vec::new(),
+        domain_metadata: Vec::new(),
+        timestamp: TimestampMs(timestamp),
+    }
+}
+
+/// Files `{prefix}0`, `{prefix}1`, …
+pub(super) fn chunk(prefix: &str, files: usize) -> BaseChunk {
+    let files = (0..files).map(|i| file(format!("{prefix}{i}"))).collect();
+    BaseChunk { files, tombstones: Vec::new() }
+}
+
+/// A finished import: base 10 at the time 1000 with five files, history from 7 on, head 12 at 1200.
+pub(super) async fn imported_at_base_ten(env: &Env) -> CaseResult<TableId> {
+    let new = env.new_table("imported");
+    let (db, id) = (env.db(), new.id);
+    db.import_begin(&new, v(10), false, env.now()).await?;
+    db.import_base(id, 0, 0, chunk("base", 5), Some(tail(1_000))).await?;
+    let mut commits = Vec::new();
+    for version in 7..=12 {
+        let change = Change::files([format!("f{version}")]);
+        commits.push(change.imported(v(version), version * 100)?);
+    }
+    db.import_commits(id, commits).await?;
+    db.import_finish(id, env.now()).await?;
+    Ok(id)
+}
+
+/// An import from JSON, with versions 0 to `head` at the times 0, 100, …
+async fn importing_from_json(env: &Env, table: &str, head: i64) -> CaseResult<TableId> {
+    let new = env.new_table(table);
+    env.db().import_begin(&new, v(0), true, env.now()).await?;
+    let mut commits = Vec::new();
+    for version in 0..=head {
+        let mut change = Change::files([format!("f{version}")]);
+        if version == 0 {
+            change = change.protocol(protocol(2)).metadata(metadata("first"));
+        }
+        commits.push(change.imported(v(version), version * 100)?);
+    }
+    env.db().import_commits(new.id, commits).await?;
+    Ok(new.id)
+}
+
+pub(super) fn invalid<T: Debug>(what: &str, answer: Result<T, CatalogError>) -> CaseResult {
+    match answer {
+        Err(CatalogError::InvalidInput(_)) => Ok(()),
+        other => fail(format_args!("{what}: expected InvalidInput, got {other:?}")),
+    }
+}
+
+fn exists<T: Debug>(what: &str, answer: Result<T, CatalogError>) -> CaseResult {
+    match answer {
+        Err(CatalogError::TableExists(_)) => Ok(()),
+        other => fail(format_args!("{what}: expected TableExists, got {other:?}")),
+    }
+}
+
+fn hidden<T: Debug>(what: &str, answer: Result<T, CatalogError>) -> CaseResult {
+    match answer {
+        Err(CatalogError::TableNotFound(_)) => Ok(()),
+        other => fail(format_args!("{what}: expected TableNotFound, got {other:?}")),
+    }
+}
+
+cases! {
+    /// import_commits, import_finish: a log replayed from version 0 becomes an active table.
+    async fn a_log_is_imported_from_json(env: &Env) -> CaseResult {
+        let new = env.new_table("t");
+        let (db, id) = (env.db(), new.id);
+        let begun = db.import_begin(&new, v(0), true, TimestampMs(5)).await?;
+        assert_eq!((begun.table.id, begun.table.state), (id, TableState::Importing));
+        assert_eq!((begun.table.head, begun.table.created_at), (None, TimestampMs(5)));
+        assert!(begun.base_done, "there is no base to store");
+        assert_eq!((begun.base_files, begun.base_tombstones, begun.history_through), (0, 0, None));
+
+        let first = Change::files(["a", "b"]).protocol(protocol(2)).metadata(metadata("first"));
+        let second = Change::files(["c"]).remove(gone(&file("a"), Some(7))).txn("app", 4);
+        let commits = vec![first.imported(v(0), 100)?, second.imported(v(1), 200)?];
+        let progress = db.import_commits(id, commits.clone()).await?;
+        assert_eq!(progress.table.head, Some(v(1)));
+        assert_eq!(progress.table.head_timestamp, Some(TimestampMs(200)));
+        let third = Change::new().metadata(metadata("second")).imported(v(2), 300)?;
+        db.import_commits(id, vec![third.clone()]).await?;
+
+        let finished = db.import_finish(id, env.now()).await?;
+        assert_eq!((finished.state, finished.head), (TableState::Active, Some(v(2))));
+        assert_eq!(finished.published_version, Some(v(2)), "its log is at its location");
+        assert_eq!((finished.base_version, finished.barrier_version), (v(0), v(2)));
+        assert_eq!(env.record(id).await?, finished);
+        assert_eq!(env.paths(id, v(0)).await?, ["a", "b"]);
+        assert_eq!(env.paths(id, v(2)).await?, ["b", "c"]);
+        assert_eq!(env.buried(id, v(2), 0).await?, ["a"]);
+        let snapshot = env.snapshot(id, At::Head).await?;
+        assert_eq!((snapshot.num_files, snapshot.metadata), (2, metadata("second")));
+        assert_eq!(env.snapshot(id, At::Version(v(1))).await?.metadata, metadata("first"));
+        for commit in commits.into_iter().chain([third]) {
+            assert_eq!(env.body(id, commit.version).await?, commit.body.published()?);
+        }
+        assert_eq!(env.outbox(Some(id), None).await?, [], "nothing to publish");
+        Ok(())
+    }
+
+    /// import_commits: history has what the imported commits say, without a token.
+    async fn imported_history_is_complete(env: &Env) -> CaseResult {
+        let id = importing_from_json(env, "t", 3).await?;
+        env.db().import_finish(id, env.now()).await?;
+        let history = env.history(id).await?;
+        let got: Vec<_> =
+            history.iter().map(|c| (c.version.get(), c.timestamp.0, c.total_files)).collect();
+        assert_eq!(got, [(3, 300, 4), (2, 200, 3), (1, 100, 2), (0, 0, 1)]);
+        for record in history {
+            assert_eq!((record.token, record.num_added, record.has_body), (None, 1, true));
+            assert!(record.commit_info.is_some_and(|info| info.contains("WRITE")));
+            assert_eq!(record.changes_metadata, record.version == v(0));
+        }
+        Ok(())
+    }
+
+    /// contract, import_finish: until it is finished, the table can only be found by `get_table`.
+    async fn an_importing_table_is_hidden(env: &Env) -> CaseResult {
+        let id = importing_from_json(env, "t", 2).await?;
+        let (db, now) = (env.db(), env.now());
+        assert_eq!(env.record(id).await?.state, TableState::Importing);
+        let by_name = db.get_table(&TableRef::Name(name("t"))).await?;
+        assert_eq!(by_name.map(|t| t.id), Some(id));
+        assert_eq!(db.list_tables(&TableFilter::default(), None, 10).await?.items, []);
+        hidden("snapshot by id", env.snapshot(id, At::Head).await)?;
+        hidden("by name", db.snapshot(&TableRef::Name(name("t")), At::Version(v(0))).await)?;
+        hidden("list_files", db.list_files(id, v(0), None, 10).await)?;
+        hidden("list_tombstones", db.list_tombstones(id, v(0), now, None, 10).await)?;
+        hidden("app_transactions", db.app_transactions(id, v(0)).await)?;
+        hidden("domain_metadata", db.domain_metadata(id, v(0)).await)?;
+        hidden("list_commits", env.history(id).await)?;
+        hidden("read_bodies", db.read_bodies(id, v(0), v(2), 10).await)?;
+        hidden("drop_table", db.drop_table(id, now).await)?;
+        hidden("mirror_retry", db.mirror_retry(id, now).await)?;
+        hidden("mirror_set_mode", db.mirror_set_mode(id, MirrorMode::Off, now).await)?;
+        for part in [Change::new().exactly(id, v(2))?, Change::new().append(id, v(0))?] {
+            let reason = Rejection::TableNotFound(id);
+            let outcome = env.commit(vec![part]).await?;
+            assert_eq!(outcome, CommitOutcome::Rejected { index: 0, reason });
+        }
+        assert_eq!(db.mirror_claim(&env.claim_by("w")).await?, []);
+        assert_eq!(env.record(id).await?.head, Some(v(2)), "none of this changed anything");
+        Ok(())
+    }
+
+    /// import_begin: the same name and location find the interrupted import, where it stopped.
+    async fn an_interrupted_import_is_resumed(env: &Env) -> CaseResult {
+        let id = importing_from_json(env, "t", 2).await?;
+        let record = env.record(id).await?;
+        let other = env.reopen().await?;
+        let mut again = env.new_table("t");
+        again.location.clone_from(&record.location);
+        let resumed = other.import_begin(&again, v(0), true, env.now()).await?;
+        assert_eq!((resumed.table, resumed.base_done), (record, true));
+        assert_eq!(env.db().get_table(&TableRef::Id(again.id)).await?, None, "no second table");
+        let next = Change::files(["f3"]).imported(v(3), 300)?;
+        other.import_commits(id, vec![next]).await?;
+        assert_eq!(other.import_finish(id, env.now()).await?.head, Some(v(3)));
+        Ok(())
+    }
+
+    /// import_begin 1: a live table of the name, or an import with another location or base, is
+    /// `TableExists`.
+    async fn a_taken_name_cannot_be_imported(env: &Env) -> CaseResult {
+        env.create("live").await?;
+        let db = env.db();
+        let live = env.new_table("live");
+        exists("a live table", db.import_begin(&live, v(0), true, env.now()).await)?;
+        let first = env.new_table("t");
+        db.import_begin(&first, v(5), false, env.now()).await?;
+        let elsewhere = env.new_table("t");
+        exists("another place", db.import_begin(&elsewhere, v(5), false, env.now()).await)?;
+        let mut again = env.new_table("t");
+        again.location.clone_from(&first.location);
+        exists("another base", db.import_begin(&again, v(6), false, env.now()).await)?;
+        assert_eq!(db.import_begin(&again, v(5), false, env.now()).await?.table.id, first.id);
+
+        let dropped = env.create("dropped").await?;
+        db.drop_table(dropped, env.now()).await?;
+        db.import_begin(&env.new_table("dropped"), v(0), true, env.now()).await?;
+        Ok(())
+    }
+
+    /// import_commits 1: applied versions continue the head without a gap, and none comes twice.
+    async fn a_gap_in_imported_versions_is_invalid(env: &Env) -> CaseResult {
+        let id = importing_from_json(env, "t", 2).await?;
+        let before = env.record(id).await?;
+        let commit = |version: i64| Change::new().imported(v(version), 1_000 + version);
+        for (what, commits) in [
+            ("a gap", vec![commit(4)?]),
+            ("the head again", vec![commit(2)?]),
+            ("the first again", vec![commit(0)?]),
+            ("a gap inside", vec![commit(3)?, commit(5)?]),
+            ("twice", vec![commit(3)?, commit(3)?]),
+            ("backwards", vec![commit(4)?, commit(3)?]),
+        ] {
+            invalid(what, env.db().import_commits(id, commits).await)?;
+            assert_eq!(env.record(id).await?, before, "{what}: nothing was stored");
+        }
+        let new = env.new_table("u");
+        env.db().import_begin(&new, v(0), true, env.now()).await?;
+        invalid("not from 0", env.db().import_commits(new.id, vec![commit(1)?]).await)
+    }
+
+    /// import_commits 2: timestamps grow strictly, within a call and from call to call.
+    async fn timestamps_that_do_not_grow_are_invalid(env: &Env) -> CaseResult {
+        let id = importing_from_json(env, "t", 2).await?;
+        let before = env.record(id).await?;
+        for times in [[200, 300], [199, 300], [300, 300], [300, 299], [i64::MIN, 0]] {
+            let commits =
+                vec![Change::new().imported(v(3), times[0])?, Change::new().imported(v(4), times[1])?];
+            invalid("times", env.db().import_commits(id, commits).await)?;
+            assert_eq!(env.record(id).await?, before, "{times:?}");
+        }
+        let fine = vec![Change::new().imported(v(3), 201)?, Change::new().imported(v(4), 202)?];
+        assert_eq!(env.db().import_commits(id, fine).await?.table.head, Some(v(4)));
+        Ok(())
+    }
+
+    /// import_commits: a remove of an unknown file leaves its tombstone, and only that.
+    async fn a_remove_of_an_unknown_file_leaves_a_tombstone(env: &Env) -> CaseResult {
+        let id = importing_from_json(env, "t", 0).await?;
+        let (one, two) = (gone(&file("unknown1"), Some(50)), gone(&file("unknown2"), Some(60)));
+        let change = Change::new().remove(one).remove(two).remove(gone(&file("f0"), Some(70)));
+        env.db().import_commits(id, vec![change.imported(v(1), 100)?]).await?;
+        let again = Change::files(["unknown1"]).imported(v(2), 200)?;
+        env.db().import_commits(id, vec![again]).await?;
+        env.db().import_finish(id, env.now()).await?;
+        assert_eq!(env.paths(id, v(0)).await?, ["f0"]);
+        assert_eq!(env.paths(id, v(1)).await?, Vec::<String>::new());
+        let sorted = async |version, after| -> CaseResult<Vec<String>> {
+            let mut buried = env.buried(id, v(version), after).await?;
+            buried.sort();
+            Ok(buried)
+        };
+        assert_eq!(sorted(0, 0).await?, Vec::<String>::new());
+        assert_eq!(sorted(1, 0).await?, ["f0", "unknown1", "unknown2"]);
+        assert_eq!(sorted(1, 55).await?, ["f0", "unknown2"]);
+        assert_eq!(sorted(2, 0).await?, ["f0", "unknown2"]);
+        assert_eq!(env.snapshot(id, At::Head).await?.num_files, 1);
+        Ok(())
+    }
+
+    /// import_commits: what other engines left in one commit is taken: a file removed and added, or
+    /// removed twice.
+    async fn odd_commits_of_other_engines_are_taken(env: &Env) -> CaseResult {
+        let id = importing_from_json(env, "t", 0).await?;
+        let change = Change::files(["f0", "x"])
+            .remove(gone(&file("f0"), Some(50)))
+            .remove(gone(&file("f0"), Some(51)));
+        env.db().import_commits(id, vec![change.imported(v(1), 100)?]).await?;
+        env.db().import_finish(id, env.now()).await?;
+        assert_eq!(env.paths(id, v(1)).await?, ["f0", "x"]);
+        assert_eq!(env.buried(id, v(1), i64::MIN).await?, Vec::<String>::new());
+        Ok(())
+    }
+
+    /// import_finish 1: `Corrupt` without a head, a protocol or metadata; the import stays.
+    async fn an_incomplete_import_cannot_be_finished(env: &Env) -> CaseResult {
+        let db = env.db();
+        let commits = [
+            None,
+            Some(Change::new()),
+            Some(Change::new().protocol(protocol(2))),
+            Some(Change::new().metadata(metadata("m"))),
+        ];
+        for (i, change) in commits.into_iter().enumerate() {
+            let new = env.new_table(&format!("t{i}"));
+            db.import_begin(&new, v(0), true, env.now()).await?;
+            if let Some(change) = change {
+                db.import_commits(new.id, vec![change.imported(v(0), 1)?]).await?;
+            }
+            match db.import_finish(new.id, env.now()).await {
+                Err(CatalogError::Corrupt(_)) => {}
+                other => return fail(format_args!("{i}: {other:?}")),
+            }
+            assert_eq!(env.record(new.id).await?.state, TableState::Importing);
+        }
+        Ok(())
+    }
+
+    /// import_abort: the table and its rows are gone, and its name is free.
+    async fn an_aborted_import_leaves_nothing(env: &Env) -> CaseResult {
+        let id = importing_from_json(env, "t", 2).await?;
+        let live = env.create_with("live", Change::files(["a"])).await?;
+        let before = env.dump(live).await?;
+        env.db().import_abort(id).await?;
+        assert_eq!(env.db().get_table(&TableRef::Id(id)).await?, None);
+        assert_eq!(env.db().get_table(&TableRef::Name(name("t"))).await?, None);
+        hidden("again", env.db().import_abort(id).await)?;
+        hidden("a live table", env.db().import_abort(live).await)?;
+        hidden("finish", env.db().import_finish(live, env.now()).await)?;
+        hidden("commits", env.db().import_commits(live, Vec::new()).await)?;
+        assert_eq!(env.dump(live).await?, before);
+
+        // The same id and name can be used again, and nothing of the old rows shows.
+        let mut new = env.new_table("t");
+        new.id = id;
+        committed(env.commit(vec![Change::files(["new"]).create(new)?]).await?)?;
+        assert_eq!(env.paths(id, v(0)).await?, ["new"]);
+        assert_eq!(env.history(id).await?.len(), 1);
+        Ok(())
+    }
+
+    /// import_finish, commit 6: after an import, commits go on and are the first to be published.
+    async fn commits_go_on_after_an_import(env: &Env) -> CaseResult {
+        let id = importing_from_json(env, "t", 2).await?;
+        env.db().import_finish(id, env.now()).await?;
+        let change = Change::files(["new"]).remove(gone(&file("f1"), Some(1)));
+        assert_eq!(env.write(id, change).await?.version, v(3));
+        assert_eq!(env.paths(id, v(3)).await?, ["f0", "f2", "new"]);
+        let task = env.claim_one(&env.claim_by("w")).await?;
+        assert_eq!((task.versions, task.attempts), (vec![v(3)], 0));
+        assert_eq!(task.table.published_version, Some(v(2)));
+        Ok(())
+    }
+
+    /// import_begin: a table that is not to be published has no outbox rows after it either.
+    async fn an_import_without_mirror(env: &Env) -> CaseResult {
+        let mut new = env.new_table("t");
+        new.mirror = MirrorMode::Off;
+        let id = new.id;
+        env.db().import_begin(&new, v(0), true, env.now()).await?;
+        let first = Change::new().protocol(protocol(2)).metadata(metadata("m"));
+        env.db().import_commits(id, vec![first.imported(v(0), 1)?]).await?;
+        let finished = env.db().import_finish(id, env.now()).await?;
+        assert_eq!((finished.mirror, finished.published_version), (MirrorMode::Off, Some(v(0))));
+        env.write(id, Change::new()).await?;
+        assert_eq!(env.outbox(None, None).await?, []);
+        Ok(())
+    }
+}

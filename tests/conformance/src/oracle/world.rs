@@ -1,0 +1,621 @@
+//! Carries operations out on both sides and compares the answers.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
+use deltalakedb_catalog_core::action::Add;
+use deltalakedb_catalog_core::backend::{
+    CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest, ImportedCommit,
+    MirrorLease, MirrorTask, PublishFailure, Published, TableCommit, TableFilter,
+};
+use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::ids::{
+    At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
+};
+use deltalakedb_catalog_core::memory::MemoryBackend;
+use deltalakedb_catalog_core::model::{
+    BaseChunk, BaseTail, MirrorMode, MirrorState, NewTable, TableRecord, TableState,
+    TombstoneRecord,
+};
+use uuid::Uuid;
+
+use super::ops::{Edit, File, Op, Pick, Remove, Rule, Target};
+use crate::change::{Change, file, gone, metadata, new_table, protocol, with_dv};
+use crate::env::{TableDump, all_commits, all_files, all_rows, all_tombstones, dump};
+
+/// An operation that found a difference says which.
+type Step<T = ()> = std::result::Result<T, String>;
+
+/// Both sides, and what was done on them.
+pub(super) struct World<'a> {
+    reference: MemoryBackend,
+    db: &'a dyn CatalogBackend,
+    now: i64,
+    counter: u64,
+    tables: Vec<TableId>,
+    tokens: Vec<CommitToken>,
+    /// The same lease as each side gave it: their epochs may count differently.
+    leases: Vec<(MirrorLease, MirrorLease)>,
+}
+
+/// What two backends must agree on in an error: its kind and its values, not its text.
+fn kind(error: &CatalogError) -> String {
+    match error {
+        CatalogError::VersionNotFound { earliest, latest, .. } => {
+            format!("VersionNotFound {earliest} to {latest}")
+        }
+        CatalogError::TableExists(name) => format!("TableExists {name}"),
+        CatalogError::TableNotFound(_) => "TableNotFound".to_owned(),
+        CatalogError::InvalidInput(_) => "InvalidInput".to_owned(),
+        CatalogError::Corrupt(_) => "Corrupt".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn same<T: PartialEq + Debug>(reference: Result<T>, db: Result<T>) -> Step<Option<T>> {
+    match (reference, db) {
+        (Ok(want), Ok(got)) if want == got => Ok(Some(got)),
+        (Err(want), Err(got)) if kind(&want) == kind(&got) => Ok(None),
+        (want, got) => Err(format!("different answers\n  reference: {want:?}\n  backend:   {got:?}")),
+    }
+}
+
+/// Where a tombstone without a file stands is each backend's own: they are compared by file.
+fn comparable(mut tombstones: Vec<TombstoneRecord>) -> Vec<TombstoneRecord> {
+    tombstones.sort_by_key(|t| t.remove.key());
+    if let Some(first) = tombstones.first().map(|t| t.cursor) {
+        for tombstone in &mut tombstones {
+            tombstone.cursor = first;
+            tombstone.cursor.ordinal = 0;
+            tombstone.cursor.added_version = Version::ZERO;
+        }
+    }
+    tombstones
+}
+
+fn comparable_dump(mut dump: TableDump) -> TableDump {
+    dump.tombstones = comparable(dump.tombstones);
+    dump
+}
+
+fn table_name(pick: Pick) -> TableName {
+    let names = [("a", "t"), ("a", "u"), ("a", "v"), ("b", "t"), ("b", "w"), ("a.b", "x")];
+    let (namespace, table) = names[usize::from(pick) % names.len()];
+    TableName::new(namespace, table).expect("a valid name")
+}
+
+fn version(number: i64) -> Version {
+    Version::new(number.max(0)).unwrap_or_default()
+}
+
+fn choose<T>(items: &[T], pick: Pick) -> Option<&T> {
+    items.get(usize::from(pick).checked_rem(items.len())?)
+}
+
+fn add(file_: File) -> Add {
+    let mut add = file(format!("f{}", file_.path));
+    add.size = i64::from(file_.size);
+    if file_.dv == 0 { add } else { with_dv(add, &format!("dv{}", file_.dv)) }
+}
+
+impl<'a> World<'a> {
+    pub(super) async fn new(db: &'a dyn CatalogBackend) -> Step<Self> {
+        db.migrate(TimestampMs(0)).await.map_err(|e| e.to_string())?;
+        Ok(World {
+            reference: MemoryBackend::new(),
+            db,
+            now: 1_000_000,
+            counter: 0,
+            tables: Vec::new(),
+            tokens: Vec::new(),
+            leases: Vec::new(),
+        })
+    }
+
+    /// Carries out one call on both sides.
+    async fn both<T: PartialEq + Debug>(
+        &self,
+        call: impl AsyncFn(&dyn CatalogBackend) -> Result<T>,
+    ) -> Step<Option<T>> {
+        let want = call(&self.reference).await;
+        same(want, call(self.db).await)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    fn now(&self) -> TimestampMs {
+        TimestampMs(self.now)
+    }
+
+    /// A table that was ever tried to create; an id of nothing before the first.
+    fn table(&self, pick: Pick) -> TableId {
+        choose(&self.tables, pick).copied().unwrap_or(TableId(Uuid::from_u128(1)))
+    }
+
+    async fn record(&self, id: TableId) -> Option<TableRecord> {
+        self.reference.get_table(&TableRef::Id(id)).await.ok().flatten()
+    }
+
+    /// A version counted down from the head.
+    async fn behind(&self, id: TableId, behind: i64) -> Version {
+        let head = self.record(id).await.and_then(|r| r.head).unwrap_or_default();
+        version(head.get().saturating_sub(behind))
+    }
+
+    fn new_table(&mut self, name: Pick, off: bool) -> NewTable {
+        let n = self.next();
+        let id = TableId(Uuid::from_u64_pair(n.wrapping_mul(0x9E37_79B9_7F4A_7C15), n));
+        self.tables.push(id);
+        let mut new = new_table(id, table_name(name));
+        new.mirror = if off { MirrorMode::Off } else { MirrorMode::Active };
+        new
+    }
+
+    /// A lease that was given out before, maybe lost by now.
+    fn lease(&self, pick: Pick) -> Option<(MirrorLease, MirrorLease)> {
+        choose(&self.leases, pick).cloned()
+    }
+
+    /// The actions of an edit. A commit of our own has each file once; other engines may not.
+    async fn change(&self, id: Option<TableId>, edit: &Edit, once: bool) -> Change {
+        let active = match id {
+            Some(id) => {
+                let head = self.behind(id, 0).await;
+                self.reference.list_files(id, head, None, 1_000).await.map(|p| p.items)
+            }
+            None => Ok(Vec::new()),
+        }
+        .unwrap_or_default();
+        let mut seen = BTreeSet::new();
+        let mut change = Change::new();
+        for (which, deleted_at) in &edit.removes {
+            let removed = match which {
+                Remove::Active(pick) => choose(&active, *pick).map(|f| f.add.clone()),
+                Remove::Any(file) => Some(add(*file)),
+            };
+            if let Some(removed) = removed
+                && (seen.insert(removed.key()) || !once)
+            {
+                let mut remove = gone(&removed, deleted_at.map(i64::from));
+                if deleted_at.is_none() {
+                    remove.size = None;
+                }
+                change = change.remove(remove);
+            }
+        }
+        for file in &edit.adds {
+            let file = add(*file);
+            if seen.insert(file.key()) || !once {
+                change = change.add(file);
+            }
+        }
+        if let Some(pick) = edit.metadata {
+            change = change.metadata(metadata(&format!("m{pick}")));
+        }
+        if let Some(pick) = edit.protocol {
+            change = change.protocol(protocol(i32::from(pick)));
+        }
+        if let Some((app, at)) = edit.txn {
+            change = change.txn(&format!("app{app}"), i64::from(at));
+        }
+        if let Some((domain, value)) = edit.domain {
+            let value = value.map(|v| format!("{{\"v\":{v}}}"));
+            change = change.domain(&format!("d{domain}"), value.as_deref());
+        }
+        change
+    }
+
+    async fn part(&mut self, target: Target, edit: &Edit) -> Step<TableCommit> {
+        let part = match target {
+            Target::Create { name, off } => {
+                let new = self.new_table(name, off);
+                let edit = Edit { removes: Vec::new(), ..edit.clone() };
+                self.change(None, &edit, true).await.create(new)
+            }
+            Target::Existing { table, rule } => {
+                let id = self.table(table);
+                let change = self.change(Some(id), edit, true).await;
+                match rule {
+                    Rule::Head => change.exactly(id, self.behind(id, 0).await),
+                    Rule::Behind(n) => change.exactly(id, self.behind(id, i64::from(n)).await),
+                    Rule::Ahead(n) => change.exactly(id, self.behind(id, -i64::from(n)).await),
+                    Rule::Append(n) => change.append(id, self.behind(id, i64::from(n)).await),
+                }
+            }
+        };
+        part.map_err(|e| e.to_string())
+    }
+
+    /// Carries out an operation.
+    pub(super) async fn step(&mut self, op: &Op) -> Step {
+        match op {
+            Op::Tick(ms) => self.now = self.now.saturating_add(i64::from(*ms)),
+            Op::Commit { old_token, parts } => self.commit(*old_token, parts).await?,
+            Op::Drop(table) => {
+                let (id, now) = (self.table(*table), self.now());
+                self.both(async |db| db.drop_table(id, now).await).await?;
+            }
+            Op::Undrop { table, name } => {
+                let id = self.table(*table);
+                let name = match (name, self.record(id).await) {
+                    (None, Some(record)) => record.name,
+                    (name, _) => table_name(name.unwrap_or(0)),
+                };
+                self.both(async |db| db.undrop_table(id, &name).await).await?;
+            }
+            Op::Resolve(token) => {
+                if let Some(token) = choose(&self.tokens, *token) {
+                    self.both(async |db| db.resolve_token(token).await).await?;
+                }
+            }
+            Op::ImportBegin { .. }
+            | Op::ImportBase { .. }
+            | Op::ImportCommits { .. }
+            | Op::ImportFinish(_)
+            | Op::ImportAbort(_) => self.import(op).await?,
+            Op::Claim { .. }
+            | Op::Complete { .. }
+            | Op::Fail { .. }
+            | Op::Renew { .. }
+            | Op::Release(_)
+            | Op::Rows { .. }
+            | Op::Retry(_)
+            | Op::SetMode { .. } => self.outbox(op).await?,
+            read => self.read(read).await?,
+        }
+        Ok(())
+    }
+
+    async fn commit(&mut self, old: Option<Pick>, parts: &[(Target, Edit)]) -> Step {
+        let mut tables: Vec<TableCommit> = Vec::new();
+        for (target, edit) in parts {
+            tables.push(self.part(*target, edit).await?);
+        }
+        let token = match old.and_then(|pick| choose(&self.tokens, pick).cloned()) {
+            Some(token) => token,
+            None => {
+                let token = CommitToken::new(format!("token-{}", self.next()));
+                let token = token.map_err(|e| e.to_string())?;
+                self.tokens.push(token.clone());
+                token
+            }
+        };
+        let request = CommitRequest { token, now: self.now(), tables };
+        let outcome = self.both(async |db| db.commit(request.clone()).await).await?;
+        if let Some(CommitOutcome::Committed(written)) = outcome {
+            let ids = written.into_iter().map(|w| w.table_id).collect::<Vec<_>>();
+            for id in ids {
+                let record = self.both(async |db| db.get_table(&TableRef::Id(id)).await).await?;
+                if record.flatten().is_none() {
+                    return Err(format!("table {id} was written and is not there"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn import(&mut self, op: &Op) -> Step {
+        let now = self.now();
+        match op {
+            Op::ImportBegin { name, base, elsewhere } => {
+                let mut new = self.new_table(*name, false);
+                if !elsewhere {
+                    new.location = format!("memory:///{}", new.name);
+                }
+                let at = version(base.map_or(0, i64::from));
+                let json = base.is_none();
+                self.both(async |db| db.import_begin(&new, at, json, now).await).await?;
+            }
+            Op::ImportBase { table, files, tombstones, astray, tail } => {
+                let id = self.importing(*table).await;
+                let chunk = BaseChunk {
+                    files: files.iter().map(|f| add(*f)).collect(),
+                    tombstones: tombstones
+                        .iter()
+                        .map(|f| gone(&add(*f), Some(i64::from(f.size) - 30_000)))
+                        .collect(),
+                };
+                let name = self.record(id).await.map_or_else(|| table_name(0), |r| r.name);
+                // Beginning again is how an importer learns its position.
+                let mut again = new_table(id, name);
+                if let Some(record) = self.record(id).await {
+                    again.location = record.location;
+                    let base = record.base_version;
+                    let begun = self
+                        .both(async |db| db.import_begin(&again, base, false, now).await)
+                        .await?;
+                    let (skip, buried) =
+                        begun.map_or((0, 0), |p| (p.base_files, p.base_tombstones));
+                    let skip = if *astray { skip + 1 } else { skip };
+                    let tail = tail.then(|| BaseTail {
+                        protocol: protocol(2),
+                        metadata: metadata("base"),
+                        txns: Vec::new(),
+                        domain_metadata: Vec::new(),
+                        timestamp: TimestampMs(500_000),
+                    });
+                    self.both(async |db| {
+                        db.import_base(id, skip, buried, chunk.clone(), tail.clone()).await
+                    })
+                    .await?;
+                }
+            }
+            Op::ImportCommits { table, skip, steps, edit } => {
+                let id = self.importing(*table).await;
+                let record = self.record(id).await;
+                let head = record.as_ref().and_then(|r| r.head).map_or(-1, Version::get);
+                let mut time =
+                    record.and_then(|r| r.head_timestamp).map_or(500_000, |t| t.0);
+                let mut commits: Vec<ImportedCommit> = Vec::new();
+                for (i, step) in (0_i64..).zip(steps) {
+                    time += i64::from(*step);
+                    let mut change = self.change(Some(id), edit, false).await;
+                    if head < 0 && i == 0 {
+                        change = change.protocol(protocol(2)).metadata(metadata("imported"));
+                    }
+                    let at = version(head + 1 + i + i64::from(*skip));
+                    commits.push(change.imported(at, time).map_err(|e| e.to_string())?);
+                }
+                self.both(async |db| db.import_commits(id, commits.clone()).await).await?;
+            }
+            Op::ImportFinish(table) => {
+                let id = self.importing(*table).await;
+                self.both(async |db| db.import_finish(id, now).await).await?;
+            }
+            Op::ImportAbort(table) => {
+                let id = self.importing(*table).await;
+                self.both(async |db| db.import_abort(id).await).await?;
+            }
+            other => return Err(format!("{other:?} is not an import")),
+        }
+        Ok(())
+    }
+
+    /// An importing table, if there is one.
+    async fn importing(&self, pick: Pick) -> TableId {
+        let filter = TableFilter { namespace: None, state: Some(TableState::Importing) };
+        let page = self.reference.list_tables(&filter, None, 100).await;
+        let ids: Vec<_> = page.map(|p| p.items).unwrap_or_default();
+        choose(&ids, pick).map_or_else(|| self.table(pick), |t| t.id)
+    }
+
+    async fn read(&self, op: &Op) -> Step {
+        match op {
+            Op::Snapshot { table, behind, by_name } => {
+                let id = self.table(*table);
+                let at = At::Version(self.behind(id, i64::from(*behind)).await);
+                let at = if *behind == 0 { At::Head } else { at };
+                let table: TableRef = match self.record(id).await {
+                    Some(record) if *by_name => record.name.into(),
+                    _ => id.into(),
+                };
+                self.both(async |db| db.snapshot(&table, at).await).await?;
+            }
+            Op::SnapshotAt { table, behind, offset } => {
+                let id = self.table(*table);
+                let near = At::Version(self.behind(id, i64::from(*behind)).await);
+                let near = self.reference.snapshot(&id.into(), near).await;
+                let near = near.map_or(TimestampMs(0), |s| s.timestamp);
+                let at = At::Timestamp(near.plus_ms(i64::from(*offset)));
+                self.both(async |db| db.snapshot(&id.into(), at).await).await?;
+            }
+            Op::Files { table, behind, limit } => {
+                let id = self.table(*table);
+                let at = self.behind(id, i64::from(*behind)).await;
+                let limit = usize::from(*limit);
+                self.both(async |db| all_files(db, id, at, limit).await).await?;
+            }
+            Op::Tombstones { table, behind, limit, deleted_after } => {
+                let id = self.table(*table);
+                let at = self.behind(id, i64::from(*behind)).await;
+                let after = TimestampMs(i64::from(*deleted_after));
+                let limit = usize::from(*limit);
+                self.both(async |db| {
+                    all_tombstones(db, id, at, after, limit).await.map(comparable)
+                })
+                .await?;
+                self.both(async |db| db.app_transactions(id, at).await).await?;
+                self.both(async |db| db.domain_metadata(id, at).await).await?;
+            }
+            Op::Commits { table, from, to, time, limit } => {
+                let id = self.table(*table);
+                let filter = CommitFilter {
+                    from_version: from.map(|v| version(i64::from(v))),
+                    to_version: to.map(|v| version(i64::from(v))),
+                    from_time: time.filter(|t| t % 2 == 0).map(|t| self.now().plus_ms(t.into())),
+                    to_time: time.filter(|t| t % 2 != 0).map(|t| self.now().plus_ms(t.into())),
+                };
+                let limit = usize::from(*limit);
+                self.both(async |db| all_commits(db, id, &filter, limit).await).await?;
+            }
+            Op::Bodies { table, from, count, limit } => {
+                let id = self.table(*table);
+                let (from, to) = (i64::from(*from), i64::from(*from) + i64::from(*count));
+                let limit = usize::from(*limit);
+                self.both(async |db| db.read_bodies(id, version(from), version(to), limit).await)
+                    .await?;
+            }
+            Op::Tables { state, namespace, limit } => {
+                let filter = TableFilter {
+                    namespace: namespace.map(|n| if n == 0 { "a" } else { "b" }.to_owned()),
+                    state: match state {
+                        0 => None,
+                        1 => Some(TableState::Active),
+                        2 => Some(TableState::Dropped),
+                        _ => Some(TableState::Importing),
+                    },
+                };
+                self.tables(&filter, usize::from(*limit)).await?;
+            }
+            other => return Err(format!("{other:?} is not a read")),
+        }
+        Ok(())
+    }
+
+    /// Tables in pages.
+    async fn tables(&self, filter: &TableFilter, limit: usize) -> Step {
+        let mut after = None;
+        loop {
+            let page =
+                self.both(async |db| db.list_tables(filter, after.as_ref(), limit).await).await?;
+            match page.and_then(|p| p.next) {
+                None => return Ok(()),
+                next => after = next,
+            }
+        }
+    }
+
+    async fn outbox(&mut self, op: &Op) -> Step {
+        let now = self.now();
+        match op {
+            Op::Claim { owner, only, tables, versions, lease_ms } => {
+                let request = ClaimRequest {
+                    owner: format!("owner{owner}"),
+                    now,
+                    lease_ms: i64::from(*lease_ms),
+                    max_tables: usize::from(*tables),
+                    max_versions: usize::from(*versions),
+                    only: only.map(|pick| self.table(pick)),
+                };
+                self.claim(&request).await?;
+            }
+            Op::Complete { lease, count, astray } => {
+                let Some((want, got)) = self.lease(*lease) else { return Ok(()) };
+                let published = self.record(want.table_id).await.and_then(|r| r.published_version);
+                let first = published.map_or(0, |v| v.get() + 1) + i64::from(*astray);
+                let done: Vec<_> = (first..first + i64::from(*count))
+                    .map(|v| Published {
+                        version: version(v),
+                        digest: format!("digest-{v}"),
+                        at: now,
+                    })
+                    .collect();
+                let want = self.reference.mirror_complete(&want, &done).await;
+                same(want, self.db.mirror_complete(&got, &done).await)?;
+            }
+            Op::Fail { lease, offset, retry_in, diverged } => {
+                let Some((want, got)) = self.lease(*lease) else { return Ok(()) };
+                let published = self.record(want.table_id).await.and_then(|r| r.published_version);
+                let failure = PublishFailure {
+                    version: version(published.map_or(0, |v| v.get() + 1) + i64::from(*offset)),
+                    error: format!("failed at {now}"),
+                    retry_at: now.plus_ms(i64::from(*retry_in)),
+                    diverged: *diverged,
+                };
+                let want = self.reference.mirror_fail(&want, &failure).await;
+                same(want, self.db.mirror_fail(&got, &failure).await)?;
+            }
+            Op::Renew { lease, lease_ms } => {
+                let Some((want, got)) = self.lease(*lease) else { return Ok(()) };
+                let ms = i64::from(*lease_ms);
+                let want = self.reference.mirror_renew(&want, now, ms).await;
+                let got = self.db.mirror_renew(&got, now, ms).await;
+                same(want.map(|l| l.map(without_epoch)), got.map(|l| l.map(without_epoch)))?;
+            }
+            Op::Release(lease) => {
+                let Some((want, got)) = self.lease(*lease) else { return Ok(()) };
+                let want = self.reference.mirror_release(&want).await;
+                same(want, self.db.mirror_release(&got).await)?;
+            }
+            Op::Rows { table, state, limit } => {
+                let table = table.map(|pick| self.table(pick));
+                let state = [
+                    None,
+                    Some(MirrorState::Pending),
+                    Some(MirrorState::InFlight),
+                    Some(MirrorState::Complete),
+                    Some(MirrorState::Failed),
+                ][usize::from(*state) % 5];
+                let limit = usize::from(*limit);
+                self.both(async |db| all_rows(db, table, state, limit).await).await?;
+            }
+            Op::Retry(table) => {
+                let id = self.table(*table);
+                self.both(async |db| db.mirror_retry(id, now).await).await?;
+            }
+            Op::SetMode { table, off } => {
+                let id = self.table(*table);
+                let mode = if *off { MirrorMode::Off } else { MirrorMode::Active };
+                self.both(async |db| db.mirror_set_mode(id, mode, now).await).await?;
+            }
+            other => return Err(format!("{other:?} is not of the outbox")),
+        }
+        Ok(())
+    }
+
+    async fn claim(&mut self, request: &ClaimRequest) -> Step {
+        let want = self.reference.mirror_claim(request).await.map_err(|e| e.to_string())?;
+        let got = self.db.mirror_claim(request).await.map_err(|e| e.to_string())?;
+        let strip = |tasks: &[MirrorTask]| -> Vec<MirrorTask> {
+            let mut tasks = tasks.to_vec();
+            for task in &mut tasks {
+                task.lease.epoch = 0;
+            }
+            tasks
+        };
+        same(Ok(strip(&want)), Ok(strip(&got)))?;
+        for task in &want {
+            let next = task.table.published_version.map_or(0, |v| v.get() + 1);
+            let gapless = (next..).zip(&task.versions).all(|(n, v)| v.get() == n);
+            if !gapless || task.versions.is_empty() {
+                return Err(format!("the versions of a task have a gap: {task:?}"));
+            }
+        }
+        self.leases.extend(want.into_iter().zip(got).map(|(w, g)| (w.lease, g.lease)));
+        Ok(())
+    }
+
+    /// The state at the end: all tables, all versions, all tokens, the whole outbox.
+    pub(super) async fn compare_everything(&self) -> Step {
+        for state in [TableState::Active, TableState::Dropped, TableState::Importing] {
+            let filter = TableFilter { namespace: None, state: Some(state) };
+            self.tables(&filter, 3).await.map_err(|e| format!("at the end, {state:?}: {e}"))?;
+        }
+        for token in &self.tokens {
+            self.both(async |db| db.resolve_token(token).await)
+                .await
+                .map_err(|e| format!("at the end, {token}: {e}"))?;
+        }
+        for id in self.tables.iter().copied() {
+            self.compare_table(id).await.map_err(|e| format!("at the end, table {id}: {e}"))?;
+        }
+        self.both(async |db| all_rows(db, None, None, 5).await)
+            .await
+            .map_err(|e| format!("at the end, outbox: {e}"))?;
+        Ok(())
+    }
+
+    async fn compare_table(&self, id: TableId) -> Step {
+        let Some(record) = self.record(id).await else {
+            self.both(async |db| db.get_table(&id.into()).await).await?;
+            return Ok(());
+        };
+        self.both(async |db| dump(db, id).await.map(comparable_dump)).await?;
+        let (Some(head), false) = (record.head, record.state == TableState::Importing) else {
+            return Ok(());
+        };
+        for at in (record.base_version.get()..=head.get()).map(version) {
+            let differs = |e: String| format!("version {at}: {e}");
+            self.both(async |db| db.snapshot(&id.into(), At::Version(at)).await)
+                .await
+                .map_err(differs)?;
+            self.both(async |db| all_files(db, id, at, 9).await).await.map_err(differs)?;
+            self.both(async |db| {
+                let all = all_tombstones(db, id, at, TimestampMs(0), 9).await;
+                all.map(comparable)
+            })
+            .await
+            .map_err(differs)?;
+            self.both(async |db| db.app_transactions(id, at).await).await.map_err(differs)?;
+            self.both(async |db| db.domain_metadata(id, at).await).await.map_err(differs)?;
+        }
+        Ok(())
+    }
+}
+
+fn without_epoch(lease: MirrorLease) -> MirrorLease {
+    MirrorLease { epoch: 0, ..lease }
+}

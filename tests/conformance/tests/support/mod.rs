@@ -1,0 +1,61 @@
+//! The databases that this repository has.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use deltalakedb_backend_sqlite::{SqliteBackend, SqliteOptions};
+use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
+use deltalakedb_catalog_core::memory::MemoryBackend;
+use deltalakedb_conformance::{Fixture, Harness};
+
+/// All of them.
+pub fn harnesses() -> Vec<Arc<dyn Harness>> {
+    vec![Arc::new(Memory), Arc::new(Sqlite)]
+}
+
+/// The reference implementation.
+struct Memory;
+
+#[async_trait]
+impl Harness for Memory {
+    fn name(&self) -> &str {
+        "memory"
+    }
+
+    async fn fresh(&self) -> Result<Fixture> {
+        Ok(Fixture::new(Arc::new(MemoryBackend::new()), "memory"))
+    }
+
+    async fn reopen(&self, fixture: &Fixture) -> Result<Option<Arc<dyn CatalogBackend>>> {
+        Ok(Some(fixture.backend.clone()))
+    }
+}
+
+/// SQLite in a file of a temporary folder.
+struct Sqlite;
+
+async fn open(path: &Path) -> Result<Arc<dyn CatalogBackend>> {
+    Ok(SqliteBackend::open(SqliteOptions::new(path))?)
+}
+
+#[async_trait]
+impl Harness for Sqlite {
+    fn name(&self) -> &str {
+        "sqlite"
+    }
+
+    async fn fresh(&self) -> Result<Fixture> {
+        let folder = tempfile::tempdir().map_err(|e| {
+            CatalogError::failed(format!("no temporary folder: {e}"), WriteState::NotApplied)
+        })?;
+        let path = folder.path().join("catalog.db");
+        let backend = open(&path).await?;
+        Ok(Fixture::new(backend, path.to_string_lossy()).guarded_by(folder))
+    }
+
+    async fn reopen(&self, fixture: &Fixture) -> Result<Option<Arc<dyn CatalogBackend>>> {
+        Ok(Some(open(Path::new(&fixture.place)).await?))
+    }
+}

@@ -1,0 +1,246 @@
+//! `cargo xtask ci`: everything that a change must pass.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::run;
+use crate::workspace::{self, Package};
+
+/// What the tests must not skip: all that any machine with a Rust toolchain and Python can run.
+const REQUIRED: &str = "sqlite,interop,crash";
+
+/// Packages that must be absent from the facade unless a feature asks for them: (feature, packages).
+const HEAVY: [(&str, &[&str]); 4] = [
+    ("sqlite", &["rusqlite", "libsqlite3-sys"]),
+    ("postgres", &["sqlx-postgres", "tokio-postgres"]),
+    ("mysql", &["sqlx-mysql"]),
+    ("mssql", &["tiberius"]),
+];
+
+/// Packages that the facade never needs.
+const NEVER: [&str; 3] = ["datafusion", "openssl-sys", "native-tls"];
+
+/// Options of `cargo xtask ci`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Leave out the tests.
+    #[arg(long)]
+    no_test: bool,
+}
+
+/// One step and what became of it.
+struct Step {
+    name: String,
+    outcome: Outcome,
+    took: Duration,
+}
+
+enum Outcome {
+    Passed,
+    Failed,
+    Skipped(String),
+}
+
+/// Runs all steps, also after one failed, and prints a table of them. Whether none failed.
+pub(crate) fn main(args: &Args) -> Result<bool> {
+    let mut steps = Vec::new();
+    let began = Instant::now();
+    step(&mut steps, "format", || passed(cargo(&["fmt", "--all", "--check"])));
+    step(&mut steps, "crates know only what they may", arrows);
+    step(&mut steps, "lints", || {
+        passed(cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    });
+    step(&mut steps, "docs", || {
+        let mut command = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
+        command.env("RUSTDOCFLAGS", "-D warnings");
+        passed(command)
+    });
+    step(&mut steps, "dependencies", || deny(&["bans", "licenses", "sources"]));
+    step(&mut steps, "advisories", advisories);
+    features(&mut steps)?;
+    if args.no_test {
+        step(&mut steps, "tests", || Ok(Outcome::Skipped("--no-test".to_owned())));
+    } else {
+        step(&mut steps, "tests", tests);
+    }
+    report(&steps, began.elapsed());
+    Ok(!steps.iter().any(|s| matches!(s.outcome, Outcome::Failed)))
+}
+
+fn step(steps: &mut Vec<Step>, name: &str, run: impl FnOnce() -> Result<Outcome>) {
+    println!("\n== {name}");
+    let began = Instant::now();
+    let outcome = run().unwrap_or_else(|error| {
+        println!("error: {error:#}");
+        Outcome::Failed
+    });
+    if let Outcome::Skipped(why) = &outcome {
+        println!("skipped: {why}");
+    }
+    steps.push(Step { name: name.to_owned(), outcome, took: began.elapsed() });
+}
+
+fn report(steps: &[Step], took: Duration) {
+    println!("\n{:<44} {:>8}  outcome", "step", "seconds");
+    for step in steps {
+        let outcome = match &step.outcome {
+            Outcome::Passed => "passed".to_owned(),
+            Outcome::Failed => "FAILED".to_owned(),
+            Outcome::Skipped(why) => format!("skipped: {why}"),
+        };
+        println!("{:<44} {:>8.1}  {outcome}", step.name, step.took.as_secs_f64());
+    }
+    println!("{:<44} {:>8.1}", "all", took.as_secs_f64());
+}
+
+/// Cargo, as CI wants it: incremental builds only cost time and disk in a run from nothing.
+fn cargo(args: &[&str]) -> Command {
+    let mut command = run::cargo();
+    command.args(args).env("CARGO_INCREMENTAL", "0");
+    command
+}
+
+fn passed(mut command: Command) -> Result<Outcome> {
+    Ok(if run::on_terminal(&mut command)? { Outcome::Passed } else { Outcome::Failed })
+}
+
+/// The tests run in a process of their own, so that they get the environment of CI.
+fn tests() -> Result<Outcome> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let mut command = Command::new(program);
+    let mut required = std::env::var("DL_REQUIRE").unwrap_or_else(|_| REQUIRED.to_owned());
+    if workspace::delta_tables().is_some() && !required.contains("corpus") {
+        required.push_str(",corpus");
+    }
+    command.arg("test").current_dir(workspace::root());
+    command.env("DL_REQUIRE", required).env("CARGO_INCREMENTAL", "0");
+    passed(command)
+}
+
+// ---- dependencies ----
+
+fn deny(checks: &[&str]) -> Result<Outcome> {
+    let mut command = Command::new(cargo_deny()?);
+    command.args(["--locked", "check", "--hide-inclusion-graph"]).args(checks);
+    command.current_dir(workspace::root());
+    passed(command)
+}
+
+/// The advisory database is a git repository: where it cannot be fetched, nothing is checked.
+fn advisories() -> Result<Outcome> {
+    let mut command = Command::new(cargo_deny()?);
+    command.args(["--locked", "fetch", "db"]).current_dir(workspace::root());
+    if run::capture(&mut command).is_err() {
+        return Ok(Outcome::Skipped("the advisory database cannot be fetched here".to_owned()));
+    }
+    deny(&["advisories"])
+}
+
+/// cargo-deny, on the path or built once into the target folder.
+fn cargo_deny() -> Result<PathBuf> {
+    let name = format!("cargo-deny{}", std::env::consts::EXE_SUFFIX);
+    let ours = workspace::target().join("tools");
+    let on_path = std::env::var_os("PATH")
+        .map(|path| std::env::split_paths(&path).map(|p| p.join(&name)).collect::<Vec<_>>())
+        .unwrap_or_default();
+    if let Some(found) = on_path.into_iter().find(|p| p.is_file()) {
+        return Ok(found);
+    }
+    let program = ours.join("bin").join(&name);
+    if !program.is_file() {
+        println!("installing cargo-deny into {} (once, about two minutes)", ours.display());
+        let mut install = cargo(&["install", "--quiet", "--locked", "cargo-deny", "--root"]);
+        install.arg(&ours);
+        anyhow::ensure!(run::on_terminal(&mut install)?, "cannot install cargo-deny");
+    }
+    Ok(program)
+}
+
+// ---- features ----
+
+/// Each feature of the facade compiles alone, and brings nothing that it does not need.
+fn features(steps: &mut Vec<Step>) -> Result<()> {
+    let packages = workspace::packages()?;
+    let facade = packages
+        .iter()
+        .find(|p| p.name == "deltalakedb")
+        .context("the workspace has no package deltalakedb")?;
+    for feature in std::iter::once("").chain(facade.features.iter().map(String::as_str)) {
+        let name = if feature.is_empty() { "no feature" } else { feature };
+        step(steps, &format!("facade with {name} alone"), || {
+            let selection = ["--no-default-features", "--features", feature];
+            let mut check = cargo(&["check", "-p", "deltalakedb"]);
+            check.args(selection);
+            if !run::on_terminal(&mut check)? {
+                return Ok(Outcome::Failed);
+            }
+            lean(feature)
+        });
+    }
+    Ok(())
+}
+
+fn lean(feature: &str) -> Result<Outcome> {
+    let mut tree = cargo(&["tree", "-p", "deltalakedb", "-e", "normal", "--prefix", "none"]);
+    tree.args(["--no-default-features", "--features", feature]);
+    let text = run::capture(&mut tree)?;
+    let present = |name: &str| text.lines().any(|l| l.split(' ').next() == Some(name));
+    let mut outcome = Outcome::Passed;
+    let unwanted = HEAVY
+        .iter()
+        .filter(|(owner, _)| *owner != feature)
+        .flat_map(|(_, names)| names.iter())
+        .chain(&NEVER);
+    for name in unwanted.filter(|n| present(n)) {
+        println!("error: with the feature '{feature}' alone the facade needs {name}");
+        outcome = Outcome::Failed;
+    }
+    Ok(outcome)
+}
+
+// ---- who may know whom ----
+
+/// Arrows point one way: fronts, facade, {backends, cache, mirror}, core.
+fn arrows() -> Result<Outcome> {
+    let mut outcome = Outcome::Passed;
+    for package in workspace::packages()? {
+        for used in &package.uses {
+            if !may_use(&package, used) {
+                println!("error: {} must not depend on {used}", package.name);
+                outcome = Outcome::Failed;
+            }
+        }
+    }
+    let core = run::capture(&mut cargo(&[
+        "tree",
+        "-p",
+        "deltalakedb-catalog-core",
+        "-e",
+        "normal",
+        "--prefix",
+        "none",
+    ]))?;
+    for banned in ["tokio", "rusqlite", "sqlx", "object_store", "arrow", "parquet", "reqwest"] {
+        if core.lines().any(|l| l.split(' ').next() == Some(banned)) {
+            println!("error: catalog-core knows no SQL, no network, no files: it needs {banned}");
+            outcome = Outcome::Failed;
+        }
+    }
+    Ok(outcome)
+}
+
+fn may_use(package: &Package, used: &str) -> bool {
+    const CORE: &str = "deltalakedb-catalog-core";
+    const BELOW_FACADE: [&str; 3] = [CORE, "deltalakedb-cache", "deltalakedb-mirror"];
+    let backend = |name: &str| name.starts_with("deltalakedb-backend-");
+    match package.name.as_str() {
+        CORE | "xtask" => false,
+        "deltalakedb" => BELOW_FACADE.contains(&used) || backend(used),
+        "deltalakedb-cache" | "deltalakedb-mirror" | "deltalakedb-conformance" => used == CORE,
+        name if backend(name) => used == CORE,
+        _ => used == "deltalakedb",
+    }
+}

@@ -1,0 +1,97 @@
+//! `cargo xtask interop`: other engines read what `dl` publishes.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::tally::Tally;
+use crate::{run, test, workspace};
+
+/// Options of `cargo xtask interop`.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Args {
+    /// Only cases whose name contains this.
+    filter: Option<String>,
+    /// Keep the tables that were made (they are in target/interop/tables).
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Runs the cases on all engines. Whether all passed.
+pub(crate) fn main(args: &Args) -> Result<bool> {
+    if !test::build_all()? {
+        return Ok(false);
+    }
+    let tally = cases(args)?;
+    let ran = tally.skipped.is_empty();
+    Ok(tally.report() && ran)
+}
+
+/// The same as a part of all tests; `dl` is built already.
+pub(crate) fn run() -> Result<Tally> {
+    cases(&Args::default())
+}
+
+fn cases(args: &Args) -> Result<Tally> {
+    let scripts = workspace::root().join("tests").join("interop");
+    let python = match environment(&scripts)? {
+        Ok(python) => python,
+        Err(why) => {
+            let mut tally = Tally::default();
+            tally.skip("interop", why);
+            return Ok(tally);
+        }
+    };
+    let mut command = Command::new(python);
+    command.arg("-u").arg(scripts.join("run.py"));
+    command.arg("--dl").arg(workspace::dev_binary("dl"));
+    command.arg("--work").arg(home().join("tables"));
+    if args.keep {
+        command.arg("--keep");
+    }
+    if let Some(filter) = &args.filter {
+        command.arg(filter);
+    }
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    test::tallied(&mut command, "interop", true)
+}
+
+fn home() -> PathBuf {
+    workspace::target().join("interop")
+}
+
+/// A Python with the pinned engines, installed once under the target folder; or why there is none.
+fn environment(scripts: &Path) -> Result<Result<PathBuf, String>> {
+    let requirements = scripts.join("requirements.txt");
+    let wanted = std::fs::read_to_string(&requirements)
+        .with_context(|| format!("cannot read {}", requirements.display()))?;
+    let venv = home().join("venv");
+    let python = if cfg!(windows) {
+        venv.join("Scripts").join("python.exe")
+    } else {
+        venv.join("bin").join("python")
+    };
+    let stamp = venv.join("installed-requirements.txt");
+    if python.exists() && std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
+        return Ok(Ok(python));
+    }
+    println!("installing the engines into {} (once)", venv.display());
+    let system = if cfg!(windows) { "python" } else { "python3" };
+    if let Err(e) = run::capture(Command::new(system).args(["-m", "venv", "--clear"]).arg(&venv)) {
+        return Ok(Err(format!("needs {system} with the module venv: {}", last_line(&e))));
+    }
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
+    pip.arg(&requirements);
+    if let Err(e) = run::capture(&mut pip) {
+        return Ok(Err(format!("cannot install the engines with pip: {}", last_line(&e))));
+    }
+    std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
+    Ok(Ok(python))
+}
+
+fn last_line(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    text.lines().rfind(|l| !l.trim().is_empty()).unwrap_or(&text).to_owned()
+}
