@@ -4,11 +4,14 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{run, workspace};
+use crate::{interop, run, workspace};
 
 /// Options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Do not measure Python's `deltalake` beside.
+    #[arg(long)]
+    no_peer: bool,
     /// Options of the bench program, after `--` (see `cargo xtask bench -- --help`).
     #[arg(last = true)]
     rest: Vec<String>,
@@ -19,8 +22,16 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
     if !run::on_terminal(run::cargo().args(["build", "--release", "-p", "deltalakedb-bench"]))? {
         return Ok(false);
     }
-    let program = workspace::target()
-        .join("release")
-        .join(format!("deltalakedb-bench{}", std::env::consts::EXE_SUFFIX));
-    run::on_terminal(Command::new(program).args(&args.rest))
+    let mut command =
+        Command::new(workspace::target().join("release").join(workspace::executable("bench")));
+    command.arg("all");
+    if !args.no_peer {
+        match interop::python()? {
+            Ok(python) => {
+                command.arg("--python").arg(python);
+            }
+            Err(why) => println!("skipped: the peer: {why}"),
+        }
+    }
+    run::on_terminal(command.args(&args.rest))
 }

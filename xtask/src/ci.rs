@@ -141,7 +141,7 @@ fn advisories() -> Result<Outcome> {
 
 /// cargo-deny, on the path or built once into the target folder.
 fn cargo_deny() -> Result<PathBuf> {
-    let name = format!("cargo-deny{}", std::env::consts::EXE_SUFFIX);
+    let name = workspace::executable("cargo-deny");
     let ours = workspace::target().join("tools");
     let on_path = std::env::var_os("PATH")
         .map(|path| std::env::split_paths(&path).map(|p| p.join(&name)).collect::<Vec<_>>())

@@ -1,6 +1,6 @@
 //! `cargo xtask interop`: other engines read what `dl` publishes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -34,8 +34,7 @@ pub(crate) fn run() -> Result<Tally> {
 }
 
 fn cases(args: &Args) -> Result<Tally> {
-    let scripts = workspace::root().join("tests").join("interop");
-    let python = match environment(&scripts)? {
+    let python = match python()? {
         Ok(python) => python,
         Err(why) => {
             let mut tally = Tally::default();
@@ -44,7 +43,7 @@ fn cases(args: &Args) -> Result<Tally> {
         }
     };
     let mut command = Command::new(python);
-    command.arg("-u").arg(scripts.join("run.py"));
+    command.arg("-u").arg(scripts().join("run.py"));
     command.arg("--dl").arg(workspace::dev_binary("dl"));
     command.arg("--work").arg(home().join("tables"));
     if args.keep {
@@ -57,13 +56,17 @@ fn cases(args: &Args) -> Result<Tally> {
     test::tallied(&mut command, "interop", true)
 }
 
+fn scripts() -> PathBuf {
+    workspace::root().join("tests").join("interop")
+}
+
 fn home() -> PathBuf {
     workspace::target().join("interop")
 }
 
 /// A Python with the pinned engines, installed once under the target folder; or why there is none.
-fn environment(scripts: &Path) -> Result<Result<PathBuf, String>> {
-    let requirements = scripts.join("requirements.txt");
+pub(crate) fn python() -> Result<Result<PathBuf, String>> {
+    let requirements = scripts().join("requirements.txt");
     let wanted = std::fs::read_to_string(&requirements)
         .with_context(|| format!("cannot read {}", requirements.display()))?;
     let venv = home().join("venv");

@@ -18,9 +18,14 @@ pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// An executable of the dev profile, by name.
+/// File name of a program.
+pub(crate) fn executable(name: &str) -> String {
+    format!("{name}{}", std::env::consts::EXE_SUFFIX)
+}
+
+/// A program of the dev profile.
 pub(crate) fn dev_binary(name: &str) -> PathBuf {
-    target().join("debug").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
+    target().join("debug").join(executable(name))
 }
 
 /// Folder of Delta tables that other engines wrote, for the corpus test.

@@ -64,7 +64,7 @@ statements! {
         start: "UPDATE {p}mirror_status SET state = 'IN_FLIGHT', attempts = attempts + 1
             WHERE table_id = ?1 AND version >= ?2 AND version <= ?3",
         /// A holder is known by its name and epoch: whoever takes a lapsed lease has another one.
-        held: "SELECT published_version FROM {p}mirror
+        held: "SELECT coalesce(published_version + 1, 0) FROM {p}mirror
             WHERE table_id = ?1 AND lease_owner = ?2 AND lease_epoch = ?3",
         renew: "UPDATE {p}mirror SET lease_until_ms = ?4
             WHERE table_id = ?1 AND lease_owner = ?2 AND lease_epoch = ?3",
@@ -177,8 +177,8 @@ fn take(db: Db<'_>, request: &ClaimRequest, candidate: &Claimable) -> DbResult<M
     })
 }
 
-/// The published version of a leased table; none if the lease is lost.
-fn held(db: Db<'_>, lease: &MirrorLease) -> DbResult<Option<Option<i64>>> {
+/// The next version to publish of a leased table; none if the lease is lost.
+fn held(db: Db<'_>, lease: &MirrorLease) -> DbResult<Option<i64>> {
     Ok(db
         .prepare(&db.sql().outbox.held)?
         .query_row(params![lease.table_id.to_string(), lease.owner, lease.epoch], |row| row.get(0))
@@ -207,8 +207,7 @@ fn invalid<T>(db: Db<'_>, id: TableId, what: String) -> DbResult<T> {
 pub(crate) fn complete(db: Db<'_>, lease: &MirrorLease, done: &[Published]) -> DbResult<bool> {
     let sql = &db.sql().outbox;
     let table = lease.table_id.to_string();
-    let Some(published) = held(db, lease)? else { return Ok(false) };
-    let mut next = published.map_or(0, |published| published.saturating_add(1));
+    let Some(mut next) = held(db, lease)? else { return Ok(false) };
     for row in done {
         let in_order = row.version.get() == next
             && db.execute(&sql.complete, params![table, next, row.digest, row.at.0])? == 1;

@@ -188,14 +188,12 @@ pub(crate) fn file_record(row: &Row<'_>, table: &str) -> DbResult<FileRecord> {
 pub(crate) fn commit_record(row: &Row<'_>, id: TableId, table: &str) -> DbResult<CommitRecord> {
     let r = Reader::new(row, table, row.get(0).ok());
     let token: Option<String> = r.get(2)?;
-    let commit_info = match r.get::<Option<String>>(3)? {
-        Some(info) => Some(info),
-        None => {
-            let first_line = row.get_ref(13)?.as_str_or_null();
-            let first_line = first_line.map_err(|e| r.corrupt("first_line", e))?;
-            first_line.and_then(commit_info_object).map(str::to_owned)
-        }
-    };
+    let mut commit_info: Option<String> = r.get(3)?;
+    if commit_info.is_none() {
+        let first_line = row.get_ref(13)?.as_str_or_null();
+        let first_line = first_line.map_err(|e| r.corrupt("first_line", e))?;
+        commit_info = first_line.and_then(commit_info_object).map(str::to_owned);
+    }
     Ok(CommitRecord {
         table_id: id,
         version: r.version(0)?,

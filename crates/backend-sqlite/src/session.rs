@@ -113,7 +113,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// Opens the connection that writes (in read-only mode: that stands in for it), after making
-    /// sure that the file is ours or empty. Returns what was found with it.
+    /// sure that the file is ours or empty.
     pub(crate) fn open_first(options: SqliteOptions) -> Result<Session> {
         options.validate()?;
         // Only `stat`: opening the file would drop this process's POSIX locks on it when closed

@@ -3,6 +3,7 @@
 mod files;
 mod groups;
 mod plans;
+mod processes;
 mod refusals;
 mod support;
 mod unavailable;

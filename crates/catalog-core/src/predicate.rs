@@ -374,13 +374,11 @@ impl Binder<'_> {
         let partition = fields.len() == 1 && self.partitions.contains(&top.name);
         let kind = kind_of(last);
         let data_type = last.data_type.clone();
-        let index = match self.columns.iter().position(|c| c.physical == physical) {
-            Some(index) => index,
-            None => {
-                self.columns.push(Column { physical, partition, kind });
-                self.columns.len() - 1
-            }
-        };
+        let known = self.columns.iter().position(|c| c.physical == physical);
+        let index = known.unwrap_or(self.columns.len());
+        if known.is_none() {
+            self.columns.push(Column { physical, partition, kind });
+        }
         Ok((index, data_type))
     }
 

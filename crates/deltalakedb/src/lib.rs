@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod db;
+pub mod filter;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 pub mod system;

@@ -1,1 +1,133 @@
-fn main() {}
+//! `dl`: Delta tables whose log lives in SQL, from a command line.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod context;
+mod failure;
+mod output;
+mod progress;
+mod publishing;
+mod time;
+mod view;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser};
+use tokio::sync::watch;
+
+use cli::Cli;
+use context::Context;
+use failure::{Failure, exit};
+use output::{Format, Output};
+
+/// How long a command that ends its step by itself may take after Ctrl-C.
+const GRACE: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors. Nobody to tell if printing fails.
+            let _ = error.print();
+            return ExitCode::from(match error.exit_code() {
+                0 => exit::OK,
+                _ if is_diff(&arguments) => exit::ERROR,
+                _ => exit::USAGE,
+            });
+        }
+    };
+    start_logging(cli.global.quiet, cli.global.verbose);
+    let config = deltalakedb::Config::load();
+    let format = cli.global.format.or_else(|| {
+        // A config file with another error, or another word here, is reported when it is needed.
+        let configured = config.as_ref().ok()?.format()?;
+        clap::ValueEnum::from_str(configured, true).ok()
+    });
+    let out = Output::new(format.unwrap_or(Format::Table), cli.global.quiet);
+    match run(cli, config, out) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            out.error(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(
+    cli: Cli,
+    config: deltalakedb::core::error::Result<deltalakedb::Config>,
+    out: Output,
+) -> failure::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::io("cannot start worker threads", e))?;
+    let (stopper, stop) = watch::channel(false);
+    let context = Context::new(cli.global, config, out, stop);
+    let result = runtime.block_on(async {
+        let command = commands::run(cli.command, &context);
+        tokio::pin!(command);
+        tokio::select! {
+            result = &mut command => return result,
+            () = interrupted() => {}
+        }
+        if context.stops_by_itself() {
+            // The receivers are still there: the context holds one.
+            let _ = stopper.send(true);
+            tokio::select! {
+                result = &mut command => { result?; }
+                () = interrupted() => {}
+                () = tokio::time::sleep(GRACE) => {}
+            }
+        }
+        // Elsewhere each step is one transaction or one atomic put: between two of them nothing
+        // is lost by not going on.
+        Err(Failure::Interrupted)
+    });
+    drop(context);
+    // A blocking read that is still running must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Without signals there is nothing to wait for.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Whether the command line is one of `dl diff`, whose code 2 means drift and nothing else.
+fn is_diff(arguments: &[OsString]) -> bool {
+    Cli::command()
+        .ignore_errors(true)
+        .try_get_matches_from(arguments)
+        .is_ok_and(|matches| matches.subcommand_name() == Some("diff"))
+}
+
+/// Log lines go to standard error. `RUST_LOG` overrides.
+fn start_logging(quiet: bool, verbose: u8) {
+    use tracing_subscriber::EnvFilter;
+    let ours = match (quiet, verbose) {
+        (true, _) => "off",
+        (false, 0) => "error",
+        (false, 1) => "info",
+        (false, 2) => "debug",
+        (false, _) => "trace",
+    };
+    let others = if verbose > 2 { "info" } else { "off" };
+    let fallback = format!(
+        "{others},dl={ours},deltalakedb={ours},deltalakedb_catalog_core={ours},\
+         deltalakedb_backend_sqlite={ours},deltalakedb_cache={ours},deltalakedb_mirror={ours}"
+    );
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(fallback));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}

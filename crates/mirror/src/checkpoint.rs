@@ -210,3 +210,7 @@ async fn blocking<T: Send + 'static>(
     })?
 }
 
+
+#[cfg(test)]
+#[path = "checkpoint/tests.rs"]
+mod tests;

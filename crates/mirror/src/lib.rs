@@ -2,8 +2,14 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
+pub mod import;
 pub mod kernel;
 pub mod log;
 mod properties;
+pub mod publish;
+mod put;
+mod retry;
 pub mod sink;
 pub mod store;
+#[cfg(test)]
+mod testing;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use deltalakedb_catalog_core::action::{Add, Metadata, Protocol, Remove};
+use deltalakedb_catalog_core::action::{Add, Format, Metadata, NullableMap, Protocol, Remove};
 use deltalakedb_catalog_core::backend::{
     CatalogBackend, CommitOutcome, CommitRequest, CommitTarget, CommittedTable, HeadRule,
     TableCommit,
@@ -72,11 +72,11 @@ pub(crate) fn metadata() -> Metadata {
         id: "m".to_owned(),
         name: None,
         description: None,
-        format: Default::default(),
+        format: Format::default(),
         schema_string: r#"{"type":"struct","fields":[]}"#.to_owned(),
         partition_columns: Vec::new(),
         created_time: None,
-        configuration: Default::default(),
+        configuration: NullableMap::new(),
     }
 }
 

@@ -80,9 +80,9 @@ impl State {
             table.check_timestamp(base, tail.timestamp)?;
         }
 
-        for (position, add) in chunk.files.into_iter().enumerate() {
-            let position = ordinal(position).saturating_add_unsigned(import.base_files);
-            table.add_file(FileCursor { added_version: base, ordinal: position }, add);
+        for add in chunk.files {
+            let position = usize::try_from(import.base_files).unwrap_or(usize::MAX);
+            table.add_file(FileCursor { added_version: base, ordinal: ordinal(position) }, add);
             import.base_files += 1;
         }
         for remove in chunk.tombstones {

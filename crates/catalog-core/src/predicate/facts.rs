@@ -148,12 +148,10 @@ pub(super) fn stats_facts(add: &Add, physical: &[String], kind: Kind) -> Facts {
         return facts;
     }
     if let Some(nulls) = count(&under("nullCount")) {
-        facts.may_be_null = nulls > 0;
-        // An empty file is rather one whose writer did not count: its zeros say nothing.
-        let rows = count(&["numRecords"]).filter(|rows| *rows > 0);
-        if rows.is_none() && nulls == 0 && count(&["numRecords"]).is_some() {
-            facts.may_be_null = true;
-        }
+        // Zeros of an "empty" file are rather those of a writer that did not count.
+        let rows = count(&["numRecords"]);
+        facts.may_be_null = nulls > 0 || rows == Some(0);
+        let rows = rows.filter(|rows| *rows > 0);
         let bounded = facts.lower.is_some() || facts.upper.is_some();
         facts.may_be_set = bounded || rows != Some(nulls);
     }

@@ -373,7 +373,7 @@ fn exact_text(column: usize, value: &Cell) -> String {
 struct Writer {
     truncate: Option<(usize, bool)>,
     time_digits: usize,
-    decimals: u8,
+    decimals_as_text: bool,
     no_nulls: bool,
     no_bounds: bool,
     no_count: bool,
@@ -392,14 +392,9 @@ fn bound(writer: &Writer, column: usize, value: &Cell, max: bool) -> Json {
             }
             Json::String(cut)
         }
-        (1, Cell::Int(v)) => match writer.decimals {
-            0 => Json::String(exact_text(1, value)),
-            _ => {
-                // What a writer does that has doubles only.
-                let double: f64 = format!("{}.{:02}", v / 100, v % 100).parse().unwrap();
-                json!(double)
-            }
-        },
+        (1, _) if writer.decimals_as_text => Json::String(exact_text(1, value)),
+        // What a writer does that has doubles only.
+        (1, _) => json!(exact_text(1, value).parse::<f64>().unwrap()),
         (5, Cell::Int(v)) => Json::String(time_text(*v, writer.time_digits)),
         (6, _) => Json::String(exact_text(6, value)),
         (_, Cell::Real(v)) if !v.is_finite() => Json::String(exact_text(column, value)),
@@ -582,21 +577,23 @@ fn writers() -> impl Strategy<Value = Writer> {
     (
         prop::option::of((1..3_usize, any::<bool>())),
         prop_oneof![Just(0_usize), Just(3), Just(6)],
-        0..2_u8,
+        any::<bool>(),
         (rare(), rare(), rare()),
         0..3_i64,
         any::<bool>(),
     )
-        .prop_map(|(truncate, time_digits, decimals, (a, b, c), widened, nan_is_max)| Writer {
-            truncate,
-            time_digits,
-            decimals,
-            no_nulls: a,
-            no_bounds: b,
-            no_count: c,
-            widened,
-            nan_is_max,
-        })
+        .prop_map(
+            |(truncate, time_digits, decimals_as_text, (a, b, c), widened, nan_is_max)| Writer {
+                truncate,
+                time_digits,
+                decimals_as_text,
+                no_nulls: a,
+                no_bounds: b,
+                no_count: c,
+                widened,
+                nan_is_max,
+            },
+        )
 }
 
 fn files() -> impl Strategy<Value = Vec<Row>> {
@@ -645,7 +642,7 @@ fn half_of_the_files_that_cannot_match_are_ruled_out() {
         let writer = Writer {
             truncate: None,
             time_digits: 6,
-            decimals: 0,
+            decimals_as_text: true,
             no_nulls: false,
             no_bounds: false,
             no_count: false,

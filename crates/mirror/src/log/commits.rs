@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::read_error;
 
 /// Commits fetched and parsed at the same time.
-const READ_AHEAD: usize = 8;
+const READ_AHEAD: usize = 16;
 /// Bytes of commit files held by the read-ahead, KiB. A larger single file is read alone.
 const READ_AHEAD_KIB: u32 = 64 * 1024;
 
@@ -87,7 +87,7 @@ fn keep_last<T>(items: &mut Vec<T>, key: impl Fn(&T) -> FileKey) {
     }
 }
 
-/// Reads commit files in the given order, some of them ahead: at most 8, and about 64 MiB.
+/// Reads commit files in the given order, some of them ahead: at most 16, and about 64 MiB.
 ///
 /// # Errors
 /// As [`ReadCommit::parse`]; `Unavailable` if a file cannot be fetched.
@@ -151,6 +151,12 @@ impl CommitTimestamps {
     #[must_use]
     pub fn after(previous: Option<TimestampMs>) -> CommitTimestamps {
         CommitTimestamps { previous, ..CommitTimestamps::default() }
+    }
+
+    /// Time of the latest commit.
+    #[must_use]
+    pub fn last(&self) -> Option<TimestampMs> {
+        self.previous
     }
 
     /// Learns protocol and metadata in force.

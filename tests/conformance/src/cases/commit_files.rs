@@ -5,7 +5,7 @@ use deltalakedb_catalog_core::ids::At;
 
 use super::cases;
 use crate::change::{Change, file, gone, with_dv};
-use crate::env::{CaseResult, Env, v};
+use crate::env::{CaseResult, Env, committed, v};
 
 fn not_active(index: usize, path: &str, dv_id: &str) -> CommitOutcome {
     let reason = Rejection::FileNotActive { path: path.to_owned(), dv_id: dv_id.to_owned() };
@@ -57,7 +57,7 @@ cases! {
         let stale = Change::new().remove(gone(&file("a"), Some(1))).append(id, v(0))?;
         assert_eq!(env.commit(vec![stale]).await?, not_active(0, "a", ""));
         let fine = Change::new().remove(gone(&file("b"), Some(1))).append(id, v(0))?;
-        env.commit(vec![fine]).await?;
+        committed(env.commit(vec![fine]).await?)?;
         assert_eq!(env.paths(id, v(2)).await?, Vec::<String>::new());
         Ok(())
     }

@@ -263,15 +263,20 @@ cases! {
     }
 
     /// import_commits: what other engines left in one commit is taken: a file removed and added, or
-    /// removed twice.
+    /// removed twice, or added twice (the last one counts).
     async fn odd_commits_of_other_engines_are_taken(env: &Env) -> CaseResult {
         let id = importing_from_json(env, "t", 0).await?;
+        let mut last = file("x");
+        last.size = 5;
         let change = Change::files(["f0", "x"])
+            .add(last.clone())
             .remove(gone(&file("f0"), Some(50)))
             .remove(gone(&file("f0"), Some(51)));
         env.db().import_commits(id, vec![change.imported(v(1), 100)?]).await?;
         env.db().import_finish(id, env.now()).await?;
         assert_eq!(env.paths(id, v(1)).await?, ["f0", "x"]);
+        assert_eq!(env.files(id, v(1)).await?[1].add, last);
+        assert_eq!(env.snapshot(id, At::Head).await?.size_bytes, 105);
         assert_eq!(env.buried(id, v(1), i64::MIN).await?, Vec::<String>::new());
         Ok(())
     }

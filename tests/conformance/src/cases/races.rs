@@ -38,6 +38,7 @@ async fn replace_the_file(
     id: TableId,
     requests: Vec<(String, CommitRequest)>,
 ) -> CaseResult<()> {
+    let table = TableRef::Id(id);
     for (path, template) in requests {
         let mut attempts = 0;
         loop {
@@ -45,7 +46,7 @@ async fn replace_the_file(
             if attempts > 2_000 {
                 return fail("a writer starves");
             }
-            let head = retrying(|| db.snapshot(&TableRef::Id(id), At::Head)).await?.version;
+            let head = retrying(|| db.snapshot(&table, At::Head)).await?.version;
             let files = retrying(|| all_files(&*db, id, head, 10)).await?;
             let [old] = files.as_slice() else {
                 return fail(format_args!("version {head} has files {files:?}"));
@@ -231,9 +232,10 @@ cases! {
             }
             Ok::<(), Halt>(())
         });
+        let all = TableFilter::default();
         loop {
             let done = writing.is_finished();
-            let page = retrying(|| handles[1].list_tables(&TableFilter::default(), None, 10));
+            let page = retrying(|| handles[1].list_tables(&all, None, 10));
             let heads: BTreeSet<_> = page.await?.items.into_iter().map(|t| t.head).collect();
             assert_eq!(heads.len(), 1, "{heads:?}");
             if done {
@@ -262,9 +264,10 @@ cases! {
             }
             Ok::<(), Halt>(())
         });
+        let table = TableRef::Id(id);
         loop {
             let done = writing.is_finished();
-            let s = retrying(|| handles[1].snapshot(&TableRef::Id(id), At::Head)).await?;
+            let s = retrying(|| handles[1].snapshot(&table, At::Head)).await?;
             assert_eq!(s.num_files, u64::try_from(s.version.get())?, "{s:?}");
             assert_eq!(s.metadata_version, s.version);
             if s.version > v(0) {

@@ -397,7 +397,8 @@ cases! {
             let id = env.create(&format!("t{i}")).await?;
             env.db().drop_table(id, env.now()).await?;
             let db = handles[i % 2].clone();
-            calls.push(async move { retrying(|| db.undrop_table(id, &name("back"))).await });
+            let back = name("back");
+            calls.push(async move { retrying(|| db.undrop_table(id, &back)).await });
         }
         let calls: Vec<_> = calls.into_iter().map(tokio::spawn).collect();
         let mut won = 0;

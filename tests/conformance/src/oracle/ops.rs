@@ -96,7 +96,7 @@ fn file() -> impl Strategy<Value = File> {
 
 fn remove() -> impl Strategy<Value = (Remove, Option<i16>)> {
     let which = prop_oneof![
-        5 => any::<Pick>().prop_map(Remove::Active),
+        9 => any::<Pick>().prop_map(Remove::Active),
         1 => file().prop_map(Remove::Any),
     ];
     (which, of(any::<i16>()))
@@ -124,13 +124,13 @@ fn edit() -> impl Strategy<Value = Edit> {
 
 fn target() -> impl Strategy<Value = Target> {
     let rule = prop_oneof![
-        6 => Just(Rule::Head),
+        9 => Just(Rule::Head),
         1 => (1..4_u8).prop_map(Rule::Behind),
         1 => (1..3_u8).prop_map(Rule::Ahead),
-        3 => (0..4_u8).prop_map(Rule::Append),
+        4 => (0..4_u8).prop_map(Rule::Append),
     ];
     prop_oneof![
-        2 => (0..6_u8, any::<bool>(), any::<bool>())
+        1 => (any::<Pick>(), any::<bool>(), any::<bool>())
             .prop_map(|(name, a, b)| Target::Create { name, off: a && b }),
         7 => (any::<Pick>(), rule).prop_map(|(table, rule)| Target::Existing { table, rule }),
     ]
@@ -142,15 +142,15 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
     let writes = prop_oneof![
         2 => (-50..3_000_i16).prop_map(Op::Tick),
         14 => (
-            proptest::option::weighted(0.08, pick()),
+            proptest::option::weighted(0.06, pick()),
             vec((target(), edit()), 1..4),
         ).prop_map(|(old_token, parts)| Op::Commit { old_token, parts }),
         1 => pick().prop_map(Op::Drop),
-        1 => (pick(), of(0..6_u8)).prop_map(|(table, name)| Op::Undrop { table, name }),
+        1 => (pick(), of(pick())).prop_map(|(table, name)| Op::Undrop { table, name }),
         1 => pick().prop_map(Op::Resolve),
     ];
     let imports = prop_oneof![
-        2 => (0..6_u8, of(1..4_u8), proptest::bool::weighted(0.2))
+        2 => (pick(), of(1..4_u8), proptest::bool::weighted(0.2))
             .prop_map(|(name, base, elsewhere)| Op::ImportBegin { name, base, elsewhere }),
         3 => (
             pick(),

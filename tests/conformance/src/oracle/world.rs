@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use deltalakedb_catalog_core::action::Add;
 use deltalakedb_catalog_core::backend::{
-    CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest, ImportedCommit,
+    CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest, CommitTarget, ImportedCommit,
     MirrorLease, MirrorTask, PublishFailure, Published, TableCommit, TableFilter,
 };
 use deltalakedb_catalog_core::error::{CatalogError, Result};
@@ -22,6 +22,20 @@ use uuid::Uuid;
 use super::ops::{Edit, File, Op, Pick, Remove, Rule, Target};
 use crate::change::{Change, file, gone, metadata, new_table, protocol, with_dv};
 use crate::env::{TableDump, all_commits, all_files, all_rows, all_tombstones, dump};
+
+/// Few enough to meet, and out of order.
+const NAMES: [(&str, &str); 8] = [
+    ("a", "u"),
+    ("b", "t"),
+    ("a.b", "x"),
+    ("a", "t"),
+    ("A", "t"),
+    ("a", "v"),
+    ("b", "w"),
+    ("a%", "_"),
+];
+/// Every so often an operation goes where it must be refused.
+const ASTRAY: Pick = 12;
 
 /// An operation that found a difference says which.
 type Step<T = ()> = std::result::Result<T, String>;
@@ -53,6 +67,7 @@ fn kind(error: &CatalogError) -> String {
 }
 
 fn same<T: PartialEq + Debug>(reference: Result<T>, db: Result<T>) -> Step<Option<T>> {
+    match &reference { Ok(v) => { let t=format!("{v:?}"); let t: String = t.chars().take_while(|c| c.is_alphabetic()||*c=='['||*c==']'||*c=='{'||*c==' ' || *c=='(').take(25).collect(); eprintln!("STAT {} {}", std::any::type_name::<T>().replace("deltalakedb_catalog_core::","").replace("alloc::",""), t)}, Err(e) => eprintln!("STAT {} ERR {}", std::any::type_name::<T>().replace("deltalakedb_catalog_core::","").replace("alloc::",""), kind(e).split(' ').next().unwrap()) }
     match (reference, db) {
         (Ok(want), Ok(got)) if want == got => Ok(Some(got)),
         (Err(want), Err(got)) if kind(&want) == kind(&got) => Ok(None),
@@ -79,8 +94,7 @@ fn comparable_dump(mut dump: TableDump) -> TableDump {
 }
 
 fn table_name(pick: Pick) -> TableName {
-    let names = [("a", "t"), ("a", "u"), ("a", "v"), ("b", "t"), ("b", "w"), ("a.b", "x")];
-    let (namespace, table) = names[usize::from(pick) % names.len()];
+    let (namespace, table) = NAMES[usize::from(pick) % NAMES.len()];
     TableName::new(namespace, table).expect("a valid name")
 }
 
@@ -101,7 +115,7 @@ fn add(file_: File) -> Add {
 impl<'a> World<'a> {
     pub(super) async fn new(db: &'a dyn CatalogBackend) -> Step<Self> {
         db.migrate(TimestampMs(0)).await.map_err(|e| e.to_string())?;
-        Ok(World {
+        let mut world = World {
             reference: MemoryBackend::new(),
             db,
             now: 1_000_000,
@@ -109,7 +123,19 @@ impl<'a> World<'a> {
             tables: Vec::new(),
             tokens: Vec::new(),
             leases: Vec::new(),
-        })
+        };
+        // Two tables to begin with: sequences are short.
+        let edit = Edit {
+            adds: vec![File { path: 0, dv: 0, size: 1 }],
+            removes: Vec::new(),
+            metadata: None,
+            protocol: None,
+            txn: None,
+            domain: None,
+        };
+        let create = |name| (Target::Create { name, off: false }, edit.clone());
+        world.commit(None, &[create(1), create(2)]).await?;
+        Ok(world)
     }
 
     /// Carries out one call on both sides.
@@ -130,9 +156,33 @@ impl<'a> World<'a> {
         TimestampMs(self.now)
     }
 
-    /// A table that was ever tried to create; an id of nothing before the first.
-    fn table(&self, pick: Pick) -> TableId {
-        choose(&self.tables, pick).copied().unwrap_or(TableId(Uuid::from_u128(1)))
+    /// Mostly an active table, sometimes a dropped or importing one or an id of nothing.
+    async fn table(&self, pick: Pick) -> TableId {
+        let mut some = vec![TableId(Uuid::from_u128(1))];
+        some.extend(&self.tables);
+        if pick % ASTRAY != 0
+            && let Some(table) = choose(&self.in_state(TableState::Active).await, pick)
+        {
+            return table.id;
+        }
+        choose(&some, pick / ASTRAY).copied().unwrap_or(some[0])
+    }
+
+    async fn in_state(&self, state: TableState) -> Vec<TableRecord> {
+        let filter = TableFilter { namespace: None, state: Some(state) };
+        self.reference.list_tables(&filter, None, 1_000).await.map(|p| p.items).unwrap_or_default()
+    }
+
+    /// Mostly a name that is free.
+    async fn name(&self, pick: Pick) -> TableName {
+        for offset in 0..u8::try_from(NAMES.len()).unwrap_or(0) {
+            let name = table_name(pick.wrapping_add(offset));
+            let taken = self.reference.get_table(&TableRef::Name(name.clone())).await;
+            if pick % ASTRAY == 0 || taken.ok().flatten().is_none() {
+                return name;
+            }
+        }
+        table_name(pick)
     }
 
     async fn record(&self, id: TableId) -> Option<TableRecord> {
@@ -145,11 +195,11 @@ impl<'a> World<'a> {
         version(head.get().saturating_sub(behind))
     }
 
-    fn new_table(&mut self, name: Pick, off: bool) -> NewTable {
+    async fn new_table(&mut self, name: Pick, off: bool) -> NewTable {
         let n = self.next();
         let id = TableId(Uuid::from_u64_pair(n.wrapping_mul(0x9E37_79B9_7F4A_7C15), n));
         self.tables.push(id);
-        let mut new = new_table(id, table_name(name));
+        let mut new = new_table(id, self.name(name).await);
         new.mirror = if off { MirrorMode::Off } else { MirrorMode::Active };
         new
     }
@@ -211,12 +261,12 @@ impl<'a> World<'a> {
     async fn part(&mut self, target: Target, edit: &Edit) -> Step<TableCommit> {
         let part = match target {
             Target::Create { name, off } => {
-                let new = self.new_table(name, off);
+                let new = self.new_table(name, off).await;
                 let edit = Edit { removes: Vec::new(), ..edit.clone() };
                 self.change(None, &edit, true).await.create(new)
             }
             Target::Existing { table, rule } => {
-                let id = self.table(table);
+                let id = self.table(table).await;
                 let change = self.change(Some(id), edit, true).await;
                 match rule {
                     Rule::Head => change.exactly(id, self.behind(id, 0).await),
@@ -235,14 +285,18 @@ impl<'a> World<'a> {
             Op::Tick(ms) => self.now = self.now.saturating_add(i64::from(*ms)),
             Op::Commit { old_token, parts } => self.commit(*old_token, parts).await?,
             Op::Drop(table) => {
-                let (id, now) = (self.table(*table), self.now());
+                let (id, now) = (self.table(*table).await, self.now());
                 self.both(async |db| db.drop_table(id, now).await).await?;
             }
             Op::Undrop { table, name } => {
-                let id = self.table(*table);
-                let name = match (name, self.record(id).await) {
-                    (None, Some(record)) => record.name,
-                    (name, _) => table_name(name.unwrap_or(0)),
+                let dropped = self.in_state(TableState::Dropped).await;
+                let (id, old) = match choose(&dropped, *table) {
+                    Some(table) => (table.id, table.name.clone()),
+                    None => (self.table(*table).await, table_name(0)),
+                };
+                let name = match name {
+                    Some(pick) => self.name(*pick).await,
+                    None => old,
                 };
                 self.both(async |db| db.undrop_table(id, &name).await).await?;
             }
@@ -271,8 +325,17 @@ impl<'a> World<'a> {
 
     async fn commit(&mut self, old: Option<Pick>, parts: &[(Target, Edit)]) -> Step {
         let mut tables: Vec<TableCommit> = Vec::new();
+        let mut seen = BTreeSet::new();
         for (target, edit) in parts {
-            tables.push(self.part(*target, edit).await?);
+            let part = self.part(*target, edit).await?;
+            let fresh = match &part.target {
+                CommitTarget::Existing { table_id, .. } => seen.insert(*table_id),
+                CommitTarget::Create(_) => true,
+            };
+            // A table that occurs twice is invalid: worth a try now and then.
+            if fresh || self.counter % 16 == 0 {
+                tables.push(part);
+            }
         }
         let token = match old.and_then(|pick| choose(&self.tokens, pick).cloned()) {
             Some(token) => token,
@@ -301,7 +364,7 @@ impl<'a> World<'a> {
         let now = self.now();
         match op {
             Op::ImportBegin { name, base, elsewhere } => {
-                let mut new = self.new_table(*name, false);
+                let mut new = self.new_table(*name, false).await;
                 if !elsewhere {
                     new.location = format!("memory:///{}", new.name);
                 }
@@ -376,16 +439,16 @@ impl<'a> World<'a> {
 
     /// An importing table, if there is one.
     async fn importing(&self, pick: Pick) -> TableId {
-        let filter = TableFilter { namespace: None, state: Some(TableState::Importing) };
-        let page = self.reference.list_tables(&filter, None, 100).await;
-        let ids: Vec<_> = page.map(|p| p.items).unwrap_or_default();
-        choose(&ids, pick).map_or_else(|| self.table(pick), |t| t.id)
+        match choose(&self.in_state(TableState::Importing).await, pick) {
+            Some(table) => table.id,
+            None => self.table(pick).await,
+        }
     }
 
     async fn read(&self, op: &Op) -> Step {
         match op {
             Op::Snapshot { table, behind, by_name } => {
-                let id = self.table(*table);
+                let id = self.table(*table).await;
                 let at = At::Version(self.behind(id, i64::from(*behind)).await);
                 let at = if *behind == 0 { At::Head } else { at };
                 let table: TableRef = match self.record(id).await {
@@ -395,7 +458,7 @@ impl<'a> World<'a> {
                 self.both(async |db| db.snapshot(&table, at).await).await?;
             }
             Op::SnapshotAt { table, behind, offset } => {
-                let id = self.table(*table);
+                let id = self.table(*table).await;
                 let near = At::Version(self.behind(id, i64::from(*behind)).await);
                 let near = self.reference.snapshot(&id.into(), near).await;
                 let near = near.map_or(TimestampMs(0), |s| s.timestamp);
@@ -403,13 +466,13 @@ impl<'a> World<'a> {
                 self.both(async |db| db.snapshot(&id.into(), at).await).await?;
             }
             Op::Files { table, behind, limit } => {
-                let id = self.table(*table);
+                let id = self.table(*table).await;
                 let at = self.behind(id, i64::from(*behind)).await;
                 let limit = usize::from(*limit);
                 self.both(async |db| all_files(db, id, at, limit).await).await?;
             }
             Op::Tombstones { table, behind, limit, deleted_after } => {
-                let id = self.table(*table);
+                let id = self.table(*table).await;
                 let at = self.behind(id, i64::from(*behind)).await;
                 let after = TimestampMs(i64::from(*deleted_after));
                 let limit = usize::from(*limit);
@@ -421,7 +484,7 @@ impl<'a> World<'a> {
                 self.both(async |db| db.domain_metadata(id, at).await).await?;
             }
             Op::Commits { table, from, to, time, limit } => {
-                let id = self.table(*table);
+                let id = self.table(*table).await;
                 let filter = CommitFilter {
                     from_version: from.map(|v| version(i64::from(v))),
                     to_version: to.map(|v| version(i64::from(v))),
@@ -432,7 +495,7 @@ impl<'a> World<'a> {
                 self.both(async |db| all_commits(db, id, &filter, limit).await).await?;
             }
             Op::Bodies { table, from, count, limit } => {
-                let id = self.table(*table);
+                let id = self.table(*table).await;
                 let (from, to) = (i64::from(*from), i64::from(*from) + i64::from(*count));
                 let limit = usize::from(*limit);
                 self.both(async |db| db.read_bodies(id, version(from), version(to), limit).await)
@@ -472,13 +535,17 @@ impl<'a> World<'a> {
         let now = self.now();
         match op {
             Op::Claim { owner, only, tables, versions, lease_ms } => {
+                let only = match only {
+                    Some(pick) => Some(self.table(*pick).await),
+                    None => None,
+                };
                 let request = ClaimRequest {
                     owner: format!("owner{owner}"),
                     now,
                     lease_ms: i64::from(*lease_ms),
                     max_tables: usize::from(*tables),
                     max_versions: usize::from(*versions),
-                    only: only.map(|pick| self.table(pick)),
+                    only,
                 };
                 self.claim(&request).await?;
             }
@@ -521,7 +588,10 @@ impl<'a> World<'a> {
                 same(want, self.db.mirror_release(&got).await)?;
             }
             Op::Rows { table, state, limit } => {
-                let table = table.map(|pick| self.table(pick));
+                let table = match table {
+                    Some(pick) => Some(self.table(*pick).await),
+                    None => None,
+                };
                 let state = [
                     None,
                     Some(MirrorState::Pending),
@@ -533,11 +603,11 @@ impl<'a> World<'a> {
                 self.both(async |db| all_rows(db, table, state, limit).await).await?;
             }
             Op::Retry(table) => {
-                let id = self.table(*table);
+                let id = self.table(*table).await;
                 self.both(async |db| db.mirror_retry(id, now).await).await?;
             }
             Op::SetMode { table, off } => {
-                let id = self.table(*table);
+                let id = self.table(*table).await;
                 let mode = if *off { MirrorMode::Off } else { MirrorMode::Active };
                 self.both(async |db| db.mirror_set_mode(id, mode, now).await).await?;
             }

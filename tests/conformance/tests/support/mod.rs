@@ -11,7 +11,7 @@ use deltalakedb_catalog_core::memory::MemoryBackend;
 use deltalakedb_conformance::{Fixture, Harness};
 
 /// All of them.
-pub fn harnesses() -> Vec<Arc<dyn Harness>> {
+pub(crate) fn harnesses() -> Vec<Arc<dyn Harness>> {
     vec![Arc::new(Memory), Arc::new(Sqlite)]
 }
 

@@ -1,0 +1,335 @@
+//! `dl mirror run|status|retry|enable|disable`
+
+use clap::{Args, Subcommand};
+use deltalakedb::Db;
+use deltalakedb::core::backend::TableFilter;
+use deltalakedb::core::ids::{TableRef, TimestampMs, Version};
+use deltalakedb::core::model::{MirrorMode, MirrorRow, MirrorState, TableRecord, TableState};
+use futures::TryStreamExt;
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::failure::{Result, exit};
+use crate::output::count;
+use crate::publishing;
+use crate::time;
+use crate::view::TableView;
+
+/// Outbox rows read at a time.
+const PAGE: usize = 1_000;
+
+/// What can be done about the mirror.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Mirror {
+    /// Publish what is not published yet
+    Run(Run),
+    /// Show how far publishing is
+    Status(Status),
+    /// Try failed versions again now, and go on with a table that diverged
+    Retry(One),
+    /// Publish a table's commits from now on, and those it has
+    Enable(One),
+    /// Keep a table's commits in the catalog only
+    Disable(One),
+}
+
+/// Arguments of `dl mirror run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Any number of workers may run at a time, on any number of machines. A crash loses nothing: the next
+run continues. Exit code 1 if something could not be published.
+
+Examples:
+  dl mirror run                     everything that waits, then end
+  dl mirror run sales.orders
+  dl mirror run --watch             until Ctrl-C")]
+pub(crate) struct Run {
+    /// Only this table: namespace.table, its id, or a delta+sql:// URL
+    table: Option<String>,
+    /// Go on publishing until Ctrl-C
+    #[arg(long, conflicts_with = "table")]
+    watch: bool,
+}
+
+/// Arguments of `dl mirror status`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dl mirror status
+  dl mirror status sales.orders     each unpublished version, with its last error
+  dl mirror status --format json | jq '.[] | select(.lag_seconds > 60)'")]
+pub(crate) struct Status {
+    /// Only this table: namespace.table, its id, or a delta+sql:// URL
+    table: Option<String>,
+}
+
+/// A command on one table's mirror.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dl mirror status sales.orders     what waits and why
+  dl mirror retry sales.orders
+  dl mirror disable sales.orders
+  dl mirror enable sales.orders")]
+pub(crate) struct One {
+    /// Table: namespace.table, its id, or a delta+sql:// URL
+    table: String,
+}
+
+impl Mirror {
+    pub(crate) async fn run(self, context: &Context) -> Result<u8> {
+        match self {
+            Mirror::Run(run) => return run.run(context).await,
+            Mirror::Status(status) => status.run(context).await?,
+            Mirror::Retry(one) => retry(&one.table, context).await?,
+            Mirror::Enable(one) => set_mode(&one.table, MirrorMode::Active, context).await?,
+            Mirror::Disable(one) => set_mode(&one.table, MirrorMode::Off, context).await?,
+        }
+        Ok(exit::OK)
+    }
+}
+
+impl Run {
+    async fn run(&self, context: &Context) -> Result<u8> {
+        let (db, only) = match &self.table {
+            Some(table) => {
+                let (db, table) = context.table(table).await?;
+                let record = db.table(&table).await?;
+                if record.mirror == MirrorMode::Off {
+                    context.out.warn(format!(
+                        "publishing of '{}' is turned off: `dl mirror enable {}`",
+                        record.name, record.name
+                    ));
+                }
+                (db, Some(record.id))
+            }
+            None => (context.db().await?, None),
+        };
+        if self.watch {
+            context.out.hint("Publishing as commits come. Ctrl-C ends it.");
+            publishing::publisher(&db).run(context.stop()).await?;
+            return Ok(exit::OK);
+        }
+        let report = publishing::until_done(context, &db, only).await?;
+        let failed = report.unpublished > 0 || !report.failures.is_empty();
+        if context.out.is_json() {
+            context.out.document(&report)?;
+        } else {
+            for run in report.tables.values().filter(|run| run.published > 0) {
+                context.out.say(format!(
+                    "{}: {} version{} published, now up to {}{}",
+                    run.name,
+                    count(run.published),
+                    if run.published == 1 { "" } else { "s" },
+                    run.published_version.map_or_else(|| "-".to_owned(), |v| v.to_string()),
+                    match run.checkpoints {
+                        0 => String::new(),
+                        1 => ", 1 checkpoint".to_owned(),
+                        n => format!(", {n} checkpoints"),
+                    }
+                ))?;
+            }
+            if report.published == 0 && !failed {
+                context.out.say("Everything is published.")?;
+            }
+        }
+        for issue in &report.failures {
+            context.out.warn(publishing::describe(issue));
+        }
+        if report.unpublished > 0 {
+            context.out.warn(format!(
+                "{} version{} not published yet: `dl mirror status` says why",
+                count(report.unpublished),
+                if report.unpublished == 1 { " is" } else { "s are" }
+            ));
+        }
+        Ok(if failed { exit::ERROR } else { exit::OK })
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct StatusView {
+    #[serde(flatten)]
+    table: TableView,
+    unpublished: u64,
+    failed: u64,
+    lag_seconds: f64,
+    attempts: u32,
+    last_error: Option<String>,
+    retry_at_ms: Option<TimestampMs>,
+    versions: Vec<VersionView>,
+}
+
+#[derive(Debug, Serialize)]
+struct VersionView {
+    version: Version,
+    state: MirrorState,
+    attempts: u32,
+    last_error: Option<String>,
+    enqueued_at_ms: TimestampMs,
+    retry_at_ms: Option<TimestampMs>,
+}
+
+impl Status {
+    async fn run(&self, context: &Context) -> Result<()> {
+        if let Some(table) = &self.table {
+            let (db, table) = context.table(table).await?;
+            let record = db.table(&table).await?;
+            let status = status_of(&db, record, true).await?;
+            if context.out.is_json() {
+                return context.out.document(&[status]);
+            }
+            context.out.text(summary(&status))?;
+            if !status.versions.is_empty() {
+                let mut list = context.out.list(
+                    &["version", "state", "attempts", "committed (UTC)", "next try (UTC)", "error"],
+                    &[0, 2],
+                );
+                for v in &status.versions {
+                    list.push(v, || {
+                        vec![
+                            v.version.to_string(),
+                            v.state.as_str().to_owned(),
+                            v.attempts.to_string(),
+                            time::show(v.enqueued_at_ms),
+                            v.retry_at_ms.map(time::show).unwrap_or_default(),
+                            v.last_error.clone().unwrap_or_default(),
+                        ]
+                    })?;
+                }
+                list.end()?;
+            }
+            return Ok(());
+        }
+        let db = context.db().await?;
+        let filter = TableFilter { state: Some(TableState::Active), ..TableFilter::default() };
+        let mut tables = db.tables(filter);
+        let mut list = context.out.list(
+            &["table", "mirror", "version", "published", "waiting", "failed", "lag", "error"],
+            &[2, 3, 4, 5, 6],
+        );
+        while let Some(record) = tables.try_next().await? {
+            let status = status_of(&db, record, false).await?;
+            list.push(&status, || {
+                let version = |v: Option<Version>| v.map_or_else(|| "-".to_owned(), |v| v.to_string());
+                vec![
+                    status.table.table.clone(),
+                    status.table.mirror.as_str().to_owned(),
+                    version(status.table.version),
+                    version(status.table.published_version),
+                    count(status.unpublished),
+                    count(status.failed),
+                    if status.unpublished == 0 { "-".to_owned() } else { lag(status.lag_seconds) },
+                    status.last_error.clone().unwrap_or_default(),
+                ]
+            })?;
+        }
+        list.end()
+    }
+}
+
+fn summary(status: &StatusView) -> String {
+    let version = |v: Option<Version>| v.map_or_else(|| "-".to_owned(), |v| v.to_string());
+    format!(
+        "{}: mirror {}, version {}, published {}, {} waiting{}",
+        status.table.table,
+        status.table.mirror.as_str(),
+        version(status.table.version),
+        version(status.table.published_version),
+        count(status.unpublished),
+        if status.unpublished == 0 {
+            String::new()
+        } else {
+            format!(", {} behind", lag(status.lag_seconds))
+        }
+    )
+}
+
+fn lag(seconds: f64) -> String {
+    let ms = std::time::Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default();
+    time::show_duration(i64::try_from(ms.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Reads a table's part of the outbox; with `versions`, the first page of it in full.
+async fn status_of(db: &Db, record: TableRecord, versions: bool) -> Result<StatusView> {
+    let now = db.clock().now();
+    let mut after = None;
+    let (mut unpublished, mut failed) = (0_u64, 0_u64);
+    let mut first: Option<MirrorRow> = None;
+    let mut shown = Vec::new();
+    loop {
+        let page = db.backend().mirror_rows(Some(record.id), None, after, PAGE).await?;
+        for row in page.items {
+            unpublished += 1;
+            failed += u64::from(row.state == MirrorState::Failed);
+            if versions && shown.len() < PAGE {
+                shown.push(VersionView {
+                    version: row.version,
+                    state: row.state,
+                    attempts: row.attempts,
+                    last_error: row.last_error.clone(),
+                    enqueued_at_ms: row.enqueued_at,
+                    retry_at_ms: row.retry_at,
+                });
+            }
+            first.get_or_insert(row);
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let oldest = first.as_ref().map_or(now, |row| row.enqueued_at);
+    let lag = std::time::Duration::from_millis(
+        u64::try_from(now.0.saturating_sub(oldest.0)).unwrap_or(0),
+    );
+    Ok(StatusView {
+        table: TableView::from(&record),
+        unpublished,
+        failed,
+        lag_seconds: lag.as_secs_f64(),
+        attempts: first.as_ref().map_or(0, |row| row.attempts),
+        retry_at_ms: first.as_ref().and_then(|row| row.retry_at),
+        last_error: first.and_then(|row| row.last_error),
+        versions: shown,
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct Retried {
+    table: String,
+    versions: u64,
+}
+
+async fn retry(table: &str, context: &Context) -> Result<()> {
+    let (db, table) = context.table(table).await?;
+    let record = db.table(&table).await?;
+    let versions = db.backend().mirror_retry(record.id, db.clock().now()).await?;
+    if context.out.is_json() {
+        return context.out.document(&Retried { table: record.name.to_string(), versions });
+    }
+    context.out.say(format!(
+        "{} version{} of '{}' may be tried now: `dl mirror run {}`",
+        count(versions),
+        if versions == 1 { "" } else { "s" },
+        record.name,
+        record.name
+    ))
+}
+
+async fn set_mode(table: &str, mode: MirrorMode, context: &Context) -> Result<()> {
+    let (db, table) = context.table(table).await?;
+    let record = db.table(&table).await?;
+    let now = db.clock().now();
+    let record = db.backend().mirror_set_mode(record.id, mode, now).await?;
+    // The cache may hold the row as it was.
+    let record = db.table(&TableRef::Id(record.id)).await.unwrap_or(record);
+    if context.out.is_json() {
+        return context.out.document(&TableView::from(&record));
+    }
+    context.out.say(format!(
+        "Publishing of '{}' is {}.",
+        record.name,
+        if mode == MirrorMode::Off { "off" } else { "on: `dl mirror run` catches up" }
+    ))
+}

@@ -1,0 +1,84 @@
+//! One module a command: its arguments and what it does.
+
+mod append;
+mod commit;
+mod completions;
+mod create;
+mod diff;
+mod drop;
+mod files;
+mod history;
+mod import;
+mod init;
+mod list;
+mod mirror;
+mod publish;
+mod quickstart;
+mod show;
+mod target;
+
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::failure::{Result, exit};
+
+/// What `dl` can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a small lake in a folder and see everything work
+    Quickstart(quickstart::Quickstart),
+    /// Create a catalog, or upgrade one to this version
+    Init(init::Init),
+    /// Take over existing Delta tables
+    Import(import::Import),
+    /// Create a table
+    Create(create::Create),
+    /// Add existing Parquet files to a table
+    Append(append::Append),
+    /// Commit Delta actions, over one or more tables at once
+    Commit(commit::Commit),
+    /// List tables
+    List(list::List),
+    /// Show a table: version, schema, protocol, features, properties, sizes, mirror
+    Show(show::Show),
+    /// List the files of a table
+    Files(files::Files),
+    /// Show who changed a table, when and how
+    History(history::History),
+    /// Drop a table; its data files, log and history are kept
+    Drop(drop::Drop),
+    /// Bring a dropped table back
+    Undrop(drop::Undrop),
+    /// Publish commits to _delta_log/, and see how that goes
+    #[command(subcommand)]
+    Mirror(mirror::Mirror),
+    /// Write a table's whole log, as published, to an empty place
+    Publish(publish::Publish),
+    /// Compare the catalog with a _delta_log/
+    Diff(diff::Diff),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+}
+
+/// Runs a command to its exit code.
+pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
+    match command {
+        Command::Quickstart(command) => command.run(context).await?,
+        Command::Init(command) => command.run(context).await?,
+        Command::Import(command) => return command.run(context).await,
+        Command::Create(command) => command.run(context).await?,
+        Command::Append(command) => command.run(context).await?,
+        Command::Commit(command) => command.run(context).await?,
+        Command::List(command) => command.run(context).await?,
+        Command::Show(command) => command.run(context).await?,
+        Command::Files(command) => command.run(context).await?,
+        Command::History(command) => command.run(context).await?,
+        Command::Drop(command) => command.run(context).await?,
+        Command::Undrop(command) => command.run(context).await?,
+        Command::Mirror(command) => return command.run(context).await,
+        Command::Publish(command) => command.run(context).await?,
+        Command::Diff(command) => return command.run(context).await,
+        Command::Completions(command) => command.run(context)?,
+    }
+    Ok(exit::OK)
+}

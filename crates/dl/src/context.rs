@@ -1,0 +1,208 @@
+//! What every command works with: the catalog to use, the voice, the progress bar, Ctrl-C.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use deltalakedb::core::error::{CatalogError, Result as CoreResult};
+use deltalakedb::core::ids::{TableId, TableName, TableRef};
+use deltalakedb::{CatalogUri, Config, Db, TableUri};
+use tokio::sync::watch;
+
+use crate::cli::Global;
+use crate::failure::{Failure, Result};
+use crate::output::Output;
+use crate::progress::Bar;
+
+/// A command's surroundings.
+pub(crate) struct Context {
+    pub(crate) out: Output,
+    pub(crate) progress: Bar,
+    flag: Option<String>,
+    config: CoreResult<Config>,
+    stop: watch::Receiver<bool>,
+    stops_by_itself: AtomicBool,
+}
+
+/// What stands where a TABLE is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum TableArgument {
+    Uri(TableUri),
+    Reference(TableRef),
+}
+
+impl TableArgument {
+    fn parse(text: &str) -> CoreResult<TableArgument> {
+        if TableUri::is_one(text) {
+            return Ok(TableArgument::Uri(text.parse()?));
+        }
+        // A table with a UUID for a name can still be had as `default.<uuid>`.
+        Ok(TableArgument::Reference(match text.parse::<TableId>() {
+            Ok(id) => TableRef::Id(id),
+            Err(_) => TableRef::Name(text.parse()?),
+        }))
+    }
+}
+
+impl Context {
+    pub(crate) fn new(
+        global: Global,
+        config: CoreResult<Config>,
+        out: Output,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Context {
+            out,
+            progress: Bar::new(global.quiet),
+            flag: global.catalog,
+            config,
+            stop,
+            stops_by_itself: AtomicBool::new(false),
+        }
+    }
+
+    /// Becomes true on Ctrl-C. Whoever asks for it ends by itself soon after.
+    pub(crate) fn stop(&self) -> watch::Receiver<bool> {
+        self.stops_by_itself.store(true, Ordering::SeqCst);
+        self.stop.clone()
+    }
+
+    pub(crate) fn stops_by_itself(&self) -> bool {
+        self.stops_by_itself.load(Ordering::SeqCst)
+    }
+
+    /// The catalog that flag, environment or config file name.
+    pub(crate) fn catalog_uri(&self) -> Result<CatalogUri> {
+        let flag = self.flag.as_deref();
+        match &self.config {
+            Ok(config) => Ok(config.catalog(flag)?),
+            // A flag needs no config file.
+            Err(_) if flag.is_some() => Ok(Config::default().catalog(flag)?),
+            Err(error) => Err(Failure::invalid(error.to_string())),
+        }
+    }
+
+    /// Opens the catalog.
+    pub(crate) async fn db(&self) -> Result<Db> {
+        Ok(Db::open(&self.catalog_uri()?).await?)
+    }
+
+    /// The catalog of a table URI; one given by flag must be the same.
+    fn catalog_of(&self, uri: &TableUri) -> Result<CatalogUri> {
+        if let Some(flag) = &self.flag {
+            let flag: CatalogUri = flag.parse().map_err(Failure::from)?;
+            if flag != *uri.catalog() {
+                return Err(Failure::invalid(format!(
+                    "the table's URL names the catalog {}, --catalog another: {flag}",
+                    uri.catalog()
+                )));
+            }
+        }
+        Ok(uri.catalog().clone())
+    }
+
+    /// Where a TABLE is: its catalog and what it is called there.
+    fn locate(&self, text: &str) -> Result<(CatalogUri, TableRef)> {
+        match TableArgument::parse(text)? {
+            TableArgument::Uri(uri) => Ok((self.catalog_of(&uri)?, uri.table_ref())),
+            TableArgument::Reference(table) => Ok((self.catalog_uri()?, table)),
+        }
+    }
+
+    /// Opens the catalog of a TABLE.
+    pub(crate) async fn table(&self, text: &str) -> Result<(Db, TableRef)> {
+        let (catalog, table) = self.locate(text)?;
+        Ok((Db::open(&catalog).await?, table))
+    }
+
+    /// Opens the one catalog of several TABLEs.
+    pub(crate) async fn tables<'a>(
+        &self,
+        texts: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(Db, Vec<TableRef>)> {
+        let mut catalog: Option<CatalogUri> = None;
+        let mut tables = Vec::new();
+        for text in texts {
+            let (found, table) = self.locate(text)?;
+            if let Some(first) = catalog.as_ref().filter(|first| **first != found) {
+                return Err(Failure::invalid(format!(
+                    "one transaction cannot span two catalogs: {first} and {found}"
+                )));
+            }
+            catalog = Some(found);
+            tables.push(table);
+        }
+        let catalog = match catalog {
+            Some(catalog) => catalog,
+            None => self.catalog_uri()?,
+        };
+        Ok((Db::open(&catalog).await?, tables))
+    }
+
+    /// A name for a new table, and the catalog it goes to.
+    pub(crate) fn new_name(&self, text: &str) -> Result<(CatalogUri, TableName)> {
+        match self.locate(text)? {
+            (catalog, TableRef::Name(name)) => Ok((catalog, name)),
+            (_, TableRef::Id(id)) => Err(Failure::invalid(format!(
+                "'{id}' has the form of a table id: a new table is named namespace.table"
+            ))),
+        }
+    }
+}
+
+/// Reads `key=value` options.
+///
+/// # Errors
+/// `InvalidInput` for one without `=`, without a key, or given twice. The value is not shown: it
+/// may be a secret.
+pub(crate) fn key_values(what: &str, pairs: &[String]) -> Result<BTreeMap<String, String>> {
+    let mut map = BTreeMap::new();
+    for pair in pairs {
+        let Some((key, value)) = pair.split_once('=').filter(|(key, _)| !key.trim().is_empty())
+        else {
+            return Err(CatalogError::invalid(format!("{what} takes KEY=VALUE")).into());
+        };
+        if map.insert(key.trim().to_owned(), value.to_owned()).is_some() {
+            return Err(
+                CatalogError::invalid(format!("{what} {} is given twice", key.trim())).into()
+            );
+        }
+    }
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_a_name_an_id_or_a_url() {
+        let name = TableArgument::parse("sales.orders").unwrap();
+        assert_eq!(name, TableArgument::Reference(TableRef::Name("sales.orders".parse().unwrap())));
+        let id = "7f2c1f64-5717-4562-b3fc-2c963f66afa6";
+        assert!(matches!(
+            TableArgument::parse(id).unwrap(),
+            TableArgument::Reference(TableRef::Id(_))
+        ));
+        assert!(matches!(
+            TableArgument::parse(&format!("default.{id}")).unwrap(),
+            TableArgument::Reference(TableRef::Name(_))
+        ));
+        assert!(matches!(
+            TableArgument::parse("delta+sql://sqlite:///c.db/t").unwrap(),
+            TableArgument::Uri(_)
+        ));
+        assert!(TableArgument::parse("a..b").is_err());
+        assert!(TableArgument::parse("delta+sql://sqlite:///t").is_err());
+    }
+
+    #[test]
+    fn options_are_pairs_and_stay_secret() {
+        let map = key_values("--property", &["a=1".into(), "b=x=y".into(), "c=".into()]).unwrap();
+        assert_eq!(map["b"], "x=y");
+        assert_eq!(map["c"], "");
+        for bad in [vec!["geheim".to_owned()], vec!["=geheim".into()], vec!["a=1".into(), "a=geheim".into()]] {
+            let e = key_values("--storage-option", &bad).unwrap_err().to_string();
+            assert!(e.contains("--storage-option") && !e.contains("geheim"), "{e}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs};
+use futures::TryStreamExt;
+
+use super::*;
+use crate::kernel::{LogLocation, read_state};
+use crate::sink::open_sink;
+use crate::testing::{Lake, START_MS, add, names, remove, zero};
+
+fn v(version: i64) -> Version {
+    Version::new(version).unwrap()
+}
+
+async fn snapshot(lake: &Lake, id: TableId, version: i64) -> Snapshot {
+    lake.catalog.snapshot(&TableRef::Id(id), At::Version(v(version))).await.unwrap()
+}
+
+/// Writes nothing but the checkpoint of a version into an empty log.
+async fn only_checkpoint(lake: &Lake, id: TableId, version: i64, to: &str) -> CheckpointInfo {
+    let sink = open_sink(&lake.location(to), &BTreeMap::new()).unwrap();
+    let snapshot = snapshot(lake, id, version).await;
+    write_checkpoint(lake.catalog.backend().as_ref(), &snapshot, sink.as_ref()).await.unwrap()
+}
+
+const VECTORS: &str = "\"deletionVectors\",\"domainMetadata\",\"appendOnly\"";
+
+/// A table with everything that a checkpoint can hold.
+async fn rich(lake: &Lake, features: &str, properties: &str) -> TableId {
+    let id = lake.create("rich", &zero(features, properties)).await;
+    let mut lines = String::new();
+    for i in 0..20 {
+        lines += &add(&format!("day=2024-01-01/p%20{i}.parquet"));
+    }
+    lines += "{\"add\":{\"path\":\"null.parquet\",\"partitionValues\":{\"day\":null},\"size\":1,\
+              \"modificationTime\":2,\"dataChange\":true,\"baseRowId\":7,\
+              \"defaultRowCommitVersion\":1,\"clusteringProvider\":\"liquid\"}}\n";
+    lines += "{\"txn\":{\"appId\":\"app\",\"version\":4,\"lastUpdated\":5}}\n";
+    lines += "{\"txn\":{\"appId\":\"other\",\"version\":1}}\n";
+    lines += "{\"domainMetadata\":{\"domain\":\"d\",\"configuration\":\"{}\",\"removed\":false}}\n";
+    lines += "{\"domainMetadata\":{\"domain\":\"gone\",\"configuration\":\"\",\"removed\":false}}\n";
+    lake.commit(id, &lines).await;
+    let vector = "\"deletionVector\":{\"storageType\":\"u\",\"pathOrInlineDv\":\
+                  \"ab^-aqEH.-t@S}K{vb[*k^\",\"offset\":4,\"sizeInBytes\":40,\"cardinality\":2}";
+    let plain = add("dv.parquet");
+    lake.commit(id, &plain).await;
+    let with_vector = plain.replace("\"size\":100", &format!("\"size\":100,{vector}"));
+    let lines = remove("dv.parquet", START_MS)
+        + &with_vector
+        + &remove("day=2024-01-01/p%203.parquet", START_MS)
+        + "{\"domainMetadata\":{\"domain\":\"gone\",\"configuration\":\"\",\"removed\":true}}\n";
+    lake.commit(id, &lines).await;
+    id
+}
+
+async fn assert_reads_back(lake: &Lake, id: TableId, version: i64, to: &str) {
+    let state =
+        read_state(LogLocation::Table(lake.location(to)), &BTreeMap::new(), None).await.unwrap();
+    let want = snapshot(lake, id, version).await;
+    assert_eq!((state.version, &state.protocol), (v(version), &want.protocol));
+    assert_eq!(state.metadata, want.metadata);
+    let files: Vec<_> = lake.catalog.files(id, v(version)).try_collect().await.unwrap();
+    assert_eq!(state.files.len(), files.len());
+    for file in files {
+        let got = &state.files[&file.add.key()];
+        assert_eq!(got.partition_values, file.add.partition_values, "{:?}", file.add.path);
+        assert_eq!((got.size, got.modification_time), (file.add.size, file.add.modification_time));
+        assert_eq!(got.stats, file.add.stats);
+        assert_eq!(got.tags, file.add.tags);
+        assert_eq!(got.base_row_id, file.add.base_row_id);
+        assert_eq!(got.default_row_commit_version, file.add.default_row_commit_version);
+        assert_eq!(got.deleted_rows, file.add.deletion_vector.map(|d| d.cardinality));
+    }
+    let backend = lake.catalog.backend();
+    let txns = backend.app_transactions(id, v(version)).await.unwrap();
+    assert_eq!(state.txns.into_values().collect::<Vec<_>>(), txns);
+    let domains = backend.domain_metadata(id, v(version)).await.unwrap();
+    assert_eq!(state.domain_metadata.into_values().collect::<Vec<_>>(), domains);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kernel_reads_back_what_the_rows_say() {
+    let lake = Lake::new();
+    let id = rich(&lake, VECTORS, "\"a\":\"b\"").await;
+    let info = only_checkpoint(&lake, id, 3, "copy").await;
+    // protocol, metadata, 2 txn, 1 domain, 2 tombstones, 21 files
+    assert_eq!((info.actions, info.add_files, info.created), (28, 21, true));
+    assert_eq!(names(&lake.log("copy")), ["00000000000000000003.checkpoint.parquet"]);
+    assert_reads_back(&lake, id, 3, "copy").await;
+    only_checkpoint(&lake, id, 1, "older").await;
+    assert_reads_back(&lake, id, 1, "older").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_with_v2_checkpoints_gets_the_v2_spec() {
+    let lake = Lake::new();
+    let id = rich(&lake, &format!("{VECTORS},\"v2Checkpoint\""), "").await;
+    let info = only_checkpoint(&lake, id, 3, "copy").await;
+    assert_eq!(info.actions, 29, "and checkpointMetadata");
+    assert_reads_back(&lake, id, 3, "copy").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_pages_make_one_file() {
+    let lake = Lake::new();
+    let id = lake.create("t", &zero("", "")).await;
+    let lines: String = (0..2 * PAGE + 5).map(|i| add(&format!("{i}.parquet"))).collect();
+    lake.commit(id, &lines).await;
+    let info = only_checkpoint(&lake, id, 1, "copy").await;
+    assert_eq!(usize::try_from(info.add_files).unwrap(), 2 * PAGE + 5);
+    assert_reads_back(&lake, id, 1, "copy").await;
+}
+
+#[tokio::test]
+async fn tombstones_expire_by_the_commits_time_and_bytes_are_reproducible() {
+    let lake = Lake::new();
+    let kept = "\"delta.deletedFileRetentionDuration\":\"interval 2 seconds\"";
+    let id = lake.create("t", &zero("", kept)).await;
+    lake.commit(id, &(add("a") + &add("b") + &add("c"))).await;
+    lake.commit(id, &remove("a", START_MS)).await;
+    lake.commit(id, &remove("b", START_MS + 3_000)).await;
+    lake.clock.advance(1_000_000_000);
+    let snapshot = snapshot(&lake, id, 3).await;
+    assert_eq!(snapshot.timestamp, TimestampMs(START_MS + 3_000));
+    let backend = lake.catalog.backend().as_ref();
+    let one = encode_checkpoint(backend, &snapshot).await.unwrap();
+    assert_eq!((one.actions, one.add_files), (2 + 1 + 1, 1), "only the tombstone of b");
+    let two = encode_checkpoint(backend, &snapshot).await.unwrap();
+    assert_eq!(one.bytes, two.bytes);
+}
+
+#[tokio::test]
+async fn an_existing_checkpoint_is_left_alone() {
+    let lake = Lake::new();
+    let id = lake.table("t", 2).await;
+    let first = only_checkpoint(&lake, id, 2, "copy").await;
+    let path = lake.log("copy").join(&first.name);
+    std::fs::write(&path, b"of another engine").unwrap();
+    let again = only_checkpoint(&lake, id, 2, "copy").await;
+    assert_eq!((again.created, again.size_bytes), (false, 17));
+    assert_eq!(std::fs::read(&path).unwrap(), b"of another engine");
+}
+
+#[tokio::test]
+async fn rows_that_contradict_the_commit_are_not_published() {
+    let lake = Lake::new();
+    let id = lake.table("t", 2).await;
+    let mut snapshot = snapshot(&lake, id, 2).await;
+    snapshot.num_files += 1;
+    let backend = lake.catalog.backend().as_ref();
+    let error = encode_checkpoint(backend, &snapshot).await.unwrap_err();
+    assert!(matches!(error, CatalogError::Corrupt(_)), "{error}");
+}
+
+#[tokio::test]
+async fn the_hint_never_moves_backwards() {
+    let lake = Lake::new();
+    let id = lake.table("t", 3).await;
+    let sink = open_sink(&lake.location("copy"), &BTreeMap::new()).unwrap();
+    let mut infos = Vec::new();
+    for version in [2, 3, 1] {
+        infos.push(only_checkpoint(&lake, id, version, "copy").await);
+    }
+    let hint = || std::fs::read_to_string(lake.log("copy").join(LAST_CHECKPOINT)).unwrap();
+    assert!(write_last_checkpoint(sink.as_ref(), &infos[0]).await.unwrap());
+    let size = infos[0].size_bytes;
+    assert_eq!(
+        hint(),
+        format!("{{\"version\":2,\"size\":4,\"sizeInBytes\":{size},\"numOfAddFiles\":2}}")
+    );
+    assert!(write_last_checkpoint(sink.as_ref(), &infos[1]).await.unwrap());
+    assert!(!write_last_checkpoint(sink.as_ref(), &infos[2]).await.unwrap());
+    assert!(!write_last_checkpoint(sink.as_ref(), &infos[1]).await.unwrap());
+    assert!(hint().starts_with("{\"version\":3,"));
+    std::fs::write(lake.log("copy").join(LAST_CHECKPOINT), "{broken").unwrap();
+    assert!(write_last_checkpoint(sink.as_ref(), &infos[2]).await.unwrap());
+    assert!(hint().starts_with("{\"version\":1,"));
+}
+
+#[tokio::test]
+async fn columns_are_those_of_the_protocol() {
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    let lake = Lake::new();
+    let id = lake.table("t", 1).await;
+    let snapshot = snapshot(&lake, id, 1).await;
+    let encoded = encode_checkpoint(lake.catalog.backend().as_ref(), &snapshot).await.unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(encoded.bytes).unwrap();
+    let schema = reader.parquet_schema();
+    let columns: BTreeSet<String> =
+        schema.columns().iter().map(|c| c.path().string()).collect();
+    for column in [
+        "txn.appId",
+        "add.partitionValues.key_value.key",
+        "add.partitionValues.key_value.value",
+        "add.deletionVector.pathOrInlineDv",
+        "remove.deletionTimestamp",
+        "metaData.partitionColumns.list.element",
+        "metaData.configuration.key_value.value",
+        "protocol.writerFeatures.list.element",
+        "domainMetadata.removed",
+    ] {
+        assert!(columns.contains(column), "{column} is missing in {columns:?}");
+    }
+    assert!(!columns.iter().any(|c| c.starts_with("checkpointMetadata")));
+}

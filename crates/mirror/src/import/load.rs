@@ -1,0 +1,434 @@
+//! Moves a log into a backend, step by step; or only looks at it, for a dry run.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use deltalakedb_catalog_core::action::FileKey;
+use deltalakedb_catalog_core::backend::{ImportProgress, ImportedCommit};
+use deltalakedb_catalog_core::catalog::Catalog;
+use deltalakedb_catalog_core::env::Progress;
+use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::ids::{TableId, TimestampMs, Version};
+use deltalakedb_catalog_core::model::{BaseChunk, BaseTail};
+use futures::Stream;
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use tokio::sync::mpsc;
+
+use super::source::{Source, check_schema};
+use crate::log::{
+    CheckpointTail, CommitFile, CommitTimestamps, FileAction, ReadCommit, read_commits,
+};
+use crate::retry::Retry;
+
+/// Commits stored in one transaction.
+const BATCH_COMMITS: usize = 500;
+/// Bytes of commit files stored in one transaction, unless a single one is larger.
+const BATCH_BYTES: u64 = 16 << 20;
+/// Files and tombstones of a base stored in one transaction.
+const CHUNK_ACTIONS: usize = 10_000;
+/// Times that new commits of other writers are looked for at the end.
+const CATCH_UP_ROUNDS: usize = 10;
+
+/// Whose fault an error is: what is stored so far is worth keeping if it is not the log's.
+pub(super) enum Fault {
+    /// The log cannot be read.
+    Log(CatalogError),
+    /// The database did not do it.
+    Backend(CatalogError),
+}
+
+impl Fault {
+    pub(super) fn into_error(self) -> CatalogError {
+        match self {
+            Fault::Log(error) | Fault::Backend(error) => error,
+        }
+    }
+}
+
+/// What a loader has read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) applied: u64,
+    pub(super) history: u64,
+    pub(super) base_actions: u64,
+    pub(super) bytes: u64,
+}
+
+/// Where commits go.
+enum Target<'a> {
+    Catalog { catalog: &'a Catalog, table_id: TableId },
+    /// Sizes of the files in the table, by digest of their key.
+    Survey(HashMap<[u8; 16], i64>),
+}
+
+pub(super) struct Loader<'a> {
+    source: &'a mut Source,
+    target: Target<'a>,
+    progress: &'a dyn Progress,
+    times: CommitTimestamps,
+    counts: Counts,
+}
+
+impl<'a> Loader<'a> {
+    pub(super) fn store(
+        source: &'a mut Source,
+        catalog: &'a Catalog,
+        table_id: TableId,
+        progress: &'a dyn Progress,
+    ) -> Loader<'a> {
+        Loader::new(source, Target::Catalog { catalog, table_id }, progress)
+    }
+
+    pub(super) fn survey(source: &'a mut Source, progress: &'a dyn Progress) -> Loader<'a> {
+        Loader::new(source, Target::Survey(HashMap::new()), progress)
+    }
+
+    fn new(source: &'a mut Source, target: Target<'a>, progress: &'a dyn Progress) -> Loader<'a> {
+        let times = CommitTimestamps::default();
+        Loader { source, target, progress, times, counts: Counts::default() }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Files and bytes at the end of a survey.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        match &self.target {
+            Target::Catalog { .. } => (0, 0),
+            Target::Survey(files) => (
+                u64::try_from(files.len()).unwrap_or(u64::MAX),
+                files.values().filter_map(|size| u64::try_from(*size).ok()).sum(),
+            ),
+        }
+    }
+
+    /// Everything up to the head, from where an earlier run has stopped.
+    pub(super) async fn run(&mut self, started: Option<ImportProgress>) -> Result<(), Fault> {
+        let from_checkpoint = self.source.reader().is_some();
+        let history_through = started.as_ref().and_then(|p| p.history_through);
+        let base_done = started.as_ref().is_some_and(|p| p.base_done && from_checkpoint);
+        let mut head = started.as_ref().and_then(|p| p.table.head);
+        if from_checkpoint {
+            let history = self.source.history();
+            let rest_of_history =
+                history.last().is_some_and(|c| Some(c.version) > history_through);
+            if rest_of_history || !base_done {
+                // The history is read again for its timestamps, which build on each other.
+                let base_time = self.history(history, history_through).await?;
+                if !base_done {
+                    let skip = started
+                        .as_ref()
+                        .map_or((0, 0), |p| (p.base_files, p.base_tombstones));
+                    let stored = self.base(base_time, skip).await?;
+                    head = Some(stored);
+                }
+            }
+            self.times = CommitTimestamps::after(self.base_time(started.as_ref()));
+            self.times.state(self.source.protocol.as_ref(), self.source.metadata.as_ref());
+        } else if let Some(record) = started.as_ref().map(|p| &p.table) {
+            self.times = CommitTimestamps::after(record.head_timestamp);
+        }
+        let mut files = self.source.applied();
+        files.retain(|c| Some(c.version) > head);
+        self.applied(files, head.is_some()).await?;
+        self.complete()
+    }
+
+    /// Timestamp of the last stored commit: of the head of an interrupted import, else of the base.
+    fn base_time(&self, started: Option<&ImportProgress>) -> Option<TimestampMs> {
+        started.and_then(|p| p.table.head_timestamp).or(self.times.last())
+    }
+
+    /// Stores what other writers have committed since the log was listed.
+    pub(super) async fn catch_up(&mut self) -> Result<(), Fault> {
+        for _ in 0..CATCH_UP_ROUNDS {
+            let files = self.source.newer().await.map_err(Fault::Log)?;
+            if files.is_empty() {
+                break;
+            }
+            self.applied(files, true).await?;
+        }
+        self.complete()
+    }
+
+    /// The state at the head must say what the table is, where this run has read that.
+    fn complete(&self) -> Result<(), Fault> {
+        match &self.source.metadata {
+            Some(metadata) if metadata.schema_string.is_empty() => {
+                Err(Fault::Log(CatalogError::corrupt(format!(
+                    "the log has no schema: 'metaData' of table id '{}' lacks 'schemaString'",
+                    metadata.id
+                ))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Commits at or below the base. Returns the timestamp of the base version.
+    async fn history(
+        &mut self,
+        files: Vec<CommitFile>,
+        through: Option<Version>,
+    ) -> Result<TimestampMs, Fault> {
+        let base = self.source.base().version();
+        self.times.state(self.source.protocol.as_ref(), self.source.metadata.as_ref());
+        self.progress.begin("Reading the history", "commits", u64::try_from(files.len()).ok());
+        let mut base_time = None;
+        let mut batches = self.batches(files);
+        while let Some(batch) = batches.try_next().await.map_err(Fault::Log)? {
+            let read = batch.len();
+            let mut commits = Vec::with_capacity(read);
+            for commit in batch {
+                let timestamp = self.times.next(&commit);
+                if commit.file.version == base {
+                    base_time = Some(timestamp);
+                }
+                self.counts.history += 1;
+                self.counts.bytes += commit.raw_len;
+                if Some(commit.file.version) > through {
+                    commits.push(imported(commit, timestamp));
+                }
+            }
+            self.send(commits).await?;
+            self.progress.advance(u64::try_from(read).unwrap_or_default());
+        }
+        self.progress.end();
+        match base_time {
+            Some(time) => Ok(time),
+            None => {
+                let (in_commit, modified) = self.source.base_times().await;
+                self.times.state(self.source.protocol.as_ref(), self.source.metadata.as_ref());
+                Ok(self.times.advance(base, in_commit, modified))
+            }
+        }
+    }
+
+    /// The state that a checkpoint holds, after the files and tombstones that are stored already.
+    async fn base(&mut self, time: TimestampMs, stored: (u64, u64)) -> Result<Version, Fault> {
+        let Some(reader) = self.source.reader() else {
+            return Err(Fault::Log(CatalogError::corrupt("the base is no checkpoint")));
+        };
+        let version = reader.version;
+        let mut tail = Some(base_tail(reader.tail(), time).map_err(Fault::Log)?);
+        self.progress.begin("Reading the checkpoint", "actions", Some(reader.rows()));
+        let mut actions = ahead(reader.files(), 2);
+        let (mut seen, mut sent) = ((0_u64, 0_u64), stored);
+        let mut chunk = BaseChunk::default();
+        while let Some(batch) = actions.try_next().await.map_err(Fault::Log)? {
+            let read = u64::try_from(batch.len()).unwrap_or_default();
+            for action in batch {
+                self.counts.base_actions += 1;
+                match action {
+                    FileAction::Add(add) => {
+                        seen.0 += 1;
+                        if seen.0 > stored.0 {
+                            chunk.files.push(add);
+                        }
+                    }
+                    FileAction::Remove(remove) => {
+                        seen.1 += 1;
+                        if seen.1 > stored.1 {
+                            chunk.tombstones.push(remove);
+                        }
+                    }
+                }
+                if chunk.files.len() + chunk.tombstones.len() >= CHUNK_ACTIONS {
+                    self.send_base(&mut sent, std::mem::take(&mut chunk), None).await?;
+                }
+            }
+            self.progress.advance(read);
+        }
+        self.send_base(&mut sent, chunk, tail.take()).await?;
+        self.progress.end();
+        Ok(version)
+    }
+
+    /// Commits above the base, in order.
+    async fn applied(&mut self, files: Vec<CommitFile>, started: bool) -> Result<(), Fault> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        self.progress.begin("Reading commits", "commits", u64::try_from(files.len()).ok());
+        let mut first = !started;
+        let mut batches = self.batches(files);
+        while let Some(batch) = batches.try_next().await.map_err(Fault::Log)? {
+            let read = batch.len();
+            let mut commits = Vec::with_capacity(read);
+            for commit in batch {
+                let version = commit.file.version;
+                let name = format!("{}.json", version.padded());
+                if let Some(metadata) = &commit.index.metadata {
+                    check_schema(metadata, &format!("commit file '{name}'")).map_err(Fault::Log)?;
+                    self.source.metadata = Some(metadata.clone());
+                }
+                if let Some(protocol) = &commit.index.protocol {
+                    self.source.protocol = Some(protocol.clone());
+                }
+                if std::mem::take(&mut first) {
+                    self.check_first(&name)?;
+                }
+                self.counts.applied += 1;
+                self.counts.bytes += commit.raw_len;
+                let timestamp = self.times.next(&commit);
+                commits.push(imported(commit, timestamp));
+            }
+            self.send(commits).await?;
+            self.progress.advance(u64::try_from(read).unwrap_or_default());
+        }
+        self.progress.end();
+        Ok(())
+    }
+
+    /// The commit that creates a table sets its protocol and metadata.
+    fn check_first(&self, name: &str) -> Result<(), Fault> {
+        let missing = match (&self.source.protocol, &self.source.metadata) {
+            (Some(_), Some(_)) => return Ok(()),
+            (None, None) => "neither a 'protocol' nor a 'metaData' action",
+            (None, Some(_)) => "no 'protocol' action",
+            (Some(_), None) => "no 'metaData' action",
+        };
+        Err(Fault::Log(CatalogError::corrupt(format!(
+            "commit file '{name}' has {missing}: the log does not say what the table is"
+        ))))
+    }
+
+    /// Commits in groups that are stored together, read while the group before is stored.
+    fn batches(&self, files: Vec<CommitFile>) -> BoxStream<'static, Result<Vec<ReadCommit>>> {
+        let commits = read_commits(&self.source.store, &self.source.log_dir, files);
+        ahead(group(commits), 1)
+    }
+
+    async fn send(&mut self, commits: Vec<ImportedCommit>) -> Result<(), Fault> {
+        if commits.is_empty() {
+            return Ok(());
+        }
+        match &mut self.target {
+            Target::Survey(files) => {
+                let base = self.source.base().version();
+                let from_json = self.source.reader().is_none();
+                for commit in commits.iter().filter(|c| from_json || c.version > base) {
+                    for remove in &commit.index.removes {
+                        files.remove(&remove.key().digest());
+                    }
+                    for add in &commit.index.adds {
+                        files.insert(FileKey::digest(&add.key()), add.size);
+                    }
+                }
+                Ok(())
+            }
+            Target::Catalog { catalog, table_id } => {
+                let table_id = *table_id;
+                Retry::of(catalog)
+                    .repeat(|| catalog.backend().import_commits(table_id, commits.clone()))
+                    .await
+                    .map(drop)
+                    .map_err(Fault::Backend)
+            }
+        }
+    }
+
+    async fn send_base(
+        &mut self,
+        sent: &mut (u64, u64),
+        chunk: BaseChunk,
+        tail: Option<BaseTail>,
+    ) -> Result<(), Fault> {
+        let added = (chunk.files.len(), chunk.tombstones.len());
+        match &mut self.target {
+            Target::Survey(files) => {
+                files.extend(chunk.files.iter().map(|add| (add.key().digest(), add.size)));
+            }
+            Target::Catalog { catalog, table_id } => {
+                let (table_id, (skip_files, skip_tombstones)) = (*table_id, *sent);
+                Retry::of(catalog)
+                    .repeat(|| {
+                        catalog.backend().import_base(
+                            table_id,
+                            skip_files,
+                            skip_tombstones,
+                            chunk.clone(),
+                            tail.clone(),
+                        )
+                    })
+                    .await
+                    .map_err(Fault::Backend)?;
+            }
+        }
+        sent.0 += u64::try_from(added.0).unwrap_or_default();
+        sent.1 += u64::try_from(added.1).unwrap_or_default();
+        Ok(())
+    }
+}
+
+fn imported(commit: ReadCommit, timestamp: TimestampMs) -> ImportedCommit {
+    ImportedCommit {
+        version: commit.file.version,
+        timestamp,
+        body: commit.body,
+        index: commit.index,
+    }
+}
+
+fn base_tail(tail: &CheckpointTail, timestamp: TimestampMs) -> Result<BaseTail> {
+    let (Some(protocol), Some(metadata)) = (tail.protocol.clone(), tail.metadata.clone()) else {
+        return Err(CatalogError::corrupt("the checkpoint has no protocol or no metadata"));
+    };
+    // One of each: the last one, should a writer have left two.
+    let txns: HashMap<_, _> = tail.txns.iter().map(|t| (&t.app_id, t)).collect();
+    let domains: HashMap<_, _> = tail.domain_metadata.iter().map(|d| (&d.domain, d)).collect();
+    Ok(BaseTail {
+        protocol,
+        metadata,
+        txns: txns.into_values().cloned().collect(),
+        domain_metadata: domains.into_values().cloned().collect(),
+        timestamp,
+    })
+}
+
+/// Groups commits up to [`BATCH_COMMITS`] and [`BATCH_BYTES`].
+fn group(
+    commits: BoxStream<'static, Result<ReadCommit>>,
+) -> BoxStream<'static, Result<Vec<ReadCommit>>> {
+    stream::try_unfold(commits, |mut commits| async move {
+        let mut batch: Vec<ReadCommit> = Vec::new();
+        let mut bytes = 0_u64;
+        while batch.len() < BATCH_COMMITS && bytes < BATCH_BYTES {
+            match commits.try_next().await? {
+                None => break,
+                Some(commit) => {
+                    bytes = bytes.saturating_add(commit.raw_len);
+                    batch.push(commit);
+                }
+            }
+        }
+        Ok(if batch.is_empty() { None } else { Some((batch, commits)) })
+    })
+    .boxed()
+}
+
+/// Lets a stream run ahead of its consumer by `depth` items, on a task that ends with it.
+fn ahead<T: Send + 'static>(
+    mut stream: impl Stream<Item = T> + Send + Unpin + 'static,
+    depth: usize,
+) -> BoxStream<'static, T> {
+    struct Stop(tokio::task::AbortHandle);
+    impl Drop for Stop {
+        fn drop(&mut self) {
+            self.0.abort();
+        }
+    }
+    let (sender, receiver) = mpsc::channel(depth);
+    let task = tokio::spawn(async move {
+        while let Some(item) = stream.next().await {
+            if sender.send(item).await.is_err() {
+                break;
+            }
+        }
+    });
+    let state = (receiver, Arc::new(Stop(task.abort_handle())));
+    stream::unfold(state, |(mut receiver, stop)| async move {
+        receiver.recv().await.map(|item| (item, (receiver, stop)))
+    })
+    .boxed()
+}

@@ -1,0 +1,266 @@
+//! The outbox worker: publishes ratified versions to `_delta_log/`.
+//!
+//! A [`Publisher`] leases tables, and puts each table's unpublished versions in order: `N.json`
+//! with put-if-absent, its modification time, the checkpoint and `_last_checkpoint` where they are
+//! due, and only then records the version as published. Every step is safe to repeat: where the
+//! object exists, its bytes are compared. So a crash between any two steps leaves work that the
+//! next run finishes, and at every moment the published versions are a gapless prefix of the
+//! ratified ones.
+//!
+//! Any number of publishers may run on one catalog. The lease keeps them apart; it is not what
+//! makes them correct. A worker that goes on after losing it can only put the bytes that the new
+//! holder puts, too, and cannot record anything (the lease's epoch has changed).
+
+mod report;
+mod table;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use deltalakedb_catalog_core::backend::{CatalogBackend, ClaimRequest, MirrorTask};
+use deltalakedb_catalog_core::env::{Clock, IdSource};
+use deltalakedb_catalog_core::error::Result;
+use deltalakedb_catalog_core::ids::TableId;
+use deltalakedb_catalog_core::model::TableRecord;
+use deltalakedb_catalog_core::sink::MirrorSink;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{Notify, watch};
+
+use crate::retry::{Retry, backoff_ms};
+use crate::sink::open_sink;
+
+pub use report::{PublishIssue, RunReport, TableRun};
+
+/// Opened sinks that are kept for the next version, at most.
+const MAX_SINKS: usize = 256;
+/// Rows looked at to count what is left.
+const MAX_COUNTED: usize = 10_000;
+
+/// How a publisher works. The defaults are for production.
+#[derive(Debug, Clone)]
+pub struct PublisherConfig {
+    /// How long a lease holds, milliseconds. It is renewed at a third of it, so it only matters
+    /// after a crash: so long others wait before they take over.
+    pub lease_ms: i64,
+    /// Versions taken at a time from one table; other tables come in between.
+    pub max_versions: usize,
+    /// Tables published at a time.
+    pub concurrency: usize,
+    /// Versions recorded as published in one transaction.
+    pub complete_batch: usize,
+    /// First pause after a failure, milliseconds. It doubles with each attempt.
+    pub first_backoff_ms: i64,
+    /// Longest pause after a failure, milliseconds.
+    pub max_backoff_ms: i64,
+    /// How often [`Publisher::run`] looks for work that nobody woke it for, milliseconds.
+    pub poll_ms: i64,
+}
+
+impl Default for PublisherConfig {
+    fn default() -> Self {
+        PublisherConfig {
+            lease_ms: 30_000,
+            max_versions: 100,
+            concurrency: 4,
+            complete_batch: 16,
+            first_backoff_ms: 500,
+            max_backoff_ms: 300_000,
+            poll_ms: 1_000,
+        }
+    }
+}
+
+/// Opens the sink of a table.
+type SinkOpener = dyn Fn(&TableRecord) -> Result<Arc<dyn MirrorSink>> + Send + Sync;
+
+/// Publishes what is in the outbox.
+pub struct Publisher {
+    backend: Arc<dyn CatalogBackend>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+    config: PublisherConfig,
+    retry: Retry,
+    open: Box<SinkOpener>,
+    sinks: Mutex<HashMap<TableId, (TableRecord, Arc<dyn MirrorSink>)>>,
+    owner: String,
+    claims: AtomicU64,
+    wake: Notify,
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher")
+            .field("owner", &self.owner)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Publisher {
+    /// A worker on a catalog's backend.
+    #[must_use]
+    pub fn new(
+        backend: Arc<dyn CatalogBackend>,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn IdSource>,
+        config: PublisherConfig,
+    ) -> Self {
+        let owner = format!("{}-{}", std::process::id(), ids.uuid().as_simple());
+        Publisher {
+            retry: Retry::new(Arc::clone(&clock), Arc::clone(&ids)),
+            backend,
+            clock,
+            ids,
+            config,
+            open: Box::new(|table| open_sink(&table.location, &table.storage_options)),
+            sinks: Mutex::default(),
+            owner,
+            claims: AtomicU64::new(0),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Opens sinks in another way than by the table's location: a wrapper, another place.
+    #[must_use]
+    pub fn with_sinks(
+        mut self,
+        open: impl Fn(&TableRecord) -> Result<Arc<dyn MirrorSink>> + Send + Sync + 'static,
+    ) -> Self {
+        self.open = Box::new(open);
+        self
+    }
+
+    /// Tells [`Publisher::run`] that there is work now: call it after a commit of this process.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Publishes everything that is due, of one table or of all, and returns.
+    ///
+    /// Versions whose retry time has not come, and tables that another worker holds, are left:
+    /// [`RunReport::unpublished`] counts them.
+    ///
+    /// # Errors
+    /// Those of the database. What could not be published is no error of the call: it is in
+    /// [`RunReport::failures`].
+    pub async fn run_once(&self, only: Option<TableId>) -> Result<RunReport> {
+        let mut report = self.drain(only, None).await?;
+        report.unpublished = self.count_unpublished(only).await?;
+        Ok(report)
+    }
+
+    /// Publishes until told to stop: `true`, or the sender is gone. The version at hand is
+    /// finished first, and leases are given up.
+    ///
+    /// A database that fails is logged and tried again.
+    ///
+    /// # Errors
+    /// None at present.
+    pub async fn run(&self, mut stop: watch::Receiver<bool>) -> Result<()> {
+        let mut outages = 0_u32;
+        while !*stop.borrow_and_update() {
+            let pause_ms = match self.drain(None, Some(&stop)).await {
+                Ok(_) => {
+                    outages = 0;
+                    self.config.poll_ms
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "publishing waits: the catalog does not answer");
+                    let ms = self.backoff(outages);
+                    outages = outages.saturating_add(1);
+                    ms
+                }
+            };
+            let pause = Duration::from_millis(u64::try_from(pause_ms).unwrap_or(1).max(1));
+            tokio::select! {
+                changed = stop.changed() => if changed.is_err() { break },
+                () = self.wake.notified() => {}
+                () = self.clock.sleep(pause) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Works until nothing can be claimed: up to `concurrency` tables at a time, oldest work first.
+    async fn drain(
+        &self,
+        only: Option<TableId>,
+        stop: Option<&watch::Receiver<bool>>,
+    ) -> Result<RunReport> {
+        let mut report = RunReport::default();
+        let mut running = FuturesUnordered::new();
+        loop {
+            let stopped = stop.is_some_and(|stop| *stop.borrow());
+            let free = self.config.concurrency.max(1).saturating_sub(running.len());
+            if !stopped && free > 0 {
+                match self.claim(only, free).await {
+                    Ok(tasks) => {
+                        for task in tasks {
+                            running.push(self.publish(task, stop));
+                        }
+                    }
+                    // What runs is finished first.
+                    Err(error) if running.is_empty() => return Err(error),
+                    Err(error) => tracing::warn!(%error, "claiming work failed"),
+                }
+            }
+            match running.next().await {
+                Some(done) => report.add(done),
+                None => return Ok(report),
+            }
+        }
+    }
+
+    async fn claim(&self, only: Option<TableId>, max_tables: usize) -> Result<Vec<MirrorTask>> {
+        // An owner may claim what it holds already. Each claim has an owner of its own, so that
+        // tables which are being worked on are not handed out again.
+        let claim = self.claims.fetch_add(1, Ordering::Relaxed);
+        let request = ClaimRequest {
+            owner: format!("{}-{claim}", self.owner),
+            now: self.clock.now(),
+            lease_ms: self.config.lease_ms,
+            max_tables,
+            max_versions: self.config.max_versions.max(1),
+            only,
+        };
+        self.retry.repeat(|| self.backend.mirror_claim(&request)).await
+    }
+
+    async fn count_unpublished(&self, only: Option<TableId>) -> Result<u64> {
+        let page = self
+            .retry
+            .repeat(|| self.backend.mirror_rows(only, None, None, MAX_COUNTED))
+            .await?;
+        Ok(u64::try_from(page.items.len()).unwrap_or(u64::MAX))
+    }
+
+    fn backoff(&self, attempt: u32) -> i64 {
+        let (first, max) = (self.config.first_backoff_ms, self.config.max_backoff_ms);
+        backoff_ms(first, max, attempt, self.ids.fraction())
+    }
+
+    /// The sink of a table: kept, as a client of a cloud store holds connections.
+    fn sink(&self, table: &TableRecord) -> Result<Arc<dyn MirrorSink>> {
+        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, sink)) = sinks.get(&table.id)
+            && known.location == table.location
+            && known.storage_options == table.storage_options
+        {
+            return Ok(Arc::clone(sink));
+        }
+        let sink = (self.open)(table)?;
+        if sinks.len() >= MAX_SINKS {
+            sinks.clear();
+        }
+        sinks.insert(table.id, (table.clone(), Arc::clone(&sink)));
+        Ok(sink)
+    }
+}
+
+#[cfg(test)]
+#[path = "publish/tests.rs"]
+mod tests;

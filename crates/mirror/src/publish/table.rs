@@ -1,0 +1,388 @@
+//! One task: the next versions of one table.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use deltalakedb_catalog_core::backend::{MirrorLease, MirrorTask, PublishFailure, Published};
+use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::ids::{At, TableRef, TimestampMs, Version};
+use deltalakedb_catalog_core::model::{CommitRecord, Snapshot, TableRecord};
+use deltalakedb_catalog_core::sink::MirrorSink;
+use tokio::sync::watch;
+
+use super::Publisher;
+use super::report::{PublishIssue, TableRun, TaskOutcome};
+use crate::checkpoint::{write_checkpoint, write_last_checkpoint};
+use crate::properties::checkpoint_interval;
+use crate::put::{ForeignBytes, Put, commit_name, digest, put};
+
+/// Commit bodies read at a time.
+const BODY_PAGE: usize = 32;
+/// After so many attempts, a version whose checkpoint cannot be written is published without:
+/// checkpoints make readers faster, commits are what they read.
+const CHECKPOINT_ATTEMPTS: u32 = 3;
+
+/// Text of a lost lease.
+const TAKEN_OVER: &str = "another worker took the table over; it goes on where this one stopped";
+
+/// Why a version could not be published.
+struct Stopped {
+    version: Version,
+    error: String,
+    diverged: bool,
+}
+
+/// Why work on a table ended early.
+enum End {
+    /// A version failed: to be recorded.
+    Failed(Stopped),
+    /// What was put from this version on could not be recorded, or maybe was.
+    Unrecorded { version: Version, error: String },
+    /// Another worker has the table: nothing can be recorded.
+    LeaseLost { error: String },
+}
+
+/// Work on one task.
+struct Work<'a> {
+    publisher: &'a Publisher,
+    table: &'a TableRecord,
+    lease: &'a MirrorLease,
+    sink: Arc<dyn MirrorSink>,
+    attempts: u32,
+    first: Version,
+    /// Put, not yet recorded.
+    put: Vec<Published>,
+    /// Checkpoint interval in force at the last version that was looked at.
+    interval: Option<i64>,
+    run: TableRun,
+    failures: Vec<PublishIssue>,
+}
+
+impl Publisher {
+    /// Publishes a task's versions while its lease holds.
+    pub(super) async fn publish(
+        &self,
+        task: MirrorTask,
+        stop: Option<&watch::Receiver<bool>>,
+    ) -> TaskOutcome {
+        let MirrorTask { lease, table, versions, attempts } = task;
+        let name = table.name.clone();
+        let mut outcome = TaskOutcome {
+            table_id: table.id,
+            run: TableRun {
+                name: name.clone(),
+                published: 0,
+                published_version: table.published_version,
+                checkpoints: 0,
+            },
+            failures: Vec::new(),
+            lost_lease: false,
+        };
+        let (Some(first), Some(last)) = (versions.first().copied(), versions.last().copied())
+        else {
+            self.release(&lease).await;
+            return outcome;
+        };
+        let issue = |version, error, retry_at, diverged| PublishIssue {
+            table_id: lease.table_id,
+            name: name.clone(),
+            version,
+            error,
+            retry_at,
+            diverged,
+            published: false,
+        };
+        let end = match self.sink(&table) {
+            Err(e) => {
+                let error = e.to_string();
+                Err(End::Failed(Stopped { version: first, error, diverged: false }))
+            }
+            Ok(sink) => {
+                let mut work = Work {
+                    publisher: self,
+                    table: &table,
+                    lease: &lease,
+                    sink,
+                    attempts,
+                    first,
+                    put: Vec::new(),
+                    interval: None,
+                    run: outcome.run.clone(),
+                    failures: Vec::new(),
+                };
+                let end = tokio::select! {
+                    biased;
+                    end = work.all(first, last, stop) => end,
+                    error = self.keep_lease(&lease) => Err(End::LeaseLost { error }),
+                };
+                outcome.run = work.run;
+                outcome.failures = work.failures;
+                end
+            }
+        };
+        match end {
+            Ok(()) => self.release(&lease).await,
+            Err(End::LeaseLost { error }) => {
+                outcome.lost_lease = true;
+                let version = outcome.run.published_version.map_or(Version::ZERO, Version::next);
+                outcome.failures.push(issue(version, error, None, false));
+            }
+            Err(End::Unrecorded { version, error }) => {
+                let stopped = Stopped { version, error, diverged: false };
+                let attempt = if version == first { attempts } else { 0 };
+                let recorded = self.record_failure(&lease, &stopped, attempt).await;
+                if matches!(recorded, Err(CatalogError::InvalidInput(_))) {
+                    // It had been recorded as published: only the answer was lost.
+                    self.release(&lease).await;
+                }
+                outcome.lost_lease = matches!(recorded, Ok(None));
+                let retry_at = recorded.ok().flatten();
+                outcome.failures.push(issue(version, stopped.error, retry_at, false));
+            }
+            Err(End::Failed(stopped)) => {
+                // Attempts are counted for the first version; a later one failed for the first time.
+                let attempt = if stopped.version == first { attempts } else { 0 };
+                let recorded = self.record_failure(&lease, &stopped, attempt).await;
+                outcome.lost_lease = matches!(recorded, Ok(None));
+                let Stopped { version, error, diverged } = stopped;
+                let retry_at = recorded.ok().flatten().filter(|_| !diverged);
+                outcome.failures.push(issue(version, error, retry_at, diverged));
+            }
+        }
+        outcome
+    }
+
+    /// Records a failure, which gives the lease up. Returns when the version is tried again; none
+    /// if the lease was lost. After an error the lease lapses by itself: that is the pause then.
+    async fn record_failure(
+        &self,
+        lease: &MirrorLease,
+        stopped: &Stopped,
+        attempt: u32,
+    ) -> Result<Option<TimestampMs>> {
+        let Stopped { version, error, diverged } = stopped;
+        let (table, version, diverged) = (lease.table_id, *version, *diverged);
+        tracing::warn!(%table, %version, %error, diverged, "publishing failed");
+        let retry_at = self.clock.now().plus_ms(self.backoff(attempt));
+        let failure = PublishFailure { version, error: error.clone(), retry_at, diverged };
+        match self.retry.repeat(|| self.backend.mirror_fail(lease, &failure)).await {
+            Ok(recorded) => Ok(recorded.then_some(retry_at)),
+            Err(error) => {
+                tracing::warn!(%table, %version, %error, "the failure was not recorded");
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives a lease up. If that fails it lapses by itself.
+    async fn release(&self, lease: &MirrorLease) {
+        if let Err(error) = self.retry.repeat(|| self.backend.mirror_release(lease)).await {
+            tracing::warn!(table = %lease.table_id, %error, "a lease was not given up");
+        }
+    }
+
+    /// Renews a lease again and again; returns when it is lost, and how.
+    async fn keep_lease(&self, lease: &MirrorLease) -> String {
+        let third = u64::try_from(self.config.lease_ms / 3).unwrap_or(1).max(1);
+        let mut until = lease.until;
+        loop {
+            self.clock.sleep(Duration::from_millis(third)).await;
+            let now = self.clock.now();
+            match self.backend.mirror_renew(lease, now, self.config.lease_ms).await {
+                Ok(Some(renewed)) => until = renewed.until,
+                // A failed renewal is tried again as long as the lease can still hold.
+                Err(error) if now < until => tracing::warn!(%error, "a lease was not renewed"),
+                Err(e) => return format!("the lease lapsed while the database failed: {e}"),
+                Ok(None) => return TAKEN_OVER.to_owned(),
+            }
+            // A clock that does not wait must not keep the work from its turn.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Work<'_> {
+    /// All versions of the task, or as far as it goes; what was put is recorded in any case.
+    async fn all(
+        &mut self,
+        first: Version,
+        last: Version,
+        stop: Option<&watch::Receiver<bool>>,
+    ) -> Result<(), End> {
+        let end = self.put_all(first, last, stop).await;
+        self.record().await?;
+        end
+    }
+
+    async fn put_all(
+        &mut self,
+        first: Version,
+        last: Version,
+        stop: Option<&watch::Receiver<bool>>,
+    ) -> Result<(), End> {
+        let Publisher { backend, retry, config, .. } = self.publisher;
+        let mut next = first;
+        while next <= last {
+            let bodies = retry
+                .repeat(|| backend.read_bodies(self.table.id, next, last, BODY_PAGE))
+                .await
+                .map_err(|e| failed(next, &e))?;
+            if bodies.is_empty() {
+                return Err(self.no_bytes(next));
+            }
+            for (record, body) in bodies {
+                if stop.is_some_and(|stop| *stop.borrow()) {
+                    return Ok(());
+                }
+                if record.version != next {
+                    return Err(self.no_bytes(next));
+                }
+                let bytes = body.published().map_err(|e| failed(next, &e))?;
+                self.publish_version(&record, &bytes).await?;
+                self.put.push(Published {
+                    version: next,
+                    digest: digest(&bytes),
+                    at: self.publisher.clock.now(),
+                });
+                if self.put.len() >= config.complete_batch.max(1) {
+                    self.record().await?;
+                }
+                next = next.next();
+            }
+        }
+        Ok(())
+    }
+
+    fn no_bytes(&self, version: Version) -> End {
+        End::Failed(Stopped {
+            version,
+            error: format!(
+                "the catalog holds no bytes of version {version} of table '{}': its rows are \
+                 damaged. Restore the catalog from a backup",
+                self.table.name
+            ),
+            diverged: false,
+        })
+    }
+
+    /// `N.json`, its time, and the checkpoint where one is due.
+    async fn publish_version(
+        &mut self,
+        record: &CommitRecord,
+        bytes: &Bytes,
+    ) -> Result<(), End> {
+        let version = record.version;
+        let name = commit_name(version);
+        match put(self.sink.as_ref(), &name, bytes).await.map_err(|e| failed(version, &e))? {
+            Put::Created | Put::Same => {}
+            Put::Foreign(foreign) => {
+                let error = self.foreign(version, &name, foreign);
+                return Err(End::Failed(Stopped { version, error, diverged: true }));
+            }
+        }
+        if let Err(error) = self.sink.set_modified(&name, record.timestamp).await {
+            // Readers that travel by file time see the time of publishing instead.
+            tracing::warn!(table = %self.table.name, %version, %error, "file time not set");
+        }
+        let Err(error) = self.checkpoint(record).await else { return Ok(()) };
+        let is_first = version == self.first;
+        let passing = matches!(error, CatalogError::Unavailable { .. });
+        if passing && !(is_first && self.attempts + 1 >= CHECKPOINT_ATTEMPTS) {
+            return Err(failed(version, &error));
+        }
+        let error = format!("the checkpoint of version {version} was left out: {error}");
+        tracing::error!(table = %self.table.name, %version, %error, "no checkpoint");
+        self.failures.push(PublishIssue {
+            table_id: self.table.id,
+            name: self.table.name.clone(),
+            version,
+            error,
+            retry_at: None,
+            diverged: false,
+            published: true,
+        });
+        Ok(())
+    }
+
+    async fn checkpoint(&mut self, record: &CommitRecord) -> Result<()> {
+        let version = record.version;
+        let mut snapshot: Option<Snapshot> = None;
+        if self.interval.is_none() || record.changes_metadata {
+            let now = self.snapshot(version).await?;
+            self.interval = Some(checkpoint_interval(&now.metadata));
+            snapshot = Some(now);
+        }
+        let due = self.interval.is_some_and(|interval| version.get() % interval == 0);
+        if version == Version::ZERO || !due {
+            return Ok(());
+        }
+        let snapshot = match snapshot {
+            Some(snapshot) => snapshot,
+            None => self.snapshot(version).await?,
+        };
+        let backend = self.publisher.backend.as_ref();
+        let info = write_checkpoint(backend, &snapshot, self.sink.as_ref()).await?;
+        self.run.checkpoints += u64::from(info.created);
+        write_last_checkpoint(self.sink.as_ref(), &info).await?;
+        Ok(())
+    }
+
+    async fn snapshot(&self, version: Version) -> Result<Snapshot> {
+        let Publisher { backend, retry, .. } = self.publisher;
+        let table = TableRef::Id(self.table.id);
+        retry.repeat(|| backend.snapshot(&table, At::Version(version))).await
+    }
+
+    /// Records what was put.
+    async fn record(&mut self) -> Result<(), End> {
+        let (Some(first), Some(last)) =
+            (self.put.first().map(|p| p.version), self.put.last().map(|p| p.version))
+        else {
+            return Ok(());
+        };
+        let Publisher { backend, retry, .. } = self.publisher;
+        let recorded = retry.repeat(|| backend.mirror_complete(self.lease, &self.put)).await;
+        match recorded {
+            Ok(true) => {
+                self.run.published += u64::try_from(self.put.len()).unwrap_or(u64::MAX);
+                self.run.published_version = Some(last);
+                tracing::debug!(table = %self.table.name, version = %last, "published");
+                self.put.clear();
+                Ok(())
+            }
+            Ok(false) => Err(End::LeaseLost { error: TAKEN_OVER.to_owned() }),
+            Err(e) => Err(End::Unrecorded { version: first, error: e.to_string() }),
+        }
+    }
+
+    fn foreign(&self, version: Version, name: &str, foreign: ForeignBytes) -> String {
+        foreign_commit(&self.table.name.to_string(), version, &self.sink.describe(), name, foreign)
+    }
+}
+
+fn failed(version: Version, error: &CatalogError) -> End {
+    End::Failed(Stopped { version, error: error.to_string(), diverged: false })
+}
+
+/// What a person is told of a commit in the log that is not the catalog's.
+pub(super) fn foreign_commit(
+    table: &str,
+    version: Version,
+    log_dir: &str,
+    name: &str,
+    foreign: ForeignBytes,
+) -> String {
+    let ForeignBytes { found, ours, torn } = foreign;
+    let who = if torn {
+        "it is the beginning of the catalog's commit, as after a torn write"
+    } else {
+        "another program has committed to this table's log"
+    };
+    format!(
+        "'{log_dir}/{name}' ({found} bytes) is not version {version} of table '{table}' in the \
+         catalog ({ours} bytes): {who}. Nothing was overwritten, and publishing of this table has \
+         stopped; commits to the catalog go on. Compare with `dl diff {table}`. To publish again, \
+         move that file and all later versions out of the log, then run `dl mirror retry {table}`"
+    )
+}

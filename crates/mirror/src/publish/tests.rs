@@ -1,0 +1,571 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::sync::atomic::AtomicBool;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::fault::{Fault, FaultyBackend, FaultySink, SinkFault, SinkVerb, Verb};
+use deltalakedb_catalog_core::ids::{TableRef, TimestampMs, Version};
+use deltalakedb_catalog_core::model::{MirrorMode, MirrorState};
+use deltalakedb_catalog_core::sink::{PutOutcome, SinkEntry};
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::kernel::{LogLocation, read_state};
+use crate::sink::LocalSink;
+use crate::testing::{Lake, add, names, zero};
+
+fn v(version: i64) -> Version {
+    Version::new(version).unwrap()
+}
+
+fn json(version: i64) -> String {
+    format!("{}.json", v(version).padded())
+}
+
+/// Checks that a log holds exactly the catalog's versions 0 to `head`, byte for byte.
+async fn assert_published(lake: &Lake, name: &str, id: TableId, head: i64) {
+    let bodies = lake.catalog.backend().read_bodies(id, v(0), v(head), 1_000).await.unwrap();
+    assert_eq!(i64::try_from(bodies.len()).unwrap(), head + 1);
+    for (record, body) in bodies {
+        let path = lake.log(name).join(json(record.version.get()));
+        assert_eq!(fs::read(&path).unwrap(), body.published().unwrap(), "{}", path.display());
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        let ms = modified.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+        assert_eq!(i64::try_from(ms).unwrap(), record.timestamp.0);
+    }
+    assert!(!lake.log(name).join(json(head + 1)).exists());
+    let table = lake.catalog.table(&TableRef::Id(id)).await.unwrap();
+    assert_eq!(table.published_version, Some(v(head)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_version_is_published_with_checkpoints() {
+    let lake = Lake::new();
+    let id = lake.table("t", 23).await;
+    let report = lake.publisher().run_once(None).await.unwrap();
+    assert_eq!((report.published, report.checkpoints, report.unpublished), (24, 2, 0));
+    assert_eq!(report.failures, []);
+    assert_eq!(report.tables[&id].published_version, Some(v(23)));
+    assert_published(&lake, "t", id, 23).await;
+    let log = names(&lake.log("t"));
+    assert_eq!(log.len(), 24 + 2 + 1, "{log:?}");
+    assert!(log.contains(&"00000000000000000010.checkpoint.parquet".to_owned()));
+    let hint = fs::read_to_string(lake.log("t").join("_last_checkpoint")).unwrap();
+    assert!(hint.starts_with("{\"version\":20,\"size\":22,"), "{hint}");
+    let location = LogLocation::Table(lake.location("t"));
+    for version in [Some(v(9)), Some(v(10)), Some(v(15)), None] {
+        let state = read_state(location.clone(), &BTreeMap::new(), version).await.unwrap();
+        let want = version.map_or(23, Version::get);
+        assert_eq!(i64::try_from(state.files.len()).unwrap(), want);
+    }
+    let again = lake.publisher().run_once(None).await.unwrap();
+    assert_eq!(again, RunReport::default());
+}
+
+#[tokio::test]
+async fn the_checkpoint_interval_follows_the_metadata() {
+    let lake = Lake::new();
+    let id = lake.create("t", &zero("", "\"delta.checkpointInterval\":\"3\"")).await;
+    for i in 1..=4 {
+        lake.commit(id, &add(&format!("{i}"))).await;
+    }
+    let metadata = zero("", "\"delta.checkpointInterval\":\"2\"");
+    lake.commit(id, metadata.lines().nth(1).unwrap()).await;
+    for i in 6..=8 {
+        lake.commit(id, &add(&format!("{i}"))).await;
+    }
+    let report = lake.publisher().run_once(None).await.unwrap();
+    assert_eq!((report.published, report.failures), (9, vec![]));
+    let checkpoints: Vec<i64> = names(&lake.log("t"))
+        .iter()
+        .filter_map(|n| n.strip_suffix(".checkpoint.parquet")?.parse().ok())
+        .collect();
+    assert_eq!(checkpoints, [3, 6, 8]);
+}
+
+#[tokio::test]
+async fn many_tables_are_published_side_by_side() {
+    let lake = Lake::new();
+    let mut tables = Vec::new();
+    for i in 0..9 {
+        tables.push((format!("t{i}"), lake.table(&format!("t{i}"), 7).await));
+    }
+    let config = PublisherConfig { max_versions: 3, complete_batch: 2, ..Default::default() };
+    let publisher = lake.publisher_on(Arc::clone(lake.catalog.backend()), config);
+    let report = publisher.run_once(None).await.unwrap();
+    assert_eq!((report.published, report.tables.len(), report.failures), (72, 9, vec![]));
+    for (name, id) in tables {
+        assert_published(&lake, &name, id, 7).await;
+    }
+}
+
+#[tokio::test]
+async fn only_the_table_asked_for_is_published() {
+    let lake = Lake::new();
+    let (a, b) = (lake.table("a", 1).await, lake.table("b", 1).await);
+    let report = lake.publisher().run_once(Some(b)).await.unwrap();
+    assert_eq!((report.published, report.unpublished), (2, 0));
+    assert_published(&lake, "b", b, 1).await;
+    assert!(!lake.log("a").exists());
+    assert_eq!(lake.catalog.table(&TableRef::Id(a)).await.unwrap().published_version, None);
+}
+
+#[tokio::test]
+async fn a_foreign_commit_stops_its_table_and_nothing_is_lost() {
+    let lake = Lake::new();
+    let (id, other) = (lake.table("t", 3).await, lake.table("other", 1).await);
+    fs::create_dir_all(lake.log("t")).unwrap();
+    let foreign = lake.log("t").join(json(2));
+    fs::write(&foreign, b"{\"commitInfo\":{}}\n").unwrap();
+    let publisher = lake.publisher();
+    let report = publisher.run_once(None).await.unwrap();
+    assert_eq!((report.published, report.diverged, report.unpublished), (2 + 2, 1, 2));
+    let [issue] = report.failures.as_slice() else { panic!("{report:?}") };
+    assert_eq!((issue.version, issue.diverged, issue.retry_at), (v(2), true, None));
+    for want in [json(2).as_str(), "default.t", "another program", "dl mirror retry"] {
+        assert!(issue.error.contains(want), "{}", issue.error);
+    }
+    assert_eq!(fs::read(&foreign).unwrap(), b"{\"commitInfo\":{}}\n");
+    let table = lake.catalog.table(&TableRef::Id(id)).await.unwrap();
+    assert_eq!((table.mirror, table.published_version), (MirrorMode::Diverged, Some(v(1))));
+    assert_published(&lake, "other", other, 1).await;
+    lake.clock.advance(10_000_000);
+    assert_eq!(publisher.run_once(None).await.unwrap().published, 0, "not by itself");
+    // Commits go on, and after a decision publishing does, too.
+    lake.commit(id, &add("more")).await;
+    fs::remove_file(&foreign).unwrap();
+    lake.catalog.backend().mirror_retry(id, lake.clock.now()).await.unwrap();
+    assert_eq!(publisher.run_once(None).await.unwrap().published, 3);
+    assert_published(&lake, "t", id, 4).await;
+}
+
+/// A publisher whose sinks follow a script.
+fn faulty(
+    lake: &Lake,
+    script: impl Fn(SinkVerb, u64, &str) -> SinkFault + Send + Sync + 'static,
+) -> Publisher {
+    let script = Arc::new(script);
+    let root = lake.dir.path().to_owned();
+    lake.publisher().with_sinks(move |table| {
+        let script = Arc::clone(&script);
+        let folder = root.join(table.name.name()).join("_delta_log");
+        Ok(Arc::new(FaultySink::new(LocalSink::new(folder), move |call, name: &str| {
+            script(call.verb, call.nth, name)
+        })))
+    })
+}
+
+#[tokio::test]
+async fn failures_are_recorded_and_tried_again_later_and_later() {
+    let lake = Lake::new();
+    let id = lake.table("t", 2).await;
+    let broken = Arc::new(AtomicBool::new(true));
+    let seen = Arc::clone(&broken);
+    let publisher = faulty(&lake, move |verb, _, name| {
+        let hit = verb == SinkVerb::PutIfAbsent && name.starts_with("00000000000000000001");
+        if hit && seen.load(Ordering::Relaxed) {
+            SinkFault::Common(Fault::Fail)
+        } else {
+            SinkFault::None
+        }
+    });
+    let mut pauses = Vec::new();
+    for attempt in 0..12 {
+        let report = publisher.run_once(None).await.unwrap();
+        let [issue] = report.failures.as_slice() else { panic!("{report:?}") };
+        assert_eq!((issue.version, report.unpublished), (v(1), 2), "attempt {attempt}");
+        let pause = issue.retry_at.unwrap().0 - lake.clock.now().0;
+        pauses.push(pause);
+        lake.clock.advance(pause - 1);
+        assert_eq!(publisher.run_once(None).await.unwrap().failures, [], "not before its time");
+        lake.clock.advance(1);
+    }
+    assert_eq!(pauses[..4], [375, 750, 1_500, 3_000]);
+    assert_eq!(pauses[10..], [225_000, 225_000]);
+    broken.store(false, Ordering::Relaxed);
+    assert_eq!(publisher.run_once(None).await.unwrap().published, 2);
+    assert_published(&lake, "t", id, 2).await;
+}
+
+/// Everything that can go wrong once, at every call of a sink, ends in the same log.
+#[tokio::test]
+async fn any_single_fault_of_the_sink_ends_in_the_same_log() {
+    let kinds: [(&str, fn() -> SinkFault); 5] = [
+        ("busy", || SinkFault::Common(Fault::Busy)),
+        ("fail", || SinkFault::Common(Fault::Fail)),
+        ("lost answer", || SinkFault::Common(Fault::LoseAnswer)),
+        ("lost request", || SinkFault::Common(Fault::LoseRequest)),
+        ("lie", || SinkFault::Lie),
+    ];
+    let verbs = [SinkVerb::PutIfAbsent, SinkVerb::PutReplace, SinkVerb::Get, SinkVerb::SetModified];
+    for verb in verbs {
+        for (kind, fault) in kinds {
+            if (verb, kind) == (SinkVerb::SetModified, "lost answer") {
+                continue;
+            }
+            for nth in 0..4 {
+                let lake = Lake::new();
+                let zero = zero("", "\"delta.checkpointInterval\":\"2\"");
+                let id = lake.create("t", &zero).await;
+                for i in 1..=4 {
+                    lake.commit(id, &add(&format!("{i}"))).await;
+                }
+                let publisher = faulty(&lake, move |v, n, _| {
+                    if (v, n) == (verb, nth) { fault() } else { SinkFault::None }
+                });
+                for _ in 0..3 {
+                    publisher.run_once(None).await.unwrap();
+                    lake.clock.advance(1_000);
+                }
+                let what = format!("{verb:?} {kind} {nth}");
+                let times = verb != SinkVerb::SetModified;
+                if times {
+                    assert_published(&lake, "t", id, 4).await;
+                }
+                let log = names(&lake.log("t"));
+                assert_eq!(log.len(), 5 + 2 + 1, "{what}: {log:?}");
+                let hint = fs::read_to_string(lake.log("t").join("_last_checkpoint")).unwrap();
+                assert!(hint.starts_with("{\"version\":4,"), "{what}: {hint}");
+            }
+        }
+    }
+}
+
+/// A process that dies at any step: its calls stop, and another one takes over when the lease lapses.
+#[tokio::test]
+async fn a_crash_at_any_step_is_finished_by_the_next_run() {
+    for step in 0..40_usize {
+        let lake = Lake::new();
+        let id = lake.create("t", &zero("", "\"delta.checkpointInterval\":\"2\"")).await;
+        for i in 1..=4 {
+            lake.commit(id, &add(&format!("{i}"))).await;
+        }
+        let budget = Arc::new(Semaphore::new(step));
+        let died = Arc::new(Notify::new());
+        let gate = {
+            let (budget, died) = (Arc::clone(&budget), Arc::clone(&died));
+            move || -> futures::future::BoxFuture<'static, ()> {
+                match budget.try_acquire() {
+                    Ok(permit) => {
+                        permit.forget();
+                        Box::pin(async {})
+                    }
+                    Err(_) => {
+                        died.notify_one();
+                        Box::pin(futures::future::pending())
+                    }
+                }
+            }
+        };
+        let backend = {
+            let gate = gate.clone();
+            FaultyBackend::new(Arc::clone(lake.catalog.backend()), move |call| match call.verb {
+                Verb::MirrorComplete | Verb::MirrorRelease | Verb::MirrorClaim => {
+                    Fault::Before(gate())
+                }
+                _ => Fault::None,
+            })
+        };
+        let folder = lake.log("t");
+        let publisher = lake
+            .publisher_on(
+                Arc::new(backend),
+                PublisherConfig { complete_batch: 2, ..Default::default() },
+            )
+            .with_sinks(move |_| {
+                let gate = gate.clone();
+                Ok(Arc::new(FaultySink::new(LocalSink::new(folder.clone()), move |_, _: &str| {
+                    SinkFault::Common(Fault::Before(gate()))
+                })))
+            });
+        let finished = tokio::select! {
+            report = publisher.run_once(None) => Some(report.unwrap()),
+            () = died.notified() => None,
+        };
+        drop(publisher);
+        // What is there is a gapless prefix, and what is recorded is there.
+        let there = (0..=5).take_while(|i| lake.log("t").join(json(*i)).exists()).count();
+        let jsons = names(&lake.log("t")).iter().filter(|n| n.ends_with(".json")).count();
+        assert_eq!(there, jsons, "step {step}");
+        let table = lake.catalog.table(&TableRef::Id(id)).await.unwrap();
+        let recorded = table.published_version.map_or(0, |v| usize::try_from(v.get()).unwrap() + 1);
+        assert!(recorded <= there, "step {step}");
+        if finished.is_some() {
+            assert_eq!(recorded, 5);
+            assert!(step > 10, "{step}");
+            return;
+        }
+        lake.clock.advance(60_000);
+        let report = lake.publisher().run_once(None).await.unwrap();
+        assert_eq!((report.failures, report.unpublished), (vec![], 0), "step {step}");
+        assert_published(&lake, "t", id, 4).await;
+        assert_eq!(names(&lake.log("t")).len(), 5 + 2 + 1, "step {step}");
+    }
+    panic!("the publisher never finished");
+}
+
+#[tokio::test]
+async fn lost_answers_of_the_database_cost_nothing_but_time() {
+    for verb in [Verb::MirrorComplete, Verb::MirrorRelease, Verb::MirrorFail, Verb::ReadBodies] {
+        for fault in [|| Fault::Busy, || Fault::Fail, || Fault::LoseAnswer, || Fault::LoseRequest] {
+            let lake = Lake::new();
+            let id = lake.table("t", 5).await;
+            let backend = FaultyBackend::new(Arc::clone(lake.catalog.backend()), move |call| {
+                if call.verb == verb && call.nth == 0 { fault() } else { Fault::None }
+            });
+            let config = PublisherConfig { complete_batch: 2, ..Default::default() };
+            let publisher = lake.publisher_on(Arc::new(backend), config);
+            let clock = Arc::clone(&lake.clock);
+            for _ in 0..4 {
+                // A busy database makes the publisher sleep: time goes on.
+                let ticker = async {
+                    loop {
+                        clock.advance(10_000);
+                        tokio::task::yield_now().await;
+                    }
+                };
+                tokio::select! {
+                    report = publisher.run_once(None) => { report.unwrap(); }
+                    () = ticker => {}
+                }
+                clock.advance(60_000);
+            }
+            assert_published(&lake, "t", id, 5).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_publishers_publish_each_version_once() {
+    let lake = Lake::new();
+    let mut tables = Vec::new();
+    for i in 0..4 {
+        tables.push((format!("t{i}"), lake.table(&format!("t{i}"), 20).await));
+    }
+    let config = PublisherConfig { max_versions: 4, ..Default::default() };
+    let runs = (0..8).map(|_| {
+        let publisher = lake.publisher_on(Arc::clone(lake.catalog.backend()), config.clone());
+        tokio::spawn(async move { publisher.run_once(None).await.unwrap() })
+    });
+    let reports = futures::future::join_all(runs).await;
+    let published: u64 = reports.into_iter().map(|r| r.unwrap().published).sum();
+    assert_eq!(published, 84);
+    for (name, id) in tables {
+        assert_published(&lake, &name, id, 20).await;
+    }
+}
+
+/// A sink whose puts wait for a permit each.
+#[derive(Debug)]
+struct GatedSink {
+    inner: LocalSink,
+    permits: Arc<Semaphore>,
+    waiting: Arc<Notify>,
+}
+
+#[async_trait]
+impl MirrorSink for GatedSink {
+    async fn put_if_absent(&self, name: &str, bytes: Bytes) -> Result<PutOutcome> {
+        self.waiting.notify_one();
+        self.permits.acquire().await.unwrap().forget();
+        self.inner.put_if_absent(name, bytes).await
+    }
+    async fn put_replace(&self, name: &str, bytes: Bytes) -> Result<()> {
+        self.inner.put_replace(name, bytes).await
+    }
+    async fn get(&self, name: &str) -> Result<Option<Bytes>> {
+        self.inner.get(name).await
+    }
+    async fn list(&self, after: Option<&str>) -> Result<Vec<SinkEntry>> {
+        self.inner.list(after).await
+    }
+    async fn set_modified(&self, name: &str, modified: TimestampMs) -> Result<()> {
+        self.inner.set_modified(name, modified).await
+    }
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+fn gated(lake: &Lake, backend: Arc<dyn CatalogBackend>) -> (Publisher, Arc<Semaphore>, Arc<Notify>) {
+    let (permits, waiting) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
+    let (folder, gate, told) = (lake.log("t"), Arc::clone(&permits), Arc::clone(&waiting));
+    let publisher =
+        lake.publisher_on(backend, PublisherConfig::default()).with_sinks(move |_| {
+            Ok(Arc::new(GatedSink {
+                inner: LocalSink::new(folder.clone()),
+                permits: Arc::clone(&gate),
+                waiting: Arc::clone(&told),
+            }))
+        });
+    (publisher, permits, waiting)
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_while_a_put_takes_long() {
+    let lake = Lake::new();
+    let id = lake.table("t", 0).await;
+    let renewals = Arc::new(Semaphore::new(0));
+    let counted = Arc::clone(&renewals);
+    let backend = FaultyBackend::new(Arc::clone(lake.catalog.backend()), move |call| {
+        if call.verb == Verb::MirrorRenew {
+            let counted = Arc::clone(&counted);
+            return Fault::After(Box::pin(async move { counted.add_permits(1) }));
+        }
+        Fault::None
+    });
+    let (publisher, permits, waiting) = gated(&lake, Arc::new(backend));
+    let run = publisher.run_once(None);
+    let outside = async {
+        waiting.notified().await;
+        for _ in 0..20 {
+            lake.clock.advance(10_000);
+            renewals.acquire().await.unwrap().forget();
+            assert_eq!(lake.publisher().run_once(None).await.unwrap().published, 0, "it is held");
+        }
+        permits.add_permits(1);
+    };
+    let (report, ()) = tokio::join!(run, outside);
+    let report = report.unwrap();
+    assert_eq!((report.published, report.lost_leases), (1, 0));
+    assert_published(&lake, "t", id, 0).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_lost_its_lease_stops_at_once() {
+    let lake = Lake::new();
+    let id = lake.table("t", 2).await;
+    // Its renewals go unheard for so long that another worker takes over.
+    let backend = FaultyBackend::new(Arc::clone(lake.catalog.backend()), |call| {
+        if call.verb == Verb::MirrorRenew && call.nth < 2 { Fault::Fail } else { Fault::None }
+    });
+    let (publisher, _permits, waiting) = gated(&lake, Arc::new(backend));
+    let run = publisher.run_once(None);
+    let outside = async {
+        waiting.notified().await;
+        lake.clock.advance(40_000);
+        lake.publisher().run_once(None).await.unwrap()
+    };
+    let (lost, other) = tokio::join!(run, outside);
+    let lost = lost.unwrap();
+    assert_eq!((lost.published, lost.lost_leases), (0, 1), "{lost:?}");
+    assert_eq!(other.published, 3);
+    assert_published(&lake, "t", id, 2).await;
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_cannot_be_written_does_not_stop_commits() {
+    let lake = Lake::new();
+    let id = lake.table("t", 12).await;
+    let publisher = faulty(&lake, |verb, _, name| {
+        if verb == SinkVerb::PutIfAbsent && name.ends_with(".parquet") {
+            return SinkFault::Common(Fault::Fail);
+        }
+        SinkFault::None
+    });
+    for _ in 0..2 {
+        let report = publisher.run_once(None).await.unwrap();
+        assert_eq!(report.failures[0].version, v(10));
+        assert!(report.failures[0].retry_at.is_some());
+        lake.clock.advance(5_000);
+    }
+    let report = publisher.run_once(None).await.unwrap();
+    let [issue] = report.failures.as_slice() else { panic!("{report:?}") };
+    assert!(issue.published && issue.error.contains("checkpoint of version 10"), "{issue:?}");
+    assert_published(&lake, "t", id, 12).await;
+}
+
+#[tokio::test]
+async fn a_sink_that_cannot_be_opened_is_a_failure_of_its_table() {
+    let lake = Lake::new();
+    lake.table("t", 1).await;
+    let other = lake.table("u", 1).await;
+    let root = lake.dir.path().to_owned();
+    let publisher = lake.publisher().with_sinks(move |table| {
+        if table.name.name() == "t" {
+            return Err(CatalogError::Unsupported("needs the cargo feature `s3`".into()));
+        }
+        Ok(Arc::new(LocalSink::new(root.join("u/_delta_log"))))
+    });
+    let report = publisher.run_once(None).await.unwrap();
+    assert_eq!((report.published, report.failures.len()), (2, 1));
+    assert!(report.failures[0].error.contains("`s3`"));
+    assert_published(&lake, "u", other, 1).await;
+    let rows = lake.catalog.backend().mirror_rows(None, Some(MirrorState::Failed), None, 10).await;
+    assert_eq!(rows.unwrap().items.len(), 1);
+}
+
+#[tokio::test]
+async fn a_running_publisher_is_woken_and_stopped() {
+    let lake = Lake::new();
+    let id = lake.table("t", 0).await;
+    let publisher = Arc::new(lake.publisher());
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn({
+        let publisher = Arc::clone(&publisher);
+        async move { publisher.run(stopped).await }
+    });
+    for head in 0..=2 {
+        if head > 0 {
+            lake.commit(id, &add(&format!("{head}"))).await;
+        }
+        // Woken, not polled: the clock stands still but for the second that each commit takes.
+        publisher.wake();
+        let published = || async {
+            let table = lake.catalog.table(&TableRef::Id(id)).await.unwrap();
+            table.published_version == Some(v(head))
+        };
+        tokio::time::timeout(Duration::from_secs(30), async {
+            while !published().await {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+    }
+    stop.send(true).unwrap();
+    tokio::time::timeout(Duration::from_secs(30), running).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_stopped_publisher_gives_its_leases_up() {
+    let lake = Lake::new();
+    let id = lake.table("t", 3).await;
+    let (publisher, permits, waiting) = gated(&lake, Arc::clone(lake.catalog.backend()));
+    let (stop, stopped) = watch::channel(false);
+    let outside = async {
+        waiting.notified().await;
+        stop.send(true).unwrap();
+        permits.add_permits(10);
+    };
+    let (end, ()) = tokio::join!(publisher.run(stopped), outside);
+    end.unwrap();
+    let table = lake.catalog.table(&TableRef::Id(id)).await.unwrap();
+    assert_eq!(table.published_version, Some(v(0)), "the version at hand is finished");
+    assert_eq!(lake.publisher().run_once(None).await.unwrap().published, 3, "no lease is left");
+}
+
+#[tokio::test]
+async fn published_bytes_hold_the_digest_that_is_recorded() {
+    let lake = Lake::new();
+    let id = lake.table("t", 2).await;
+    lake.publisher().run_once(None).await.unwrap();
+    let rows = lake
+        .catalog
+        .backend()
+        .mirror_rows(Some(id), Some(MirrorState::Complete), None, 10)
+        .await
+        .unwrap()
+        .items;
+    let digests: BTreeSet<String> = rows.into_iter().map(|r| r.digest.unwrap()).collect();
+    let found: BTreeSet<String> = (0..=2)
+        .map(|i| crate::put::digest(&fs::read(lake.log("t").join(json(i))).unwrap()))
+        .collect();
+    assert_eq!(digests, found);
+    assert_eq!(
+        crate::put::digest(b""),
+        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    );
+}

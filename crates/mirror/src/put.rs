@@ -1,0 +1,74 @@
+//! Putting an object whose bytes are known: created, there already, or someone else's.
+
+use bytes::Bytes;
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
+use deltalakedb_catalog_core::ids::Version;
+use deltalakedb_catalog_core::sink::{MirrorSink, PutOutcome};
+use sha2::{Digest, Sha256};
+
+/// What stands under a name now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// Our bytes, written by this call.
+    Created,
+    /// Our bytes, written before (by an earlier run that died, or by a lost answer).
+    Same,
+    /// Other bytes. They were not touched.
+    Foreign(ForeignBytes),
+}
+
+/// Bytes that are not those of the catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ForeignBytes {
+    /// How many there are.
+    pub(crate) found: usize,
+    /// How many ours are.
+    pub(crate) ours: usize,
+    /// Whether they are the first part of ours: a write that a store tore apart.
+    pub(crate) torn: bool,
+}
+
+impl ForeignBytes {
+    /// Where two texts differ, if they do.
+    pub(crate) fn compare(found: &[u8], ours: &[u8]) -> Option<ForeignBytes> {
+        (found != ours).then(|| ForeignBytes {
+            found: found.len(),
+            ours: ours.len(),
+            torn: ours.starts_with(found),
+        })
+    }
+}
+
+/// Name of a commit's file.
+pub(crate) fn commit_name(version: Version) -> String {
+    format!("{}.json", version.padded())
+}
+
+/// SHA-256, lower-case hex.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(64);
+    for byte in Sha256::digest(bytes) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// Puts an object unless one of that name exists; an existing one is compared byte for byte.
+///
+/// Safe to repeat after any failure.
+pub(crate) async fn put(sink: &dyn MirrorSink, name: &str, bytes: &Bytes) -> Result<Put> {
+    match sink.put_if_absent(name, bytes.clone()).await? {
+        PutOutcome::Created => Ok(Put::Created),
+        PutOutcome::Exists => {
+            let found = sink.get(name).await?.ok_or_else(|| {
+                CatalogError::busy(
+                    format!("'{}/{name}' went away while it was looked at", sink.describe()),
+                    WriteState::NotApplied,
+                )
+            })?;
+            Ok(ForeignBytes::compare(&found, bytes).map_or(Put::Same, Put::Foreign))
+        }
+    }
+}

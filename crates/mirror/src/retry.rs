@@ -1,0 +1,84 @@
+//! Repetition of calls on a busy database.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deltalakedb_catalog_core::catalog::Catalog;
+use deltalakedb_catalog_core::env::{Clock, IdSource};
+use deltalakedb_catalog_core::error::{Result, WriteState};
+
+/// How often a call on a busy database is made.
+const MAX_ATTEMPTS: u32 = 8;
+/// First pause, milliseconds; it doubles.
+const FIRST_PAUSE_MS: i64 = 5;
+/// Longest pause, milliseconds.
+const MAX_PAUSE_MS: i64 = 1_000;
+
+/// Time and chance, for pauses.
+#[derive(Debug, Clone)]
+pub(crate) struct Retry {
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+}
+
+impl Retry {
+    pub(crate) fn new(clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Self {
+        Retry { clock, ids }
+    }
+
+    pub(crate) fn of(catalog: &Catalog) -> Self {
+        Retry::new(Arc::clone(catalog.clock()), Arc::clone(catalog.ids()))
+    }
+
+    /// Makes a call again while the database is busy and nothing was written, within a bound.
+    pub(crate) async fn repeat<T, F, Fut>(&self, mut call: F) -> Result<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let mut attempt = 0;
+        loop {
+            match call().await {
+                Err(e)
+                    if e.is_retryable()
+                        && e.write_state() == WriteState::NotApplied
+                        && attempt + 1 < MAX_ATTEMPTS =>
+                {
+                    let ms = backoff_ms(FIRST_PAUSE_MS, MAX_PAUSE_MS, attempt, self.ids.fraction());
+                    let pause = Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+                    self.clock.sleep(pause).await;
+                    attempt += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+/// `first * 2^attempt`, at most `max`; between half of it and all of it, by `fraction`.
+pub(crate) fn backoff_ms(first: i64, max: i64, attempt: u32, fraction: f64) -> i64 {
+    let doubled = 1_i64.checked_shl(attempt.min(62)).map_or(max, |f| first.saturating_mul(f));
+    let half = doubled.clamp(1, max.max(1)) / 2;
+    let jitter = Duration::from_millis(u64::try_from(half).unwrap_or(0))
+        .mul_f64(fraction.clamp(0.0, 1.0))
+        .as_millis();
+    half.saturating_add(i64::try_from(jitter).unwrap_or(0)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_are_bounded() {
+        assert_eq!(backoff_ms(500, 300_000, 0, 0.0), 250);
+        assert_eq!(backoff_ms(500, 300_000, 0, 1.0), 500);
+        assert_eq!(backoff_ms(500, 300_000, 3, 1.0), 4_000);
+        for attempt in [10, 40, 63, 64, u32::MAX] {
+            let ms = backoff_ms(500, 300_000, attempt, 0.5);
+            assert_eq!(ms, 225_000, "{attempt}");
+        }
+        assert_eq!(backoff_ms(1, 1, 0, 0.0), 1);
+    }
+}

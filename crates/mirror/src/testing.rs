@@ -1,0 +1,198 @@
+//! What the tests of this crate share: time that tests move, and tables with known commits.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
+use deltalakedb_catalog_core::conflict::Reads;
+use deltalakedb_catalog_core::env::{Clock, IdSource};
+use deltalakedb_catalog_core::ids::{TableId, TableRef, TimestampMs, Version};
+use deltalakedb_catalog_core::memory::MemoryBackend;
+use deltalakedb_catalog_core::model::MirrorMode;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::publish::{Publisher, PublisherConfig};
+
+/// The time at which tests begin, milliseconds.
+pub(crate) const START_MS: i64 = 1_700_000_000_000;
+
+/// Moves only when a test moves it; who sleeps waits for that.
+#[derive(Debug)]
+pub(crate) struct TestClock(watch::Sender<i64>);
+
+impl TestClock {
+    pub(crate) fn advance(&self, ms: i64) {
+        self.0.send_modify(|now| *now += ms);
+    }
+}
+
+#[async_trait]
+impl Clock for TestClock {
+    fn now(&self) -> TimestampMs {
+        TimestampMs(*self.0.borrow())
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        let until = self.now().0 + i64::try_from(duration.as_millis()).unwrap();
+        let mut now = self.0.subscribe();
+        now.wait_for(|now| *now >= until).await.unwrap();
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct TestIds(AtomicU64);
+
+impl IdSource for TestIds {
+    fn uuid(&self) -> Uuid {
+        Uuid::from_u128(u128::from(self.0.fetch_add(1, Ordering::Relaxed)) + 1)
+    }
+
+    fn fraction(&self) -> f64 {
+        0.5
+    }
+}
+
+/// A catalog in memory, and a folder for its tables.
+pub(crate) struct Lake {
+    pub(crate) catalog: Catalog,
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl Lake {
+    pub(crate) fn new() -> Lake {
+        Lake::on(Arc::new(MemoryBackend::new()))
+    }
+
+    pub(crate) fn on(backend: Arc<dyn CatalogBackend>) -> Lake {
+        let clock = Arc::new(TestClock(watch::Sender::new(START_MS)));
+        let catalog =
+            Catalog::new(backend, Arc::clone(&clock) as _, Arc::new(TestIds::default()));
+        Lake { catalog, clock, dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn publisher(&self) -> Publisher {
+        self.publisher_on(Arc::clone(self.catalog.backend()), PublisherConfig::default())
+    }
+
+    pub(crate) fn publisher_on(
+        &self,
+        backend: Arc<dyn CatalogBackend>,
+        config: PublisherConfig,
+    ) -> Publisher {
+        let (clock, ids) = (self.catalog.clock(), self.catalog.ids());
+        Publisher::new(backend, Arc::clone(clock), Arc::clone(ids), config)
+    }
+
+    /// The local log folder of a table of [`Lake::create`].
+    pub(crate) fn log(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name).join("_delta_log")
+    }
+
+    pub(crate) fn location(&self, name: &str) -> String {
+        crate::store::normalize_location(self.dir.path().join(name).to_str().unwrap()).unwrap()
+    }
+
+    pub(crate) async fn create(&self, name: &str, zero: &str) -> TableId {
+        self.create_with(name, zero, MirrorMode::Active).await
+    }
+
+    pub(crate) async fn create_with(&self, name: &str, zero: &str, mirror: MirrorMode) -> TableId {
+        let target = ChangeTarget::Create {
+            name: name.parse().unwrap(),
+            location: self.location(name),
+            storage_options: BTreeMap::new(),
+            mirror,
+        };
+        self.change(target, zero).await.0
+    }
+
+    /// Commits on the head, one second later.
+    pub(crate) async fn commit(&self, id: TableId, ndjson: &str) -> Version {
+        self.clock.advance(1_000);
+        let target = ChangeTarget::Existing { table: TableRef::Id(id), read_version: None };
+        self.change(target, ndjson).await.1
+    }
+
+    async fn change(&self, target: ChangeTarget, ndjson: &str) -> (TableId, Version) {
+        let change = TableChange {
+            target,
+            ndjson: ndjson.into(),
+            origin: "test".into(),
+            reads: Reads::default(),
+            operation: None,
+        };
+        let batch = CommitBatch { token: None, tables: vec![change] };
+        let done = self.catalog.commit(batch).await.unwrap().tables.remove(0);
+        (done.table_id, done.version)
+    }
+
+    /// A table with versions 0 to `head`; each commit adds one file.
+    pub(crate) async fn table(&self, name: &str, head: i64) -> TableId {
+        let id = self.create(name, &zero("", "")).await;
+        for i in 1..=head {
+            self.commit(id, &add(&format!("part-{i}.parquet"))).await;
+        }
+        id
+    }
+}
+
+/// Version 0 of a table `id: long, day: string`, partitioned by `day`.
+pub(crate) fn zero(features: &str, properties: &str) -> String {
+    let reader: Vec<&str> = features
+        .split(',')
+        .filter(|f| ["\"deletionVectors\"", "\"v2Checkpoint\""].contains(f))
+        .collect();
+    let (version, reader) = if reader.is_empty() {
+        (1, String::new())
+    } else {
+        (3, format!("\"readerFeatures\":[{}],", reader.join(",")))
+    };
+    let field = |name: &str, ty: &str| {
+        format!(
+            r#"{{\"name\":\"{name}\",\"type\":\"{ty}\",\"nullable\":true,\"metadata\":{{}}}}"#
+        )
+    };
+    format!(
+        "{{\"protocol\":{{\"minReaderVersion\":{version},\"minWriterVersion\":7,{reader}\
+         \"writerFeatures\":[{features}]}}}}\n\
+         {{\"metaData\":{{\"id\":\"5fba94ed-9794-4965-ba6e-6ee3c0d22af9\",\"name\":\"n\",\
+         \"format\":{{\"provider\":\"parquet\",\"options\":{{}}}},\
+         \"schemaString\":\"{{\\\"type\\\":\\\"struct\\\",\\\"fields\\\":[{},{}]}}\",\
+         \"partitionColumns\":[\"day\"],\"configuration\":{{{properties}}},\
+         \"createdTime\":1700000000000}}}}\n",
+        field("id", "long"),
+        field("day", "string"),
+    )
+}
+
+pub(crate) fn add(path: &str) -> String {
+    format!(
+        "{{\"add\":{{\"path\":\"{path}\",\"partitionValues\":{{\"day\":\"2024-01-01\"}},\
+         \"size\":100,\"modificationTime\":1700000000000,\"dataChange\":true,\
+         \"stats\":\"{{\\\"numRecords\\\":3}}\",\"tags\":{{\"a\":\"b\",\"c\":null}}}}}}\n"
+    )
+}
+
+pub(crate) fn remove(path: &str, at_ms: i64) -> String {
+    format!(
+        "{{\"remove\":{{\"path\":\"{path}\",\"deletionTimestamp\":{at_ms},\"dataChange\":true,\
+         \"extendedFileMetadata\":true,\"partitionValues\":{{\"day\":\"2024-01-01\"}},\
+         \"size\":100}}}}\n"
+    )
+}
+
+/// Names in a folder, sorted.
+pub(crate) fn names(folder: &Path) -> Vec<String> {
+    let Ok(found) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut names: Vec<String> =
+        found.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,350 @@
+"""The tables. Each case makes one or more with `dl` and says what should be read from them."""
+
+import datetime as dt
+import shutil
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+
+from dl import Dl, Table, ndjson
+
+UTC = dt.timezone.utc
+
+
+@dataclass
+class Reading:
+    """A table folder (at a version, or the head), and what an engine must read from it."""
+
+    folder: Path
+    expected: pa.Table
+    version: int | None = None
+
+
+def rows(schema: pa.Schema, first: int, count: int) -> pa.Table:
+    """Data for schemas of `id`, `amount`, `name`."""
+    ids = range(first, first + count)
+    return pa.table(
+        {
+            "id": list(ids),
+            "amount": [i * 0.25 for i in ids],
+            "name": [None if i % 7 == 0 else f"name {i}" for i in ids],
+        },
+        schema=schema,
+    )
+
+
+SIMPLE = pa.schema([("id", pa.int64()), ("amount", pa.float64()), ("name", pa.string())])
+
+
+def primitives(dl: Dl, home: Path):
+    schema = pa.schema(
+        [
+            ("tiny", pa.int8()),
+            ("small", pa.int16()),
+            ("int", pa.int32()),
+            ("big", pa.int64()),
+            ("real", pa.float32()),
+            ("double", pa.float64()),
+            ("flag", pa.bool_()),
+            ("text", pa.string()),
+            ("raw", pa.binary()),
+            ("day", pa.date32()),
+            pa.field("required", pa.int64(), nullable=False),
+        ]
+    )
+    table = Table(dl, home / "t", "interop.primitives", schema)
+    data = {
+        "tiny": [-128, 127, None, 0],
+        "small": [-32768, 32767, None, 0],
+        "int": [-(2**31), 2**31 - 1, None, 0],
+        "big": [-(2**63), 2**63 - 1, None, 0],
+        "real": [-1.5, 3.25, None, 0.0],
+        "double": [-1e300, 1e300, None, 0.1],
+        "flag": [True, False, None, True],
+        "text": ["", "quote \" ' \\ back", None, "naïve 🚀 %20"],
+        "raw": [b"", b"\x00\xff", None, b"abc"],
+        "day": [dt.date(1582, 10, 15), dt.date(9999, 12, 31), None, dt.date(1970, 1, 1)],
+        "required": [1, 2, 3, 4],
+    }
+    table.append("a.parquet", pa.table(data, schema=schema))
+    table.publish()
+    return [Reading(table.folder, table.expected())]
+
+
+def nulls(dl: Dl, home: Path):
+    table = Table(dl, home / "t", "interop.nulls", SIMPLE)
+    table.append("none.parquet", pa.table({"id": [1, 2], "amount": [None, None], "name": [None, None]}, schema=SIMPLE))
+    table.append("some.parquet", pa.table({"id": [3, None], "amount": [1.0, None], "name": [None, "x"]}, schema=SIMPLE))
+    table.publish()
+    return [Reading(table.folder, table.expected())]
+
+
+def decimals(dl: Dl, home: Path):
+    schema = pa.schema(
+        [("small", pa.decimal128(5, 2)), ("long", pa.decimal128(18, 6)), ("wide", pa.decimal128(38, 10))]
+    )
+    table = Table(dl, home / "t", "interop.decimals", schema)
+    data = {
+        "small": [Decimal("-999.99"), Decimal("999.99"), Decimal("0.01"), None],
+        "long": [Decimal("-123456789012.345678"), Decimal("0.000001"), None, Decimal("1")],
+        "wide": [Decimal("9999999999999999999999999999.9999999999"), None, Decimal("-0.0000000001"), Decimal("5")],
+    }
+    table.append("a.parquet", pa.table(data, schema=schema))
+    table.publish()
+    return [Reading(table.folder, table.expected())]
+
+
+def timestamps(dl: Dl, home: Path):
+    schema = pa.schema([("utc", pa.timestamp("us", "UTC")), ("local", pa.timestamp("us")), ("day", pa.date32())])
+    table = Table(dl, home / "t", "interop.timestamps", schema)
+    moments = [
+        dt.datetime(1969, 12, 31, 23, 59, 59, 999999),
+        dt.datetime(2024, 2, 29, 12, 30, 15, 123456),
+        dt.datetime(2024, 10, 27, 1, 30, 0),
+        None,
+    ]
+    data = {
+        "utc": [m and m.replace(tzinfo=UTC) for m in moments],
+        "local": moments,
+        "day": [m and m.date() for m in moments],
+    }
+    table.append("a.parquet", pa.table(data, schema=schema))
+    table.publish()
+    return [Reading(table.folder, table.expected())]
+
+
+def nested(dl: Dl, home: Path):
+    inner = pa.struct([("x", pa.int64()), ("tags", pa.list_(pa.string()))])
+    schema = pa.schema(
+        [
+            ("id", pa.int64()),
+            ("point", inner),
+            ("list", pa.list_(pa.int64())),
+            ("matrix", pa.list_(pa.list_(pa.float64()))),
+            ("people", pa.list_(inner)),
+            ("map", pa.map_(pa.string(), pa.int64())),
+        ]
+    )
+    table = Table(dl, home / "t", "interop.nested", schema)
+    data = {
+        "id": [1, 2, 3],
+        "point": [{"x": 1, "tags": ["a", None]}, {"x": None, "tags": []}, None],
+        "list": [[1, None, 3], [], None],
+        "matrix": [[[1.5], []], [], None],
+        "people": [[{"x": 5, "tags": ["b"]}, None], [], None],
+        "map": [[("k", 1), ("l", None)], [], None],
+    }
+    table.append("a.parquet", pa.table(data, schema=schema))
+    table.publish()
+    return [Reading(table.folder, table.expected())]
+
+
+def partitions_of_special_text(dl: Dl, home: Path):
+    schema = pa.schema([("id", pa.int64()), ("place", pa.string())])
+    table = Table(dl, home / "t", "interop.places", schema, partition_by=["place"])
+    places = ["plain", "a b", "x/y", "100%", "%20", "é 🚀", "a=b", "c:d", "q?#&+", "'quoted'", '"double"', "tab\there", None]
+    for i, place in enumerate(places):
+        table.append("part.parquet", pa.table({"id": [i, i + 100], "place": [place, place]}, schema=schema))
+    table.publish()
+    return [Reading(table.folder, table.expected())]
+
+
+def partitions_of_many_types(dl: Dl, home: Path):
+    schema = pa.schema(
+        [
+            ("id", pa.int64()),
+            ("day", pa.date32()),
+            ("number", pa.int32()),
+            ("price", pa.decimal128(10, 2)),
+            ("flag", pa.bool_()),
+        ]
+    )
+    table = Table(dl, home / "t", "interop.typed", schema, partition_by=["day", "number", "price", "flag"])
+    values = [
+        (dt.date(2024, 2, 29), -5, Decimal("1.50"), True),
+        (dt.date(1969, 12, 31), 7, Decimal("-0.25"), False),
+        (None, None, None, None),
+    ]
+    for i, (day, number, price, flag) in enumerate(values):
+        row = {"id": [i], "day": [day], "number": [number], "price": [price], "flag": [flag]}
+        table.write(f"part-{i}.parquet", pa.table(row, schema=schema))
+    # The whole folder at once.
+    dl("append", table.name, table.folder)
+    table.publish()
+    return [Reading(table.folder, table.expected())]
+
+
+def file_names(dl: Dl, home: Path):
+    table = Table(dl, home / "t", "interop.file_names", SIMPLE)
+    for i, name in enumerate(["with space", "per%cent", "per%20cent", "plus+and&", "naïve-🚀", "a=b", "semi;comma,"]):
+        table.append(f"{name}.parquet", rows(SIMPLE, i * 10, 5))
+    table.publish()
+    return [Reading(table.folder, table.expected())]
+
+
+def empty(dl: Dl, home: Path):
+    table = Table(dl, home / "t", "interop.empty", SIMPLE)
+    table.publish()
+    return [Reading(table.folder, table.expected())]
+
+
+def removes(dl: Dl, home: Path):
+    table = Table(dl, home / "t", "interop.removes", SIMPLE)
+    paths = [table.append(f"part-{i}.parquet", rows(SIMPLE, i * 10, 10)) for i in range(4)]
+    before = table.expected()
+    table.commit(table.remove_action(paths[1]), table.remove_action(paths[3]))
+    table.publish()
+    return [Reading(table.folder, table.expected()), Reading(table.folder, before, version=4)]
+
+
+def overwrite(dl: Dl, home: Path):
+    table = Table(dl, home / "t", "interop.overwrite", SIMPLE)
+    old = [table.append(f"old-{i}.parquet", rows(SIMPLE, i * 10, 10)) for i in range(3)]
+    new = table.write("new.parquet", rows(SIMPLE, 1000, 20))
+    table.commit(*[table.remove_action(p) for p in old], table.add_action(new))
+    table.publish()
+    return [Reading(table.folder, table.expected())]
+
+
+def schema_change(dl: Dl, home: Path):
+    table = Table(dl, home / "t", "interop.schema_change", SIMPLE)
+    table.append("old.parquet", rows(SIMPLE, 0, 10))
+    (first,) = [a for a in actions_of(table.folder, dl, table) if "metaData" in a]
+    wider = SIMPLE.append(pa.field("extra", pa.string()))
+    meta = first["metaData"]
+    meta["schemaString"] = meta["schemaString"].replace(
+        "]}", ',{"name":"extra","type":"string","nullable":true,"metadata":{}}]}'
+    )
+    old = {k: t.append_column("extra", pa.nulls(t.num_rows, pa.string())) for k, t in table.files.items()}
+    table.files, table.schema = old, wider
+    data = rows(SIMPLE, 100, 10).append_column("extra", pa.array([f"e{i}" for i in range(10)]))
+    new = table.write("new.parquet", data.cast(wider))
+    table.commit(first, table.add_action(new))
+    table.publish()
+    return [Reading(table.folder, table.expected())]
+
+
+def actions_of(folder: Path, dl: Dl, table: Table):
+    """The actions of version 0, from the published log."""
+    import json
+
+    table.publish()
+    log = folder / "_delta_log" / f"{0:020}.json"
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def checkpoint(dl: Dl, home: Path):
+    """More than two checkpoint intervals, with removes between; read at the head and in the middle."""
+    table = Table(dl, home / "t", "interop.checkpoint", SIMPLE, properties=["delta.checkpointInterval=10"])
+    middle, paths = None, []
+    for i in range(1, 26):
+        if i % 5 == 0:
+            table.commit(table.remove_action(paths.pop(0)))
+        else:
+            paths.append(table.append(f"part-{i}.parquet", rows(SIMPLE, i * 100, 7)))
+        if i == 13:
+            middle = table.expected()
+    table.publish()
+    log = table.folder / "_delta_log"
+    for version in (10, 20):
+        if not list(log.glob(f"{version:020}.checkpoint*.parquet")):
+            raise RuntimeError(f"there is no checkpoint of version {version}")
+    # The same table, of which only the checkpoint and what follows it is left.
+    cleaned = home / "cleaned"
+    shutil.copytree(table.folder, cleaned)
+    for version in range(20):
+        (cleaned / "_delta_log" / f"{version:020}.json").unlink()
+    for old in (cleaned / "_delta_log").glob(f"{10:020}.checkpoint*"):
+        old.unlink()
+    return [
+        Reading(table.folder, table.expected()),
+        Reading(table.folder, middle, version=13),
+        Reading(cleaned, table.expected()),
+    ]
+
+
+def checkpoint_of_partitions(dl: Dl, home: Path):
+    """Partition values, statistics and special paths go through a checkpoint."""
+    schema = pa.schema([("id", pa.int64()), ("at", pa.timestamp("us", "UTC")), ("place", pa.string())])
+    table = Table(
+        dl, home / "t", "interop.part_checkpoint", schema, ["place"], ["delta.checkpointInterval=3"]
+    )
+    for i, place in enumerate(["a b", "x/y", "100%", None, "é"]):
+        at = dt.datetime(2024, 1, 1 + i, tzinfo=UTC)
+        table.append("p.parquet", pa.table({"id": [i], "at": [at], "place": [place]}, schema=schema))
+    table.publish()
+    cleaned = home / "cleaned"
+    shutil.copytree(table.folder, cleaned)
+    for version in range(3):
+        (cleaned / "_delta_log" / f"{version:020}.json").unlink()
+    return [Reading(table.folder, table.expected()), Reading(cleaned, table.expected())]
+
+
+def one_transaction_over_two_tables(dl: Dl, home: Path):
+    left = Table(dl, home / "left", "interop.left", SIMPLE)
+    right = Table(dl, home / "right", "interop.right", SIMPLE)
+    changes = []
+    for table, first in ((left, 0), (right, 1000)):
+        path = table.write("part.parquet", rows(SIMPLE, first, 10))
+        file = home / f"{table.folder.name}.ndjson"
+        file.write_text(ndjson([table.add_action(path)]))
+        changes += ["--table", f"{table.name}={file}"]
+    dl("commit", *changes, "--token", "interop-1")
+    # The same token again changes nothing.
+    dl("commit", *changes, "--token", "interop-1")
+    dl("mirror", "run")
+    return [Reading(left.folder, left.expected()), Reading(right.folder, right.expected())]
+
+
+def imported_and_appended(dl: Dl, home: Path):
+    """A table that deltalake wrote, imported, and continued through `dl`."""
+    from deltalake import write_deltalake
+
+    folder = home / "t"
+    data = [rows(SIMPLE, i * 10, 10) for i in range(3)]
+    for part in data:
+        write_deltalake(folder, part, mode="append")
+    dl("import", folder, "interop.imported")
+    import pyarrow.parquet as pq
+
+    more = rows(SIMPLE, 500, 10)
+    pq.write_table(more, folder / "more.parquet")
+    dl("append", "interop.imported", folder / "more.parquet")
+    dl("mirror", "run", "interop.imported")
+    return [Reading(folder, pa.concat_tables([*data, more]))]
+
+
+def published_elsewhere(dl: Dl, home: Path):
+    """`dl publish` writes the whole log into another folder, over the same data files."""
+    table = Table(dl, home / "t", "interop.elsewhere", SIMPLE, properties=["delta.checkpointInterval=5"])
+    for i in range(7):
+        table.append(f"part-{i}.parquet", rows(SIMPLE, i * 10, 10))
+    copy = home / "copy"
+    copy.mkdir()
+    dl("publish", table.name, "--to", copy)
+    for file in table.folder.glob("*.parquet"):
+        shutil.copy2(file, copy / file.name)
+    return [Reading(copy, table.expected())]
+
+
+CASES = [
+    primitives,
+    nulls,
+    decimals,
+    timestamps,
+    nested,
+    partitions_of_special_text,
+    partitions_of_many_types,
+    file_names,
+    empty,
+    removes,
+    overwrite,
+    schema_change,
+    checkpoint,
+    checkpoint_of_partitions,
+    one_transaction_over_two_tables,
+    imported_and_appended,
+    published_elsewhere,
+]
