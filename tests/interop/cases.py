@@ -1,12 +1,14 @@
 """The tables. Each case makes one or more with `dl` and says what should be read from them."""
 
 import datetime as dt
+import json
 import shutil
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dl import Dl, Table, ndjson
 
@@ -164,7 +166,8 @@ def partitions_of_many_types(dl: Dl, home: Path):
     table = Table(dl, home / "t", "interop.typed", schema, partition_by=["day", "number", "price", "flag"])
     values = [
         (dt.date(2024, 2, 29), -5, Decimal("1.50"), True),
-        (dt.date(1969, 12, 31), 7, Decimal("-0.25"), False),
+        # Not negative: deltalake 1.6 itself misreads such a decimal in a partition ('0.-25').
+        (dt.date(1969, 12, 31), 7, Decimal("0.25"), False),
         (None, None, None, None),
     ]
     for i, (day, number, price, flag) in enumerate(values):
@@ -211,28 +214,24 @@ def overwrite(dl: Dl, home: Path):
 def schema_change(dl: Dl, home: Path):
     table = Table(dl, home / "t", "interop.schema_change", SIMPLE)
     table.append("old.parquet", rows(SIMPLE, 0, 10))
-    (first,) = [a for a in actions_of(table.folder, dl, table) if "metaData" in a]
+    table.publish()
+    created = (table.folder / "_delta_log" / f"{0:020}.json").read_text()
+    (first,) = [a for a in map(json.loads, created.splitlines()) if "metaData" in a]
     wider = SIMPLE.append(pa.field("extra", pa.string()))
     meta = first["metaData"]
     meta["schemaString"] = meta["schemaString"].replace(
         "]}", ',{"name":"extra","type":"string","nullable":true,"metadata":{}}]}'
     )
-    old = {k: t.append_column("extra", pa.nulls(t.num_rows, pa.string())) for k, t in table.files.items()}
-    table.files, table.schema = old, wider
+    table.files = {
+        path: data.append_column("extra", pa.nulls(data.num_rows, pa.string()))
+        for path, data in table.files.items()
+    }
+    table.schema = wider
     data = rows(SIMPLE, 100, 10).append_column("extra", pa.array([f"e{i}" for i in range(10)]))
     new = table.write("new.parquet", data.cast(wider))
     table.commit(first, table.add_action(new))
     table.publish()
     return [Reading(table.folder, table.expected())]
-
-
-def actions_of(folder: Path, dl: Dl, table: Table):
-    """The actions of version 0, from the published log."""
-    import json
-
-    table.publish()
-    log = folder / "_delta_log" / f"{0:020}.json"
-    return [json.loads(line) for line in log.read_text().splitlines()]
 
 
 def checkpoint(dl: Dl, home: Path):
@@ -307,8 +306,6 @@ def imported_and_appended(dl: Dl, home: Path):
     for part in data:
         write_deltalake(folder, part, mode="append")
     dl("import", folder, "interop.imported")
-    import pyarrow.parquet as pq
-
     more = rows(SIMPLE, 500, 10)
     pq.write_table(more, folder / "more.parquet")
     dl("append", "interop.imported", folder / "more.parquet")

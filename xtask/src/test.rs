@@ -15,7 +15,7 @@ use crate::{crash, interop, run, workspace};
 const OUR_REQUIREMENTS: [&str; 3] = ["corpus", "interop", "crash"];
 
 /// Rounds of the crash test in a run of all tests: enough to find what breaks at once.
-const CRASH_ROUNDS: u32 = 12;
+const CRASH_ROUNDS: u32 = 30;
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, Default, clap::Args)]

@@ -405,6 +405,37 @@ impl Binder<'_> {
     }
 }
 
+/// A partition column's value as it is written in `partitionValues` (protocol section "Partition
+/// Value Serialization"), if `text` is one of that type. Not for null, which has no text.
+///
+/// None if the text is not of the type, is out of its range, or is a time with an offset; and for
+/// types by whose text nothing can be partitioned here (binary, nested types).
+#[must_use]
+pub fn partition_value(data_type: &DataType, text: &str) -> Option<String> {
+    let whole = |min: i64, max: i64| {
+        text.parse::<i64>().ok().filter(|n| (min..=max).contains(n)).map(|n| n.to_string())
+    };
+    let fits = match data_type {
+        DataType::Byte => return whole(i8::MIN.into(), i8::MAX.into()),
+        DataType::Short => return whole(i16::MIN.into(), i16::MAX.into()),
+        DataType::Integer => return whole(i32::MIN.into(), i32::MAX.into()),
+        DataType::Long => return whole(i64::MIN, i64::MAX),
+        DataType::Boolean => {
+            let lower = text.to_ascii_lowercase();
+            return matches!(lower.as_str(), "true" | "false").then_some(lower);
+        }
+        DataType::Timestamp | DataType::TimestampNtz => {
+            return value::partition_time(text, *data_type == DataType::Timestamp);
+        }
+        DataType::Decimal { precision, scale } => value::is_decimal(text, *precision, *scale),
+        DataType::Float | DataType::Double => text.parse::<f64>().is_ok(),
+        DataType::Date => value::date(text).is_some(),
+        DataType::String => !text.is_empty(),
+        _ => false,
+    };
+    fits.then(|| text.to_owned())
+}
+
 /// How a field's values compare.
 fn kind_of(field: &StructField) -> Kind {
     // Strings under a collation neither compare nor are summarised by their bytes.

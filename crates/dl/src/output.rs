@@ -235,6 +235,11 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
+/// `1 file`, `1,200 files`
+pub(crate) fn plural(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
 /// `512 B`, `1.5 KiB`, `3.0 GiB`
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: &[&str] = &["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -264,6 +269,8 @@ mod tests {
         assert_eq!(count(999), "999");
         assert_eq!(count(1_000), "1,000");
         assert_eq!(count(12_345_678), "12,345,678");
+        assert_eq!(plural(1, "file"), "1 file");
+        assert_eq!(plural(1_200, "file"), "1,200 files");
         assert_eq!(size(0), "0 B");
         assert_eq!(size(1023), "1023 B");
         assert_eq!(size(1536), "1.5 KiB");

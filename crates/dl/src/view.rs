@@ -157,3 +157,48 @@ pub(crate) fn parsed(text: Option<&str>) -> Option<Value> {
         serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
     })
 }
+
+/// A library's report as JSON, with table names as text: `"table": "sales.orders"` instead of
+/// `"name": {"namespace": "sales", "name": "orders"}`.
+pub(crate) fn plain(report: &impl Serialize) -> Value {
+    let mut value = serde_json::to_value(report).unwrap_or(Value::Null);
+    names_as_text(&mut value);
+    value
+}
+
+fn names_as_text(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(names_as_text),
+        Value::Object(map) => {
+            map.values_mut().for_each(names_as_text);
+            let text = map.get("name").and_then(|name| {
+                let parts = name.as_object().filter(|o| o.len() == 2)?;
+                let namespace = parts.get("namespace")?.as_str()?;
+                Some(format!("{namespace}.{}", parts.get("name")?.as_str()?))
+            });
+            if let Some(text) = text {
+                map.remove("name");
+                map.insert("table".to_owned(), Value::String(text));
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names_become_text_at_any_depth() {
+        let value = plain(&json!({
+            "name": {"namespace": "a", "name": "b"},
+            "tables": [{"name": {"namespace": "c", "name": "d"}}, {"name": "plain"}],
+        }));
+        assert_eq!(
+            value,
+            json!({"table": "a.b", "tables": [{"table": "c.d"}, {"name": "plain"}]})
+        );
+    }
+}

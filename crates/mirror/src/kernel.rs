@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use delta_kernel::actions::{LOG_DOMAIN_METADATA_SCHEMA, LOG_TXN_SCHEMA};
 use delta_kernel::engine::arrow_data::ArrowEngineData;
+use delta_kernel::scan::StatsOptions;
 use delta_kernel::schema::SchemaRef;
 use delta_kernel::table_features::TableFeature;
 use delta_kernel::{Engine, EngineData, Snapshot, SnapshotRef};
@@ -172,8 +173,13 @@ fn state(engine: &dyn Engine, snapshot: &SnapshotRef) -> Result<KernelState> {
         .map_err(|_| CatalogError::corrupt("the kernel reports an impossible version"))
         .and_then(Version::new)?;
     let configuration = snapshot.table_configuration();
-    let scan =
-        Arc::clone(snapshot).scan_builder().without_row_transforms().build().map_err(|e| kernel_error(&e))?;
+    let scan = Arc::clone(snapshot)
+        .scan_builder()
+        .without_row_transforms()
+        // Both forms asked for, or checkpoints with struct statistics only yield none at all.
+        .with_stats(StatsOptions::all())
+        .build()
+        .map_err(|e| kernel_error(&e))?;
     let mut files = BTreeMap::new();
     for batch in scan.scan_metadata(engine).map_err(|e| kernel_error(&e))? {
         let (data, selected) = batch.map_err(|e| kernel_error(&e))?.scan_files.into_parts();
@@ -323,10 +329,16 @@ fn metadata(metadata: &delta_kernel::actions::Metadata) -> Metadata {
     }
 }
 
-/// Feature lists compared as sets, properties without null values: what two readers must agree on.
+/// Whether two protocols ask the same of a client. Feature lists are compared as sets, and by the
+/// names that the kernel knows features by: some have had others in their previews.
 #[must_use]
 pub fn same_protocol(a: &Protocol, b: &Protocol) -> bool {
-    let set = |f: &Option<Vec<String>>| f.as_ref().map(|f| f.iter().cloned().collect::<BTreeSet<_>>());
+    let set = |features: &Option<Vec<String>>| {
+        features.as_ref().map(|f| {
+            let names = f.iter().map(|name| TableFeature::from(name.clone()).as_ref().to_owned());
+            names.collect::<BTreeSet<_>>()
+        })
+    };
     a.min_reader_version == b.min_reader_version
         && a.min_writer_version == b.min_writer_version
         && set(&a.reader_features) == set(&b.reader_features)

@@ -3,6 +3,8 @@
 
 pub mod checkpoint;
 pub mod import;
+pub mod diff;
+pub mod export;
 pub mod kernel;
 pub mod log;
 mod properties;

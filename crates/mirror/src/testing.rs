@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::backend::{CatalogBackend, ImportedCommit};
 use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
+use deltalakedb_catalog_core::commit::{CommitBody, index_lines, parse_ndjson};
 use deltalakedb_catalog_core::conflict::Reads;
 use deltalakedb_catalog_core::env::{Clock, IdSource};
 use deltalakedb_catalog_core::ids::{TableId, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::memory::MemoryBackend;
-use deltalakedb_catalog_core::model::MirrorMode;
+use deltalakedb_catalog_core::model::{BaseChunk, BaseTail, MirrorMode, NewTable};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -195,4 +196,50 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
         found.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
+}
+
+impl Lake {
+    /// A table whose state starts from a checkpoint of version `base`: history from `first` on,
+    /// one file an earlier version, and commits up to `head`.
+    pub(crate) async fn imported(&self, name: &str, first: i64, base: i64, head: i64) -> TableId {
+        let backend = self.catalog.backend();
+        let id = TableId(self.catalog.ids().uuid());
+        let table = NewTable {
+            id,
+            name: name.parse().unwrap(),
+            location: self.location(name),
+            storage_options: BTreeMap::new(),
+            mirror: MirrorMode::Active,
+        };
+        let version = |v| Version::new(v).unwrap();
+        let time = |v| TimestampMs(START_MS + v * 1_000);
+        let zero = zero("", "\"delta.checkpointInterval\":\"4\"");
+        let zero = index_lines(parse_ndjson("test", zero.as_bytes()).unwrap());
+        let lines = |v| add(&format!("part-{v}.parquet"));
+        let index = |v| index_lines(parse_ndjson("test", lines(v).as_bytes()).unwrap());
+        let files = (1..=base).flat_map(|v| index(v).adds).collect();
+        let tail = BaseTail {
+            protocol: zero.protocol.unwrap(),
+            metadata: zero.metadata.unwrap(),
+            txns: Vec::new(),
+            domain_metadata: Vec::new(),
+            timestamp: time(base),
+        };
+        let now = self.catalog.clock().now();
+        backend.import_begin(&table, version(base), false, now).await.unwrap();
+        let chunk = BaseChunk { files, tombstones: Vec::new() };
+        backend.import_base(id, 0, 0, chunk, Some(tail)).await.unwrap();
+        let commits = (first..=head)
+            .map(|v| ImportedCommit {
+                version: version(v),
+                timestamp: time(v),
+                body: CommitBody::verbatim(lines(v).as_bytes()).unwrap(),
+                index: index(v),
+            })
+            .collect();
+        backend.import_commits(id, commits).await.unwrap();
+        backend.import_finish(id, now).await.unwrap();
+        self.clock.advance(head * 1_000);
+        id
+    }
 }

@@ -10,25 +10,35 @@ use crate::AnyError;
 pub(crate) fn table(dir: &Path, commits: u64, files_per_commit: u64) -> Result<(), AnyError> {
     let log = dir.join("_delta_log");
     std::fs::create_dir_all(&log)?;
-    let field = |name: &str, kind: &str| {
-        serde_json::json!({"name": name, "type": kind, "nullable": true, "metadata": {}})
-    };
+    let field = |name: &str, kind: &str| serde_json::json!({"name": name, "type": kind, "nullable": true, "metadata": {}});
     let schema = serde_json::json!({"type": "struct", "fields": [
         field("id", "long"), field("amount", "double"), field("name", "string"),
         field("at", "timestamp"), field("flag", "integer"), field("day", "date")]});
     for commit in 0..commits {
         let mut text = String::new();
         let time = 1_700_000_000_000 + commit * 1_000;
-        writeln!(text, "{}", serde_json::json!({"commitInfo": {
+        writeln!(
+            text,
+            "{}",
+            serde_json::json!({"commitInfo": {
             "timestamp": time, "operation": "WRITE", "operationParameters": {"mode": "Append"},
-            "isBlindAppend": true, "engineInfo": "bench"}}))?;
+            "isBlindAppend": true, "engineInfo": "bench"}})
+        )?;
         if commit == 0 {
-            writeln!(text, "{}", serde_json::json!({"protocol": {
-                "minReaderVersion": 1, "minWriterVersion": 2}}))?;
-            writeln!(text, "{}", serde_json::json!({"metaData": {
+            writeln!(
+                text,
+                "{}",
+                serde_json::json!({"protocol": {
+                "minReaderVersion": 1, "minWriterVersion": 2}})
+            )?;
+            writeln!(
+                text,
+                "{}",
+                serde_json::json!({"metaData": {
                 "id": "bench", "format": {"provider": "parquet", "options": {}},
                 "schemaString": schema.to_string(), "partitionColumns": ["day"],
-                "configuration": {}, "createdTime": time}}))?;
+                "configuration": {}, "createdTime": time}})
+            )?;
         }
         for file in 0..files_per_commit {
             let n = commit * files_per_commit + file;
@@ -40,10 +50,14 @@ pub(crate) fn table(dir: &Path, commits: u64, files_per_commit: u64) -> Result<(
                 "maxValues": {"id": n * 1000 + 999, "amount": 99.5, "name": format!("z{n}"),
                     "at": "2024-12-31T23:59:59.999Z", "flag": 9},
                 "nullCount": {"id": 0, "amount": 1, "name": 2, "at": 3, "flag": 4}});
-            writeln!(text, "{}", serde_json::json!({"add": {
+            writeln!(
+                text,
+                "{}",
+                serde_json::json!({"add": {
                 "path": format!("day={day}/part-{n:08}-5d2b4bd2-0a5e-4f1c-9c52-1d5d3f6a7b8c.c000.snappy.parquet"),
                 "partitionValues": {"day": day}, "size": 100_000 + n, "modificationTime": time,
-                "dataChange": true, "stats": stats.to_string()}}))?;
+                "dataChange": true, "stats": stats.to_string()}})
+            )?;
         }
         std::fs::write(log.join(format!("{commit:020}.json")), text)?;
     }

@@ -35,7 +35,7 @@ enum Args {
     },
     /// One measurement (started by `all`); prints `name=value` lines.
     One {
-        /// `import`, `open`, `list` or `commit`.
+        /// `import`, `import-validated`, `open`, `list` or `commit`.
         what: String,
         /// Working folder.
         dir: PathBuf,
@@ -78,23 +78,27 @@ fn all(
     let log_bytes = generate::log_bytes(&dir.path().join("t"))?;
 
     let mut rows: Vec<Row> = Vec::new();
-    let mut import = Vec::new();
-    for run in 0..runs {
-        // The last import stays for the measurements after it.
-        let last = run + 1 == runs;
-        import.push(child("import", dir.path(), seconds, 1)?);
-        if !last {
+    for (what, label) in [
+        ("import-validated", "import, then validate with the Delta kernel"),
+        ("import", "import (`--skip-validation`)"),
+    ] {
+        let mut figures = Vec::new();
+        for _ in 0..runs {
+            // The last import stays for the measurements after it.
             for suffix in ["", "-wal", "-shm"] {
                 let _ = std::fs::remove_file(dir.path().join(format!("catalog.db{suffix}")));
             }
+            figures.push(child(what, dir.path(), seconds, 1)?);
         }
+        rows.push(Row::new(label, &figures, "ms"));
     }
     let database_bytes = std::fs::metadata(dir.path().join("catalog.db"))?.len();
-    rows.push(Row::new("import of the table", &import, "ms"));
     for what in ["open", "list"] {
-        let figures =
-            (0..runs).map(|_| child(what, dir.path(), seconds, 1)).collect::<Result<Vec<_>, _>>()?;
-        let label = if what == "open" { "open at the head, cold process" } else { "list all files" };
+        let figures = (0..runs)
+            .map(|_| child(what, dir.path(), seconds, 1))
+            .collect::<Result<Vec<_>, _>>()?;
+        let label =
+            if what == "open" { "open at the head, cold process" } else { "list all files" };
         rows.push(Row::new(label, &figures, "ms"));
         if what == "open" {
             rows.push(Row::named("open again, warm", &figures, "warm_us", "µs"));
@@ -104,7 +108,8 @@ fn all(
         let figures = vec![child("commit", dir.path(), seconds, tasks)?];
         let label = format!("durable one-file commits, mirror on, {tasks} task(s)");
         rows.push(Row::named(&label, &figures, "commits_per_s", "commits/s"));
-        rows.push(Row::named("… published by the end of the loop", &figures, "published", "%"));
+        let label = "… until all of them are published too";
+        rows.push(Row::named(label, &figures, "published_per_s", "commits/s"));
     }
     if let Some(python) = python {
         let mut figures = Vec::new();
@@ -138,7 +143,8 @@ impl Row {
 
     fn named(label: &str, figures: &[Figures], name: &str, unit: &'static str) -> Row {
         let median_of = |name: &str| {
-            let mut values: Vec<f64> = figures.iter().filter_map(|f| f.get(name).copied()).collect();
+            let mut values: Vec<f64> =
+                figures.iter().filter_map(|f| f.get(name).copied()).collect();
             values.sort_by(f64::total_cmp);
             values.get(values.len() / 2).copied()
         };

@@ -133,6 +133,7 @@ impl Change {
 
     /// Adds a file.
     #[must_use]
+    #[allow(clippy::should_implement_trait, reason = "named like its action")]
     pub fn add(self, add: Add) -> Self {
         self.push(Action::Add(add))
     }

@@ -91,7 +91,7 @@ pub fn committed_one(outcome: CommitOutcome) -> CaseResult<CommittedTable> {
 /// # Errors
 /// Those of the call, and the last busy one.
 pub async fn retrying<T, F: Future<Output = Result<T>>>(call: impl Fn() -> F) -> Result<T> {
-    let mut left = 1_000;
+    let mut left = 10_000;
     loop {
         match call().await {
             Err(e) if left > 0 && e.is_retryable() && e.write_state() == WriteState::NotApplied => {
@@ -140,12 +140,7 @@ impl Env {
     /// The database of a fixture.
     #[must_use]
     pub fn new(harness: Arc<dyn Harness>, fixture: Fixture) -> Self {
-        Env {
-            harness,
-            fixture,
-            clock: AtomicI64::new(1_700_000_000_000),
-            ids: AtomicU64::new(1),
-        }
+        Env { harness, fixture, clock: AtomicI64::new(1_700_000_000_000), ids: AtomicU64::new(1) }
     }
 
     /// The backend under test.

@@ -1,7 +1,9 @@
 //! Random operations on a backend and on the in-memory reference: every answer must be the same,
 //! and so must the state at the end.
 
+mod imports;
 mod ops;
+mod publishing;
 mod world;
 
 use std::fmt::Write as _;
@@ -9,9 +11,7 @@ use std::sync::Arc;
 
 use libtest_mimic::Trial;
 use proptest::strategy::Strategy;
-use proptest::test_runner::{
-    Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner,
-};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 

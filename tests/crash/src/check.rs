@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use deltalakedb::Db;
-use deltalakedb::core::backend::CommitFilter;
+use deltalakedb::core::backend::{CommitFilter, CommittedTable};
 use deltalakedb::core::error::CatalogError;
 use deltalakedb::core::ids::{At, CommitToken, TableId, TableName, TableRef, Version};
 use deltalakedb::core::model::TableRecord;
@@ -27,7 +27,8 @@ enum Claim {
 #[derive(Debug)]
 pub(crate) struct Checker {
     dir: PathBuf,
-    acknowledged: u64,
+    /// What each acknowledged commit wrote: version by table id.
+    acknowledged: BTreeMap<String, BTreeMap<String, i64>>,
     kept: u64,
     lost: u64,
     /// Versions below are checked already, by table.
@@ -36,32 +37,45 @@ pub(crate) struct Checker {
     compared: BTreeMap<TableId, i64>,
     /// Files in the logs after the last round.
     published: BTreeMap<TableId, i64>,
+    rounds_that_published: u64,
 }
 
 impl Checker {
     pub(crate) fn new(dir: PathBuf) -> Self {
         Checker {
             dir,
-            acknowledged: 0,
+            acknowledged: BTreeMap::new(),
             kept: 0,
             lost: 0,
             checked: BTreeMap::new(),
             compared: BTreeMap::new(),
             published: BTreeMap::new(),
+            rounds_that_published: 0,
         }
     }
 
-    pub(crate) fn acknowledged(&self) -> u64 {
-        self.acknowledged
+    /// Whether enough happened for the rounds to mean something.
+    ///
+    /// # Errors
+    /// If too little did.
+    pub(crate) fn enough(&self, rounds: u64) -> Result<(), AnyError> {
+        if u64::try_from(self.acknowledged.len())? < rounds {
+            return Err("fewer commits were acknowledged than rounds were run".into());
+        }
+        if self.rounds_that_published < rounds / 4 {
+            return Err("too few rounds published anything".into());
+        }
+        Ok(())
     }
 
     pub(crate) fn summary(&self) -> String {
         format!(
             "{} commits acknowledged and there; of those cut off, {} took effect whole and {} not \
-             at all; logs of {} versions, gapless and byte-equal",
-            self.acknowledged,
+             at all; {} rounds published, logs of {} versions, gapless and byte-equal",
+            self.acknowledged.len(),
             self.kept,
             self.lost,
+            self.rounds_that_published,
             self.published.values().sum::<i64>()
         )
     }
@@ -80,29 +94,22 @@ impl Checker {
             let found = db.resolve(&CommitToken::new(token.clone())?).await?;
             match (claim, found) {
                 (Claim::Acknowledged(expected), Some(tables)) => {
-                    let tables: BTreeMap<String, i64> = tables
-                        .iter()
-                        .map(|t| (t.table_id.to_string(), t.version.get()))
-                        .collect();
-                    if tables != expected {
-                        return Err(format!("{token}: {expected:?} became {tables:?}").into());
-                    }
-                    self.acknowledged += 1;
+                    same(&token, &expected, &tables)?;
+                    self.acknowledged.insert(token, expected);
                 }
                 (Claim::Acknowledged(_), None) => {
                     return Err(format!("{token} was acknowledged and is lost").into());
                 }
                 (Claim::Tried { tables: wanted }, Some(tables)) => {
                     if tables.len() != wanted {
-                        return Err(
-                            format!("{token}: {} of {wanted} tables", tables.len()).into()
-                        );
+                        return Err(format!("{token}: {} of {wanted} tables", tables.len()).into());
                     }
                     self.kept += 1;
                 }
                 (Claim::Tried { .. }, None) => self.lost += 1,
             }
         }
+        let before: i64 = self.published.values().sum();
         for table in TABLES {
             let name: TableName = table.parse()?;
             match db.table(&TableRef::Name(name)).await {
@@ -110,6 +117,9 @@ impl Checker {
                 Err(CatalogError::TableNotFound(_)) if lines.is_empty() => {}
                 Err(error) => return Err(error.into()),
             }
+        }
+        if self.published.values().sum::<i64>() > before {
+            self.rounds_that_published += 1;
         }
         Ok(())
     }
@@ -122,7 +132,9 @@ impl Checker {
         commits.reverse();
         let versions: Vec<i64> = commits.iter().map(|c| c.version.get()).collect();
         if versions != (from.get()..=head.get()).collect::<Vec<_>>() {
-            return Err(format!("table '{}' has a gap: {versions:?}, head {head}", table.name).into());
+            return Err(
+                format!("table '{}' has a gap: {versions:?}, head {head}", table.name).into()
+            );
         }
         if commits.windows(2).any(|w| w[0].timestamp >= w[1].timestamp) {
             return Err(format!("table '{}': timestamps do not grow", table.name).into());
@@ -175,9 +187,13 @@ impl Checker {
     /// Publishing catches up by itself, and the kernel reads what the catalog says.
     pub(crate) async fn at_the_end(&mut self) -> Result<(), AnyError> {
         let db = Db::open(&catalog_uri(&self.dir)).await?;
+        for (token, expected) in &self.acknowledged {
+            let found = db.resolve(&CommitToken::new(token.clone())?).await?;
+            same(token, expected, &found.unwrap_or_default())?;
+        }
         // The last worker's leases lapse by themselves.
         let config = PublisherConfig::default();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(100);
         let publisher = db.publisher(config);
         for table in TABLES {
             let name: TableName = table.parse()?;
@@ -224,6 +240,21 @@ impl Checker {
             }
         }
         Ok(())
+    }
+}
+
+/// A token still stands for the versions that were acknowledged.
+fn same(
+    token: &str,
+    expected: &BTreeMap<String, i64>,
+    found: &[CommittedTable],
+) -> Result<(), AnyError> {
+    let found: BTreeMap<String, i64> =
+        found.iter().map(|t| (t.table_id.to_string(), t.version.get())).collect();
+    if *expected == found {
+        Ok(())
+    } else {
+        Err(format!("{token}: {expected:?} was acknowledged, {found:?} is there").into())
     }
 }
 

@@ -37,7 +37,15 @@ async fn work(dir: &Path, round: u64, seed: u64) -> Result<(), AnyError> {
     db.commit(batch).await?;
 
     let (_stop, stopped) = tokio::sync::watch::channel(false);
-    let publisher = db.publisher(PublisherConfig::default());
+    // Short leases and batches: the next round takes over at once, and most kills hit a publisher.
+    let config = PublisherConfig {
+        lease_ms: 60,
+        poll_ms: 5,
+        max_versions: 8,
+        complete_batch: 2,
+        ..PublisherConfig::default()
+    };
+    let publisher = db.publisher(config);
     tokio::spawn(async move { publisher.run(stopped).await });
 
     let mut rng = Rng::new(seed);
@@ -49,7 +57,8 @@ async fn work(dir: &Path, round: u64, seed: u64) -> Result<(), AnyError> {
             2 => vec![0],
             _ => vec![1],
         };
-        let mut batch = CommitBatch { token: Some(CommitToken::new(token.clone())?), tables: vec![] };
+        let mut batch =
+            CommitBatch { token: Some(CommitToken::new(token.clone())?), tables: vec![] };
         for table in &chosen {
             let mut lines = String::new();
             for file in 0..=rng.below(3) {
@@ -59,7 +68,8 @@ async fn work(dir: &Path, round: u64, seed: u64) -> Result<(), AnyError> {
             }
             // Now and then a file of an earlier commit of this round goes.
             if rng.below(3) == 0
-                && let Some(at) = mine.iter().position(|(t, p)| t == table && !p.starts_with(&token))
+                && let Some(at) =
+                    mine.iter().position(|(t, p)| t == table && !p.starts_with(&token))
             {
                 let (_, path) = mine.remove(at);
                 lines.push_str(&remove(&path));
@@ -83,7 +93,8 @@ fn say(line: &str) -> Result<(), AnyError> {
 }
 
 fn create(dir: &Path, table: &str) -> Result<TableChange, AnyError> {
-    let schema = r#"{"type":"struct","fields":[{"name":"id","type":"long","nullable":true,"metadata":{}}]}"#;
+    let schema =
+        r#"{"type":"struct","fields":[{"name":"id","type":"long","nullable":true,"metadata":{}}]}"#;
     let protocol = serde_json::json!({"protocol": {
         "minReaderVersion": 1, "minWriterVersion": 7, "writerFeatures": ["inCommitTimestamp"]}});
     let metadata = serde_json::json!({"metaData": {

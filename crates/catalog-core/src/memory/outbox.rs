@@ -97,7 +97,8 @@ impl State {
         row.state = MirrorState::Failed;
         row.last_error = Some(failure.error.clone());
         row.retry_at = Some(failure.retry_at);
-        if failure.diverged {
+        // A table that was switched off meanwhile stays off: its later versions are not enqueued.
+        if failure.diverged && table.record.mirror == MirrorMode::Active {
             table.record.mirror = MirrorMode::Diverged;
         }
         table.give_up_lease();

@@ -286,6 +286,35 @@ fn constants_that_do_not_fit_name_the_type() {
     }
 }
 
+#[test]
+fn partition_values_are_checked_against_their_type() {
+    let check = |data_type: &str, text: &str| {
+        let schema = StructType::from_text(&format!("a {data_type}")).unwrap();
+        partition_value(&schema.fields[0].data_type, text)
+    };
+    for (data_type, text, want) in [
+        ("int", "007", Some("7")),
+        ("byte", "128", None),
+        ("long", "1.0", None),
+        ("boolean", "TRUE", Some("true")),
+        ("decimal(4,2)", "12.30", Some("12.30")),
+        ("decimal(4,2)", "123.4", None),
+        ("decimal(4,2)", "1.234", None),
+        ("date", "2024-02-30", None),
+        ("date", "2024-02-29", Some("2024-02-29")),
+        ("timestamp", "2024-02-29", Some("2024-02-29 00:00:00")),
+        ("timestamp", "2024-02-29T10:00:00.5", Some("2024-02-29 10:00:00.5")),
+        ("timestamp", "2024-02-29T10:00:00Z", Some("2024-02-29T10:00:00Z")),
+        ("timestamp", "2024-02-29T10:00:00+02:00", None),
+        ("timestamp_ntz", "2024-02-29T10:00:00Z", None),
+        ("double", "1e3", Some("1e3")),
+        ("string", "é x", Some("é x")),
+        ("binary", "x", None),
+    ] {
+        assert_eq!(check(data_type, text).as_deref(), want, "{data_type} {text}");
+    }
+}
+
 // ---- random rows, their statistics as different writers make them, and random predicates ----
 
 const RANDOM: &str = "i long, d decimal(30,2), s string, f float, g double, t timestamp, day date, \

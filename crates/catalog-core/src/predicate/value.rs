@@ -377,6 +377,31 @@ fn timestamp(text: &str) -> Option<Time> {
     Some(Time { micros, shown, inexact, zone })
 }
 
+/// A timestamp in one of the forms of partition values: `date time`, or ISO 8601 in UTC.
+pub(super) fn partition_time(text: &str, zoned: bool) -> Option<String> {
+    let time = timestamp(text).filter(|t| !t.inexact)?;
+    match time.zone {
+        Zone::None if date(text).is_some() => Some(format!("{text} 00:00:00")),
+        Zone::None => Some(text.replacen(['T', 't'], " ", 1)),
+        Zone::Utc if zoned && text.contains('T') && text.ends_with('Z') => Some(text.to_owned()),
+        _ => None,
+    }
+}
+
+/// Whether a number fits `decimal(precision,scale)` without rounding.
+pub(super) fn is_decimal(text: &str, precision: u8, scale: u8) -> bool {
+    Exact::parse(text)
+        .and_then(|n| {
+            let digits = if n.scale <= i32::from(scale) {
+                n.rescaled(i32::from(scale))?
+            } else {
+                return None;
+            };
+            Some(digits.unsigned_abs() < 10_u128.checked_pow(u32::from(precision))?)
+        })
+        .unwrap_or(false)
+}
+
 /// The zone and its offset from UTC in seconds.
 fn zone_of(text: &str) -> Option<(Zone, i64)> {
     match text {

@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 
 use crate::context::Context;
 use crate::failure::Result;
-use crate::output::count;
+use crate::output::plural;
 use crate::time;
 use crate::view::TableView;
 
@@ -82,11 +82,7 @@ impl List {
         if found == 0 {
             context.out.hint("No tables. `dl import` takes over existing ones, `dl create` makes one.");
         } else {
-            context.out.hint(format!(
-                "{} table{}",
-                count(u64::try_from(found).unwrap_or(u64::MAX)),
-                if found == 1 { "" } else { "s" }
-            ));
+            context.out.hint(plural(u64::try_from(found).unwrap_or(u64::MAX), "table"));
         }
         Ok(())
     }

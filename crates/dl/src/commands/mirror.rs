@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::failure::{Result, exit};
-use crate::output::count;
+use crate::output::{count, plural};
 use crate::publishing;
 use crate::time;
 use crate::view::TableView;
@@ -113,19 +113,17 @@ impl Run {
         let report = publishing::until_done(context, &db, only).await?;
         let failed = report.unpublished > 0 || !report.failures.is_empty();
         if context.out.is_json() {
-            context.out.document(&report)?;
+            context.out.document(&crate::view::plain(&report))?;
         } else {
             for run in report.tables.values().filter(|run| run.published > 0) {
                 context.out.say(format!(
-                    "{}: {} version{} published, now up to {}{}",
+                    "{}: {} published, now up to {}{}",
                     run.name,
-                    count(run.published),
-                    if run.published == 1 { "" } else { "s" },
+                    plural(run.published, "version"),
                     run.published_version.map_or_else(|| "-".to_owned(), |v| v.to_string()),
                     match run.checkpoints {
                         0 => String::new(),
-                        1 => ", 1 checkpoint".to_owned(),
-                        n => format!(", {n} checkpoints"),
+                        n => format!(", {}", plural(n, "checkpoint")),
                     }
                 ))?;
             }
@@ -138,9 +136,8 @@ impl Run {
         }
         if report.unpublished > 0 {
             context.out.warn(format!(
-                "{} version{} not published yet: `dl mirror status` says why",
-                count(report.unpublished),
-                if report.unpublished == 1 { " is" } else { "s are" }
+                "not published yet: {}. `dl mirror status` says why",
+                plural(report.unpublished, "version")
             ));
         }
         Ok(if failed { exit::ERROR } else { exit::OK })
@@ -309,9 +306,8 @@ async fn retry(table: &str, context: &Context) -> Result<()> {
         return context.out.document(&Retried { table: record.name.to_string(), versions });
     }
     context.out.say(format!(
-        "{} version{} of '{}' may be tried now: `dl mirror run {}`",
-        count(versions),
-        if versions == 1 { "" } else { "s" },
+        "{} of '{}' may be tried now: `dl mirror run {}`",
+        plural(versions, "version"),
         record.name,
         record.name
     ))

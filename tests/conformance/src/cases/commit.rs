@@ -141,8 +141,7 @@ cases! {
         ]);
         let part = Change::new().raw("{\"x\":1}\n").first_line(line.clone()).exactly(id, v(0))?;
         // The clock is behind: the rendered timestamp is the commit's, not the clock's.
-        let request =
-            CommitRequest { token: env.token(), now: TimestampMs(5), tables: vec![part] };
+        let request = CommitRequest { token: env.token(), now: TimestampMs(5), tables: vec![part] };
         let written = committed_one(env.db().commit(request).await?)?;
         assert_eq!(written.timestamp, head.plus_ms(1));
         let want = format!("{}\n{{\"x\":1}}\n", line.render(written.timestamp));
@@ -155,6 +154,7 @@ cases! {
     /// commit: bytes come back exactly: unknown actions and fields, spacing, any line end, no end.
     async fn bodies_are_kept_byte_for_byte(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
+        let large = vec![b'a'; 100_000];
         let bodies: [&[u8]; 7] = [
             b"",
             b"\n",
@@ -162,7 +162,7 @@ cases! {
             b"{\"add\":{\"path\":\"p\",\"size\":1,\"modificationTime\":1,\"new\":{}}}\r\n\r\n",
             "{\"x\":\"é🚀\u{2028}\"}   \n   {\"y\":null}".as_bytes(),
             b"\x00\x01\xff\xfe not even text \x80",
-            &[b'a'; 100_000],
+            &large,
         ];
         for (i, bytes) in bodies.into_iter().enumerate() {
             let head = v(i64::try_from(i)?);
@@ -269,9 +269,8 @@ cases! {
     async fn a_refused_commit_leaves_nothing(env: &Env) -> CaseResult {
         let id = env.create_with("t", Change::files(["a"])).await?;
         let before = env.dump(id).await?;
-        let change = || {
-            Change::files(["b"]).metadata(metadata("x")).txn("app", 1).domain("d", Some("{}"))
-        };
+        let change =
+            || Change::files(["b"]).metadata(metadata("x")).txn("app", 1).domain("d", Some("{}"));
         let mut request = env.request(vec![change().exactly(id, v(7))?]);
         let moved = env.db().commit(request.clone()).await?;
         assert_eq!(moved, CommitOutcome::HeadMoved { index: 0, head: v(0) });

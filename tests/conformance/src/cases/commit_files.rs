@@ -129,8 +129,17 @@ cases! {
     /// model: a path is compared byte for byte: never decoded, folded or trimmed.
     async fn paths_are_compared_byte_for_byte(env: &Env) -> CaseResult {
         let paths = [
-            "p=a/f", "p=A/f", "p=%61/f", "p=a//f", "./p=a/f", "p=a/f ", " p=a/f", "p=á/f",
-            "p=a\u{301}/f", "P=a/f", "p=a/F",
+            "p=a/f",
+            "p=A/f",
+            "p=%61/f",
+            "p=a//f",
+            "./p=a/f",
+            "p=a/f ",
+            " p=a/f",
+            "p=á/f",
+            "p=a\u{301}/f",
+            "P=a/f",
+            "p=a/F",
         ];
         let id = env.create_with("t", Change::files(paths)).await?;
         assert_eq!(env.paths(id, v(0)).await?, paths);
@@ -152,8 +161,15 @@ cases! {
             .iter()
             .map(|f| (f.cursor.added_version.get(), f.cursor.ordinal, f.add.path.as_str()))
             .collect();
-        let want =
-            [(0, 0, "z"), (0, 1, "m"), (0, 2, "a"), (0, 3, "0"), (0, 4, "B"), (1, 0, "y"), (1, 1, "b")];
+        let want = [
+            (0, 0, "z"),
+            (0, 1, "m"),
+            (0, 2, "a"),
+            (0, 3, "0"),
+            (0, 4, "B"),
+            (1, 0, "y"),
+            (1, 1, "b"),
+        ];
         assert_eq!(got, want);
         Ok(())
     }

@@ -67,13 +67,11 @@ cases! {
     async fn writers_with_lost_answers_write_once(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
         let db: Arc<dyn CatalogBackend> =
-            Arc::new(FaultyBackend::new(env.shared(), |call| {
-                match (call.verb, call.nth % 5) {
-                    (Verb::Commit, 1) => Fault::LoseAnswer,
-                    (Verb::Commit, 2) => Fault::LoseRequest,
-                    (Verb::Commit, 4) => Fault::Busy,
-                    _ => Fault::None,
-                }
+            Arc::new(FaultyBackend::new(env.shared(), |call| match (call.verb, call.nth % 5) {
+                (Verb::Commit, 1) => Fault::LoseAnswer,
+                (Verb::Commit, 2) => Fault::LoseRequest,
+                (Verb::Commit, 4) => Fault::Busy,
+                _ => Fault::None,
             }));
         let mut tasks = Vec::new();
         for w in 0..4 {

@@ -228,8 +228,10 @@ cases! {
         let id = importing_from_json(env, "t", 2).await?;
         let before = env.record(id).await?;
         for times in [[200, 300], [199, 300], [300, 300], [300, 299], [i64::MIN, 0]] {
-            let commits =
-                vec![Change::new().imported(v(3), times[0])?, Change::new().imported(v(4), times[1])?];
+            let commits = vec![
+                Change::new().imported(v(3), times[0])?,
+                Change::new().imported(v(4), times[1])?,
+            ];
             invalid("times", env.db().import_commits(id, commits).await)?;
             assert_eq!(env.record(id).await?, before, "{times:?}");
         }

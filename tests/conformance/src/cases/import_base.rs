@@ -94,7 +94,8 @@ cases! {
                 let db = handles[i % 2].clone();
                 let part = chunk(&format!("{position}-"), 1);
                 tokio::spawn(async move {
-                    crate::env::retrying(|| db.import_base(id, position, 0, part.clone(), None)).await
+                    crate::env::retrying(|| db.import_base(id, position, 0, part.clone(), None))
+                        .await
                 })
             });
             let mut stored = 0;

@@ -57,7 +57,7 @@ cases! {
             assert_eq!(opened.table.id, id);
             let filter = TableFilter { namespace: Some(text.to_owned()), state: None };
             let page = env.db().list_tables(&filter, None, 10).await?;
-            assert_eq!(page.items, [record.clone()], "{text:?}");
+            assert_eq!(page.items, std::slice::from_ref(&record), "{text:?}");
             env.db().drop_table(id, env.now()).await?;
             assert_eq!(env.db().undrop_table(id, &name).await?, record);
             names.push(name);

@@ -16,7 +16,8 @@ cases! {
         assert!(add.stats.as_ref().is_some_and(|s| s.len() > 1 << 20));
         let mut meta = metadata("big");
         meta.schema_string.clone_from(&filler);
-        let id = env.create_with("t", Change::new().add(add.clone()).metadata(meta.clone())).await?;
+        let id =
+            env.create_with("t", Change::new().add(add.clone()).metadata(meta.clone())).await?;
         assert_eq!(env.files(id, v(0)).await?[0].add, add);
         assert_eq!(env.snapshot(id, At::Head).await?.metadata, meta);
         let mut remove = gone(&add, Some(1));

@@ -58,8 +58,13 @@ cases! {
         assert_eq!((task.versions, task.attempts), (vec![v(0), v(1), v(2)], 0));
         assert_eq!((task.lease.table_id, task.lease.owner.as_str()), (id, "w"));
         assert_eq!(task.lease.until, request.now.plus_ms(request.lease_ms));
-        let want =
-            [(0, InFlight, 1), (1, InFlight, 1), (2, InFlight, 1), (3, Pending, 0), (4, Pending, 0)];
+        let want = [
+            (0, InFlight, 1),
+            (1, InFlight, 1),
+            (2, InFlight, 1),
+            (3, Pending, 0),
+            (4, Pending, 0),
+        ];
         assert_eq!(states(env, id).await?, want);
         Ok(())
     }
@@ -72,8 +77,7 @@ cases! {
         assert_eq!(env.record(id).await?.published_version, Some(v(0)));
         assert!(complete(env, &task.lease, &[1, 2]).await?);
         assert_eq!(env.record(id).await?.published_version, Some(v(2)));
-        let want =
-            [(0, Complete, 1), (1, Complete, 1), (2, Complete, 1), (3, InFlight, 1)];
+        let want = [(0, Complete, 1), (1, Complete, 1), (2, Complete, 1), (3, InFlight, 1)];
         assert_eq!(states(env, id).await?, want);
         let rows = env.outbox(Some(id), Some(Complete)).await?;
         for (i, row) in rows.iter().enumerate() {
@@ -191,6 +195,27 @@ cases! {
         assert_eq!(env.record(id).await?.mirror, MirrorMode::Active);
         let task = env.claim_one(&env.claim_by("w")).await?;
         assert_eq!((task.versions, task.attempts), (vec![v(1), v(2)], 1));
+        Ok(())
+    }
+
+    /// mirror_fail, mirror_set_mode: a table that is switched off while a worker is at it stays off,
+    /// whatever the worker finds; switched on again, no version is left out.
+    async fn a_table_that_is_switched_off_stays_off(env: &Env) -> CaseResult {
+        let id = table(env, "t", 1).await?;
+        let task = env.claim_one(&env.claim_by("w")).await?;
+        env.db().mirror_set_mode(id, MirrorMode::Off, env.now()).await?;
+        env.write(id, Change::files(["while off"])).await?;
+        let mut foreign = failure(0, env.now());
+        foreign.diverged = true;
+        assert!(env.db().mirror_fail(&task.lease, &foreign).await?);
+        assert_eq!(env.record(id).await?.mirror, MirrorMode::Off);
+        env.write(id, Change::files(["still off"])).await?;
+        assert_eq!(env.outbox(Some(id), None).await?.len(), 2, "0 and 1 only");
+        assert_eq!(env.db().mirror_retry(id, env.now()).await?, 1);
+        assert_eq!(env.record(id).await?.mirror, MirrorMode::Off, "retry does not switch it on");
+        env.db().mirror_set_mode(id, MirrorMode::Active, env.now()).await?;
+        let task = env.claim_one(&env.claim_by("w")).await?;
+        assert_eq!(task.versions, [v(0), v(1), v(2), v(3)]);
         Ok(())
     }
 

@@ -135,12 +135,10 @@ cases! {
         env.write(id, Change::new().remove(gone(&file("c"), Some(1)))).await?;
         env.write(id, Change::new().remove(gone(&file("a"), Some(2)))).await?;
         env.write(id, Change::new().remove(gone(&file("d"), Some(3)))).await?;
-        for (version, want) in
-            [(0, &[][..]), (1, &["c"]), (2, &["a", "c"]), (3, &["a", "c", "d"])]
+        for (version, want) in [(0, &[][..]), (1, &["c"]), (2, &["a", "c"]), (3, &["a", "c", "d"])]
         {
             for limit in 1..=4 {
-                let found =
-                    all_tombstones(env.db(), id, v(version), TimestampMs(0), limit).await?;
+                let found = all_tombstones(env.db(), id, v(version), TimestampMs(0), limit).await?;
                 let paths: Vec<_> = found.iter().map(|t| t.remove.path.as_str()).collect();
                 assert_eq!(paths, want, "version {version}, limit {limit}");
             }

@@ -3,7 +3,7 @@
 use deltalakedb_catalog_core::backend::{CommitOutcome, Rejection, TableFilter};
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef};
-use deltalakedb_catalog_core::model::{MirrorMode, TableRecord, TableState};
+use deltalakedb_catalog_core::model::{BaseChunk, MirrorMode, TableRecord, TableState};
 use futures::future::join_all;
 
 use super::cases;
@@ -52,7 +52,7 @@ cases! {
     /// get_table: a created table is found by name and by id, with all that it was created with.
     async fn a_created_table_is_found_by_name_and_id(env: &Env) -> CaseResult {
         let mut new = env.new_table("sales");
-        new.location = "s3://bucket/with space/and%20percent/ü".to_owned();
+        "s3://bucket/with space/and%20percent/ü".clone_into(&mut new.location);
         new.storage_options.insert("region".to_owned(), "eu-central-1".to_owned());
         new.storage_options.insert("empty".to_owned(), String::new());
         let mut request = env.request(vec![Change::new().create(new.clone())?]);
@@ -107,7 +107,7 @@ cases! {
         not_found("read_bodies", db.read_bodies(id, v(0), v(9), 1).await)?;
         not_found("drop_table", db.drop_table(id, now).await)?;
         not_found("undrop_table", db.undrop_table(id, &name("u")).await)?;
-        not_found("import_base", db.import_base(id, 0, 0, Default::default(), None).await)?;
+        not_found("import_base", db.import_base(id, 0, 0, BaseChunk::default(), None).await)?;
         not_found("import_commits", db.import_commits(id, Vec::new()).await)?;
         not_found("import_finish", db.import_finish(id, now).await)?;
         not_found("import_abort", db.import_abort(id).await)?;
@@ -218,7 +218,8 @@ cases! {
     async fn a_commit_after_a_drop_is_rejected(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
         env.db().drop_table(id, env.now()).await?;
-        for part in [Change::files(["a"]).exactly(id, v(0))?, Change::files(["a"]).append(id, v(0))?]
+        for part in
+            [Change::files(["a"]).exactly(id, v(0))?, Change::files(["a"]).append(id, v(0))?]
         {
             let reason = Rejection::TableNotFound(id);
             let outcome = env.commit(vec![part]).await?;

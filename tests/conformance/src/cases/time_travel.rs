@@ -31,10 +31,7 @@ async fn four_versions(env: &Env) -> CaseResult<TableId> {
     Ok(id)
 }
 
-fn no_version<T: Debug>(
-    answer: Result<T, CatalogError>,
-    range: (Version, Version),
-) -> CaseResult {
+fn no_version<T: Debug>(answer: Result<T, CatalogError>, range: (Version, Version)) -> CaseResult {
     match answer {
         Err(CatalogError::VersionNotFound { earliest, latest, .. }) => {
             assert_eq!((earliest, latest), range);

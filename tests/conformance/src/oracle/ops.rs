@@ -56,33 +56,111 @@ pub(super) enum Target {
 pub(super) enum Op {
     /// The clock moves, maybe back.
     Tick(i16),
-    Commit { old_token: Option<Pick>, parts: Vec<(Target, Edit)> },
+    Commit {
+        old_token: Option<Pick>,
+        parts: Vec<(Target, Edit)>,
+    },
     Drop(Pick),
-    Undrop { table: Pick, name: Option<Pick> },
+    Undrop {
+        table: Pick,
+        name: Option<Pick>,
+    },
     Resolve(Pick),
 
-    ImportBegin { name: Pick, base: Option<Pick>, elsewhere: bool },
-    ImportBase { table: Pick, files: Vec<File>, tombstones: Vec<File>, astray: bool, tail: bool },
-    ImportCommits { table: Pick, skip: i8, steps: Vec<i8>, edit: Edit },
+    ImportBegin {
+        name: Pick,
+        base: Option<Pick>,
+        elsewhere: bool,
+    },
+    ImportBase {
+        table: Pick,
+        files: Vec<File>,
+        tombstones: Vec<File>,
+        astray: bool,
+        tail: bool,
+    },
+    ImportCommits {
+        table: Pick,
+        skip: i8,
+        steps: Vec<i8>,
+        edit: Edit,
+    },
     ImportFinish(Pick),
     ImportAbort(Pick),
 
-    Snapshot { table: Pick, behind: i8, by_name: bool },
-    SnapshotAt { table: Pick, behind: Pick, offset: i8 },
-    Files { table: Pick, behind: Pick, limit: Pick },
-    Tombstones { table: Pick, behind: Pick, limit: Pick, deleted_after: i16 },
-    Commits { table: Pick, from: Option<Pick>, to: Option<Pick>, time: Option<i16>, limit: Pick },
-    Bodies { table: Pick, from: Pick, count: Pick, limit: Pick },
-    Tables { state: Pick, namespace: Option<Pick>, limit: Pick },
+    Snapshot {
+        table: Pick,
+        behind: i8,
+        by_name: bool,
+    },
+    SnapshotAt {
+        table: Pick,
+        behind: Pick,
+        offset: i8,
+    },
+    Files {
+        table: Pick,
+        behind: Pick,
+        limit: Pick,
+    },
+    Tombstones {
+        table: Pick,
+        behind: Pick,
+        limit: Pick,
+        deleted_after: i16,
+    },
+    Commits {
+        table: Pick,
+        from: Option<Pick>,
+        to: Option<Pick>,
+        time: Option<i16>,
+        limit: Pick,
+    },
+    Bodies {
+        table: Pick,
+        from: Pick,
+        count: Pick,
+        limit: Pick,
+    },
+    Tables {
+        state: Pick,
+        namespace: Option<Pick>,
+        limit: Pick,
+    },
 
-    Claim { owner: Pick, only: Option<Pick>, tables: Pick, versions: Pick, lease_ms: i16 },
-    Complete { lease: Pick, count: Pick, astray: bool },
-    Fail { lease: Pick, offset: Pick, retry_in: i16, diverged: bool },
-    Renew { lease: Pick, lease_ms: i16 },
+    Claim {
+        owner: Pick,
+        only: Option<Pick>,
+        tables: Pick,
+        versions: Pick,
+        lease_ms: i16,
+    },
+    Complete {
+        lease: Pick,
+        count: Pick,
+        astray: bool,
+    },
+    Fail {
+        lease: Pick,
+        offset: Pick,
+        retry_in: i16,
+        diverged: bool,
+    },
+    Renew {
+        lease: Pick,
+        lease_ms: i16,
+    },
     Release(Pick),
-    Rows { table: Option<Pick>, state: Pick, limit: Pick },
+    Rows {
+        table: Option<Pick>,
+        state: Pick,
+        limit: Pick,
+    },
     Retry(Pick),
-    SetMode { table: Pick, off: bool },
+    SetMode {
+        table: Pick,
+        off: bool,
+    },
 }
 
 fn file() -> impl Strategy<Value = File> {
@@ -176,23 +254,39 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         2 => pick().prop_map(Op::ImportFinish),
         1 => pick().prop_map(Op::ImportAbort),
     ];
-    let reads = prop_oneof![
-        (pick(), -2..6_i8, any::<bool>())
-            .prop_map(|(table, behind, by_name)| Op::Snapshot { table, behind, by_name }),
-        (pick(), 0..5_u8, -2..2_i8)
-            .prop_map(|(table, behind, offset)| Op::SnapshotAt { table, behind, offset }),
-        (pick(), 0..5_u8, 1..8_u8)
-            .prop_map(|(table, behind, limit)| Op::Files { table, behind, limit }),
-        (pick(), 0..5_u8, 1..8_u8, any::<i16>()).prop_map(|(table, behind, limit, deleted_after)| {
-            Op::Tombstones { table, behind, limit, deleted_after }
-        }),
-        (pick(), of(0..9_u8), of(0..9_u8), of(any::<i16>()), 1..6_u8)
-            .prop_map(|(table, from, to, time, limit)| Op::Commits { table, from, to, time, limit }),
-        (pick(), 0..6_u8, 0..6_u8, 1..5_u8)
-            .prop_map(|(table, from, count, limit)| Op::Bodies { table, from, count, limit }),
-        (0..4_u8, of(0..2_u8), 1..5_u8)
-            .prop_map(|(state, namespace, limit)| Op::Tables { state, namespace, limit }),
-    ];
+    let reads =
+        prop_oneof![
+            (pick(), -2..6_i8, any::<bool>()).prop_map(|(table, behind, by_name)| Op::Snapshot {
+                table,
+                behind,
+                by_name
+            }),
+            (pick(), 0..5_u8, -2..2_i8).prop_map(|(table, behind, offset)| Op::SnapshotAt {
+                table,
+                behind,
+                offset
+            }),
+            (pick(), 0..5_u8, 1..8_u8).prop_map(|(table, behind, limit)| Op::Files {
+                table,
+                behind,
+                limit
+            }),
+            (pick(), 0..5_u8, 1..8_u8, any::<i16>()).prop_map(
+                |(table, behind, limit, deleted_after)| {
+                    Op::Tombstones { table, behind, limit, deleted_after }
+                }
+            ),
+            (pick(), of(0..9_u8), of(0..9_u8), of(any::<i16>()), 1..6_u8).prop_map(
+                |(table, from, to, time, limit)| Op::Commits { table, from, to, time, limit }
+            ),
+            (pick(), 0..6_u8, 0..6_u8, 1..5_u8)
+                .prop_map(|(table, from, count, limit)| Op::Bodies { table, from, count, limit }),
+            (0..4_u8, of(0..2_u8), 1..5_u8).prop_map(|(state, namespace, limit)| Op::Tables {
+                state,
+                namespace,
+                limit
+            }),
+        ];
     let outbox = prop_oneof![
         5 => (0..3_u8, proptest::option::weighted(0.2, pick()), 1..4_u8, 1..5_u8, 0..5_000_i16)
             .prop_map(|(owner, only, tables, versions, lease_ms)| Op::Claim {

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 
 use deltalakedb_catalog_core::action::Add;
 use deltalakedb_catalog_core::backend::{
-    CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest, CommitTarget, ImportedCommit,
-    MirrorLease, MirrorTask, PublishFailure, Published, TableCommit, TableFilter,
+    CatalogBackend, CommitFilter, CommitOutcome, CommitRequest, CommitTarget, MirrorLease,
+    TableCommit, TableFilter,
 };
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{
@@ -14,8 +14,7 @@ use deltalakedb_catalog_core::ids::{
 };
 use deltalakedb_catalog_core::memory::MemoryBackend;
 use deltalakedb_catalog_core::model::{
-    BaseChunk, BaseTail, MirrorMode, MirrorState, NewTable, TableRecord, TableState,
-    TombstoneRecord,
+    MirrorMode, NewTable, TableRecord, TableState, TombstoneRecord,
 };
 use uuid::Uuid;
 
@@ -38,18 +37,18 @@ const NAMES: [(&str, &str); 8] = [
 const ASTRAY: Pick = 12;
 
 /// An operation that found a difference says which.
-type Step<T = ()> = std::result::Result<T, String>;
+pub(super) type Step<T = ()> = std::result::Result<T, String>;
 
 /// Both sides, and what was done on them.
 pub(super) struct World<'a> {
-    reference: MemoryBackend,
-    db: &'a dyn CatalogBackend,
+    pub(super) reference: MemoryBackend,
+    pub(super) db: &'a dyn CatalogBackend,
     now: i64,
     counter: u64,
     tables: Vec<TableId>,
     tokens: Vec<CommitToken>,
     /// The same lease as each side gave it: their epochs may count differently.
-    leases: Vec<(MirrorLease, MirrorLease)>,
+    pub(super) leases: Vec<(MirrorLease, MirrorLease)>,
 }
 
 /// What two backends must agree on in an error: its kind and its values, not its text.
@@ -66,12 +65,13 @@ fn kind(error: &CatalogError) -> String {
     }
 }
 
-fn same<T: PartialEq + Debug>(reference: Result<T>, db: Result<T>) -> Step<Option<T>> {
-    match &reference { Ok(v) => { let t=format!("{v:?}"); let t: String = t.chars().take_while(|c| c.is_alphabetic()||*c=='['||*c==']'||*c=='{'||*c==' ' || *c=='(').take(25).collect(); eprintln!("STAT {} {}", std::any::type_name::<T>().replace("deltalakedb_catalog_core::","").replace("alloc::",""), t)}, Err(e) => eprintln!("STAT {} ERR {}", std::any::type_name::<T>().replace("deltalakedb_catalog_core::","").replace("alloc::",""), kind(e).split(' ').next().unwrap()) }
+pub(super) fn same<T: PartialEq + Debug>(reference: Result<T>, db: Result<T>) -> Step<Option<T>> {
     match (reference, db) {
         (Ok(want), Ok(got)) if want == got => Ok(Some(got)),
         (Err(want), Err(got)) if kind(&want) == kind(&got) => Ok(None),
-        (want, got) => Err(format!("different answers\n  reference: {want:?}\n  backend:   {got:?}")),
+        (want, got) => {
+            Err(format!("different answers\n  reference: {want:?}\n  backend:   {got:?}"))
+        }
     }
 }
 
@@ -93,20 +93,20 @@ fn comparable_dump(mut dump: TableDump) -> TableDump {
     dump
 }
 
-fn table_name(pick: Pick) -> TableName {
+pub(super) fn table_name(pick: Pick) -> TableName {
     let (namespace, table) = NAMES[usize::from(pick) % NAMES.len()];
     TableName::new(namespace, table).expect("a valid name")
 }
 
-fn version(number: i64) -> Version {
+pub(super) fn version(number: i64) -> Version {
     Version::new(number.max(0)).unwrap_or_default()
 }
 
-fn choose<T>(items: &[T], pick: Pick) -> Option<&T> {
+pub(super) fn choose<T>(items: &[T], pick: Pick) -> Option<&T> {
     items.get(usize::from(pick).checked_rem(items.len())?)
 }
 
-fn add(file_: File) -> Add {
+pub(super) fn add(file_: File) -> Add {
     let mut add = file(format!("f{}", file_.path));
     add.size = i64::from(file_.size);
     if file_.dv == 0 { add } else { with_dv(add, &format!("dv{}", file_.dv)) }
@@ -139,7 +139,7 @@ impl<'a> World<'a> {
     }
 
     /// Carries out one call on both sides.
-    async fn both<T: PartialEq + Debug>(
+    pub(super) async fn both<T: PartialEq + Debug>(
         &self,
         call: impl AsyncFn(&dyn CatalogBackend) -> Result<T>,
     ) -> Step<Option<T>> {
@@ -152,15 +152,15 @@ impl<'a> World<'a> {
         self.counter
     }
 
-    fn now(&self) -> TimestampMs {
+    pub(super) fn now(&self) -> TimestampMs {
         TimestampMs(self.now)
     }
 
     /// Mostly an active table, sometimes a dropped or importing one or an id of nothing.
-    async fn table(&self, pick: Pick) -> TableId {
+    pub(super) async fn table(&self, pick: Pick) -> TableId {
         let mut some = vec![TableId(Uuid::from_u128(1))];
         some.extend(&self.tables);
-        if pick % ASTRAY != 0
+        if !pick.is_multiple_of(ASTRAY)
             && let Some(table) = choose(&self.in_state(TableState::Active).await, pick)
         {
             return table.id;
@@ -168,7 +168,7 @@ impl<'a> World<'a> {
         choose(&some, pick / ASTRAY).copied().unwrap_or(some[0])
     }
 
-    async fn in_state(&self, state: TableState) -> Vec<TableRecord> {
+    pub(super) async fn in_state(&self, state: TableState) -> Vec<TableRecord> {
         let filter = TableFilter { namespace: None, state: Some(state) };
         self.reference.list_tables(&filter, None, 1_000).await.map(|p| p.items).unwrap_or_default()
     }
@@ -178,14 +178,14 @@ impl<'a> World<'a> {
         for offset in 0..u8::try_from(NAMES.len()).unwrap_or(0) {
             let name = table_name(pick.wrapping_add(offset));
             let taken = self.reference.get_table(&TableRef::Name(name.clone())).await;
-            if pick % ASTRAY == 0 || taken.ok().flatten().is_none() {
+            if pick.is_multiple_of(ASTRAY) || taken.ok().flatten().is_none() {
                 return name;
             }
         }
         table_name(pick)
     }
 
-    async fn record(&self, id: TableId) -> Option<TableRecord> {
+    pub(super) async fn record(&self, id: TableId) -> Option<TableRecord> {
         self.reference.get_table(&TableRef::Id(id)).await.ok().flatten()
     }
 
@@ -195,7 +195,7 @@ impl<'a> World<'a> {
         version(head.get().saturating_sub(behind))
     }
 
-    async fn new_table(&mut self, name: Pick, off: bool) -> NewTable {
+    pub(super) async fn new_table(&mut self, name: Pick, off: bool) -> NewTable {
         let n = self.next();
         let id = TableId(Uuid::from_u64_pair(n.wrapping_mul(0x9E37_79B9_7F4A_7C15), n));
         self.tables.push(id);
@@ -205,12 +205,12 @@ impl<'a> World<'a> {
     }
 
     /// A lease that was given out before, maybe lost by now.
-    fn lease(&self, pick: Pick) -> Option<(MirrorLease, MirrorLease)> {
+    pub(super) fn lease(&self, pick: Pick) -> Option<(MirrorLease, MirrorLease)> {
         choose(&self.leases, pick).cloned()
     }
 
     /// The actions of an edit. A commit of our own has each file once; other engines may not.
-    async fn change(&self, id: Option<TableId>, edit: &Edit, once: bool) -> Change {
+    pub(super) async fn change(&self, id: Option<TableId>, edit: &Edit, once: bool) -> Change {
         let active = match id {
             Some(id) => {
                 let head = self.behind(id, 0).await;
@@ -333,18 +333,18 @@ impl<'a> World<'a> {
                 CommitTarget::Create(_) => true,
             };
             // A table that occurs twice is invalid: worth a try now and then.
-            if fresh || self.counter % 16 == 0 {
+            if fresh || self.counter.is_multiple_of(16) {
                 tables.push(part);
             }
         }
-        let token = match old.and_then(|pick| choose(&self.tokens, pick).cloned()) {
-            Some(token) => token,
-            None => {
-                let token = CommitToken::new(format!("token-{}", self.next()));
-                let token = token.map_err(|e| e.to_string())?;
-                self.tokens.push(token.clone());
-                token
-            }
+        let old = old.and_then(|pick| choose(&self.tokens, pick).cloned());
+        let token = if let Some(token) = old {
+            token
+        } else {
+            let token = CommitToken::new(format!("token-{}", self.next()));
+            let token = token.map_err(|e| e.to_string())?;
+            self.tokens.push(token.clone());
+            token
         };
         let request = CommitRequest { token, now: self.now(), tables };
         let outcome = self.both(async |db| db.commit(request.clone()).await).await?;
@@ -358,91 +358,6 @@ impl<'a> World<'a> {
             }
         }
         Ok(())
-    }
-
-    async fn import(&mut self, op: &Op) -> Step {
-        let now = self.now();
-        match op {
-            Op::ImportBegin { name, base, elsewhere } => {
-                let mut new = self.new_table(*name, false).await;
-                if !elsewhere {
-                    new.location = format!("memory:///{}", new.name);
-                }
-                let at = version(base.map_or(0, i64::from));
-                let json = base.is_none();
-                self.both(async |db| db.import_begin(&new, at, json, now).await).await?;
-            }
-            Op::ImportBase { table, files, tombstones, astray, tail } => {
-                let id = self.importing(*table).await;
-                let chunk = BaseChunk {
-                    files: files.iter().map(|f| add(*f)).collect(),
-                    tombstones: tombstones
-                        .iter()
-                        .map(|f| gone(&add(*f), Some(i64::from(f.size) - 30_000)))
-                        .collect(),
-                };
-                let name = self.record(id).await.map_or_else(|| table_name(0), |r| r.name);
-                // Beginning again is how an importer learns its position.
-                let mut again = new_table(id, name);
-                if let Some(record) = self.record(id).await {
-                    again.location = record.location;
-                    let base = record.base_version;
-                    let begun = self
-                        .both(async |db| db.import_begin(&again, base, false, now).await)
-                        .await?;
-                    let (skip, buried) =
-                        begun.map_or((0, 0), |p| (p.base_files, p.base_tombstones));
-                    let skip = if *astray { skip + 1 } else { skip };
-                    let tail = tail.then(|| BaseTail {
-                        protocol: protocol(2),
-                        metadata: metadata("base"),
-                        txns: Vec::new(),
-                        domain_metadata: Vec::new(),
-                        timestamp: TimestampMs(500_000),
-                    });
-                    self.both(async |db| {
-                        db.import_base(id, skip, buried, chunk.clone(), tail.clone()).await
-                    })
-                    .await?;
-                }
-            }
-            Op::ImportCommits { table, skip, steps, edit } => {
-                let id = self.importing(*table).await;
-                let record = self.record(id).await;
-                let head = record.as_ref().and_then(|r| r.head).map_or(-1, Version::get);
-                let mut time =
-                    record.and_then(|r| r.head_timestamp).map_or(500_000, |t| t.0);
-                let mut commits: Vec<ImportedCommit> = Vec::new();
-                for (i, step) in (0_i64..).zip(steps) {
-                    time += i64::from(*step);
-                    let mut change = self.change(Some(id), edit, false).await;
-                    if head < 0 && i == 0 {
-                        change = change.protocol(protocol(2)).metadata(metadata("imported"));
-                    }
-                    let at = version(head + 1 + i + i64::from(*skip));
-                    commits.push(change.imported(at, time).map_err(|e| e.to_string())?);
-                }
-                self.both(async |db| db.import_commits(id, commits.clone()).await).await?;
-            }
-            Op::ImportFinish(table) => {
-                let id = self.importing(*table).await;
-                self.both(async |db| db.import_finish(id, now).await).await?;
-            }
-            Op::ImportAbort(table) => {
-                let id = self.importing(*table).await;
-                self.both(async |db| db.import_abort(id).await).await?;
-            }
-            other => return Err(format!("{other:?} is not an import")),
-        }
-        Ok(())
-    }
-
-    /// An importing table, if there is one.
-    async fn importing(&self, pick: Pick) -> TableId {
-        match choose(&self.in_state(TableState::Importing).await, pick) {
-            Some(table) => table.id,
-            None => self.table(pick).await,
-        }
     }
 
     async fn read(&self, op: &Op) -> Step {
@@ -531,113 +446,6 @@ impl<'a> World<'a> {
         }
     }
 
-    async fn outbox(&mut self, op: &Op) -> Step {
-        let now = self.now();
-        match op {
-            Op::Claim { owner, only, tables, versions, lease_ms } => {
-                let only = match only {
-                    Some(pick) => Some(self.table(*pick).await),
-                    None => None,
-                };
-                let request = ClaimRequest {
-                    owner: format!("owner{owner}"),
-                    now,
-                    lease_ms: i64::from(*lease_ms),
-                    max_tables: usize::from(*tables),
-                    max_versions: usize::from(*versions),
-                    only,
-                };
-                self.claim(&request).await?;
-            }
-            Op::Complete { lease, count, astray } => {
-                let Some((want, got)) = self.lease(*lease) else { return Ok(()) };
-                let published = self.record(want.table_id).await.and_then(|r| r.published_version);
-                let first = published.map_or(0, |v| v.get() + 1) + i64::from(*astray);
-                let done: Vec<_> = (first..first + i64::from(*count))
-                    .map(|v| Published {
-                        version: version(v),
-                        digest: format!("digest-{v}"),
-                        at: now,
-                    })
-                    .collect();
-                let want = self.reference.mirror_complete(&want, &done).await;
-                same(want, self.db.mirror_complete(&got, &done).await)?;
-            }
-            Op::Fail { lease, offset, retry_in, diverged } => {
-                let Some((want, got)) = self.lease(*lease) else { return Ok(()) };
-                let published = self.record(want.table_id).await.and_then(|r| r.published_version);
-                let failure = PublishFailure {
-                    version: version(published.map_or(0, |v| v.get() + 1) + i64::from(*offset)),
-                    error: format!("failed at {now}"),
-                    retry_at: now.plus_ms(i64::from(*retry_in)),
-                    diverged: *diverged,
-                };
-                let want = self.reference.mirror_fail(&want, &failure).await;
-                same(want, self.db.mirror_fail(&got, &failure).await)?;
-            }
-            Op::Renew { lease, lease_ms } => {
-                let Some((want, got)) = self.lease(*lease) else { return Ok(()) };
-                let ms = i64::from(*lease_ms);
-                let want = self.reference.mirror_renew(&want, now, ms).await;
-                let got = self.db.mirror_renew(&got, now, ms).await;
-                same(want.map(|l| l.map(without_epoch)), got.map(|l| l.map(without_epoch)))?;
-            }
-            Op::Release(lease) => {
-                let Some((want, got)) = self.lease(*lease) else { return Ok(()) };
-                let want = self.reference.mirror_release(&want).await;
-                same(want, self.db.mirror_release(&got).await)?;
-            }
-            Op::Rows { table, state, limit } => {
-                let table = match table {
-                    Some(pick) => Some(self.table(*pick).await),
-                    None => None,
-                };
-                let state = [
-                    None,
-                    Some(MirrorState::Pending),
-                    Some(MirrorState::InFlight),
-                    Some(MirrorState::Complete),
-                    Some(MirrorState::Failed),
-                ][usize::from(*state) % 5];
-                let limit = usize::from(*limit);
-                self.both(async |db| all_rows(db, table, state, limit).await).await?;
-            }
-            Op::Retry(table) => {
-                let id = self.table(*table).await;
-                self.both(async |db| db.mirror_retry(id, now).await).await?;
-            }
-            Op::SetMode { table, off } => {
-                let id = self.table(*table).await;
-                let mode = if *off { MirrorMode::Off } else { MirrorMode::Active };
-                self.both(async |db| db.mirror_set_mode(id, mode, now).await).await?;
-            }
-            other => return Err(format!("{other:?} is not of the outbox")),
-        }
-        Ok(())
-    }
-
-    async fn claim(&mut self, request: &ClaimRequest) -> Step {
-        let want = self.reference.mirror_claim(request).await.map_err(|e| e.to_string())?;
-        let got = self.db.mirror_claim(request).await.map_err(|e| e.to_string())?;
-        let strip = |tasks: &[MirrorTask]| -> Vec<MirrorTask> {
-            let mut tasks = tasks.to_vec();
-            for task in &mut tasks {
-                task.lease.epoch = 0;
-            }
-            tasks
-        };
-        same(Ok(strip(&want)), Ok(strip(&got)))?;
-        for task in &want {
-            let next = task.table.published_version.map_or(0, |v| v.get() + 1);
-            let gapless = (next..).zip(&task.versions).all(|(n, v)| v.get() == n);
-            if !gapless || task.versions.is_empty() {
-                return Err(format!("the versions of a task have a gap: {task:?}"));
-            }
-        }
-        self.leases.extend(want.into_iter().zip(got).map(|(w, g)| (w.lease, g.lease)));
-        Ok(())
-    }
-
     /// The state at the end: all tables, all versions, all tokens, the whole outbox.
     pub(super) async fn compare_everything(&self) -> Step {
         for state in [TableState::Active, TableState::Dropped, TableState::Importing] {
@@ -684,8 +492,4 @@ impl<'a> World<'a> {
         }
         Ok(())
     }
-}
-
-fn without_epoch(lease: MirrorLease) -> MirrorLease {
-    MirrorLease { epoch: 0, ..lease }
 }

@@ -20,7 +20,7 @@ struct Memory;
 
 #[async_trait]
 impl Harness for Memory {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "memory"
     }
 
@@ -36,13 +36,13 @@ impl Harness for Memory {
 /// SQLite in a file of a temporary folder.
 struct Sqlite;
 
-async fn open(path: &Path) -> Result<Arc<dyn CatalogBackend>> {
+fn open(path: &Path) -> Result<Arc<dyn CatalogBackend>> {
     Ok(SqliteBackend::open(SqliteOptions::new(path))?)
 }
 
 #[async_trait]
 impl Harness for Sqlite {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "sqlite"
     }
 
@@ -51,11 +51,11 @@ impl Harness for Sqlite {
             CatalogError::failed(format!("no temporary folder: {e}"), WriteState::NotApplied)
         })?;
         let path = folder.path().join("catalog.db");
-        let backend = open(&path).await?;
+        let backend = open(&path)?;
         Ok(Fixture::new(backend, path.to_string_lossy()).guarded_by(folder))
     }
 
     async fn reopen(&self, fixture: &Fixture) -> Result<Option<Arc<dyn CatalogBackend>>> {
-        Ok(Some(open(Path::new(&fixture.place)).await?))
+        Ok(Some(open(Path::new(&fixture.place))?))
     }
 }

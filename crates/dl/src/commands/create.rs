@@ -1,0 +1,199 @@
+//! `dl create`
+
+use std::path::Path;
+
+use clap::Args;
+use deltalakedb::Db;
+use deltalakedb::core::action::{Action, Metadata, NullableMap};
+use deltalakedb::core::backend::TableFilter;
+use deltalakedb::core::catalog::{ChangeTarget, CommitBatch, TableChange};
+use deltalakedb::core::conflict::Reads;
+use deltalakedb::core::features::default_protocol_for;
+use deltalakedb::core::ids::{CommitToken, TableName};
+use deltalakedb::core::model::{MirrorMode, TableState};
+use deltalakedb::core::schema::StructType;
+use deltalakedb::mirror::sink::open_sink;
+use deltalakedb::mirror::store::normalize_location;
+use deltalakedb::parquet_files::schema_of_file;
+use futures::TryStreamExt;
+
+use super::commit::finish;
+use crate::context::{Context, key_values};
+use crate::failure::{Failure, Result};
+
+/// Arguments of `dl create`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Columns are written as in SQL: 'id long not null, amount decimal(10,2), tags array<string>'. Types:
+byte short integer long float double decimal(p,s) string binary boolean date timestamp
+timestamp_ntz variant array<…> map<…> struct<…>.
+
+The protocol is the least that schema and properties need; in-commit timestamps are on unless
+--property delta.enableInCommitTimestamps=false.
+
+Examples:
+  dl create sales.orders --location /lake/orders \\
+     --columns 'id long not null, amount decimal(10,2), day date' --partition-by day
+  dl create sales.items --location s3://bucket/items --schema-from first.parquet
+  dl create sales.log --location /lake/log --schema-file schema.json --property delta.appendOnly=true")]
+pub(crate) struct Create {
+    /// Name: namespace.table, or a delta+sql:// URL
+    name: String,
+    /// Folder or URL of the table's root; it must not hold a Delta log yet
+    #[arg(long, value_name = "PATH|URL")]
+    location: String,
+    #[command(flatten)]
+    schema: SchemaArguments,
+    /// Partition columns, in order
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    partition_by: Vec<String>,
+    /// Table property
+    #[arg(long = "property", value_name = "KEY=VALUE", allow_hyphen_values = true)]
+    properties: Vec<String>,
+    /// What the table holds
+    #[arg(long)]
+    description: Option<String>,
+    /// Option of the object store; a value env:VARIABLE is read from the environment when needed
+    #[arg(long = "storage-option", value_name = "KEY=VALUE")]
+    storage_options: Vec<String>,
+    /// Keep commits in the catalog only
+    #[arg(long)]
+    no_mirror: bool,
+    /// Leave publishing to `dl mirror run`
+    #[arg(long)]
+    no_publish: bool,
+    /// Idempotency token: 1 to 128 printable ASCII characters
+    #[arg(long)]
+    token: Option<String>,
+}
+
+/// Where the schema is from.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct SchemaArguments {
+    /// Columns as text
+    #[arg(long, value_name = "TEXT")]
+    columns: Option<String>,
+    /// File with a Delta schema in JSON, or with columns as text
+    #[arg(long, value_name = "FILE")]
+    schema_file: Option<String>,
+    /// Parquet file whose schema the table gets; partition columns that it lacks are strings
+    #[arg(long, value_name = "FILE")]
+    schema_from: Option<String>,
+}
+
+impl Create {
+    pub(crate) async fn run(&self, context: &Context) -> Result<()> {
+        let (catalog, name) = context.new_name(&self.name)?;
+        let token = self.token.as_deref().map(CommitToken::new).transpose()?;
+        let storage_options = key_values("--storage-option", &self.storage_options)?;
+        let location = normalize_location(&self.location)?;
+        let schema = self.schema().await?;
+        let partition_columns: Vec<String> =
+            self.partition_by.iter().map(|c| c.trim().to_owned()).collect();
+        schema.validate_new(&partition_columns)?;
+        let properties: NullableMap = key_values("--property", &self.properties)?
+            .into_iter()
+            .map(|(key, value)| (key, Some(value)))
+            .collect();
+        let new = default_protocol_for(&schema, &properties)?;
+
+        let db = Db::open(&catalog).await?;
+        let known = match &token {
+            Some(token) => db.resolve(token).await?.is_some(),
+            None => false,
+        };
+        if !known {
+            check_free(&db, &name, &location, &storage_options).await?;
+        }
+        let metadata = Metadata {
+            id: db.ids().uuid().as_hyphenated().to_string(),
+            name: Some(name.name().to_owned()),
+            description: self.description.clone(),
+            format: deltalakedb::core::action::Format::default(),
+            schema_string: schema.to_json(),
+            partition_columns,
+            created_time: Some(db.clock().now().0),
+            configuration: new.configuration,
+        };
+        let ndjson = format!(
+            "{}\n{}\n",
+            Action::Protocol(new.protocol).to_line()?,
+            Action::Metadata(metadata).to_line()?
+        );
+        let change = TableChange {
+            target: ChangeTarget::Create {
+                name,
+                location,
+                storage_options,
+                mirror: if self.no_mirror { MirrorMode::Off } else { MirrorMode::Active },
+            },
+            ndjson: ndjson.into_bytes(),
+            origin: "dl create".to_owned(),
+            reads: Reads::default(),
+            operation: Some("CREATE TABLE".to_owned()),
+        };
+        let report = db.commit(CommitBatch { token, tables: vec![change] }).await?;
+        finish(context, &db, report, !self.no_publish).await
+    }
+
+    async fn schema(&self) -> Result<StructType> {
+        if let Some(text) = &self.schema.columns {
+            return Ok(StructType::from_text(text)?);
+        }
+        if let Some(file) = &self.schema.schema_file {
+            let text = tokio::fs::read_to_string(file)
+                .await
+                .map_err(|e| Failure::io(format!("cannot read '{file}'"), e))?;
+            let schema = if text.trim_start().starts_with('{') {
+                StructType::parse(&text)
+            } else {
+                StructType::from_text(&text)
+            };
+            return schema.map_err(|e| Failure::invalid(format!("{file}: {e}")));
+        }
+        let Some(file) = &self.schema.schema_from else {
+            return Err(Failure::invalid("give the table's columns"));
+        };
+        let mut schema = schema_of_file(Path::new(file)).await?;
+        // A partition column is in the path, not in the file.
+        for column in self.partition_by.iter().map(|c| c.trim()) {
+            if schema.field(column).is_none() {
+                schema.fields.push(deltalakedb::core::schema::StructField::new(
+                    column,
+                    deltalakedb::core::schema::DataType::String,
+                    true,
+                ));
+            }
+        }
+        Ok(schema)
+    }
+}
+
+/// A place belongs to one table, and a new table begins without a log: else its version 0 could
+/// never be published.
+pub(super) async fn check_free(
+    db: &Db,
+    name: &TableName,
+    location: &str,
+    storage_options: &std::collections::BTreeMap<String, String>,
+) -> Result<()> {
+    for state in [TableState::Active, TableState::Importing] {
+        let mut tables = db.tables(TableFilter { namespace: None, state: Some(state) });
+        while let Some(other) = tables.try_next().await? {
+            if other.location == location && other.name != *name {
+                return Err(Failure::invalid(format!(
+                    "'{location}' is the location of table '{}' already",
+                    other.name
+                )));
+            }
+        }
+    }
+    let log = open_sink(location, storage_options)?;
+    if !log.list(None).await?.is_empty() {
+        return Err(Failure::invalid(format!(
+            "'{location}' holds a Delta log already: take it over with `dl import {location} {name}`"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,275 @@
+//! `dl show`
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use clap::Args;
+use deltalakedb::core::action::{DomainMetadata, Protocol, Txn};
+use deltalakedb::core::features::{column_mapping_enabled, ict_enabled, is_append_only};
+use deltalakedb::core::ids::{TableRef, TimestampMs, Version};
+use deltalakedb::core::model::{MirrorMode, Snapshot, TableState};
+use deltalakedb::core::schema::{DataType, StructType};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::target::AtArguments;
+use crate::context::Context;
+use crate::failure::Result;
+use crate::output::{count, one_line, pairs, size};
+use crate::time;
+use crate::view::{self, TableView};
+
+/// Arguments of `dl show`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dl show sales.orders
+  dl show sales.orders --at 2026-01-31       as it was then
+  dl show sales.orders --format json | jq .schema
+  dl show delta+sql://sqlite:///lake/catalog.db/sales.orders")]
+pub(crate) struct Show {
+    /// Table: namespace.table, its id, or a delta+sql:// URL
+    table: String,
+    #[command(flatten)]
+    at: AtArguments,
+}
+
+#[derive(Debug, Serialize)]
+struct ShowView<'a> {
+    #[serde(flatten)]
+    table: TableView,
+    /// What is shown; `version` is the head.
+    shown_version: Version,
+    shown_timestamp_ms: TimestampMs,
+    num_files: u64,
+    size_bytes: u64,
+    delta_id: &'a str,
+    description: Option<&'a str>,
+    created_time_ms: Option<i64>,
+    metadata_version: Version,
+    protocol_version: Version,
+    protocol: &'a Protocol,
+    features: Features<'a>,
+    partition_columns: &'a [String],
+    properties: BTreeMap<&'a str, &'a str>,
+    schema: Option<Value>,
+    app_transactions: &'a [Txn],
+    domain_metadata: &'a [DomainMetadata],
+}
+
+#[derive(Debug, Serialize)]
+struct Features<'a> {
+    reader: &'a [String],
+    writer: &'a [String],
+    append_only: bool,
+    in_commit_timestamps: bool,
+    column_mapping: bool,
+}
+
+impl<'a> Features<'a> {
+    fn of(snapshot: &'a Snapshot) -> Self {
+        let Snapshot { protocol, metadata, .. } = snapshot;
+        Features {
+            reader: protocol.reader_features.as_deref().unwrap_or_default(),
+            writer: protocol.writer_features.as_deref().unwrap_or_default(),
+            append_only: is_append_only(protocol, metadata),
+            in_commit_timestamps: ict_enabled(protocol, metadata),
+            column_mapping: column_mapping_enabled(metadata),
+        }
+    }
+}
+
+impl Show {
+    pub(crate) async fn run(&self, context: &Context) -> Result<()> {
+        let at = self.at.at()?;
+        let (db, table) = context.table(&self.table).await?;
+        let snapshot = db.snapshot(&table, at).await?;
+        let id = snapshot.table.id;
+        let txns = db.backend().app_transactions(id, snapshot.version).await?;
+        let domains = db.backend().domain_metadata(id, snapshot.version).await?;
+        // The snapshot may be from the cache; the row is as of now.
+        let record = db.table(&TableRef::Id(id)).await?;
+        if context.out.is_json() {
+            return context.out.document(&ShowView {
+                table: TableView::from(&record),
+                shown_version: snapshot.version,
+                shown_timestamp_ms: snapshot.timestamp,
+                num_files: snapshot.num_files,
+                size_bytes: snapshot.size_bytes,
+                delta_id: &snapshot.metadata.id,
+                description: snapshot.metadata.description.as_deref(),
+                created_time_ms: snapshot.metadata.created_time,
+                metadata_version: snapshot.metadata_version,
+                protocol_version: snapshot.protocol_version,
+                protocol: &snapshot.protocol,
+                features: Features::of(&snapshot),
+                partition_columns: &snapshot.metadata.partition_columns,
+                properties: view::properties(&snapshot.metadata.configuration),
+                schema: view::parsed(Some(&snapshot.metadata.schema_string)),
+                app_transactions: &txns,
+                domain_metadata: &domains,
+            });
+        }
+        let metadata = &snapshot.metadata;
+        let head = record.head.unwrap_or(snapshot.version);
+        let mut rows: Vec<(&str, String)> = vec![
+            ("Table", record.name.to_string()),
+            ("Id", record.id.to_string()),
+            ("Location", record.location.clone()),
+        ];
+        if record.state == TableState::Dropped {
+            let when = record.dropped_at.map(time::show).unwrap_or_default();
+            rows.push(("State", format!("dropped {when} UTC (`dl undrop {}`)", record.id)));
+        }
+        if let Some(description) = &metadata.description {
+            rows.push(("Description", one_line(description)));
+        }
+        rows.push(("Version", version_line(&snapshot, head)));
+        rows.push((
+            "Files",
+            format!("{}, {}", count(snapshot.num_files), size(snapshot.size_bytes)),
+        ));
+        let published = match (record.mirror, record.published_version) {
+            (MirrorMode::Off, _) => "off: commits stay in the catalog".to_owned(),
+            (MirrorMode::Diverged, published) => format!(
+                "DIVERGED after version {}: a foreign commit stands in the log (`dl mirror status {}`)",
+                published.map_or_else(|| "-".to_owned(), |v| v.to_string()),
+                record.name
+            ),
+            (MirrorMode::Active, published) if published == record.head => {
+                "published up to the head".to_owned()
+            }
+            (MirrorMode::Active, published) => format!(
+                "published up to {} (`dl mirror status {}`)",
+                published.map_or_else(|| "nothing".to_owned(), |v| format!("version {v}")),
+                record.name
+            ),
+        };
+        rows.push(("Mirror", published));
+        rows.push(("Protocol", protocol_line(&snapshot.protocol)));
+        rows.extend(features_lines(&snapshot));
+        if !metadata.partition_columns.is_empty() {
+            rows.push(("Partitioned by", one_line(&metadata.partition_columns.join(", "))));
+        }
+        let properties = view::properties(&metadata.configuration);
+        if !properties.is_empty() {
+            let lines: Vec<String> = properties
+                .iter()
+                .map(|(key, value)| one_line(&format!("{key} = {value}")))
+                .collect();
+            rows.push(("Properties", lines.join("\n")));
+        }
+        for txn in &txns {
+            rows.push(("Application", one_line(&format!("{} at {}", txn.app_id, txn.version))));
+        }
+        for domain in &domains {
+            rows.push((
+                "Domain",
+                one_line(&format!("{} = {}", domain.domain, domain.configuration)),
+            ));
+        }
+        context.out.text(pairs(&rows))?;
+        context.out.text(match StructType::parse(&metadata.schema_string) {
+            Ok(schema) => format!("Schema\n{}", tree(&schema).trim_end()),
+            Err(error) => format!("Schema that cannot be read ({error})\n{}", one_line(&metadata.schema_string)),
+        })
+    }
+}
+
+fn version_line(snapshot: &Snapshot, head: Version) -> String {
+    let mut text = format!("{} ({} UTC)", snapshot.version, time::show(snapshot.timestamp));
+    if snapshot.version < head {
+        let _ = write!(text, "; the head is {head}");
+    }
+    if snapshot.table.base_version > Version::ZERO {
+        let _ = write!(text, "; readable from {}", snapshot.table.base_version);
+    }
+    text
+}
+
+fn protocol_line(protocol: &Protocol) -> String {
+    format!("reader {}, writer {}", protocol.min_reader_version, protocol.min_writer_version)
+}
+
+fn features_lines(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
+    let features = Features::of(snapshot);
+    let mut rows = Vec::new();
+    if !features.reader.is_empty() {
+        rows.push(("Reader features", one_line(&features.reader.join(", "))));
+    }
+    if !features.writer.is_empty() {
+        rows.push(("Writer features", one_line(&features.writer.join(", "))));
+    }
+    let mut active = Vec::new();
+    for (on, name) in [
+        (features.append_only, "append-only"),
+        (features.in_commit_timestamps, "in-commit timestamps"),
+        (features.column_mapping, "column mapping"),
+    ] {
+        if on {
+            active.push(name);
+        }
+    }
+    if !active.is_empty() {
+        rows.push(("In force", active.join(", ")));
+    }
+    rows
+}
+
+/// The schema, a field a line, nested ones indented.
+fn tree(schema: &StructType) -> String {
+    fn fields(text: &mut String, indent: usize, schema: &StructType) {
+        for field in &schema.fields {
+            let null = if field.nullable { "" } else { " not null" };
+            line(text, indent, &field.name, &field.data_type, null);
+        }
+    }
+    fn line(text: &mut String, indent: usize, name: &str, data_type: &DataType, null: &str) {
+        let kind = match data_type {
+            DataType::Struct(_) => "struct".to_owned(),
+            DataType::Array { element, .. } if is_nested(element) => "array".to_owned(),
+            DataType::Map { key, value, .. } if is_nested(key) || is_nested(value) => {
+                "map".to_owned()
+            }
+            other => other.to_string(),
+        };
+        let _ = writeln!(text, "{:indent$}{} {kind}{null}", "", one_line(name));
+        let indent = indent + 2;
+        match data_type {
+            DataType::Struct(inner) => fields(text, indent, inner),
+            DataType::Array { element, .. } if is_nested(element) => {
+                line(text, indent, "[element]", element, "");
+            }
+            DataType::Map { key, value, .. } if is_nested(key) || is_nested(value) => {
+                line(text, indent, "[key]", key, "");
+                line(text, indent, "[value]", value, "");
+            }
+            _ => {}
+        }
+    }
+    let mut text = String::new();
+    fields(&mut text, 2, schema);
+    text
+}
+
+fn is_nested(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Struct(_) | DataType::Array { .. } | DataType::Map { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_is_a_tree() {
+        let schema = StructType::from_text(
+            "id long not null, tags array<string>, at map<string,array<struct<x:double>>>",
+        )
+        .unwrap();
+        assert_eq!(
+            tree(&schema),
+            "  id long not null\n  tags array<string>\n  at map\n    [key] string\n    \
+             [value] array\n      [element] struct\n        x double\n"
+        );
+    }
+}
