@@ -54,7 +54,7 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
         passed(cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     });
     step(&mut steps, "docs", || {
-        let mut command = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
+        let mut command = cargo(&["doc", "--workspace", "--no-deps"]);
         command.env("RUSTDOCFLAGS", "-D warnings");
         passed(command)
     });

@@ -255,7 +255,7 @@ pub fn check_append(protocol: &Protocol, metadata: &Metadata, schema: &StructTyp
 
 /// Protocol and properties of a table to be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewTable {
+pub struct InitialProtocol {
     /// The least protocol that the schema and the properties need.
     pub protocol: Protocol,
     /// The properties, with in-commit timestamps turned on unless they said otherwise.
@@ -270,7 +270,7 @@ pub struct NewTable {
 /// # Errors
 /// `Unsupported` for a property whose feature cannot be had here, `InvalidInput` for one with a
 /// value that it cannot have.
-pub fn default_protocol_for(schema: &StructType, properties: &NullableMap) -> Result<NewTable> {
+pub fn default_protocol_for(schema: &StructType, properties: &NullableMap) -> Result<InitialProtocol> {
     let mut configuration = properties.clone();
     configuration.entry(ENABLE_ICT.to_owned()).or_insert_with(|| Some("true".to_owned()));
     // Every writer of the legacy default upholds these two, so that all engines know them.
@@ -335,7 +335,7 @@ pub fn default_protocol_for(schema: &StructType, properties: &NullableMap) -> Re
             writer_features: Some(features.into_iter().map(str::to_owned).collect()),
         }
     };
-    Ok(NewTable { protocol, configuration })
+    Ok(InitialProtocol { protocol, configuration })
 }
 
 /// The feature that a property of a new table needs.

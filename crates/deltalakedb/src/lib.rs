@@ -7,6 +7,7 @@
 pub mod config;
 pub mod db;
 pub mod filter;
+pub mod parquet_files;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 pub mod system;

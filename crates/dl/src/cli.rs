@@ -11,7 +11,6 @@ use crate::output::Format;
 #[command(
     name = "dl",
     version,
-    propagate_version = true,
     max_term_width = 100,
     after_help = "\
 A table is named namespace.table (or just table, in the namespace 'default'). Wherever a TABLE is
@@ -52,4 +51,35 @@ pub(crate) struct Global {
     /// Log what happens (-vv, -vvv: in more detail)
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
     pub(crate) verbose: u8,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory};
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_help_has_examples_in_lines_that_fit() {
+        fn check(command: &Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            let mut subcommands = command.get_subcommands().peekable();
+            if subcommands.peek().is_none() || path == " dl" {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Examples:"), "{path} has no examples");
+                for line in help.lines() {
+                    assert!(line.chars().count() <= 100, "{path}: {line}");
+                }
+            }
+            for subcommand in subcommands {
+                check(subcommand, &path);
+            }
+        }
+        check(&Cli::command(), "");
+    }
 }

@@ -200,7 +200,11 @@ mod tests {
         let map = key_values("--property", &["a=1".into(), "b=x=y".into(), "c=".into()]).unwrap();
         assert_eq!(map["b"], "x=y");
         assert_eq!(map["c"], "");
-        for bad in [vec!["geheim".to_owned()], vec!["=geheim".into()], vec!["a=1".into(), "a=geheim".into()]] {
+        for bad in [
+            vec!["geheim".to_owned()],
+            vec!["=geheim".into()],
+            vec!["a=1".into(), "a=geheim".into()],
+        ] {
             let e = key_values("--storage-option", &bad).unwrap_err().to_string();
             assert!(e.contains("--storage-option") && !e.contains("geheim"), "{e}");
         }

@@ -23,13 +23,14 @@ pub(crate) enum Format {
     Json,
 }
 
-/// The command's voice.
+/// The command's voice: everything that is printed goes through it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
     format: Format,
     quiet: bool,
 }
 
+#[expect(clippy::unused_self, reason = "what does not depend on the format today may tomorrow")]
 impl Output {
     pub(crate) fn new(format: Format, quiet: bool) -> Self {
         Output { format, quiet }
@@ -58,7 +59,7 @@ impl Output {
     /// Prints the one JSON document of a command.
     pub(crate) fn document(self, value: &impl Serialize) -> Result<()> {
         let mut out = io::stdout().lock();
-        write_json(&mut out, value)?;
+        json_result(serde_json::to_writer_pretty(&mut out, value))?;
         out.write_all(b"\n")?;
         Ok(out.flush()?)
     }
@@ -72,7 +73,12 @@ impl Output {
 
     /// Something that went wrong without failing the command.
     pub(crate) fn warn(self, text: impl AsRef<str>) {
-        eprint(&format!("warning: {}", text.as_ref()));
+        let text = text.as_ref();
+        if self.is_json() {
+            eprint(&serde_json::json!({ "warning": text }).to_string());
+        } else {
+            eprint(&format!("warning: {text}"));
+        }
     }
 
     /// Why the command failed.
@@ -89,14 +95,7 @@ impl Output {
 
     /// A list: a JSON array, or a table with these columns. `right` are the columns of numbers.
     pub(crate) fn list(self, header: &'static [&'static str], right: &'static [usize]) -> List {
-        List {
-            json: self.is_json(),
-            header,
-            right,
-            rows: Vec::new(),
-            widths: None,
-            items: 0,
-        }
+        List { json: self.is_json(), header, right, rows: Vec::new(), widths: None, items: 0 }
     }
 }
 
@@ -120,7 +119,8 @@ impl List {
         if self.json {
             let mut out = io::stdout().lock();
             out.write_all(if self.items == 0 { b"[\n" } else { b",\n" })?;
-            write_json(&mut out, value)?;
+            // An item a line: long lists stay small and can be searched.
+            json_result(serde_json::to_writer(&mut out, value))?;
         } else {
             self.rows.push(row().iter().map(|cell| one_line(cell)).collect());
             if self.rows.len() >= ROWS_AT_ONCE {
@@ -201,8 +201,8 @@ pub(crate) fn pairs(rows: &[(&str, String)]) -> String {
     text
 }
 
-fn write_json(out: &mut impl Write, value: &impl Serialize) -> Result<()> {
-    serde_json::to_writer_pretty(out, value).map_err(|e| match e.io_error_kind() {
+fn json_result(written: serde_json::Result<()>) -> Result<()> {
+    written.map_err(|e| match e.io_error_kind() {
         Some(kind) => io::Error::from(kind).into(),
         None => Failure::invalid(format!("the result has no JSON form: {e}")),
     })
@@ -217,9 +217,7 @@ fn eprint(text: &str) {
 
 /// Text of foreign origin on one line and without control characters (terminal escapes among them).
 pub(crate) fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// `1,234,567`

@@ -14,8 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How often the bar moves.
 const TICK: Duration = Duration::from_millis(120);
 /// Rate and time left, where the amount of work is known.
-const WITH_TOTAL: &str =
-    "{prefix} {bar:30} {human_pos}/{human_len} {msg}, {per_sec}, {eta} left";
+const WITH_TOTAL: &str = "{prefix} {bar:30} {human_pos}/{human_len} {msg}, {per_sec}, {eta} left";
 /// Rate and time spent, where it is not.
 const WITHOUT_TOTAL: &str = "{prefix} {spinner} {human_pos} {msg}, {per_sec}, {elapsed}";
 

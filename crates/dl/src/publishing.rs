@@ -45,7 +45,10 @@ async fn publish_one(db: &Db, publisher: &Publisher, id: TableId) -> Option<Stri
         Err(error) => error.to_string(),
         Ok(report) => match report.failures.first() {
             Some(issue) if issue.published => {
-                return Some(format!("table '{}', version {}: {}", issue.name, issue.version, issue.error));
+                return Some(format!(
+                    "table '{}', version {}: {}",
+                    issue.name, issue.version, issue.error
+                ));
             }
             Some(issue) => issue.error.clone(),
             None if report.unpublished > 0 => {

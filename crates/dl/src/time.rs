@@ -25,16 +25,12 @@ pub(crate) fn parse(text: &str) -> Result<TimestampMs> {
             return Ok(TimestampMs(time.and_utc().timestamp_millis()));
         }
     }
-    if let Some(time) = NaiveDate::parse_from_str(text, "%Y-%m-%d")
-        .ok()
-        .and_then(|date| date.and_hms_opt(0, 0, 0))
+    if let Some(time) =
+        NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().and_then(|date| date.and_hms_opt(0, 0, 0))
     {
         return Ok(TimestampMs(time.and_utc().timestamp_millis()));
     }
-    Err(CatalogError::invalid(format!(
-        "'{}' is not a time: give {FORMS}",
-        text.escape_debug()
-    )))
+    Err(CatalogError::invalid(format!("'{}' is not a time: give {FORMS}", text.escape_debug())))
 }
 
 /// `2026-11-20 21:49:44.123`, UTC; takes back what it prints.

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use deltalakedb::core::action::NullableMap;
+use deltalakedb::core::action::{DeletionVector, NullableMap};
 use deltalakedb::core::ids::{TableId, TimestampMs, Version};
-use deltalakedb::core::model::{
-    CommitRecord, FileRecord, MirrorMode, TableRecord, TableState,
-};
+use deltalakedb::core::model::{CommitRecord, FileRecord, MirrorMode, TableRecord, TableState};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -76,7 +74,7 @@ impl<'a> From<&'a FileRecord> for FileView<'a> {
             added_version: record.cursor.added_version,
             stats,
             tags: add.tags.as_ref(),
-            deletion_vector: add.deletion_vector.as_ref().map(|dv| dv.unique_id()),
+            deletion_vector: add.deletion_vector.as_ref().map(DeletionVector::unique_id),
             deleted_records: add.deletion_vector.as_ref().map(|dv| dv.cardinality),
         }
     }
@@ -117,9 +115,7 @@ impl From<&CommitRecord> for CommitView {
             timestamp_ms: record.timestamp,
             operation: text("operation"),
             // A person if one is named, else the program.
-            who: ["userName", "userId", "engineInfo", "clientVersion"]
-                .into_iter()
-                .find_map(text),
+            who: ["userName", "userId", "engineInfo", "clientVersion"].into_iter().find_map(text),
             token: record.token.as_ref().map(|t| t.as_str().to_owned()),
             files_added: record.num_added,
             files_removed: record.num_removed,
@@ -153,9 +149,7 @@ pub(crate) fn properties(configuration: &NullableMap) -> BTreeMap<&str, &str> {
 
 /// JSON text of a writer; text that is not JSON stays a string.
 pub(crate) fn parsed(text: Option<&str>) -> Option<Value> {
-    text.map(|text| {
-        serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
-    })
+    text.map(|text| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())))
 }
 
 /// A library's report as JSON, with table names as text: `"table": "sales.orders"` instead of
@@ -196,9 +190,6 @@ mod tests {
             "name": {"namespace": "a", "name": "b"},
             "tables": [{"name": {"namespace": "c", "name": "d"}}, {"name": "plain"}],
         }));
-        assert_eq!(
-            value,
-            json!({"table": "a.b", "tables": [{"table": "c.d"}, {"name": "plain"}]})
-        );
+        assert_eq!(value, json!({"table": "a.b", "tables": [{"table": "c.d"}, {"name": "plain"}]}));
     }
 }

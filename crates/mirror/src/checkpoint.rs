@@ -81,8 +81,7 @@ pub async fn encode_checkpoint(
     let deleted_after = snapshot.timestamp.plus_ms(retention_ms.saturating_neg());
     let mut after = None;
     loop {
-        let page =
-            backend.list_tombstones(table_id, version, deleted_after, after, PAGE).await?;
+        let page = backend.list_tombstones(table_id, version, deleted_after, after, PAGE).await?;
         if !page.items.is_empty() {
             encoder = off_runtime(encoder, move |e| e.removes(&page.items)).await?;
         }
@@ -209,7 +208,6 @@ async fn blocking<T: Send + 'static>(
         )
     })?
 }
-
 
 #[cfg(test)]
 #[path = "checkpoint/tests.rs"]

@@ -266,7 +266,7 @@ impl Compare<'_> {
             };
             let mut history = self.catalog.history(self.table_id(), filter);
             while let Some(commit) = history.try_next().await? {
-                if !there.commits.contains(&commit.version) {
+                if commit.has_body && !there.commits.contains(&commit.version) {
                     drift.missing.add(commit.version);
                 }
             }
@@ -275,7 +275,9 @@ impl Compare<'_> {
             let filter = CommitFilter { to_version: expected, ..Default::default() };
             let mut history = self.catalog.history(self.table_id(), filter);
             while let Some(commit) = history.try_next().await? {
-                drift.missing.add(commit.version);
+                if commit.has_body {
+                    drift.missing.add(commit.version);
+                }
             }
         }
         for version in there.commits.range(self.head.version.next()..) {
@@ -346,10 +348,8 @@ impl Compare<'_> {
     async fn mirror_status(&self, before: &TableRecord) -> Result<MirrorStatus> {
         let backend = self.catalog.backend();
         let id = self.table_id();
-        let open = self
-            .retry
-            .repeat(|| backend.mirror_rows(Some(id), None, None, MAX_VERSIONS))
-            .await?;
+        let open =
+            self.retry.repeat(|| backend.mirror_rows(Some(id), None, None, MAX_VERSIONS)).await?;
         let truncated = open.next.is_some();
         let mut rows = open.items;
         if let Some(published) = before.published_version {

@@ -12,13 +12,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use deltalakedb_catalog_core::backend::CommitFilter;
 use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, Version};
 use deltalakedb_catalog_core::model::Snapshot;
-use bytes::Bytes;
 use deltalakedb_catalog_core::sink::MirrorSink;
 use futures::TryStreamExt;
 use serde::Serialize;
@@ -262,10 +262,8 @@ impl Export<'_> {
 
     async fn body(&self, version: Version) -> Result<Bytes> {
         let backend = self.catalog.backend();
-        let found = self
-            .retry
-            .repeat(|| backend.read_bodies(self.table_id(), version, version, 1))
-            .await?;
+        let found =
+            self.retry.repeat(|| backend.read_bodies(self.table_id(), version, version, 1)).await?;
         match found.first() {
             Some((_, body)) => body.published(),
             None => Err(self.no_bytes(version)),
@@ -296,9 +294,7 @@ impl Export<'_> {
         while let Some(from) = next {
             let bodies = self
                 .retry
-                .repeat(|| {
-                    backend.read_bodies(self.table_id(), from, self.head.version, BODY_PAGE)
-                })
+                .repeat(|| backend.read_bodies(self.table_id(), from, self.head.version, BODY_PAGE))
                 .await?;
             next = bodies
                 .last()

@@ -118,8 +118,8 @@ pub struct ImportReport {
     pub resumed: bool,
     /// First version whose state is known.
     pub base_version: Version,
-    /// Where it is from.
-    pub base: BaseSource,
+    /// Where it is from; none if the import was complete already.
+    pub base: Option<BaseSource>,
     /// Last version.
     pub head: Version,
     /// Last version of the log at the beginning.
@@ -167,10 +167,16 @@ pub async fn import_table(
         return Err(CatalogError::invalid("an import starts with its mirror on or off"));
     }
     if options.resume && options.restart {
-        return Err(CatalogError::invalid("an interrupted import is resumed or restarted, not both"));
+        return Err(CatalogError::invalid(
+            "an interrupted import is resumed or restarted, not both",
+        ));
     }
     let mut warnings = Vec::new();
-    let interrupted = find_interrupted(catalog, &options, &location).await?;
+    let interrupted = match find_table(catalog, &options, &location).await? {
+        Found::Nothing => None,
+        Found::Interrupted(record) => Some(record),
+        Found::Complete(record) => return complete_already(catalog, options, record).await,
+    };
     let mut source = Source::open(&options, &location, interrupted.as_ref(), &mut warnings).await?;
     if options.up_to_version.is_some()
         && source.head < source.log_head
@@ -215,7 +221,8 @@ pub async fn import_table(
         }
     }
     let now = catalog.clock().now();
-    let record = Retry::of(catalog).repeat(|| catalog.backend().import_finish(table_id, now)).await?;
+    let record =
+        Retry::of(catalog).repeat(|| catalog.backend().import_finish(table_id, now)).await?;
     let snapshot = catalog.snapshot(&TableRef::Id(table_id), At::Head).await?;
     warnings.extend(source.state_warnings());
     let validation = if options.skip_validation {
@@ -259,12 +266,12 @@ fn report(
         dry_run: options.dry_run,
         resumed: false,
         base_version: base.version(),
-        base: match base {
+        base: Some(match base {
             Base::Json => BaseSource::Commits,
             Base::Checkpoint(files) => {
                 BaseSource::Checkpoint { form: files.kind, file: files.name().to_owned() }
             }
-        },
+        }),
         head: source.head,
         log_head: source.log_head,
         num_files: 0,
@@ -280,25 +287,32 @@ fn report(
     report
 }
 
-/// The row that an interrupted import of this name left, if it is to be continued.
-async fn find_interrupted(
-    catalog: &Catalog,
-    options: &ImportOptions,
-    location: &str,
-) -> Result<Option<TableRecord>> {
+/// What stands under the name.
+enum Found {
+    Nothing,
+    /// An import that is to be continued.
+    Interrupted(TableRecord),
+    /// An import that is to be continued, and has been finished: only its answer was lost.
+    Complete(TableRecord),
+}
+
+async fn find_table(catalog: &Catalog, options: &ImportOptions, location: &str) -> Result<Found> {
     let name = &options.name;
     let table = TableRef::Name(name.clone());
     let found = Retry::of(catalog).repeat(|| catalog.backend().get_table(&table)).await?;
-    let Some(record) = found else { return Ok(None) };
+    let Some(record) = found else { return Ok(Found::Nothing) };
     if record.state != TableState::Importing {
+        if options.resume && !options.dry_run && record.location == location {
+            return Ok(Found::Complete(record));
+        }
         return Err(CatalogError::TableExists(name.clone()));
     }
     if options.dry_run {
-        return Ok(None);
+        return Ok(Found::Nothing);
     }
     if options.restart {
         abort(catalog, record.id).await?;
-        return Ok(None);
+        return Ok(Found::Nothing);
     }
     if record.location != location {
         return Err(CatalogError::invalid(format!(
@@ -313,7 +327,38 @@ async fn find_interrupted(
              throw it away with --restart"
         )));
     }
-    Ok(Some(record))
+    Ok(Found::Interrupted(record))
+}
+
+async fn complete_already(
+    catalog: &Catalog,
+    options: ImportOptions,
+    record: TableRecord,
+) -> Result<ImportReport> {
+    let snapshot = catalog.snapshot(&TableRef::Id(record.id), At::Head).await?;
+    Ok(ImportReport {
+        name: options.name,
+        location: record.location,
+        table_id: Some(record.id),
+        dry_run: false,
+        resumed: true,
+        base_version: record.base_version,
+        base: None,
+        head: snapshot.version,
+        log_head: snapshot.version,
+        num_files: snapshot.num_files,
+        size_bytes: snapshot.size_bytes,
+        applied_commits: 0,
+        history_commits: 0,
+        base_actions: 0,
+        log_bytes: 0,
+        validation: Validation::Skipped,
+        warnings: vec![
+            "the import was complete already. It was not compared with its log again: \
+             `dl diff` does that"
+                .to_owned(),
+        ],
+    })
 }
 
 async fn abort(catalog: &Catalog, table_id: TableId) -> Result<()> {

@@ -284,8 +284,10 @@ fn replay(
     schema: &SchemaRef,
     mut visit: impl FnMut(&RecordBatch) -> Result<()>,
 ) -> Result<()> {
-    let actions =
-        snapshot.log_segment().read_actions(engine, schema.clone()).map_err(|e| kernel_error(&e))?;
+    let actions = snapshot
+        .log_segment()
+        .read_actions(engine, schema.clone())
+        .map_err(|e| kernel_error(&e))?;
     for batch in actions {
         let batch = batch.map_err(|e| kernel_error(&e))?;
         visit(&arrow_batch(batch.actions)?)?;

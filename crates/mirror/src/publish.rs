@@ -77,6 +77,9 @@ impl Default for PublisherConfig {
 /// Opens the sink of a table.
 type SinkOpener = dyn Fn(&TableRecord) -> Result<Arc<dyn MirrorSink>> + Send + Sync;
 
+/// An opened sink, and the location and options that it was opened with.
+type OpenSink = (TableRecord, Arc<dyn MirrorSink>);
+
 /// Publishes what is in the outbox.
 pub struct Publisher {
     backend: Arc<dyn CatalogBackend>,
@@ -85,7 +88,7 @@ pub struct Publisher {
     config: PublisherConfig,
     retry: Retry,
     open: Box<SinkOpener>,
-    sinks: Mutex<HashMap<TableId, (TableRecord, Arc<dyn MirrorSink>)>>,
+    sinks: Mutex<HashMap<TableId, OpenSink>>,
     owner: String,
     claims: AtomicU64,
     wake: Notify,
@@ -231,10 +234,8 @@ impl Publisher {
     }
 
     async fn count_unpublished(&self, only: Option<TableId>) -> Result<u64> {
-        let page = self
-            .retry
-            .repeat(|| self.backend.mirror_rows(only, None, None, MAX_COUNTED))
-            .await?;
+        let page =
+            self.retry.repeat(|| self.backend.mirror_rows(only, None, None, MAX_COUNTED)).await?;
         Ok(u64::try_from(page.items.len()).unwrap_or(u64::MAX))
     }
 

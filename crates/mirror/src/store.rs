@@ -174,9 +174,9 @@ fn file_url(path: PathBuf, shown: &str) -> Result<Url> {
         }
     }
     // Names that the object store cannot express (control characters, other encodings).
-    Path::from_absolute_path(&clean).map_err(|e| bad_path(&shown.escape_debug().to_string(), &e))?;
-    Url::from_file_path(&clean)
-        .map_err(|()| bad_path(shown, &"it has no form as a file:// URL"))
+    Path::from_absolute_path(&clean)
+        .map_err(|e| bad_path(&shown.escape_debug().to_string(), &e))?;
+    Url::from_file_path(&clean).map_err(|()| bad_path(shown, &"it has no form as a file:// URL"))
 }
 
 /// Whether this build can open a store of this scheme.
@@ -220,7 +220,8 @@ pub fn open_store(location: &str, options: &BTreeMap<String, String>) -> Result<
     let root = Path::from_url_path(url.path()).map_err(|e| bad_path(url.as_str(), &e))?;
     let (store, local): (Arc<dyn ObjectStore>, _) = match kind {
         Kind::Local => {
-            let local = url.to_file_path().map_err(|()| bad_path(url.as_str(), &"no local path"))?;
+            let local =
+                url.to_file_path().map_err(|()| bad_path(url.as_str(), &"no local path"))?;
             (Arc::new(LocalFileSystem::new()), Some(local))
         }
         Kind::Memory => (memory_store(url.host_str().unwrap_or_default()), None),

@@ -18,6 +18,7 @@ use deltalakedb_catalog_core::model::{BaseChunk, BaseTail, MirrorMode, NewTable}
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::log::listing::LogName;
 use crate::publish::{Publisher, PublisherConfig};
 
 /// The time at which tests begin, milliseconds.
@@ -73,8 +74,7 @@ impl Lake {
 
     pub(crate) fn on(backend: Arc<dyn CatalogBackend>) -> Lake {
         let clock = Arc::new(TestClock(watch::Sender::new(START_MS)));
-        let catalog =
-            Catalog::new(backend, Arc::clone(&clock) as _, Arc::new(TestIds::default()));
+        let catalog = Catalog::new(backend, Arc::clone(&clock) as _, Arc::new(TestIds::default()));
         Lake { catalog, clock, dir: tempfile::tempdir().unwrap() }
     }
 
@@ -156,9 +156,7 @@ pub(crate) fn zero(features: &str, properties: &str) -> String {
         (3, format!("\"readerFeatures\":[{}],", reader.join(",")))
     };
     let field = |name: &str, ty: &str| {
-        format!(
-            r#"{{\"name\":\"{name}\",\"type\":\"{ty}\",\"nullable\":true,\"metadata\":{{}}}}"#
-        )
+        format!(r#"{{\"name\":\"{name}\",\"type\":\"{ty}\",\"nullable\":true,\"metadata\":{{}}}}"#)
     };
     format!(
         "{{\"protocol\":{{\"minReaderVersion\":{version},\"minWriterVersion\":7,{reader}\
@@ -242,4 +240,9 @@ impl Lake {
         self.clock.advance(head * 1_000);
         id
     }
+}
+
+/// Whether a file of a log is a commit.
+pub(crate) fn is_commit(name: &str) -> bool {
+    matches!(LogName::parse(name), LogName::Commit(_))
 }

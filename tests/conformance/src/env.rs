@@ -19,6 +19,7 @@ use deltalakedb_catalog_core::model::{
     CommitRecord, FileRecord, MirrorRow, MirrorState, NewTable, Snapshot, TableRecord,
     TombstoneRecord,
 };
+use tokio::sync::Barrier;
 use uuid::Uuid;
 
 use crate::change::{Change, new_table};
@@ -101,6 +102,32 @@ pub async fn retrying<T, F: Future<Output = Result<T>>>(call: impl Fn() -> F) ->
             answer => return answer,
         }
     }
+}
+
+/// Runs calls as tasks that all start at once, and collects what they answer, in order.
+///
+/// # Errors
+/// If one of them panics.
+pub async fn together<T, F>(calls: impl IntoIterator<Item = F>) -> CaseResult<Vec<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let calls: Vec<F> = calls.into_iter().collect();
+    let start = Arc::new(Barrier::new(calls.len()));
+    let mut tasks = Vec::new();
+    for call in calls {
+        let start = start.clone();
+        tasks.push(tokio::spawn(async move {
+            start.wait().await;
+            call.await
+        }));
+    }
+    let mut answers = Vec::new();
+    for task in tasks {
+        answers.push(task.await?);
+    }
+    Ok(answers)
 }
 
 /// Everything that can be read of one table, for comparisons.

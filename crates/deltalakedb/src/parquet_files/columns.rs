@@ -7,6 +7,7 @@ use deltalakedb_catalog_core::schema::{DataType, StructField, StructType};
 use object_store::path::Path;
 use parquet::basic::{ConvertedType, LogicalType, Repetition, TimeUnit, Type as Physical};
 use parquet::file::metadata::ParquetMetaData;
+use parquet::file::statistics::Statistics;
 use parquet::schema::types::Type;
 
 /// The table's columns that its files hold: all but the partition columns.
@@ -162,8 +163,7 @@ impl Check<'_> {
             },
             DataType::Map { key, value, value_contains_null } => match map(found) {
                 Some(Map { key: k, value: v, entries }) => {
-                    let under =
-                        |part: &'static str| -> Vec<&str> { [column, &[part]].concat() };
+                    let under = |part: &'static str| -> Vec<&str> { [column, &[part]].concat() };
                     let there = |name| [stored, &[entries, name]].concat();
                     self.column(&under("key"), &there(k.name()), key, false, k)?;
                     self.column(&under("value"), &there(v.name()), value, *value_contains_null, v)
@@ -193,17 +193,15 @@ impl Check<'_> {
     /// Whether statistics say that nothing below this path is null: then it is not, either.
     fn has_no_null(&self, stored: &[&str]) -> bool {
         let below = |path: &[String]| path.iter().zip(stored).all(|(a, b)| a == b);
-        let Some((_, leaf)) =
-            self.leaves.iter().find(|(path, _)| path.len() >= stored.len() && below(path))
-        else {
-            return false;
-        };
-        self.footer.row_groups().iter().all(|group| {
-            group.num_rows() == 0
-                || group.columns().get(*leaf).and_then(|c| c.statistics()).is_some_and(|s| {
-                    s.null_count_opt() == Some(0)
+        self.leaves.iter().filter(|(path, _)| path.len() >= stored.len() && below(path)).any(
+            |(_, leaf)| {
+                self.footer.row_groups().iter().all(|group| {
+                    let statistics = group.columns().get(*leaf).and_then(|c| c.statistics());
+                    group.num_rows() == 0
+                        || statistics.and_then(Statistics::null_count_opt) == Some(0)
                 })
-        })
+            },
+        )
     }
 }
 
@@ -244,13 +242,14 @@ fn list(found: &Type) -> Option<List<'_>> {
     if !is_repeated(repeated) {
         return None;
     }
-    let plain = repeated.is_primitive()
+    // Two levels, where the repeated field is the element: only old writers made it, and readers
+    // disagree about it.
+    let two_levels = repeated.is_primitive()
         || repeated.get_fields().len() != 1
         || repeated.name() == "array"
         || repeated.name() == format!("{}_tuple", found.name());
-    if plain {
-        // Two levels: the repeated field is the element, and is never null.
-        return Some(List { element: repeated, path: vec![repeated.name()] });
+    if two_levels {
+        return None;
     }
     let element = repeated.get_fields().first()?;
     Some(List { element, path: vec![repeated.name(), element.name()] })
@@ -283,19 +282,27 @@ struct Refused<'a> {
     what: String,
 }
 
-fn refused<'a>(found: &'a Type, what: impl Into<String>) -> Refused<'a> {
+fn refused(found: &Type, what: impl Into<String>) -> Refused<'_> {
     Refused { path: vec![found.name()], what: what.into() }
 }
 
 /// The Delta type that readers see in a Parquet column.
 fn delta_type(found: &Type) -> std::result::Result<DataType, Refused<'_>> {
+    if is_repeated(found) {
+        return Err(refused(
+            found,
+            "a repeated field outside of a list, which Delta readers do not know",
+        ));
+    }
     if found.is_primitive() {
-        return primitive(found).map_err(|what| refused(found, what));
+        return leaf(found).map_err(|what| refused(found, what));
     }
     if let Some(List { element, .. }) = list(found) {
-        let inner = element_type(element).map_err(|r| outer(found, r))?;
-        let contains_null = !is_repeated(element) && is_optional(element);
-        return Ok(DataType::Array { element: Box::new(inner), contains_null });
+        let inner = delta_type(element).map_err(|r| outer(found, r))?;
+        return Ok(DataType::Array {
+            element: Box::new(inner),
+            contains_null: is_optional(element),
+        });
     }
     if let Some(Map { key, value, .. }) = map(found) {
         return Ok(DataType::Map {
@@ -313,17 +320,6 @@ fn delta_type(found: &Type) -> std::result::Result<DataType, Refused<'_>> {
     Err(refused(found, "a group of a layout that Delta readers do not know"))
 }
 
-/// A list's element; where it is the repeated field itself, that is its only oddity.
-fn element_type(found: &Type) -> std::result::Result<DataType, Refused<'_>> {
-    if is_repeated(found) && found.is_group() {
-        return struct_type(found).map(DataType::Struct);
-    }
-    if is_repeated(found) {
-        return leaf(found).map_err(|what| refused(found, what));
-    }
-    delta_type(found)
-}
-
 fn struct_type(found: &Type) -> std::result::Result<StructType, Refused<'_>> {
     let mut fields = Vec::new();
     for field in found.get_fields() {
@@ -337,13 +333,6 @@ fn outer<'a>(found: &'a Type, inner: Refused<'a>) -> Refused<'a> {
     let mut path = vec![found.name()];
     path.extend(inner.path);
     Refused { path, what: inner.what }
-}
-
-fn primitive(found: &Type) -> std::result::Result<DataType, String> {
-    if is_repeated(found) {
-        return Err("a repeated field outside of a list, which Delta readers do not know".into());
-    }
-    leaf(found)
 }
 
 fn leaf(found: &Type) -> std::result::Result<DataType, String> {
@@ -374,15 +363,17 @@ fn leaf(found: &Type) -> std::result::Result<DataType, String> {
         }
         (Physical::INT32, Some(LogicalType::Date)) => Ok(DataType::Date),
         (Physical::INT64, Some(LogicalType::Timestamp(time))) => match time.unit {
-            TimeUnit::NANOS => Err(
-                "a timestamp in nanoseconds, which Delta readers refuse: write microseconds".into(),
-            ),
+            TimeUnit::NANOS => {
+                Err("a timestamp in nanoseconds, which Delta readers refuse: write microseconds"
+                    .into())
+            }
             _ if time.is_adjusted_to_u_t_c => Ok(DataType::Timestamp),
             _ => Ok(DataType::TimestampNtz),
         },
-        (Physical::BYTE_ARRAY, Some(LogicalType::String | LogicalType::Enum | LogicalType::Json)) => {
-            Ok(DataType::String)
-        }
+        (
+            Physical::BYTE_ARRAY,
+            Some(LogicalType::String | LogicalType::Enum | LogicalType::Json),
+        ) => Ok(DataType::String),
         (Physical::BYTE_ARRAY | Physical::FIXED_LEN_BYTE_ARRAY, None) => Ok(DataType::Binary),
         (_, Some(LogicalType::Decimal(decimal))) => {
             match (u8::try_from(decimal.precision), u8::try_from(decimal.scale)) {
@@ -397,7 +388,6 @@ fn leaf(found: &Type) -> std::result::Result<DataType, String> {
         (_, Some(LogicalType::Uuid)) => no("a UUID"),
         (_, Some(LogicalType::Float16)) => no("a 16-bit float"),
         (physical, Some(other)) => no(&format!("{physical} as {other:?}")),
-        (physical, None) => no(&format!("{physical}")),
     }
 }
 
@@ -408,7 +398,6 @@ fn from_converted(converted: ConvertedType, precision: i32, scale: i32) -> Optio
         ConvertedType::UTF8 => LogicalType::String,
         ConvertedType::ENUM => LogicalType::Enum,
         ConvertedType::JSON => LogicalType::Json,
-        ConvertedType::BSON => LogicalType::Bson,
         ConvertedType::DECIMAL => LogicalType::decimal(scale, precision),
         ConvertedType::DATE => LogicalType::Date,
         ConvertedType::TIME_MILLIS => LogicalType::time(true, TimeUnit::MILLIS),
@@ -423,7 +412,7 @@ fn from_converted(converted: ConvertedType, precision: i32, scale: i32) -> Optio
         ConvertedType::INT_16 => LogicalType::integer(16, true),
         ConvertedType::INT_32 => LogicalType::integer(32, true),
         ConvertedType::INT_64 => LogicalType::integer(64, true),
-        // An interval (groups' types do not come here): no meaning that Delta has.
+        // BSON and intervals (groups' types do not come here): no meaning that Delta has.
         _ => LogicalType::Bson,
     })
 }

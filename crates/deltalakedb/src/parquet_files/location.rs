@@ -1,5 +1,6 @@
 //! Where a data file lies, and what its path says.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use deltalakedb_catalog_core::action::NullableMap;
@@ -67,7 +68,9 @@ pub fn locate(table: &Store, location: &str) -> Result<Path> {
         return Err(CatalogError::invalid(format!("file '{location}' does not exist")));
     }
     let relative = match (local.canonicalize(), given.canonicalize()) {
-        (Ok(root), Ok(file)) => file.strip_prefix(&root).ok().and_then(|p| p.to_str()).map(str::to_owned),
+        (Ok(root), Ok(file)) => {
+            file.strip_prefix(&root).ok().and_then(|p| p.to_str()).map(str::to_owned)
+        }
         _ => None,
     };
     relative.and_then(|relative| below(&table.root, &relative)).ok_or_else(outside)
@@ -77,7 +80,7 @@ pub fn locate(table: &Store, location: &str) -> Result<Path> {
 fn below_url(table: &Store, url: &str) -> Option<String> {
     let base = table.url.as_str().trim_end_matches('/');
     let rest = url.strip_prefix(base)?.strip_prefix('/')?;
-    percent_decode_str(rest).decode_utf8().ok().map(|rest| rest.into_owned())
+    percent_decode_str(rest).decode_utf8().ok().map(Cow::into_owned)
 }
 
 /// `root/relative`, unless that would leave the root.
@@ -187,7 +190,7 @@ impl Layout {
         values: &mut NullableMap,
     ) -> std::result::Result<(), String> {
         let decode = |text: &str| {
-            percent_decode_str(text).decode_utf8().map(|t| t.into_owned()).map_err(|_| {
+            percent_decode_str(text).decode_utf8().map(Cow::into_owned).map_err(|_| {
                 format!("has the folder '{name}={value}', which does not decode to UTF-8")
             })
         };

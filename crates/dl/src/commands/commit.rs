@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::failure::{Failure, Result};
+use crate::output::{plural, size};
 use crate::publishing;
 use crate::time;
 
@@ -84,7 +85,7 @@ impl Commit {
             });
         }
         let report = db.commit(CommitBatch { token, tables: changes }).await?;
-        finish(context, &db, report, !self.no_publish).await
+        finish(context, &db, Some(report), None, !self.no_publish).await
     }
 
     /// Tables and their files.
@@ -151,19 +152,21 @@ async fn read_actions(file: &str) -> Result<(String, Vec<u8>)> {
             .map_err(|e| Failure::io("cannot read standard input", e))?;
         return Ok(("standard input".to_owned(), bytes));
     }
-    let bytes = tokio::fs::read(file)
-        .await
-        .map_err(|e| Failure::io(format!("cannot read '{file}'"), e))?;
+    let bytes =
+        tokio::fs::read(file).await.map_err(|e| Failure::io(format!("cannot read '{file}'"), e))?;
     Ok((file.to_owned(), bytes))
 }
 
 /// What a commit wrote.
 #[derive(Debug, Serialize)]
 struct Committed {
-    token: CommitToken,
+    /// None if there was nothing to commit.
+    token: Option<CommitToken>,
     replayed: bool,
     attempts: u32,
     tables: Vec<CommittedTable>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    appended: Option<Appended>,
     warnings: Vec<String>,
 }
 
@@ -175,15 +178,28 @@ struct CommittedTable {
     timestamp_ms: TimestampMs,
 }
 
+/// The files of an append.
+#[derive(Debug, Serialize)]
+pub(super) struct Appended {
+    pub(super) files: u64,
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    /// Files that were in the table already.
+    pub(super) skipped: u64,
+    pub(super) dry_run: bool,
+}
+
 /// Publishes what a commit wrote, if wanted, and reports it.
 pub(super) async fn finish(
     context: &Context,
     db: &Db,
-    report: CommitReport,
+    report: Option<CommitReport>,
+    appended: Option<Appended>,
     publish: bool,
 ) -> Result<()> {
-    let mut tables = Vec::with_capacity(report.tables.len());
-    for written in &report.tables {
+    let written = report.as_ref().map(|r| r.tables.as_slice()).unwrap_or_default();
+    let mut tables = Vec::with_capacity(written.len());
+    for written in written {
         let record = db.table(&TableRef::Id(written.table_id)).await?;
         tables.push(CommittedTable {
             table: record.name.to_string(),
@@ -200,12 +216,27 @@ pub(super) async fn finish(
     };
     if context.out.is_json() {
         return context.out.document(&Committed {
-            token: report.token,
-            replayed: report.replayed,
-            attempts: report.attempts,
+            replayed: report.as_ref().is_some_and(|r| r.replayed),
+            attempts: report.as_ref().map_or(0, |r| r.attempts),
+            token: report.map(|r| r.token),
             tables,
+            appended,
             warnings,
         });
+    }
+    let replayed = report.is_some_and(|r| r.replayed);
+    if let Some(files) = &appended {
+        let what = format!(
+            "{} ({}, {})",
+            plural(files.files, "file"),
+            plural(files.rows, "row"),
+            size(files.bytes)
+        );
+        context.out.say(match (files.files, files.dry_run) {
+            (0, _) => "Nothing to append.".to_owned(),
+            (_, true) => format!("Would append {what}."),
+            (_, false) => format!("Appended {what}."),
+        })?;
     }
     for table in &tables {
         context.out.say(format!(
@@ -213,7 +244,7 @@ pub(super) async fn finish(
             table.table,
             table.version,
             time::show(table.timestamp_ms),
-            if report.replayed { "; this token was committed before" } else { "" }
+            if replayed { "; this token was committed before" } else { "" }
         ))?;
     }
     Ok(())

@@ -1,20 +1,20 @@
 //! `dl create`
 
-use std::path::Path;
+use std::collections::BTreeMap;
 
 use clap::Args;
 use deltalakedb::Db;
-use deltalakedb::core::action::{Action, Metadata, NullableMap};
+use deltalakedb::core::action::{Action, Format, Metadata, NullableMap};
 use deltalakedb::core::backend::TableFilter;
 use deltalakedb::core::catalog::{ChangeTarget, CommitBatch, TableChange};
 use deltalakedb::core::conflict::Reads;
 use deltalakedb::core::features::default_protocol_for;
 use deltalakedb::core::ids::{CommitToken, TableName};
 use deltalakedb::core::model::{MirrorMode, TableState};
-use deltalakedb::core::schema::StructType;
+use deltalakedb::core::schema::{DataType, StructField, StructType};
 use deltalakedb::mirror::sink::open_sink;
-use deltalakedb::mirror::store::normalize_location;
-use deltalakedb::parquet_files::schema_of_file;
+use deltalakedb::mirror::store::{normalize_location, open_store};
+use deltalakedb::parquet_files::{infer_schema, locate};
 use futures::TryStreamExt;
 
 use super::commit::finish;
@@ -88,7 +88,7 @@ impl Create {
         let token = self.token.as_deref().map(CommitToken::new).transpose()?;
         let storage_options = key_values("--storage-option", &self.storage_options)?;
         let location = normalize_location(&self.location)?;
-        let schema = self.schema().await?;
+        let schema = self.schema(&storage_options).await?;
         let partition_columns: Vec<String> =
             self.partition_by.iter().map(|c| c.trim().to_owned()).collect();
         schema.validate_new(&partition_columns)?;
@@ -110,7 +110,7 @@ impl Create {
             id: db.ids().uuid().as_hyphenated().to_string(),
             name: Some(name.name().to_owned()),
             description: self.description.clone(),
-            format: deltalakedb::core::action::Format::default(),
+            format: Format::default(),
             schema_string: schema.to_json(),
             partition_columns,
             created_time: Some(db.clock().now().0),
@@ -134,10 +134,10 @@ impl Create {
             operation: Some("CREATE TABLE".to_owned()),
         };
         let report = db.commit(CommitBatch { token, tables: vec![change] }).await?;
-        finish(context, &db, report, !self.no_publish).await
+        finish(context, &db, Some(report), None, !self.no_publish).await
     }
 
-    async fn schema(&self) -> Result<StructType> {
+    async fn schema(&self, storage_options: &BTreeMap<String, String>) -> Result<StructType> {
         if let Some(text) = &self.schema.columns {
             return Ok(StructType::from_text(text)?);
         }
@@ -155,15 +155,14 @@ impl Create {
         let Some(file) = &self.schema.schema_from else {
             return Err(Failure::invalid("give the table's columns"));
         };
-        let mut schema = schema_of_file(Path::new(file)).await?;
+        let url = normalize_location(file)?;
+        let folder = url.rsplit_once('/').map_or(url.as_str(), |(folder, _)| folder);
+        let store = open_store(folder, storage_options)?;
+        let mut schema = infer_schema(&store.store, &locate(&store, &url)?).await?;
         // A partition column is in the path, not in the file.
         for column in self.partition_by.iter().map(|c| c.trim()) {
             if schema.field(column).is_none() {
-                schema.fields.push(deltalakedb::core::schema::StructField::new(
-                    column,
-                    deltalakedb::core::schema::DataType::String,
-                    true,
-                ));
+                schema.fields.push(StructField::new(column, DataType::String, true));
             }
         }
         Ok(schema)
@@ -176,7 +175,7 @@ pub(super) async fn check_free(
     db: &Db,
     name: &TableName,
     location: &str,
-    storage_options: &std::collections::BTreeMap<String, String>,
+    storage_options: &BTreeMap<String, String>,
 ) -> Result<()> {
     for state in [TableState::Active, TableState::Importing] {
         let mut tables = db.tables(TableFilter { namespace: None, state: Some(state) });

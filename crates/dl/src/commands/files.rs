@@ -38,19 +38,17 @@ pub(crate) struct Files {
 
 impl Files {
     pub(crate) async fn run(&self, context: &Context) -> Result<()> {
-        let at = self.at.at()?;
+        self.at.at()?;
         let predicate = self.condition.as_deref().map(parse_filter).transpose()?;
         let (db, table) = context.table(&self.table).await?;
-        let snapshot = db.snapshot(&table, at).await?;
+        let snapshot = self.at.snapshot(&db, &table).await?;
         let pruner = match &predicate {
             Some(predicate) => Some(Pruner::new(&snapshot.metadata, predicate)?),
             None => None,
         };
         let mut files = db.files(snapshot.table.id, snapshot.version);
-        let mut list = context.out.list(
-            &["path", "size", "records", "partition", "added in"],
-            &[1, 2, 4],
-        );
+        let mut list =
+            context.out.list(&["path", "size", "records", "partition", "added in"], &[1, 2, 4]);
         let limit = self.limit.unwrap_or(usize::MAX);
         let mut bytes = 0_u64;
         while list.len() < limit {

@@ -1,5 +1,7 @@
 //! `dl import`
 
+use std::fmt::Write;
+
 use clap::Args;
 use deltalakedb::Db;
 use deltalakedb::core::ids::{TableName, Version};
@@ -106,8 +108,11 @@ impl Import {
         };
         let Some(pattern) = Pattern::of(&self.source) else {
             let db = Db::open(&catalog).await?;
-            let options =
-                ImportOptions { name: name_for(&self.source)?, location: self.source.clone(), ..base };
+            let options = ImportOptions {
+                name: name_for(&self.source)?,
+                location: self.source.clone(),
+                ..base
+            };
             let report = import_table(&db, options, &context.progress).await?;
             self.print(context, &report)?;
             return Ok(exit::OK);
@@ -180,14 +185,14 @@ impl Import {
             size(report.size_bytes),
             plural(report.applied_commits.saturating_add(report.history_commits), "commit"),
         );
-        if let BaseSource::Checkpoint { file, .. } = &report.base {
-            text.push_str(&format!("; readable from version {} ({file})", report.base_version));
+        if let Some(BaseSource::Checkpoint { file, .. }) = &report.base {
+            let _ = write!(text, "; readable from version {} ({file})", report.base_version);
         }
         match &report.validation {
             Validation::Passed => text.push_str("; the Delta kernel reads the same"),
             Validation::Skipped => {}
             Validation::NotValidated { why } => {
-                text.push_str(&format!("; not validated: {why}"));
+                let _ = write!(text, "; not validated: {why}");
             }
         }
         context.out.say(text)?;
@@ -235,9 +240,8 @@ impl<'a> Pattern<'a> {
     async fn tables(&self, options: &ImportOptions) -> Result<Vec<String>> {
         match self {
             Pattern::Local(pattern) => {
-                let paths = glob::glob(pattern).map_err(|e| {
-                    Failure::invalid(format!("bad pattern '{pattern}': {e}"))
-                })?;
+                let paths = glob::glob(pattern)
+                    .map_err(|e| Failure::invalid(format!("bad pattern '{pattern}': {e}")))?;
                 let mut found = Vec::new();
                 for path in paths {
                     let path = path.map_err(|e| {
@@ -253,9 +257,10 @@ impl<'a> Pattern<'a> {
                 let pattern = glob::Pattern::new(name)
                     .map_err(|e| Failure::invalid(format!("bad pattern '{name}': {e}")))?;
                 let store = open_store(place, &options.storage_options)?;
-                let listed = store.store.list_with_delimiter(Some(&store.root)).await.map_err(|e| {
-                    Failure::io(format!("cannot list '{place}'"), std::io::Error::other(e))
-                })?;
+                let listed =
+                    store.store.list_with_delimiter(Some(&store.root)).await.map_err(|e| {
+                        Failure::io(format!("cannot list '{place}'"), std::io::Error::other(e))
+                    })?;
                 let mut found = Vec::new();
                 for folder in listed.common_prefixes {
                     let Some(last) = folder.filename().filter(|last| pattern.matches(last)) else {

@@ -80,7 +80,9 @@ impl List {
         let found = list.len();
         list.end()?;
         if found == 0 {
-            context.out.hint("No tables. `dl import` takes over existing ones, `dl create` makes one.");
+            context
+                .out
+                .hint("No tables. `dl import` takes over existing ones, `dl create` makes one.");
         } else {
             context.out.hint(plural(u64::try_from(found).unwrap_or(u64::MAX), "table"));
         }

@@ -208,7 +208,8 @@ impl Status {
         while let Some(record) = tables.try_next().await? {
             let status = status_of(&db, record, false).await?;
             list.push(&status, || {
-                let version = |v: Option<Version>| v.map_or_else(|| "-".to_owned(), |v| v.to_string());
+                let version =
+                    |v: Option<Version>| v.map_or_else(|| "-".to_owned(), |v| v.to_string());
                 vec![
                     status.table.table.clone(),
                     status.table.mirror.as_str().to_owned(),

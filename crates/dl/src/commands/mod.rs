@@ -1,10 +1,10 @@
 //! One module a command: its arguments and what it does.
 
-//mod append;
+mod append;
 mod commit;
 mod completions;
-//mod create;
-//mod diff;
+mod create;
+mod diff;
 mod drop;
 mod files;
 mod history;
@@ -12,8 +12,8 @@ mod import;
 mod init;
 mod list;
 mod mirror;
-//mod publish;
-//mod quickstart;
+mod publish;
+mod quickstart;
 mod show;
 mod target;
 
@@ -26,15 +26,15 @@ use crate::failure::{Result, exit};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a small lake in a folder and see everything work
-//    Quickstart(quickstart::Quickstart),
+    Quickstart(quickstart::Quickstart),
     /// Create a catalog, or upgrade one to this version
     Init(init::Init),
     /// Take over existing Delta tables
     Import(import::Import),
     /// Create a table
-//    Create(create::Create),
+    Create(create::Create),
     /// Add existing Parquet files to a table
-//    Append(append::Append),
+    Append(append::Append),
     /// Commit Delta actions, over one or more tables at once
     Commit(commit::Commit),
     /// List tables
@@ -53,9 +53,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Mirror(mirror::Mirror),
     /// Write a table's whole log, as published, to an empty place
-//    Publish(publish::Publish),
+    Publish(publish::Publish),
     /// Compare the catalog with a _delta_log/
-//    Diff(diff::Diff),
+    Diff(diff::Diff),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -63,11 +63,11 @@ pub(crate) enum Command {
 /// Runs a command to its exit code.
 pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
     match command {
-//        Command::Quickstart(command) => command.run(context).await?,
+        Command::Quickstart(command) => command.run(context).await?,
         Command::Init(command) => command.run(context).await?,
         Command::Import(command) => return command.run(context).await,
-//        Command::Create(command) => command.run(context).await?,
-//        Command::Append(command) => command.run(context).await?,
+        Command::Create(command) => command.run(context).await?,
+        Command::Append(command) => command.run(context).await?,
         Command::Commit(command) => command.run(context).await?,
         Command::List(command) => command.run(context).await?,
         Command::Show(command) => command.run(context).await?,
@@ -76,8 +76,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Drop(command) => command.run(context).await?,
         Command::Undrop(command) => command.run(context).await?,
         Command::Mirror(command) => return command.run(context).await,
-//        Command::Publish(command) => command.run(context).await?,
-//        Command::Diff(command) => return command.run(context).await,
+        Command::Publish(command) => command.run(context).await?,
+        Command::Diff(command) => return command.run(context).await,
         Command::Completions(command) => command.run(context)?,
     }
     Ok(exit::OK)

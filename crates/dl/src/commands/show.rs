@@ -6,7 +6,7 @@ use std::fmt::Write;
 use clap::Args;
 use deltalakedb::core::action::{DomainMetadata, Protocol, Txn};
 use deltalakedb::core::features::{column_mapping_enabled, ict_enabled, is_append_only};
-use deltalakedb::core::ids::{TableRef, TimestampMs, Version};
+use deltalakedb::core::ids::{TableRef, Version};
 use deltalakedb::core::model::{MirrorMode, Snapshot, TableState};
 use deltalakedb::core::schema::{DataType, StructType};
 use serde::Serialize;
@@ -38,9 +38,8 @@ pub(crate) struct Show {
 struct ShowView<'a> {
     #[serde(flatten)]
     table: TableView,
-    /// What is shown; `version` is the head.
-    shown_version: Version,
-    shown_timestamp_ms: TimestampMs,
+    /// The latest version; `version` is the one that is shown.
+    head_version: Option<Version>,
     num_files: u64,
     size_bytes: u64,
     delta_id: &'a str,
@@ -81,9 +80,9 @@ impl<'a> Features<'a> {
 
 impl Show {
     pub(crate) async fn run(&self, context: &Context) -> Result<()> {
-        let at = self.at.at()?;
+        self.at.at()?;
         let (db, table) = context.table(&self.table).await?;
-        let snapshot = db.snapshot(&table, at).await?;
+        let snapshot = self.at.snapshot(&db, &table).await?;
         let id = snapshot.table.id;
         let txns = db.backend().app_transactions(id, snapshot.version).await?;
         let domains = db.backend().domain_metadata(id, snapshot.version).await?;
@@ -91,9 +90,12 @@ impl Show {
         let record = db.table(&TableRef::Id(id)).await?;
         if context.out.is_json() {
             return context.out.document(&ShowView {
-                table: TableView::from(&record),
-                shown_version: snapshot.version,
-                shown_timestamp_ms: snapshot.timestamp,
+                table: TableView {
+                    version: Some(snapshot.version),
+                    timestamp_ms: Some(snapshot.timestamp),
+                    ..TableView::from(&record)
+                },
+                head_version: record.head,
                 num_files: snapshot.num_files,
                 size_bytes: snapshot.size_bytes,
                 delta_id: &snapshot.metadata.id,
@@ -171,7 +173,10 @@ impl Show {
         context.out.text(pairs(&rows))?;
         context.out.text(match StructType::parse(&metadata.schema_string) {
             Ok(schema) => format!("Schema\n{}", tree(&schema).trim_end()),
-            Err(error) => format!("Schema that cannot be read ({error})\n{}", one_line(&metadata.schema_string)),
+            Err(error) => format!(
+                "Schema that cannot be read ({error})\n{}",
+                one_line(&metadata.schema_string)
+            ),
         })
     }
 }

@@ -1,9 +1,12 @@
 //! Arguments that several commands share.
 
 use clap::Args;
-use deltalakedb::core::error::Result;
-use deltalakedb::core::ids::{At, Version};
+use deltalakedb::Db;
+use deltalakedb::core::error::CatalogError;
+use deltalakedb::core::ids::{At, TableRef, Version};
+use deltalakedb::core::model::Snapshot;
 
+use crate::failure::{Failure, Result};
 use crate::time;
 
 /// Which state of a table.
@@ -24,5 +27,22 @@ impl AtArguments {
             (None, Some(text)) => At::Timestamp(time::parse(text)?),
             (None, None) => At::Head,
         })
+    }
+
+    /// Opens a table there.
+    pub(super) async fn snapshot(&self, db: &Db, table: &TableRef) -> Result<Snapshot> {
+        let at = self.at()?;
+        match (db.snapshot(table, at).await, at) {
+            (
+                Err(CatalogError::VersionNotFound { table, earliest, latest, .. }),
+                At::Timestamp(time),
+            ) => Err(Failure::Catalog(CatalogError::VersionNotFound {
+                table,
+                version: format!("at {} UTC", time::show(time)),
+                earliest,
+                latest,
+            })),
+            (other, _) => Ok(other?),
+        }
     }
 }

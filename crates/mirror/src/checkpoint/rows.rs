@@ -6,7 +6,7 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Int32Array, Int64Array, ListBuilder, MapBuilder, MapFieldNames,
+    Array, ArrayRef, BooleanArray, Int32Array, Int64Array, ListBuilder, MapBuilder, MapFieldNames,
     RecordBatch, StringArray, StringBuilder, StructArray, new_null_array,
 };
 use arrow::buffer::NullBuffer;
@@ -192,25 +192,20 @@ impl CheckpointEncoder {
         let options = ArrowWriterOptions::new()
             .with_properties(properties.build())
             .with_skip_arrow_metadata(true);
-        let writer =
-            ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)
-                .map_err(encode_error)?;
+        let writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)
+            .map_err(encode_error)?;
         let snapshot = Box::new(snapshot.clone());
         Ok(CheckpointEncoder { writer, schema, snapshot, v2, actions: 0, add_files: 0 })
     }
 
     /// Everything but files: protocol, metadata, application transactions, domains.
-    pub(super) fn small_actions(
-        &mut self,
-        txns: &[Txn],
-        domains: &[DomainMetadata],
-    ) -> Result<()> {
+    pub(super) fn small_actions(&mut self, txns: &[Txn], domains: &[DomainMetadata]) -> Result<()> {
         if self.v2 {
             let tags = maps([None].into_iter())?;
             let version = int64s([Some(self.snapshot.version.get())]);
             self.write("checkpointMetadata", &CHECKPOINT_METADATA, vec![version, tags])?;
         }
-        let (protocol, metadata) = (self.protocol()?, self.metadata()?);
+        let (protocol, metadata) = (self.protocol(), self.metadata()?);
         self.write("protocol", &PROTOCOL, protocol)?;
         self.write("metaData", &METADATA, metadata)?;
         if !txns.is_empty() {
@@ -232,14 +227,14 @@ impl CheckpointEncoder {
         Ok(())
     }
 
-    fn protocol(&self) -> Result<Vec<ArrayRef>> {
+    fn protocol(&self) -> Vec<ArrayRef> {
         let protocol = &self.snapshot.protocol;
-        Ok(vec![
+        vec![
             int32s([Some(protocol.min_reader_version)]),
             int32s([Some(protocol.min_writer_version)]),
             list(protocol.reader_features.as_deref()),
             list(protocol.writer_features.as_deref()),
-        ])
+        ]
     }
 
     fn metadata(&self) -> Result<Vec<ArrayRef>> {
@@ -335,8 +330,6 @@ impl CheckpointEncoder {
     }
 }
 
-use arrow::array::Array;
-
 fn texts<'a>(values: impl IntoIterator<Item = Option<&'a str>>) -> ArrayRef {
     Arc::new(values.into_iter().collect::<StringArray>())
 }
@@ -393,7 +386,5 @@ fn vectors<'a>(
         int64s(values.clone().map(|v| v.and_then(|v| v.max_row_index))),
     ];
     let nulls: NullBuffer = values.map(|v| v.is_some()).collect();
-    Ok(Arc::new(
-        StructArray::try_new(VECTOR.clone(), columns, Some(nulls)).map_err(encode_error)?,
-    ))
+    Ok(Arc::new(StructArray::try_new(VECTOR.clone(), columns, Some(nulls)).map_err(encode_error)?))
 }

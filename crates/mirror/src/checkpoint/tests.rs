@@ -38,7 +38,8 @@ async fn rich(lake: &Lake, features: &str, properties: &str) -> TableId {
     lines += "{\"txn\":{\"appId\":\"app\",\"version\":4,\"lastUpdated\":5}}\n";
     lines += "{\"txn\":{\"appId\":\"other\",\"version\":1}}\n";
     lines += "{\"domainMetadata\":{\"domain\":\"d\",\"configuration\":\"{}\",\"removed\":false}}\n";
-    lines += "{\"domainMetadata\":{\"domain\":\"gone\",\"configuration\":\"\",\"removed\":false}}\n";
+    lines +=
+        "{\"domainMetadata\":{\"domain\":\"gone\",\"configuration\":\"\",\"removed\":false}}\n";
     lake.commit(id, &lines).await;
     let vector = "\"deletionVector\":{\"storageType\":\"u\",\"pathOrInlineDv\":\
                   \"ab^-aqEH.-t@S}K{vb[*k^\",\"offset\":4,\"sizeInBytes\":40,\"cardinality\":2}";
@@ -186,8 +187,7 @@ async fn columns_are_those_of_the_protocol() {
     let encoded = encode_checkpoint(lake.catalog.backend().as_ref(), &snapshot).await.unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(encoded.bytes).unwrap();
     let schema = reader.parquet_schema();
-    let columns: BTreeSet<String> =
-        schema.columns().iter().map(|c| c.path().string()).collect();
+    let columns: BTreeSet<String> = schema.columns().iter().map(|c| c.path().string()).collect();
     for column in [
         "txn.appId",
         "add.partitionValues.key_value.key",

@@ -54,9 +54,8 @@ fn families(reports: &[DiffReport]) -> Vec<Family> {
             })
             .collect()
     };
-    let compared = |r: &DiffReport, fields: usize| {
-        r.compared_version.map(|_| i64::from(fields > 0))
-    };
+    let compared =
+        |r: &DiffReport, fields: usize| r.compared_version.map(|_| i64::from(fields > 0));
     vec![
         Family {
             name: "dl_mirror_lag_seconds",

@@ -290,19 +290,20 @@ impl DiffReport {
             let counts = lag_counts(self.mirror_status.mode, self.own_log);
             let late = self.lag_seconds > lag_threshold_seconds;
             let versions = self.unpublished_versions;
-            self.reasons.push(if !counts {
-                format!("{versions} versions are not published: publishing is off for this table.")
-            } else {
+            let stopped = match self.mirror_status.mode {
+                MirrorMode::Diverged if self.own_log => {
+                    " (publishing has stopped: a foreign commit was found)"
+                }
+                _ => "",
+            };
+            self.reasons.push(if counts {
                 format!(
-                    "{versions} versions are not in the log yet, the first for {} seconds{}.",
-                    self.lag_seconds,
-                    match self.mirror_status.mode {
-                        MirrorMode::Diverged if self.own_log => {
-                            " (publishing has stopped: a foreign commit was found)"
-                        }
-                        _ => "",
-                    }
+                    "{versions} versions are not in the log yet, the first for {} \
+                     seconds{stopped}.",
+                    self.lag_seconds
                 )
+            } else {
+                format!("{versions} versions are not published: publishing is off for this table.")
             });
             if counts && late {
                 self.verdict = Verdict::LagOnly;

@@ -79,7 +79,12 @@ pub(super) fn metadata_drift(catalog: &Metadata, log: &Metadata) -> Vec<FieldDri
         fields.text("schemaString", Some(&c.schema_string), Some(&l.schema_string));
     }
     let list = |columns: &Vec<String>| columns.join(", ");
-    fields.compare("partitionColumns", Some(&c.partition_columns), Some(&l.partition_columns), list);
+    fields.compare(
+        "partitionColumns",
+        Some(&c.partition_columns),
+        Some(&l.partition_columns),
+        list,
+    );
     fields.text("createdTime", c.created_time, l.created_time);
     let keys: BTreeSet<&String> = c.configuration.keys().chain(l.configuration.keys()).collect();
     for key in keys {
@@ -162,19 +167,16 @@ pub(super) async fn file_drift(
             .map(|(twin, _)| twin.clone())
             .filter(|twin| twin.path == key.path);
         let (path, dv_id) = (key.path, key.dv_id);
-        match twin {
-            Some(twin) => {
-                log.remove(&twin);
-                drift.different += 1;
-                let (catalog, log) = (Some(dv_id.clone()), Some(twin.dv_id));
-                let kind = FileDriftKind::DeletionVector;
-                examples.add(FileDifference { path, dv_id, kind, catalog, log });
-            }
-            None => {
-                drift.only_in_catalog += 1;
-                let kind = FileDriftKind::OnlyInCatalog;
-                examples.add(FileDifference { path, dv_id, kind, catalog: None, log: None });
-            }
+        if let Some(twin) = twin {
+            log.remove(&twin);
+            drift.different += 1;
+            let (catalog, log) = (Some(dv_id.clone()), Some(twin.dv_id));
+            let kind = FileDriftKind::DeletionVector;
+            examples.add(FileDifference { path, dv_id, kind, catalog, log });
+        } else {
+            drift.only_in_catalog += 1;
+            let kind = FileDriftKind::OnlyInCatalog;
+            examples.add(FileDifference { path, dv_id, kind, catalog: None, log: None });
         }
     }
     for FileKey { path, dv_id } in log.into_keys() {
@@ -200,7 +202,8 @@ fn difference(key: &FileKey, ours: &Add, found: &KernelFile) -> Option<FileDiffe
         return differs(FileDriftKind::Size, ours.size.to_string(), found.size.to_string());
     }
     let (c, l) = (&ours.partition_values, &found.partition_values);
-    let different = c.keys().chain(l.keys()).any(|k| partition_value(c, k) != partition_value(l, k));
+    let different =
+        c.keys().chain(l.keys()).any(|k| partition_value(c, k) != partition_value(l, k));
     if different {
         let show = |values: &NullableMap| serde_json::to_string(values).unwrap_or_default();
         return differs(FileDriftKind::PartitionValues, show(c), show(l));

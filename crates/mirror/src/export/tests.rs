@@ -5,7 +5,7 @@ use deltalakedb_catalog_core::model::MirrorMode;
 
 use super::*;
 use crate::kernel::{LogLocation, read_state};
-use crate::testing::{Lake, add, names, zero};
+use crate::testing::{Lake, add, is_commit, names, zero};
 
 fn v(version: i64) -> Version {
     Version::new(version).unwrap()
@@ -118,8 +118,7 @@ async fn a_place_with_anything_else_is_refused() {
 #[tokio::test]
 async fn an_export_that_broke_off_is_continued_with_new_commits() {
     let lake = Lake::new();
-    for (name, id) in
-        [("t", lake.table("t", 11).await), ("i", lake.imported("i", 2, 5, 11).await)]
+    for (name, id) in [("t", lake.table("t", 11).await), ("i", lake.imported("i", 2, 5, 11).await)]
     {
         export(&lake, id, "whole").await.unwrap();
         let whole = names(&lake.log("whole"));
@@ -139,12 +138,12 @@ async fn an_export_that_broke_off_is_continued_with_new_commits() {
             }
             lake.commit(id, &add(&format!("more-{kept}"))).await;
             let report = export(&lake, id, "part").await.unwrap();
-            let there = checkpoints_first[..kept].iter().filter(|n| n.ends_with(".json")).count();
+            let there = checkpoints_first[..kept].iter().filter(|n| is_commit(n)).count();
             assert_eq!(report.commits_found, u64::try_from(there).unwrap());
             let head = report.version;
             let again = export(&lake, id, "part").await.unwrap();
             assert_eq!((again.commits, again.version), (0, head), "twice is harmless");
-            for file in whole.iter().filter(|n| n.ends_with(".json")) {
+            for file in whole.iter().filter(|n| is_commit(n)) {
                 assert_eq!(
                     fs::read(log.join(file)).unwrap(),
                     fs::read(lake.log("whole").join(file)).unwrap()
@@ -168,7 +167,6 @@ async fn a_table_that_is_not_mirrored_can_be_exported() {
             .unwrap();
     assert_eq!((report.commits, report.version), (2, v(1)));
     let missing = TableRef::Name("no.such".parse().unwrap());
-    let error =
-        publish_to(&lake.catalog, &missing, &memory, &BTreeMap::new(), &NoProgress).await;
+    let error = publish_to(&lake.catalog, &missing, &memory, &BTreeMap::new(), &NoProgress).await;
     assert!(matches!(error, Err(CatalogError::TableNotFound(_))));
 }

@@ -1,16 +1,14 @@
 //! Moves a log into a backend, step by step; or only looks at it, for a dry run.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use deltalakedb_catalog_core::action::FileKey;
 use deltalakedb_catalog_core::backend::{ImportProgress, ImportedCommit};
 use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::env::Progress;
-use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{TableId, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{BaseChunk, BaseTail};
-use futures::Stream;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
@@ -56,7 +54,10 @@ pub(super) struct Counts {
 
 /// Where commits go.
 enum Target<'a> {
-    Catalog { catalog: &'a Catalog, table_id: TableId },
+    Catalog {
+        catalog: &'a Catalog,
+        table_id: TableId,
+    },
     /// Sizes of the files in the table, by digest of their key.
     Survey(HashMap<[u8; 16], i64>),
 }
@@ -98,7 +99,10 @@ impl<'a> Loader<'a> {
             Target::Catalog { .. } => (0, 0),
             Target::Survey(files) => (
                 u64::try_from(files.len()).unwrap_or(u64::MAX),
-                files.values().filter_map(|size| u64::try_from(*size).ok()).sum(),
+                files
+                    .values()
+                    .filter_map(|size| u64::try_from(*size).ok())
+                    .fold(0, u64::saturating_add),
             ),
         }
     }
@@ -111,15 +115,13 @@ impl<'a> Loader<'a> {
         let mut head = started.as_ref().and_then(|p| p.table.head);
         if from_checkpoint {
             let history = self.source.history();
-            let rest_of_history =
-                history.last().is_some_and(|c| Some(c.version) > history_through);
+            let rest_of_history = history.last().is_some_and(|c| Some(c.version) > history_through);
             if rest_of_history || !base_done {
                 // The history is read again for its timestamps, which build on each other.
                 let base_time = self.history(history, history_through).await?;
                 if !base_done {
-                    let skip = started
-                        .as_ref()
-                        .map_or((0, 0), |p| (p.base_files, p.base_tombstones));
+                    let skip =
+                        started.as_ref().map_or((0, 0), |p| (p.base_files, p.base_tombstones));
                     let stored = self.base(base_time, skip).await?;
                     head = Some(stored);
                 }
@@ -194,14 +196,12 @@ impl<'a> Loader<'a> {
             self.progress.advance(u64::try_from(read).unwrap_or_default());
         }
         self.progress.end();
-        match base_time {
-            Some(time) => Ok(time),
-            None => {
-                let (in_commit, modified) = self.source.base_times().await;
-                self.times.state(self.source.protocol.as_ref(), self.source.metadata.as_ref());
-                Ok(self.times.advance(base, in_commit, modified))
-            }
+        if let Some(time) = base_time {
+            return Ok(time);
         }
+        let (in_commit, modified) = self.source.base_times().await;
+        self.times.state(self.source.protocol.as_ref(), self.source.metadata.as_ref());
+        Ok(self.times.advance(base, in_commit, modified))
     }
 
     /// The state that a checkpoint holds, after the files and tombstones that are stored already.
@@ -409,26 +409,39 @@ fn group(
 
 /// Lets a stream run ahead of its consumer by `depth` items, on a task that ends with it.
 fn ahead<T: Send + 'static>(
-    mut stream: impl Stream<Item = T> + Send + Unpin + 'static,
+    mut stream: BoxStream<'static, Result<T>>,
     depth: usize,
-) -> BoxStream<'static, T> {
-    struct Stop(tokio::task::AbortHandle);
-    impl Drop for Stop {
-        fn drop(&mut self) {
-            self.0.abort();
-        }
-    }
+) -> BoxStream<'static, Result<T>> {
     let (sender, receiver) = mpsc::channel(depth);
-    let task = tokio::spawn(async move {
+    let task = Running(tokio::spawn(async move {
         while let Some(item) = stream.next().await {
             if sender.send(item).await.is_err() {
                 break;
             }
         }
-    });
-    let state = (receiver, Arc::new(Stop(task.abort_handle())));
-    stream::unfold(state, |(mut receiver, stop)| async move {
-        receiver.recv().await.map(|item| (item, (receiver, stop)))
+    }));
+    stream::try_unfold(Some((receiver, task)), |state| async move {
+        let Some((mut receiver, mut task)) = state else { return Ok(None) };
+        if let Some(item) = receiver.recv().await {
+            return Ok(Some((item?, Some((receiver, task)))));
+        }
+        // A task that broke off must not pass for the end of the log.
+        match (&mut task.0).await {
+            Ok(()) => Ok(None),
+            Err(e) => Err(CatalogError::failed(
+                format!("reading the log broke off: {e}"),
+                WriteState::NotApplied,
+            )),
+        }
     })
     .boxed()
+}
+
+/// A task that is stopped when nobody waits for it any more.
+struct Running(tokio::task::JoinHandle<()>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }

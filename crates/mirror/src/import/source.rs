@@ -16,8 +16,7 @@ use crate::log::{Base, Chain, ChainOptions, CheckpointReader, CommitFile, LogLis
 use crate::store::open_store;
 
 /// Features by which a table says that a catalog owns its commits.
-const CATALOG_FEATURES: [&str; 3] =
-    ["catalogManaged", "catalogOwned", "catalogOwned-preview"];
+const CATALOG_FEATURES: [&str; 3] = ["catalogManaged", "catalogOwned", "catalogOwned-preview"];
 
 /// An opened log.
 pub(super) struct Source {

@@ -129,7 +129,11 @@ fn compare_metadata(found: &mut Differences, ours: &Metadata, kernel: &Metadata)
     found.check("creation time", &ours.created_time, &kernel.created_time);
     // The kernel does not report properties that are null.
     let set = |m: &Metadata| -> NullableMap {
-        m.configuration.iter().filter(|(_, v)| v.is_some()).map(|(k, v)| (k.clone(), v.clone())).collect()
+        m.configuration
+            .iter()
+            .filter(|(_, v)| v.is_some())
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
     };
     found.check("properties", &set(ours), &set(kernel));
 }

@@ -21,6 +21,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
+use parquet::file::statistics::Statistics;
 
 use super::columns::{FileColumns, Record};
 use super::listing::{CheckpointFiles, CheckpointKind};
@@ -120,16 +121,14 @@ impl CheckpointReader {
             let files = files.files.iter().map(|f| (f.path.clone(), f.size));
             parquet = open_parts(store, files).await?;
             for part in &parquet {
-                let mut batches = part.batches(store, &SMALL_ACTIONS).await?;
+                let mut batches = part.batches(store, &SMALL_ACTIONS)?;
                 while let Some(batch) = batches.try_next().await? {
                     read_small_actions(part.path.as_ref(), &batch, &mut tail)?;
                 }
             }
         }
-        let sidecars = tail.sidecars.iter().map(|s| sidecar_file(log_dir, s)).collect::<Result<
-            Vec<_>,
-        >>(
-        )?;
+        let sidecars =
+            tail.sidecars.iter().map(|s| sidecar_file(log_dir, s)).collect::<Result<Vec<_>>>()?;
         parquet.extend(open_parts(store, sidecars.into_iter()).await?);
         let reader = CheckpointReader {
             version: files.version,
@@ -170,7 +169,7 @@ impl CheckpointReader {
     #[must_use]
     pub fn rows(&self) -> u64 {
         let parquet = self.parquet.iter().map(|p| p.metadata.metadata().file_metadata().num_rows());
-        let rows: u64 = parquet.filter_map(|n| u64::try_from(n).ok()).sum();
+        let rows = parquet.filter_map(|n| u64::try_from(n).ok()).fold(0, u64::saturating_add);
         rows.saturating_add(u64::try_from(self.inline.len()).unwrap_or(u64::MAX))
     }
 
@@ -185,7 +184,7 @@ impl CheckpointReader {
             .then(move |part| {
                 let store = Arc::clone(&store);
                 async move {
-                    let batches = part.batches(&store, &FILE_ACTIONS).await?;
+                    let batches = part.batches(&store, &FILE_ACTIONS)?;
                     let name = part.path.to_string();
                     Ok::<_, CatalogError>(batches.map(move |batch| file_actions(&name, &batch?)))
                 }
@@ -269,14 +268,12 @@ struct Pass {
     files: bool,
 }
 
-static SMALL_ACTIONS: Pass = Pass {
-    columns: &["protocol", "metaData", "txn", "domainMetadata", "sidecar"],
-    files: false,
-};
+static SMALL_ACTIONS: Pass =
+    Pass { columns: &["protocol", "metaData", "txn", "domainMetadata", "sidecar"], files: false };
 static FILE_ACTIONS: Pass = Pass { columns: &["add", "remove"], files: true };
 
 impl ParquetPart {
-    async fn batches(
+    fn batches(
         &self,
         store: &Arc<dyn ObjectStore>,
         pass: &Pass,
@@ -320,7 +317,8 @@ fn all_have_json_stats(metadata: &ParquetMetaData) -> bool {
     };
     let (Some(stats), Some(path)) = (leaf("stats"), leaf("path")) else { return false };
     metadata.row_groups().iter().all(|group| {
-        let nulls = |leaf: usize| group.column(leaf).statistics().and_then(|s| s.null_count_opt());
+        let nulls =
+            |leaf: usize| group.column(leaf).statistics().and_then(Statistics::null_count_opt);
         matches!((nulls(stats), nulls(path)), (Some(a), Some(b)) if a == b)
     })
 }
@@ -329,8 +327,7 @@ fn read_small_actions(origin: &str, batch: &RecordBatch, tail: &mut CheckpointTa
     let rows = 0..batch.num_rows();
     if let Some(record) = Record::of_batch(origin, batch, "protocol")? {
         let (reader, writer) = (record.int("minReaderVersion")?, record.int("minWriterVersion")?);
-        let (readers, writers) =
-            (record.texts("readerFeatures")?, record.texts("writerFeatures")?);
+        let (readers, writers) = (record.texts("readerFeatures")?, record.texts("writerFeatures")?);
         for row in rows.clone().filter(|row| record.has(*row)) {
             tail.protocol = Some(Protocol {
                 min_reader_version: reader.need(row)?,

@@ -519,8 +519,10 @@ mod tests {
         let mut objects: Vec<ObjectMeta> =
             vec![object(&commit(0)), object(&format!(".tmp/{}", commit(1)))];
         objects.push(ObjectMeta { location: Path::from("t/x.json"), ..object("x") });
-        objects
-            .push(ObjectMeta { location: Path::from(format!("other/{}", commit(1))), ..object("") });
+        objects.push(ObjectMeta {
+            location: Path::from(format!("other/{}", commit(1))),
+            ..object("")
+        });
         let listing = LogListing::from_objects(Path::from("t/_delta_log"), objects);
         assert_eq!(listing.head(), Some(v(0)));
     }

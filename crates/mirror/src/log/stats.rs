@@ -149,14 +149,15 @@ impl Node {
                 Some(date) => push(out, format_args!("\"{}\"", date.format("%Y-%m-%d"))),
                 None => false,
             },
-            Node::Millis { values, utc } => match DateTime::from_timestamp_millis(values.value(row))
-            {
-                Some(time) => {
-                    let time = time.format("%Y-%m-%dT%H:%M:%S%.3f");
-                    push(out, format_args!("\"{time}{}\"", if *utc { "Z" } else { "" }))
+            Node::Millis { values, utc } => {
+                match DateTime::from_timestamp_millis(values.value(row)) {
+                    Some(time) => {
+                        let time = time.format("%Y-%m-%dT%H:%M:%S%.3f");
+                        push(out, format_args!("\"{time}{}\"", if *utc { "Z" } else { "" }))
+                    }
+                    None => false,
                 }
-                None => false,
-            },
+            }
         }
     }
 
@@ -223,10 +224,7 @@ mod tests {
             ("nan", Arc::new(Float64Array::from(vec![f64::NAN]))),
             ("inf", Arc::new(Float32Array::from(vec![f32::INFINITY]))),
             ("date", Arc::new(Date32Array::from(vec![-1]))),
-            (
-                "ts",
-                Arc::new(TimestampMicrosecondArray::from(vec![-1_500]).with_timezone("+00:00")),
-            ),
+            ("ts", Arc::new(TimestampMicrosecondArray::from(vec![-1_500]).with_timezone("+00:00"))),
             ("ntz", Arc::new(TimestampMicrosecondArray::from(vec![1_783_007_755_298_677]))),
             ("int96", Arc::new(TimestampNanosecondArray::from(vec![-1]))),
             ("dec", Arc::new(decimals)),
@@ -236,10 +234,8 @@ mod tests {
             ("null", Arc::new(Int64Array::from(vec![None]))),
             ("nest", stats(vec![("b", Arc::new(BooleanArray::from(vec![true])))])),
         ]);
-        let all = stats(vec![
-            ("numRecords", Arc::new(Int64Array::from(vec![3]))),
-            ("minValues", values),
-        ]);
+        let all =
+            stats(vec![("numRecords", Arc::new(Int64Array::from(vec![3]))), ("minValues", values)]);
         assert_eq!(
             StatsWriter::new(&all).json(0).unwrap(),
             concat!(

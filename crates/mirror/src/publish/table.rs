@@ -267,11 +267,7 @@ impl Work<'_> {
     }
 
     /// `N.json`, its time, and the checkpoint where one is due.
-    async fn publish_version(
-        &mut self,
-        record: &CommitRecord,
-        bytes: &Bytes,
-    ) -> Result<(), End> {
+    async fn publish_version(&mut self, record: &CommitRecord, bytes: &Bytes) -> Result<(), End> {
         let version = record.version;
         let name = commit_name(version);
         match put(self.sink.as_ref(), &name, bytes).await.map_err(|e| failed(version, &e))? {

@@ -5,7 +5,9 @@ use std::sync::atomic::AtomicBool;
 use async_trait::async_trait;
 use bytes::Bytes;
 use deltalakedb_catalog_core::error::CatalogError;
-use deltalakedb_catalog_core::fault::{Fault, FaultyBackend, FaultySink, SinkFault, SinkVerb, Verb};
+use deltalakedb_catalog_core::fault::{
+    Fault, FaultyBackend, FaultySink, SinkFault, SinkVerb, Verb,
+};
 use deltalakedb_catalog_core::ids::{TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorState};
 use deltalakedb_catalog_core::sink::{PutOutcome, SinkEntry};
@@ -14,7 +16,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::kernel::{LogLocation, read_state};
 use crate::sink::LocalSink;
-use crate::testing::{Lake, add, names, zero};
+use crate::testing::{Lake, add, is_commit, names, zero};
 
 fn v(version: i64) -> Version {
     Version::new(version).unwrap()
@@ -189,10 +191,13 @@ async fn failures_are_recorded_and_tried_again_later_and_later() {
     assert_published(&lake, "t", id, 2).await;
 }
 
+/// A name, and what makes the fault.
+type NamedFault = (&'static str, fn() -> SinkFault);
+
 /// Everything that can go wrong once, at every call of a sink, ends in the same log.
 #[tokio::test]
 async fn any_single_fault_of_the_sink_ends_in_the_same_log() {
-    let kinds: [(&str, fn() -> SinkFault); 5] = [
+    let kinds: [NamedFault; 5] = [
         ("busy", || SinkFault::Common(Fault::Busy)),
         ("fail", || SinkFault::Common(Fault::Fail)),
         ("lost answer", || SinkFault::Common(Fault::LoseAnswer)),
@@ -212,9 +217,13 @@ async fn any_single_fault_of_the_sink_ends_in_the_same_log() {
                 for i in 1..=4 {
                     lake.commit(id, &add(&format!("{i}"))).await;
                 }
-                let publisher = faulty(&lake, move |v, n, _| {
-                    if (v, n) == (verb, nth) { fault() } else { SinkFault::None }
-                });
+                let publisher =
+                    faulty(
+                        &lake,
+                        move |v, n, _| {
+                            if (v, n) == (verb, nth) { fault() } else { SinkFault::None }
+                        },
+                    );
                 for _ in 0..3 {
                     publisher.run_once(None).await.unwrap();
                     lake.clock.advance(1_000);
@@ -247,16 +256,12 @@ async fn a_crash_at_any_step_is_finished_by_the_next_run() {
         let gate = {
             let (budget, died) = (Arc::clone(&budget), Arc::clone(&died));
             move || -> futures::future::BoxFuture<'static, ()> {
-                match budget.try_acquire() {
-                    Ok(permit) => {
-                        permit.forget();
-                        Box::pin(async {})
-                    }
-                    Err(_) => {
-                        died.notify_one();
-                        Box::pin(futures::future::pending())
-                    }
+                if let Ok(permit) = budget.try_acquire() {
+                    permit.forget();
+                    return Box::pin(async {});
                 }
+                died.notify_one();
+                Box::pin(futures::future::pending())
             }
         };
         let backend = {
@@ -287,7 +292,7 @@ async fn a_crash_at_any_step_is_finished_by_the_next_run() {
         drop(publisher);
         // What is there is a gapless prefix, and what is recorded is there.
         let there = (0..=5).take_while(|i| lake.log("t").join(json(*i)).exists()).count();
-        let jsons = names(&lake.log("t")).iter().filter(|n| n.ends_with(".json")).count();
+        let jsons = names(&lake.log("t")).iter().filter(|n| is_commit(n)).count();
         assert_eq!(there, jsons, "step {step}");
         let table = lake.catalog.table(&TableRef::Id(id)).await.unwrap();
         let recorded = table.published_version.map_or(0, |v| usize::try_from(v.get()).unwrap() + 1);
@@ -389,17 +394,19 @@ impl MirrorSink for GatedSink {
     }
 }
 
-fn gated(lake: &Lake, backend: Arc<dyn CatalogBackend>) -> (Publisher, Arc<Semaphore>, Arc<Notify>) {
+fn gated(
+    lake: &Lake,
+    backend: Arc<dyn CatalogBackend>,
+) -> (Publisher, Arc<Semaphore>, Arc<Notify>) {
     let (permits, waiting) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
     let (folder, gate, told) = (lake.log("t"), Arc::clone(&permits), Arc::clone(&waiting));
-    let publisher =
-        lake.publisher_on(backend, PublisherConfig::default()).with_sinks(move |_| {
-            Ok(Arc::new(GatedSink {
-                inner: LocalSink::new(folder.clone()),
-                permits: Arc::clone(&gate),
-                waiting: Arc::clone(&told),
-            }))
-        });
+    let publisher = lake.publisher_on(backend, PublisherConfig::default()).with_sinks(move |_| {
+        Ok(Arc::new(GatedSink {
+            inner: LocalSink::new(folder.clone()),
+            permits: Arc::clone(&gate),
+            waiting: Arc::clone(&told),
+        }))
+    });
     (publisher, permits, waiting)
 }
 

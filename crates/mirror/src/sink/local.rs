@@ -273,8 +273,11 @@ fn is_missing(e: &io::Error) -> bool {
 
 fn to_system_time(time: TimestampMs) -> SystemTime {
     let distance = Duration::from_millis(time.0.unsigned_abs());
-    let moved =
-        if time.0 < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+    let moved = if time.0 < 0 {
+        UNIX_EPOCH.checked_sub(distance)
+    } else {
+        UNIX_EPOCH.checked_add(distance)
+    };
     moved.unwrap_or(UNIX_EPOCH)
 }
 

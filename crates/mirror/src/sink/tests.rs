@@ -15,8 +15,10 @@ fn sinks() -> (tempfile::TempDir, Vec<Arc<dyn MirrorSink>>) {
     let local = dir.path().join("a b/50%/t");
     let options = BTreeMap::new();
     let memory = format!("memory://{}/deep/t", Uuid::new_v4());
-    let sinks =
-        vec![open_sink(local.to_str().unwrap(), &options).unwrap(), open_sink(&memory, &options).unwrap()];
+    let sinks = vec![
+        open_sink(local.to_str().unwrap(), &options).unwrap(),
+        open_sink(&memory, &options).unwrap(),
+    ];
     (dir, sinks)
 }
 

@@ -1,4 +1,4 @@
-//! A catalog in memory with the real time.
+//! A catalog with the real time.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -57,7 +57,7 @@ fn find(base: &Path, dir: &Path, tables: &mut Vec<CorpusTable>, unpacked: &Path)
             let to = unpacked.join(path.file_name().unwrap());
             let file = fs::File::open(&path).unwrap();
             tar::Archive::new(zstd::stream::read::Decoder::new(file).unwrap()).unpack(&to).unwrap();
-            let root = table_root(&to).unwrap_or_else(|| panic!("no table in {path:?}"));
+            let root = table_root(&to).unwrap_or_else(|| panic!("no table in {}", path.display()));
             tables.push(CorpusTable { name: name(&path), root });
         }
     }

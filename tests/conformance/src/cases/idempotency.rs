@@ -2,11 +2,10 @@
 
 use deltalakedb_catalog_core::backend::{CommitOutcome, CommitRequest};
 use deltalakedb_catalog_core::ids::CommitToken;
-use futures::future::join_all;
 
 use super::cases;
 use crate::change::{Change, file, gone};
-use crate::env::{CaseResult, Env, committed, fail, retrying, v};
+use crate::env::{CaseResult, Env, committed, fail, retrying, together, v};
 
 cases! {
     /// commit 2: the same request again is `Replayed` with what it wrote, and writes nothing.
@@ -64,11 +63,11 @@ cases! {
             let request = env.request(vec![Change::files([format!("f{round}")]).append(id, v(0))?]);
             let calls = (0..8).map(|i| {
                 let (db, request) = (handles[i % 2].clone(), request.clone());
-                tokio::spawn(async move { retrying(|| db.commit(request.clone())).await })
+                async move { retrying(|| db.commit(request.clone())).await }
             });
             let (mut fresh, mut answers) = (0, Vec::new());
-            for outcome in join_all(calls).await {
-                match outcome?? {
+            for outcome in together(calls).await? {
+                match outcome? {
                     CommitOutcome::Committed(tables) => {
                         fresh += 1;
                         answers.push(tables);
@@ -97,11 +96,11 @@ cases! {
             let tables = vec![Change::files(["f"]).append(*id, v(0))?];
             let request = CommitRequest { token: token.clone(), now: env.now(), tables };
             let db = handles[i % 2].clone();
-            calls.push(tokio::spawn(async move { retrying(|| db.commit(request.clone())).await }));
+            calls.push(async move { retrying(|| db.commit(request.clone())).await });
         }
         let mut fresh = 0;
-        for outcome in join_all(calls).await {
-            match outcome?? {
+        for outcome in together(calls).await? {
+            match outcome? {
                 CommitOutcome::Committed(_) => fresh += 1,
                 CommitOutcome::Replayed(_) => {}
                 other => return fail(format_args!("{other:?}")),

@@ -195,6 +195,9 @@ cases! {
         again.location.clone_from(&first.location);
         exists("another base", db.import_begin(&again, v(6), false, env.now()).await)?;
         assert_eq!(db.import_begin(&again, v(5), false, env.now()).await?.table.id, first.id);
+        let json = env.new_table("json");
+        db.import_begin(&json, v(0), true, env.now()).await?;
+        exists("a checkpoint of 0", db.import_begin(&json, v(0), false, env.now()).await)?;
 
         let dropped = env.create("dropped").await?;
         db.drop_table(dropped, env.now()).await?;

@@ -7,7 +7,7 @@ use deltalakedb_catalog_core::model::BaseChunk;
 use super::cases;
 use super::import::{chunk, imported_at_base_ten, invalid, tail};
 use crate::change::{Change, file, gone, metadata, with_dv};
-use crate::env::{CaseResult, Env, v};
+use crate::env::{CaseResult, Env, retrying, together, v};
 
 cases! {
     /// import_base: chunk by chunk; the last one with the tail makes the base the head.
@@ -93,14 +93,13 @@ cases! {
             let calls = (0..4).map(|i: usize| {
                 let db = handles[i % 2].clone();
                 let part = chunk(&format!("{position}-"), 1);
-                tokio::spawn(async move {
-                    crate::env::retrying(|| db.import_base(id, position, 0, part.clone(), None))
-                        .await
-                })
+                async move {
+                    retrying(|| db.import_base(id, position, 0, part.clone(), None)).await
+                }
             });
             let mut stored = 0;
-            for answer in futures::future::join_all(calls).await {
-                match answer? {
+            for answer in together(calls).await? {
+                match answer {
                     Ok(progress) => {
                         assert_eq!(progress.base_files, position + 1);
                         stored += 1;

@@ -138,6 +138,7 @@ cases! {
         assert!(complete(env, &task.lease, &[1]).await?);
         let row = env.outbox(Some(id), Some(Complete)).await?.remove(1);
         assert_eq!((row.version, row.attempts), (v(1), 2));
+        assert_eq!((row.retry_at, row.last_error), (None, None), "that is over");
         Ok(())
     }
 
@@ -299,6 +300,7 @@ cases! {
         env.db().mirror_set_mode(id, MirrorMode::Active, env.now()).await?;
         let task = env.claim_one(&env.claim_by("w")).await?;
         assert_eq!(task.versions, [v(1), v(2), v(3)], "switching it on twice changes nothing");
+        assert_eq!(task.attempts, 2, "not even the attempts");
         Ok(())
     }
 

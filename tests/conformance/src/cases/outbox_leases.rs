@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 
 use deltalakedb_catalog_core::ids::TimestampMs;
-use futures::future::join_all;
 
 use super::cases;
 use super::outbox::{failure, published, table};
 use crate::change::Change;
-use crate::env::{CaseResult, Env, Halt, fail, retrying, v};
+use crate::env::{CaseResult, Env, Halt, fail, retrying, together, v};
 
 cases! {
     /// mirror_claim 1: while a lease holds, no other owner gets the table; the owner itself does.
@@ -37,17 +36,17 @@ cases! {
             let db = handles[w % 2].clone();
             let mut request = env.claim_by(&format!("worker-{w}"));
             (request.max_tables, request.lease_ms) = (3, 1_000_000);
-            tokio::spawn(async move {
+            async move {
                 let mut got = Vec::new();
                 for _ in 0..3 {
                     got.extend(retrying(|| db.mirror_claim(&request)).await?);
                 }
                 Ok::<_, Halt>((request.owner, got))
-            })
+            }
         });
         let mut owners = std::collections::BTreeMap::new();
-        for answer in join_all(calls).await {
-            let (owner, tasks) = answer??;
+        for answer in together(calls).await? {
+            let (owner, tasks) = answer?;
             for task in tasks {
                 assert_eq!(task.lease.owner, owner);
                 let before = owners.insert(task.table.id, owner.clone());
@@ -58,14 +57,14 @@ cases! {
         Ok(())
     }
 
-    /// mirror_claim: a lease that has lapsed is free for others, with a higher epoch.
+    /// mirror_claim: a lease lapses at its `until`: then it is free for others, with a higher epoch.
     async fn a_lapsed_lease_is_taken_over(env: &Env) -> CaseResult {
         let handles = env.two_handles().await?;
         let id = table(env, "t", 2).await?;
         let old = env.claim_one(&env.claim_by("one")).await?;
         assert!(env.db().mirror_complete(&old.lease, &[published(0)]).await?);
         let mut request = env.claim_by("two");
-        request.now = old.lease.until.plus_ms(1);
+        request.now = old.lease.until;
         let tasks = handles[1].mirror_claim(&request).await?;
         let [new] = tasks.as_slice() else { return fail(format_args!("{tasks:?}")) };
         assert!(new.lease.epoch > old.lease.epoch, "{new:?} after {old:?}");
@@ -160,7 +159,7 @@ cases! {
             let db = handles[w % 2].clone();
             let mut request = env.claim_by(&format!("worker-{w}"));
             (request.max_versions, request.now) = (2, start);
-            tokio::spawn(async move {
+            async move {
                 let mut done = Vec::new();
                 // Bounded by the time that a case may take: idle workers turn fast.
                 loop {
@@ -180,11 +179,11 @@ cases! {
                     }
                     tokio::task::yield_now().await;
                 }
-            })
+            }
         });
         let mut all = Vec::new();
-        for worker in join_all(workers).await {
-            all.extend(worker??);
+        for worker in together(workers).await? {
+            all.extend(worker?);
         }
         all.sort_unstable();
         assert_eq!(all, (0..20).collect::<Vec<_>>());

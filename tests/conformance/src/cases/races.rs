@@ -8,11 +8,10 @@ use deltalakedb_catalog_core::backend::{
 };
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef};
 use futures::FutureExt;
-use futures::future::join_all;
 
 use super::cases;
 use crate::change::{Change, file, gone};
-use crate::env::{CaseResult, Env, Halt, all_files, committed, fail, retrying, v};
+use crate::env::{CaseResult, Env, Halt, all_files, committed, fail, retrying, together, v};
 
 const WRITERS: usize = 8;
 
@@ -21,11 +20,7 @@ async fn race<T: Send + 'static, F>(tasks: impl IntoIterator<Item = F>) -> CaseR
 where
     F: Future<Output = CaseResult<T>> + Send + 'static,
 {
-    let mut out = Vec::new();
-    for answer in join_all(tasks.into_iter().map(tokio::spawn)).await {
-        out.push(answer??);
-    }
-    Ok(out)
+    together(tasks).await?.into_iter().collect()
 }
 
 async fn send(db: &dyn CatalogBackend, request: &CommitRequest) -> CaseResult<CommitOutcome> {

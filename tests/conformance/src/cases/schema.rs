@@ -6,7 +6,7 @@ use deltalakedb_catalog_core::ids::{TableRef, TimestampMs};
 
 use super::cases;
 use crate::change::Change;
-use crate::env::{CaseResult, Env, Halt, fail, name, retrying, v};
+use crate::env::{CaseResult, Env, Halt, fail, name, retrying, together, v};
 
 cases! {
     /// info: works on an empty database, where the schema is older than this program or of memory.
@@ -61,16 +61,12 @@ cases! {
     /// migrate 1: processes that migrate at once end with one schema.
     async fn concurrent_migrations_end_with_one_schema(env: &Env) -> CaseResult {
         let handles = env.two_handles().await?;
-        let tasks: Vec<_> = (0..8)
-            .map(|i| {
-                let db = handles[i % 2].clone();
-                tokio::spawn(async move {
-                    retrying(|| db.migrate(TimestampMs(1_600_000_000_000))).await
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await??;
+        let calls = (0..8).map(|i: usize| {
+            let db = handles[i % 2].clone();
+            async move { retrying(|| db.migrate(TimestampMs(1_600_000_000_000))).await }
+        });
+        for answer in together(calls).await? {
+            answer?;
         }
         let info = env.db().info().await?;
         assert_eq!(info.schema_version, info.supported_schema_version);

@@ -4,11 +4,10 @@ use deltalakedb_catalog_core::backend::{CommitOutcome, Rejection, TableFilter};
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef};
 use deltalakedb_catalog_core::model::{BaseChunk, MirrorMode, TableRecord, TableState};
-use futures::future::join_all;
 
 use super::cases;
 use crate::change::Change;
-use crate::env::{CaseResult, Env, Halt, committed, fail, name, retrying, v};
+use crate::env::{CaseResult, Env, Halt, committed, fail, name, retrying, together, v};
 
 async fn listed(env: &Env, filter: &TableFilter, limit: usize) -> CaseResult<Vec<TableRecord>> {
     let mut out = Vec::new();
@@ -373,11 +372,11 @@ cases! {
             let part = Change::files([format!("f{i}")]).create(env.new_table("t"))?;
             let request = env.request(vec![part]);
             let db = handles[i % 2].clone();
-            calls.push(tokio::spawn(async move { retrying(|| db.commit(request.clone())).await }));
+            calls.push(async move { retrying(|| db.commit(request.clone())).await });
         }
         let mut won = Vec::new();
-        for outcome in join_all(calls).await {
-            match outcome?? {
+        for outcome in together(calls).await? {
+            match outcome? {
                 CommitOutcome::Committed(tables) => won.push(tables[0].table_id),
                 CommitOutcome::Rejected { index: 0, reason: Rejection::NameTaken(_) } => {}
                 other => return fail(format_args!("{other:?}")),
@@ -401,10 +400,9 @@ cases! {
             let back = name("back");
             calls.push(async move { retrying(|| db.undrop_table(id, &back)).await });
         }
-        let calls: Vec<_> = calls.into_iter().map(tokio::spawn).collect();
         let mut won = 0;
-        for answer in join_all(calls).await {
-            match answer? {
+        for answer in together(calls).await? {
+            match answer {
                 Ok(_) => won += 1,
                 Err(CatalogError::TableExists(_)) => {}
                 Err(e) => return Err(e.into()),

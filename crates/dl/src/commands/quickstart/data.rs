@@ -5,8 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray,
-    TimestampMicrosecondArray,
+    ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use chrono::{Days, NaiveDate};
@@ -73,6 +72,11 @@ pub(super) fn corrected_path() -> String {
     format!("{ORDERS_PARTITION}={}/orders-corrected.parquet", day(0))
 }
 
+/// Files that [`write_customers`] and [`write_orders`] make.
+pub(super) fn number_of_files() -> u64 {
+    1 + LATER_DAYS + FIRST_DAYS + LATER_DAYS + 1
+}
+
 /// All files of `customers`.
 pub(super) fn write_customers(root: &Path) -> Result<()> {
     write(root, &customers_path(None), || customers(0, FIRST_CUSTOMERS, 0))?;
@@ -105,9 +109,7 @@ fn customers(from: i64, rows: i64, day_number: u64) -> Result<RecordBatch> {
         Field::new("credit", DataType::Decimal128(10, 2), true),
         Field::new("signed_up", timestamp_type(), true),
     ]);
-    let name = |id: &i64| {
-        format!("{} {}", pick(FIRST_NAMES, *id, 1), pick(LAST_NAMES, *id, 2))
-    };
+    let name = |id: &i64| format!("{} {}", pick(FIRST_NAMES, *id, 1), pick(LAST_NAMES, *id, 2));
     let midnight = i64::from(days_since_epoch(day(day_number))) * MICROS_A_DAY;
     batch(
         schema,
@@ -117,11 +119,11 @@ fn customers(from: i64, rows: i64, day_number: u64) -> Result<RecordBatch> {
             Arc::new(StringArray::from_iter_values(ids.iter().map(|id| pick(COUNTRIES, *id, 3)))),
             Arc::new(
                 // Every seventh customer has no credit line.
-                Decimal128Array::from_iter(
-                    ids.iter().map(|id| (id % 7 != 0).then(|| below(*id, 4, 1_000_000).into())),
-                )
-                .with_precision_and_scale(10, 2)
-                .map_err(bad_data)?,
+                ids.iter()
+                    .map(|id| (id % 7 != 0).then(|| i128::from(below(*id, 4, 1_000_000))))
+                    .collect::<Decimal128Array>()
+                    .with_precision_and_scale(10, 2)
+                    .map_err(bad_data)?,
             ),
             timestamps(ids.iter().map(|id| midnight + below(*id, 5, MICROS_A_DAY))),
         ],
@@ -160,9 +162,11 @@ fn orders(day_number: u64, corrected: bool) -> Result<RecordBatch> {
                 .map_err(bad_data)?,
             ),
             Arc::new(StringArray::from_iter_values(ids.iter().map(status))),
-            Arc::new(StringArray::from_iter(
-                ids.iter().map(|id| (id % 11 == 0).then(|| format!("gift № {id} 🎁"))),
-            )),
+            Arc::new(
+                ids.iter()
+                    .map(|id| (id % 11 == 0).then(|| format!("gift № {id} 🎁")))
+                    .collect::<StringArray>(),
+            ),
             timestamps(ids.iter().map(|id| midnight + below(*id, 9, MICROS_A_DAY))),
         ],
     )
@@ -211,7 +215,7 @@ fn write(root: &Path, path: &str, rows: impl FnOnce() -> Result<RecordBatch>) ->
     let what = |_: &str| format!("cannot write '{}'", target.display());
     let folder = target.parent().unwrap_or(root);
     fs::create_dir_all(folder).map_err(|e| Failure::io(what("folder"), e))?;
-    let unfinished = target.with_extension("unfinished");
+    let unfinished = target.with_extension(format!("{}.unfinished", std::process::id()));
     let rows = rows()?;
     let file = File::create(&unfinished).map_err(|e| Failure::io(what("file"), e))?;
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
@@ -245,9 +249,11 @@ mod tests {
         }
         let read = |dir: &tempfile::TempDir| fs::read(dir.path().join("first.parquet")).unwrap();
         assert_eq!(read(&a), read(&b));
-        assert!(fs::read_dir(a.path()).unwrap().all(|f| {
-            f.unwrap().path().extension().is_some_and(|e| e == "parquet")
-        }));
+        assert!(
+            fs::read_dir(a.path())
+                .unwrap()
+                .all(|f| { f.unwrap().path().extension().is_some_and(|e| e == "parquet") })
+        );
     }
 
     #[test]

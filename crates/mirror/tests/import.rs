@@ -1,0 +1,497 @@
+//! Imports of logs made for the purpose: interruptions, options, and every error.
+// All of this is test code; clippy only sees that of functions marked as tests.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+#[path = "corpus/env.rs"]
+mod env;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use deltalakedb_catalog_core::backend::{CatalogBackend, CommitFilter};
+use deltalakedb_catalog_core::catalog::Catalog;
+use deltalakedb_catalog_core::env::{NoProgress, Progress};
+use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::fault::{Fault, FaultyBackend, Verb};
+use deltalakedb_catalog_core::ids::{At, TableName, TableRef, Version};
+use deltalakedb_catalog_core::memory::MemoryBackend;
+use deltalakedb_catalog_core::model::{MirrorMode, TableState};
+use deltalakedb_mirror::import::{
+    BaseSource, ImportOptions, ImportReport, Validation, import_table,
+};
+use futures::TryStreamExt;
+
+const PROTOCOL: &str = r#"{"protocol":{"minReaderVersion":1,"minWriterVersion":2}}"#;
+const V2_PROTOCOL: &str = r#"{"protocol":{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":["v2Checkpoint"],"writerFeatures":["v2Checkpoint"]}}"#;
+const METADATA: &str = r#"{"metaData":{"id":"t","format":{"provider":"parquet","options":{}},"schemaString":"{\"type\":\"struct\",\"fields\":[{\"name\":\"a\",\"type\":\"long\",\"nullable\":true,\"metadata\":{}}]}","partitionColumns":[],"configuration":{},"createdTime":1}}"#;
+const UUID: &str = "80a083e8-7026-4e79-81be-64bd76c43a11";
+
+fn add(path: &str) -> String {
+    format!(
+        r#"{{"add":{{"path":"{path}","partitionValues":{{}},"size":7,"modificationTime":1,"dataChange":true}}}}"#
+    )
+}
+
+fn remove(path: &str) -> String {
+    format!(r#"{{"remove":{{"path":"{path}","deletionTimestamp":2,"dataChange":true}}}}"#)
+}
+
+fn v(version: i64) -> Version {
+    Version::new(version).unwrap()
+}
+
+fn name() -> TableName {
+    "t".parse().unwrap()
+}
+
+/// A table folder.
+struct Log {
+    folder: tempfile::TempDir,
+}
+
+impl Log {
+    fn new() -> Log {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("_delta_log")).unwrap();
+        Log { folder }
+    }
+
+    /// Commits 0 to `head`, each with one more file.
+    fn with_commits(head: i64) -> Log {
+        let log = Log::new();
+        log.commit(0, &[PROTOCOL, METADATA, &add("0")]);
+        for version in 1..=head {
+            log.commit(version, &[&add(&version.to_string())]);
+        }
+        log
+    }
+
+    /// History 3 and 4, a checkpoint of version 4 with so many files, and commits 5 and 6.
+    fn cleaned(files: usize) -> Log {
+        let log = Log::new();
+        log.commit(3, &[&add("3")]);
+        log.commit(4, &[&remove("gone")]);
+        let mut lines = vec![
+            format!(r#"{{"checkpointMetadata":{{"version":4}}}}"#),
+            V2_PROTOCOL.to_owned(),
+            METADATA.to_owned(),
+            r#"{"txn":{"appId":"app","version":9}}"#.to_owned(),
+            remove("gone"),
+        ];
+        lines.extend((0..files).map(|i| add(&format!("f{i}"))));
+        log.write(&format!("{:020}.checkpoint.{UUID}.json", 4), &lines.join("\n"));
+        log.commit(5, &[&remove("f0"), &add("5")]);
+        log.commit(6, &[&add("6")]);
+        log
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.folder.path().join("_delta_log").join(file)
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        fs::write(self.path(file), text).unwrap();
+    }
+
+    fn commit(&self, version: i64, lines: &[&str]) {
+        self.write(&format!("{version:020}.json"), &(lines.join("\n") + "\n"));
+    }
+
+    fn options(&self) -> ImportOptions {
+        ImportOptions::new(name(), self.folder.path().to_str().unwrap())
+    }
+}
+
+fn memory() -> (Arc<MemoryBackend>, Catalog) {
+    let backend = Arc::new(MemoryBackend::new());
+    let catalog = env::catalog(Arc::clone(&backend) as Arc<dyn CatalogBackend>);
+    (backend, catalog)
+}
+
+async fn import(catalog: &Catalog, options: ImportOptions) -> Result<ImportReport> {
+    import_table(catalog, options, &NoProgress).await
+}
+
+/// All that a reader can see of a table.
+async fn contents(catalog: &Catalog) -> Vec<String> {
+    let table = TableRef::Name(name());
+    let head = catalog.snapshot(&table, At::Head).await.unwrap();
+    let id = head.table.id;
+    let mut out = vec![format!(
+        "{:?} {:?} {:?} {} {}",
+        head.table.base_version,
+        head.table.published_version,
+        head.protocol,
+        head.num_files,
+        head.size_bytes
+    )];
+    let (base, last) = (head.table.base_version.get(), head.version.get());
+    for version in [base, i64::midpoint(base, last), last] {
+        let files: Vec<_> = catalog.files(id, v(version)).try_collect().await.unwrap();
+        out.push(format!("{version}: {files:?}"));
+    }
+    for mut commit in
+        catalog.history(id, CommitFilter::default()).try_collect::<Vec<_>>().await.unwrap()
+    {
+        commit.table_id = deltalakedb_catalog_core::ids::TableId(uuid::Uuid::nil());
+        out.push(format!("{commit:?}"));
+    }
+    let bodies = catalog.backend().read_bodies(id, v(0), head.version, 10_000).await.unwrap();
+    out.extend(bodies.into_iter().map(|(_, body)| format!("{:?}", body.published().unwrap())));
+    out.push(format!("{:?}", catalog.backend().app_transactions(id, head.version).await.unwrap()));
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_stops_anywhere_is_continued() {
+    // Enough for several chunks and batches.
+    for log in [Log::with_commits(1_100), Log::cleaned(25_000)] {
+        let (_, whole) = memory();
+        let report = import(&whole, log.options()).await.unwrap();
+        assert_eq!(report.validation, Validation::Passed);
+        let wanted = contents(&whole).await;
+
+        let verbs = [Verb::ImportBegin, Verb::ImportBase, Verb::ImportCommits, Verb::ImportFinish];
+        let mut interruptions = 0;
+        for verb in verbs {
+            for applied in [false, true] {
+                for nth in 0.. {
+                    let backend = Arc::new(MemoryBackend::new());
+                    let faulty = FaultyBackend::new(Arc::clone(&backend), move |call| {
+                        match (call.verb == verb && call.nth == nth, applied) {
+                            (false, _) => Fault::None,
+                            (true, false) => Fault::Fail,
+                            (true, true) => Fault::LoseAnswer,
+                        }
+                    });
+                    let dying = env::catalog(Arc::new(faulty));
+                    if import(&dying, log.options()).await.is_ok() {
+                        break;
+                    }
+                    interruptions += 1;
+                    let catalog = env::catalog(Arc::clone(&backend) as Arc<dyn CatalogBackend>);
+                    let again = import(&catalog, log.options()).await;
+                    let there = backend.get_table(&TableRef::Name(name())).await.unwrap();
+                    if verb == Verb::ImportBegin && !applied {
+                        again.unwrap();
+                    } else {
+                        // Where something is left, it is not continued by accident.
+                        let error = again.unwrap_err().to_string();
+                        let complete = there.unwrap().state == TableState::Active;
+                        assert!(error.contains(if complete { "exists" } else { "--resume" }));
+                        let resumed = ImportOptions { resume: true, ..log.options() };
+                        assert!(import(&catalog, resumed).await.unwrap().resumed);
+                    }
+                    assert!(contents(&catalog).await == wanted, "{verb:?} {nth} {applied}");
+                }
+            }
+        }
+        assert!(interruptions >= 8, "{interruptions}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_import_can_be_restarted_or_belongs_to_another_place() {
+    let log = Log::cleaned(3);
+    let backend = Arc::new(MemoryBackend::new());
+    let faulty = FaultyBackend::new(Arc::clone(&backend), |call| match call.verb {
+        Verb::ImportFinish => Fault::Fail,
+        _ => Fault::None,
+    });
+    import(&env::catalog(Arc::new(faulty)), log.options()).await.unwrap_err();
+    let catalog = env::catalog(backend);
+    let other = Log::with_commits(1);
+    let resumed = ImportOptions { resume: true, ..other.options() };
+    let error = import(&catalog, resumed.clone()).await.unwrap_err().to_string();
+    assert!(error.contains("is not finished"), "{error}");
+    // Its base is gone: it cannot be continued, but begun anew.
+    fs::remove_file(log.path(&format!("{:020}.checkpoint.{UUID}.json", 4))).unwrap();
+    log.commit(0, &[PROTOCOL, METADATA]);
+    log.commit(1, &[&add("1")]);
+    log.commit(2, &[&add("2")]);
+    let resumed = ImportOptions { resume: true, ..log.options() };
+    let error = import(&catalog, resumed).await.unwrap_err().to_string();
+    assert!(error.contains("which the log has lost"), "{error}");
+    let report = import(&catalog, ImportOptions { restart: true, ..log.options() }).await.unwrap();
+    assert_eq!((report.base, report.head), (Some(BaseSource::Commits), v(6)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn busy_databases_are_waited_for() {
+    let log = Log::cleaned(3);
+    let faulty = FaultyBackend::new(MemoryBackend::new(), |call| match call.nth % 3 {
+        2 => Fault::None,
+        _ if call.verb == Verb::AppTransactions || call.verb == Verb::DomainMetadata => Fault::None,
+        _ => Fault::Busy,
+    });
+    import(&env::catalog(Arc::new(faulty)), log.options()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_below_the_base_is_kept_and_can_be_left_out() {
+    let log = Log::cleaned(3);
+    let (_, catalog) = memory();
+    let report = import(&catalog, log.options()).await.unwrap();
+    assert_eq!((report.base_version, report.history_commits, report.applied_commits), (v(4), 2, 2));
+    assert_eq!((report.num_files, report.base_actions), (4, 4));
+    let id = report.table_id.unwrap();
+    let history: Vec<_> = catalog.history(id, CommitFilter::default()).try_collect().await.unwrap();
+    let versions: Vec<i64> = history.iter().map(|c| c.version.get()).collect();
+    assert_eq!(versions, [6, 5, 4, 3]);
+
+    let (_, catalog) = memory();
+    let options = ImportOptions { checkpoint_only: true, ..log.options() };
+    let report = import(&catalog, options).await.unwrap();
+    assert_eq!((report.base_version, report.history_commits), (v(4), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_reports_the_same_and_writes_nothing() {
+    for log in [Log::with_commits(4), Log::cleaned(30)] {
+        let (backend, catalog) = memory();
+        let options = ImportOptions { dry_run: true, ..log.options() };
+        let dry = import(&catalog, options).await.unwrap();
+        assert!(backend.get_table(&TableRef::Name(name())).await.unwrap().is_none());
+        let wet = import(&catalog, log.options()).await.unwrap();
+        let as_dry =
+            ImportReport { dry_run: true, table_id: None, validation: Validation::Skipped, ..wet };
+        assert_eq!(dry, as_dry);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_can_be_imported_up_to_a_version_without_its_mirror() {
+    let log = Log::with_commits(5);
+    let (_, catalog) = memory();
+    let options = ImportOptions { up_to_version: Some(v(3)), ..log.options() };
+    let error = import(&catalog, options.clone()).await.unwrap_err().to_string();
+    assert!(error.contains("mirror off"), "{error}");
+    let options = ImportOptions { mirror: MirrorMode::Off, ..options };
+    let report = import(&catalog, options).await.unwrap();
+    assert_eq!((report.head, report.log_head, report.num_files), (v(3), v(5), 4));
+    assert_eq!(report.validation, Validation::Passed);
+    let error = import(&catalog, log.options()).await.unwrap_err();
+    assert!(matches!(error, CatalogError::TableExists(_)), "{error}");
+}
+
+/// Writes a commit each time that a phase of commits ends, up to three.
+struct OtherWriter<'a> {
+    log: &'a Log,
+    next: AtomicU64,
+}
+
+impl Progress for OtherWriter<'_> {
+    fn begin(&self, _: &str, _: &str, _: Option<u64>) {}
+    fn advance(&self, _: u64) {}
+    fn end(&self) {
+        let version = self.next.fetch_add(1, Ordering::Relaxed);
+        if version <= 3 {
+            let version = i64::try_from(version).unwrap();
+            self.log.commit(version, &[&add(&version.to_string())]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_that_come_meanwhile_are_imported() {
+    let log = Log::with_commits(0);
+    let (_, catalog) = memory();
+    let writer = OtherWriter { log: &log, next: AtomicU64::new(1) };
+    let report = import_table(&catalog, log.options(), &writer).await.unwrap();
+    assert_eq!((report.head, report.log_head, report.applied_commits), (v(3), v(3), 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_checkpoint_is_replaced_by_the_next() {
+    let log = Log::cleaned(3);
+    log.write(&format!("{:020}.checkpoint.parquet", 3), "PAR1 not really");
+    let (_, catalog) = memory();
+    let options = ImportOptions { skip_validation: true, ..log.options() };
+    let report = import(&catalog, options).await.unwrap();
+    assert_eq!(report.base_version, v(4));
+    assert!(report.warnings[0].contains("00000000000000000003.checkpoint.parquet"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hints_and_stray_files_are_passed_over() {
+    for hint in ["", "nonsense", r#"{"version":99,"size":1}"#, r#"{"version":-1}"#] {
+        let log = Log::with_commits(2);
+        log.write("_last_checkpoint", hint);
+        log.write("00000000000000000001.crc", "nonsense");
+        log.write("00000000000000000000.00000000000000000002.compacted.json", "nonsense");
+        log.write("00000000000000000003.json.tmp", "nonsense");
+        log.write(&format!("{:020}.checkpoint.{:010}.{:010}.parquet", 9, 1, 2), "nonsense");
+        let (_, catalog) = memory();
+        let options = ImportOptions { skip_validation: true, ..log.options() };
+        assert_eq!(import(&catalog, options).await.unwrap().head, v(2), "{hint}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_logs_give_clear_errors_and_leave_nothing() {
+    type Make = fn() -> Log;
+    let cases: &[(&str, Make, &[&str])] = &[
+        ("empty", Log::new, &["no Delta table", "neither a commit nor a checkpoint"]),
+        (
+            "not JSON",
+            || {
+                let log = Log::with_commits(2);
+                log.commit(1, &[&add("x"), "oops"]);
+                log
+            },
+            &["00000000000000000001.json', line 2: not a JSON object"],
+        ),
+        (
+            "not UTF-8",
+            || {
+                let log = Log::with_commits(2);
+                fs::write(log.path("00000000000000000001.json"), b"\xff\xfe{").unwrap();
+                log
+            },
+            &["00000000000000000001.json', line 1: not UTF-8"],
+        ),
+        (
+            "gap",
+            || {
+                let log = Log::with_commits(5);
+                fs::remove_file(log.path("00000000000000000003.json")).unwrap();
+                log
+            },
+            &["00000000000000000003.json is missing", "no complete checkpoint"],
+        ),
+        (
+            "no protocol",
+            || {
+                let log = Log::new();
+                log.commit(0, &[METADATA]);
+                log
+            },
+            &["00000000000000000000.json' has no 'protocol' action"],
+        ),
+        (
+            "no metadata",
+            || {
+                let log = Log::new();
+                log.commit(0, &[PROTOCOL]);
+                log
+            },
+            &["00000000000000000000.json' has no 'metaData' action"],
+        ),
+        (
+            "nothing",
+            || {
+                let log = Log::new();
+                log.commit(0, &[&add("a")]);
+                log
+            },
+            &["neither a 'protocol' nor a 'metaData' action"],
+        ),
+        (
+            "no schema",
+            || {
+                let log = Log::new();
+                log.commit(0, &[PROTOCOL, r#"{"metaData":{"id":"i","partitionColumns":[]}}"#]);
+                log
+            },
+            &["the log has no schema", "'i'"],
+        ),
+        (
+            "schema is not JSON",
+            || {
+                let log = Log::with_commits(1);
+                let bad = r#"{"metaData":{"id":"i","schemaString":"{oops","partitionColumns":[]}}"#;
+                log.commit(2, &[bad]);
+                log
+            },
+            &["00000000000000000002.json'", "the schema in 'metaData' is not JSON"],
+        ),
+        (
+            "unreadable checkpoint",
+            || {
+                let log = Log::with_commits(1);
+                fs::remove_file(log.path("00000000000000000000.json")).unwrap();
+                log.write("00000000000000000001.checkpoint.parquet", "PAR1");
+                log
+            },
+            &["00000000000000000001.checkpoint.parquet' cannot be read"],
+        ),
+        (
+            "checkpoint without metadata",
+            || {
+                let log = Log::new();
+                log.write(&format!("{:020}.checkpoint.{UUID}.json", 4), V2_PROTOCOL);
+                log
+            },
+            &["has no metaData action", UUID],
+        ),
+        (
+            "sidecar is missing",
+            || {
+                let log = Log::new();
+                let sidecar =
+                    r#"{"sidecar":{"path":"x.parquet","sizeInBytes":5,"modificationTime":1}}"#;
+                let text = [V2_PROTOCOL, METADATA, sidecar].join("\n");
+                log.write(&format!("{:020}.checkpoint.{UUID}.json", 4), &text);
+                log
+            },
+            &["_sidecars/x.parquet' cannot be read"],
+        ),
+    ];
+    for (case, make, wanted) in cases {
+        let log = make();
+        let (backend, catalog) = memory();
+        for dry_run in [true, false] {
+            let options = ImportOptions { dry_run, ..log.options() };
+            let error = import(&catalog, options).await.unwrap_err();
+            assert!(!matches!(error, CatalogError::Unavailable { .. }), "{case}: {error}");
+            let error = error.to_string();
+            for fragment in *wanted {
+                assert!(error.contains(fragment), "{case}: {error}");
+            }
+        }
+        let left = backend.get_table(&TableRef::Name(name())).await.unwrap();
+        assert!(left.is_none(), "{case}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn places_without_a_table_are_refused() {
+    let (_, catalog) = memory();
+    for location in ["/no/such/folder", "memory://nothing-here/t"] {
+        let options = ImportOptions::new(name(), location);
+        let error = import(&catalog, options).await.unwrap_err().to_string();
+        assert!(error.contains("no Delta table at"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_the_kernel_does_not_share_is_undone() {
+    // The checkpoint, which the kernel prefers, has another file than the commits.
+    let log = Log::with_commits(0);
+    log.commit(1, &[V2_PROTOCOL]);
+    let text = [V2_PROTOCOL, METADATA, &add("other")].join("\n");
+    log.write(&format!("{:020}.checkpoint.{UUID}.json", 1), &text);
+    let (backend, catalog) = memory();
+    let error = import(&catalog, log.options()).await.unwrap_err().to_string();
+    assert!(error.contains("file '0': it is in the catalog, not in the log"), "{error}");
+    assert!(error.contains("file 'other': it is in the log, not in the catalog"), "{error}");
+    assert!(backend.get_table(&TableRef::Name(name())).await.unwrap().is_none());
+
+    let options = ImportOptions { checkpoint_only: true, ..log.options() };
+    assert_eq!(import(&catalog, options).await.unwrap().validation, Validation::Passed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_in_other_stores_are_read() {
+    let table = "memory://import-test/some/where";
+    let opened = deltalakedb_mirror::store::open_store(table, &BTreeMap::new()).unwrap();
+    let body = [PROTOCOL, METADATA, &add("0")].join("\n");
+    let path = opened.log_dir().join("00000000000000000000.json");
+    opened.store.put_opts(&path, body.into(), object_store::PutOptions::default()).await.unwrap();
+    let (_, catalog) = memory();
+    let report = import(&catalog, ImportOptions::new(name(), table)).await.unwrap();
+    assert_eq!((report.num_files, report.validation), (1, Validation::Passed));
+}
