@@ -456,6 +456,8 @@ pub trait CatalogBackend: Debug + Send + Sync + 'static {
     async fn mirror_complete(&self, lease: &MirrorLease, done: &[Published]) -> Result<bool>;
 
     /// Records a failure (`Failed`, or mode `Diverged`) and gives the lease up.
+    ///
+    /// 1. A table whose mode is `Off` by now stays `Off`: its later versions have no rows.
     async fn mirror_fail(&self, lease: &MirrorLease, failure: &PublishFailure) -> Result<bool>;
 
     /// Gives a lease up; rows in flight become `Pending`.

@@ -270,7 +270,10 @@ pub struct InitialProtocol {
 /// # Errors
 /// `Unsupported` for a property whose feature cannot be had here, `InvalidInput` for one with a
 /// value that it cannot have.
-pub fn default_protocol_for(schema: &StructType, properties: &NullableMap) -> Result<InitialProtocol> {
+pub fn default_protocol_for(
+    schema: &StructType,
+    properties: &NullableMap,
+) -> Result<InitialProtocol> {
     let mut configuration = properties.clone();
     configuration.entry(ENABLE_ICT.to_owned()).or_insert_with(|| Some("true".to_owned()));
     // Every writer of the legacy default upholds these two, so that all engines know them.

@@ -59,20 +59,24 @@ pub async fn describe_files(
     let mut seen = BTreeSet::new();
     for file in files {
         if !seen.insert(file) {
-            return Err(CatalogError::invalid(format!("file '{file}' is named twice")));
+            return Err(CatalogError::invalid(format!(
+                "file '{}' is named twice",
+                shown(root, file)
+            )));
         }
     }
     let (table, data, indexed) = (&table, &data, &indexed);
     futures::stream::iter(files)
         .map(|file| async move {
             let place = table.place(file)?;
-            let (object, footer) = read_footer(store, file).await?;
-            let columns = columns::check(file, &footer, data, &metadata.partition_columns)?;
+            let name = shown(root, file);
+            let (object, footer) = read_footer(store, file, &name).await?;
+            let columns = columns::check(&name, &footer, data, &metadata.partition_columns)?;
             Ok(Add {
                 path: place.encoded,
                 partition_values: place.partition_values,
                 size: i64::try_from(object.size).map_err(|_| {
-                    CatalogError::invalid(format!("file '{file}' has {} bytes", object.size))
+                    CatalogError::invalid(format!("file '{name}' has {} bytes", object.size))
                 })?,
                 modification_time: object.last_modified.timestamp_millis(),
                 data_change: true,
@@ -95,8 +99,15 @@ pub async fn describe_files(
 /// `InvalidInput` naming a column whose type Delta does not have; `Unavailable` if the file cannot
 /// be read.
 pub async fn infer_schema(store: &Arc<dyn ObjectStore>, file: &Path) -> Result<StructType> {
-    let (_, footer) = read_footer(store, file).await?;
-    columns::infer(file, &footer)
+    let name = file.filename().unwrap_or_default();
+    let (_, footer) = read_footer(store, file, name).await?;
+    columns::infer(name, &footer)
+}
+
+/// A file as people know it: relative to its table.
+fn shown(root: &Path, file: &Path) -> String {
+    let below = file.prefix_match(root).map(Iterator::collect::<Path>);
+    below.as_ref().unwrap_or(file).to_string()
 }
 
 /// Ranges of one object. A failed request is kept aside, as the Parquet reader would turn it into
@@ -125,8 +136,9 @@ impl MetadataFetch for Fetch<'_> {
 async fn read_footer(
     store: &Arc<dyn ObjectStore>,
     file: &Path,
+    name: &str,
 ) -> Result<(ObjectMeta, ParquetMetaData)> {
-    let object = store.head(file).await.map_err(|e| unreadable(file, &e))?;
+    let object = store.head(file).await.map_err(|e| unreadable(name, &e))?;
     let mut failure = None;
     let fetch = Fetch { store, path: file, failure: &mut failure };
     let read = ParquetMetaDataReader::new()
@@ -135,9 +147,9 @@ async fn read_footer(
         .await;
     match (read, failure) {
         (Ok(footer), _) => Ok((object, footer)),
-        (Err(_), Some(failure)) => Err(unreadable(file, &failure)),
+        (Err(_), Some(failure)) => Err(unreadable(name, &failure)),
         (Err(error), None) => Err(CatalogError::invalid(format!(
-            "file '{file}' is not a readable Parquet file: {}",
+            "file '{name}' is not a readable Parquet file: {}",
             match error {
                 ParquetError::General(text) | ParquetError::EOF(text) => text,
                 other => other.to_string(),
@@ -146,11 +158,11 @@ async fn read_footer(
     }
 }
 
-fn unreadable(file: &Path, error: &object_store::Error) -> CatalogError {
+fn unreadable(name: &str, error: &object_store::Error) -> CatalogError {
     use object_store::Error as E;
     let why = match error {
         E::NotFound { .. } => {
-            return CatalogError::invalid(format!("file '{file}' does not exist"));
+            return CatalogError::invalid(format!("file '{name}' does not exist"));
         }
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
             "the store refuses these credentials, or they lack the right".to_owned()
@@ -163,7 +175,7 @@ fn unreadable(file: &Path, error: &object_store::Error) -> CatalogError {
             .collect::<Vec<_>>()
             .join(" "),
     };
-    CatalogError::failed(format!("cannot read file '{file}': {why}"), WriteState::NotApplied)
+    CatalogError::failed(format!("cannot read file '{name}': {why}"), WriteState::NotApplied)
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::log::{Base, CheckpointKind};
 use crate::retry::Retry;
 use crate::store::normalize_location;
 use load::{Fault, Loader};
-use source::Source;
+use source::{Source, state_warnings};
 
 /// What to import, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,7 +194,9 @@ pub async fn import_table(
         loader.run(None).await.map_err(Fault::into_error)?;
         let (num_files, size_bytes) = loader.totals();
         let counts = loader.counts();
-        warnings.extend(source.state_warnings());
+        if let (Some(protocol), Some(metadata)) = (&source.protocol, &source.metadata) {
+            warnings.extend(state_warnings(protocol, metadata));
+        }
         return Ok(report(&options, location, &source, counts, warnings, |r| {
             r.num_files = num_files;
             r.size_bytes = size_bytes;
@@ -224,7 +226,7 @@ pub async fn import_table(
     let record =
         Retry::of(catalog).repeat(|| catalog.backend().import_finish(table_id, now)).await?;
     let snapshot = catalog.snapshot(&TableRef::Id(table_id), At::Head).await?;
-    warnings.extend(source.state_warnings());
+    warnings.extend(state_warnings(&snapshot.protocol, &snapshot.metadata));
     let validation = if options.skip_validation {
         Validation::Skipped
     } else {

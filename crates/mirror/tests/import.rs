@@ -148,7 +148,7 @@ async fn contents(catalog: &Catalog) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_that_stops_anywhere_is_continued() {
     // Enough for several chunks and batches.
-    for log in [Log::with_commits(1_100), Log::cleaned(25_000)] {
+    for log in [Log::with_commits(600), Log::cleaned(11_000)] {
         let (_, whole) = memory();
         let report = import(&whole, log.options()).await.unwrap();
         assert_eq!(report.validation, Validation::Passed);

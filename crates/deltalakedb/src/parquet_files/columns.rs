@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::schema::{DataType, StructField, StructType};
-use object_store::path::Path;
 use parquet::basic::{ConvertedType, LogicalType, Repetition, TimeUnit, Type as Physical};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
@@ -33,7 +32,7 @@ pub(super) fn leaves(footer: &ParquetMetaData) -> Leaves {
 }
 
 /// A file's columns as a Delta schema.
-pub(super) fn infer(file: &Path, footer: &ParquetMetaData) -> Result<StructType> {
+pub(super) fn infer(file: &str, footer: &ParquetMetaData) -> Result<StructType> {
     let root = footer.file_metadata().schema_descr().root_schema();
     let mut fields = Vec::new();
     for column in root.get_fields() {
@@ -48,7 +47,7 @@ pub(super) fn infer(file: &Path, footer: &ParquetMetaData) -> Result<StructType>
 
 /// Whether a file fits a table; its leaves if so.
 pub(super) fn check(
-    file: &Path,
+    file: &str,
     footer: &ParquetMetaData,
     data: &StructType,
     partition_columns: &[String],
@@ -74,7 +73,7 @@ fn same(a: &str, b: &str) -> bool {
 }
 
 struct Check<'a> {
-    file: &'a Path,
+    file: &'a str,
     footer: &'a ParquetMetaData,
     leaves: &'a Leaves,
 }

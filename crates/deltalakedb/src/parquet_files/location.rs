@@ -141,7 +141,8 @@ impl Layout {
     }
 
     pub(super) fn place(&self, file: &Path) -> Result<Place> {
-        let bad = |what: String| CatalogError::invalid(format!("file '{file}' {what}"));
+        let name = super::shown(&self.root, file);
+        let bad = |what: String| CatalogError::invalid(format!("file '{name}' {what}"));
         let parts: Vec<String> = match file.prefix_match(&self.root) {
             Some(parts) => parts.map(|part| part.as_ref().to_owned()).collect(),
             None => return Err(bad(format!("is not below the table's root '{}'", self.root))),

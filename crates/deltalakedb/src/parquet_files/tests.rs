@@ -343,7 +343,7 @@ async fn columns_that_do_not_fit_are_named() {
     ] {
         let table = table(&format!("{nullable}, p string"), &["p"], &[]);
         let err = describe(&table, "root/p=1/f", empty(schema)).await.unwrap_err().to_string();
-        assert!(err.contains(want) && err.contains("'root/p=1/f'"), "{schema}: {err}");
+        assert!(err.contains(want) && err.contains("'p=1/f'"), "{schema}: {err}");
     }
     let fits = table(nullable, &[], &[]);
     describe(&fits, "root/f", empty(&format!("{id} optional group a {{ }}")))
@@ -384,14 +384,14 @@ async fn files_that_cannot_be_read_are_named() {
         (vec![0xFF; 200_000], "not a readable Parquet file"),
     ] {
         let err = describe(&plain, "root/f", bytes).await.unwrap_err().to_string();
-        assert!(err.contains(want) && err.contains("'root/f'"), "{err}");
+        assert!(err.contains(want) && err.contains("'f'"), "{err}");
     }
     let store = store();
     let missing = path("root/missing");
     let err = describe_files(&plain, &store, &path("root"), std::slice::from_ref(&missing))
         .await
         .unwrap_err();
-    assert!(err.to_string().contains("'root/missing' does not exist"), "{err}");
+    assert!(err.to_string().contains("'missing' does not exist"), "{err}");
     let twice = [missing.clone(), missing];
     let err = describe_files(&plain, &store, &path("root"), &twice).await.unwrap_err();
     assert!(err.to_string().contains("named twice"), "{err}");
@@ -503,6 +503,22 @@ fn described_bounds_hold_for_every_row() {
             })
             .collect();
         let add = runtime.block_on(describe(&table, "root/f", file(&batches))).unwrap();
+        // Readers that take bounds by their word must not be misled, either.
+        let stats = stats(&add);
+        let (min, max) = (&stats["minValues"], &stats["maxValues"]);
+        for (s, t, ..) in groups.iter().flatten() {
+            if let Some(s) = s {
+                let (min, max) = (min["s"].as_str().unwrap(), max["s"].as_str().unwrap());
+                prop_assert!(min <= s.as_str() && s.as_str() <= max, "{:?} {:?} {:?}", min, s, max);
+                prop_assert!(max.chars().count() < 32 + 80, "{:?}", max);
+            }
+            if let (Some(t), Some(min), Some(max)) = (t, min["t"].as_str(), max["t"].as_str()) {
+                let micros = |text: &str| {
+                    chrono::DateTime::parse_from_rfc3339(text).unwrap().timestamp_micros()
+                };
+                prop_assert!(micros(min) <= *t && *t <= micros(max), "{} {} {}", min, t, max);
+            }
+        }
         for (s, t, g, d) in groups.iter().flatten() {
             let mut checks = vec![];
             let null = |name| Predicate::IsNull(ColumnPath::top(name));
@@ -575,17 +591,19 @@ fn foreign_files(root: &std::path::Path) -> Vec<(PathBuf, Protocol, Metadata, Ad
     found
 }
 
-/// Every number of `counts` in `theirs` that `ours` has, too, is the same.
-fn same_counts(ours: &Value, theirs: &Value, what: &str) {
+/// Every number and text in `theirs` that `ours` has, too, is the same. Times are left out: writers
+/// round them and show them in their own zones.
+fn same_values(ours: &Value, theirs: &Value, what: &str) {
     match (ours, theirs) {
         (Value::Object(ours), Value::Object(theirs)) => {
             for (key, value) in ours {
                 if let Some(other) = theirs.get(key) {
-                    same_counts(value, other, &format!("{what}.{key}"));
+                    same_values(value, other, &format!("{what}.{key}"));
                 }
             }
         }
-        (Value::Number(_), Value::Number(_)) => assert_eq!(ours, theirs, "{what}"),
+        (Value::Number(a), Value::Number(b)) => assert_eq!(a.as_f64(), b.as_f64(), "{what}"),
+        (Value::String(a), Value::String(b)) if !a.contains(':') => assert_eq!(a, b, "{what}"),
         _ => {}
     }
 }
@@ -600,8 +618,9 @@ async fn files_of_other_engines_are_described_as_they_did() {
     let (mut same, mut refused) = (0, BTreeMap::<String, usize>::new());
     for (folder, protocol, metadata, theirs) in foreign_files(&root) {
         let decoded = percent_encoding::percent_decode_str(&theirs.path).decode_utf8().unwrap();
-        // Its log was edited by hand: it counts nulls of a column that no file has.
-        if folder.ends_with("parsed-stats") || !folder.join(decoded.as_ref()).is_file() {
+        // Logs edited by hand: one has nulls of a column that no file has, the other wider bounds.
+        let edited = folder.ends_with("parsed-stats") || folder.ends_with("delta-0.8.0");
+        if edited || !folder.join(decoded.as_ref()).is_file() {
             continue;
         }
         let location: Store = open_store(folder.to_str().unwrap(), &BTreeMap::new()).unwrap();
@@ -630,11 +649,10 @@ async fn files_of_other_engines_are_described_as_they_did() {
         if let Some(text) = theirs.stats.as_deref().filter(|_| full) {
             let theirs: Value = serde_json::from_str(text).unwrap();
             let ours = stats(&ours);
-            same_counts(&ours["numRecords"], &theirs["numRecords"], &what);
-            same_counts(&ours["nullCount"], &theirs["nullCount"], &what);
+            same_values(&ours, &theirs, &what);
             same += 1;
         }
     }
-    eprintln!("{same} files with equal counts; refused: {refused:#?}");
+    eprintln!("{same} files with equal statistics; refused: {refused:#?}");
     assert!(same > 50, "only {same} files compared");
 }

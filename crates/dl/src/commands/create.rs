@@ -35,7 +35,8 @@ Examples:
   dl create sales.orders --location /lake/orders \\
      --columns 'id long not null, amount decimal(10,2), day date' --partition-by day
   dl create sales.items --location s3://bucket/items --schema-from first.parquet
-  dl create sales.log --location /lake/log --schema-file schema.json --property delta.appendOnly=true")]
+  dl create sales.log --location /lake/log --schema-file schema.json \\
+     --property delta.appendOnly=true")]
 pub(crate) struct Create {
     /// Name: namespace.table, or a delta+sql:// URL
     name: String,

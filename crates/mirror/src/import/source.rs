@@ -196,25 +196,22 @@ impl Source {
         };
         (in_commit.map(TimestampMs), modified)
     }
+}
 
-    /// What a person should know of the protocol in force.
-    pub(super) fn state_warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let (Some(protocol), Some(metadata)) = (&self.protocol, &self.metadata) else {
-            return warnings;
-        };
-        let owned = protocol.writer_features.iter().flatten();
-        if let Some(feature) = owned.into_iter().find(|f| CATALOG_FEATURES.contains(&f.as_str())) {
-            warnings.push(format!(
-                "the table belongs to another catalog (feature '{feature}'): commits that it has \
-                 not published yet are not in the log and were not imported"
-            ));
-        }
-        if let Err(why) = features::check_commit(protocol, metadata) {
-            warnings.push(format!("the table can be read, but not be written: {why}"));
-        }
-        warnings
+/// What a person should know of the protocol in force.
+pub(super) fn state_warnings(protocol: &Protocol, metadata: &Metadata) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut features = protocol.writer_features.iter().flatten();
+    if let Some(feature) = features.find(|f| CATALOG_FEATURES.contains(&f.as_str())) {
+        warnings.push(format!(
+            "the table belongs to another catalog (feature '{feature}'): commits that it has not \
+             published yet are not in the log and were not imported"
+        ));
     }
+    if let Err(why) = features::check_commit(protocol, metadata) {
+        warnings.push(format!("the table can be read, but not be written: {why}"));
+    }
+    warnings
 }
 
 /// The schema must at least be a JSON object; an engine may register a table before it has one.

@@ -331,3 +331,56 @@ impl DvColumns {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{DictionaryArray, Int16Array, LargeStringArray, StringViewArray};
+    use arrow::buffer::NullBuffer;
+    use arrow::datatypes::Int8Type;
+    use arrow::record_batch::RecordBatch;
+
+    use super::*;
+
+    fn batch(columns: Vec<(&str, ArrayRef)>, nulls: Option<Vec<bool>>) -> RecordBatch {
+        let (fields, arrays): (Vec<_>, Vec<_>) = columns
+            .into_iter()
+            .map(|(name, a)| (Arc::new(Field::new(name, a.data_type().clone(), true)), a))
+            .unzip();
+        let add = StructArray::new(fields.into(), arrays, nulls.map(NullBuffer::from));
+        RecordBatch::try_from_iter([("add", Arc::new(add) as ArrayRef)]).unwrap()
+    }
+
+    #[test]
+    fn text_and_numbers_are_read_whatever_their_type() {
+        let words = ["x", "y"];
+        let dictionary: DictionaryArray<Int8Type> = words.into_iter().collect();
+        let arrays: [ArrayRef; 3] = [
+            Arc::new(LargeStringArray::from(words.to_vec())),
+            Arc::new(StringViewArray::from(words.to_vec())),
+            Arc::new(dictionary),
+        ];
+        for path in arrays {
+            let size: ArrayRef = Arc::new(Int16Array::from(vec![1, 2]));
+            let batch = batch(vec![("path", path), ("size", size)], Some(vec![true, false]));
+            let add = Record::of_batch("f", &batch, "add").unwrap().unwrap();
+            let columns = FileColumns::of(&add).unwrap();
+            assert_eq!((add.has(0), add.has(1)), (true, false));
+            assert_eq!(columns.path.need(0).unwrap(), "x");
+            assert_eq!(columns.size.need(0).unwrap(), 1);
+            // Columns that are not there are null.
+            assert_eq!((columns.stats.get(0), columns.partition_values.get(0)), (None, None));
+            assert!(Record::of_batch("f", &batch, "txn").unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_names_file_and_column() {
+        let wrong: ArrayRef = Arc::new(StructArray::new_empty_fields(1, None));
+        let batch = batch(vec![("path", wrong)], None);
+        let add = Record::of_batch("some.parquet", &batch, "add").unwrap().unwrap();
+        let error = FileColumns::of(&add).err().unwrap().to_string();
+        assert!(error.contains("'some.parquet'") && error.contains("'add.path'"), "{error}");
+        let error = add.text("stats").unwrap().need(0).unwrap_err().to_string();
+        assert!(error.contains("'add.stats' is missing"), "{error}");
+    }
+}

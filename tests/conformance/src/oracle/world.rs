@@ -69,10 +69,20 @@ pub(super) fn same<T: PartialEq + Debug>(reference: Result<T>, db: Result<T>) ->
     match (reference, db) {
         (Ok(want), Ok(got)) if want == got => Ok(Some(got)),
         (Err(want), Err(got)) if kind(&want) == kind(&got) => Ok(None),
-        (want, got) => {
-            Err(format!("different answers\n  reference: {want:?}\n  backend:   {got:?}"))
-        }
+        (want, got) => Err(difference(&format!("{want:?}"), &format!("{got:?}"))),
     }
+}
+
+/// Two texts from shortly before where they part.
+fn difference(want: &str, got: &str) -> String {
+    let common = want.chars().zip(got.chars()).take_while(|(w, g)| w == g).count();
+    let excerpt = |text: &str| -> String {
+        let start = common.saturating_sub(120);
+        let dots = if start == 0 { "" } else { "…" };
+        let part: String = text.chars().skip(start).take(600).collect();
+        format!("{dots}{part}")
+    };
+    format!("different answers\n  reference: {}\n  backend:   {}", excerpt(want), excerpt(got))
 }
 
 /// Where a tombstone without a file stands is each backend's own: they are compared by file.

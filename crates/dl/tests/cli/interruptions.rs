@@ -1,0 +1,106 @@
+//! Ctrl-C and `kill -9` leave a catalog that the next command works with.
+
+#![cfg(unix)]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::world::{Run, World, add};
+
+fn interrupt(child: &Child) {
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// Waits for the end, bounded.
+fn end_of(mut child: Child) -> Run {
+    let started = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(started.elapsed() < Duration::from_secs(60), "it does not end");
+        std::thread::yield_now();
+    }
+    child.wait_with_output().unwrap().into()
+}
+
+#[test]
+fn ctrl_c_ends_a_watching_mirror_cleanly() {
+    let world = World::new();
+    world.create("s.t", "t", &["--partition-by", "day", "--no-publish"]).ok();
+    let mut child = world.command(&["mirror", "run", "--watch"]).spawn().unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    err.read_line(&mut line).unwrap();
+    assert!(line.contains("Ctrl-C"), "{line}");
+    let started = Instant::now();
+    while world.log_versions("t").is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing is published");
+    }
+    world.dl_with_input(&["commit", "s.t", "--no-publish"], &add("day=1/a.parquet", "1")).ok();
+    while world.log_versions("t").len() < 2 {
+        assert!(started.elapsed() < Duration::from_secs(60), "the new commit is not published");
+    }
+    interrupt(&child);
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut err, &mut rest).unwrap();
+    let run = end_of(child);
+    assert_eq!(run.code, 130, "{rest}");
+    assert!(rest.contains("interrupted") && rest.contains("the same command again"), "{rest}");
+    // Its lease was given up: nobody waits.
+    world.dl(&["mirror", "run"]).ok();
+    world.dl(&["diff", "--table", "s.t"]).ok();
+}
+
+#[test]
+fn ctrl_c_while_reading_input_commits_nothing() {
+    let world = World::with_table();
+    let mut child = world.command(&["commit", "s.t", "-v"]).stdin(Stdio::piped()).spawn().unwrap();
+    let input = child.stdin.take();
+    // The signal must not come before anybody listens to it.
+    let started = Instant::now();
+    let status = format!("/proc/{}/status", child.id());
+    while let Ok(text) = std::fs::read_to_string(&status) {
+        let caught = text.lines().find_map(|l| l.strip_prefix("SigCgt:")).unwrap_or_default();
+        let caught = u64::from_str_radix(caught.trim(), 16).unwrap_or(0);
+        if caught & 0b10 != 0 {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "it does not listen");
+    }
+    interrupt(&child);
+    let run = end_of(child);
+    assert_eq!(run.code, 130, "{}", run.stderr);
+    drop(input);
+    assert_eq!(world.json(&["show", "s.t"])["version"], 0);
+}
+
+#[test]
+fn kill_9_leaves_whole_commits() {
+    let world = World::with_table();
+    let mut acknowledged = 0;
+    for step in 0..30_u64 {
+        let file = world.file("one.json", &add(&format!("day=1/{step}.parquet"), "1"));
+        let token = format!("step-{step}");
+        let mut child = world
+            .command(&["commit", "s.t", &file, "--token", &token])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(step * 2));
+        let ended = child.try_wait().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        acknowledged += i64::from(ended.is_some_and(|status| status.success()));
+        let version = world.json(&["show", "s.t"])["version"].as_i64().unwrap();
+        assert!(version >= acknowledged);
+        let files = world.json(&["show", "s.t"])["num_files"].as_i64().unwrap();
+        assert_eq!(files, version, "each commit adds one file, or nothing");
+        let published = world.log_versions("t");
+        let prefix: Vec<u64> = (0..u64::try_from(published.len()).unwrap()).collect();
+        assert_eq!(published, prefix, "the log has no gap");
+    }
+    // It catches up by itself, once the lease of a killed worker has lapsed.
+    world.dl(&["mirror", "run"]).ok();
+    world.dl(&["diff", "--table", "s.t"]).ok();
+}
