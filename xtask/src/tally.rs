@@ -36,8 +36,14 @@ struct Program {
     name: String,
     /// Says `running N tests` and has not said `test result:` yet.
     open: bool,
+    /// Number of failures before it began.
+    failures_before: usize,
+    /// In the list of what tests that passed have printed.
+    successes: bool,
     /// In the part that repeats what each test printed.
     printed_by: Option<String>,
+    /// After that part: names follow that were printed before.
+    names: bool,
     /// No line of that test was read yet.
     first_line: bool,
     /// A name without its outcome: a test that prints while it runs stands between the two.
@@ -60,6 +66,17 @@ impl Tally {
         if let Some(rest) = text.strip_prefix("Running ").or(text.strip_prefix("Doc-tests ")) {
             self.end_program();
             rest.clone_into(&mut self.program.name);
+            self.program.failures_before = self.failed.len();
+            return Show::Yes;
+        }
+        if line.starts_with("error: test failed, to rerun")
+            || line.starts_with("error: doctest failed, to rerun")
+        {
+            // A program that did not get as far as to run a test: it does not compile, say.
+            if !self.program.open && self.failed.len() == self.program.failures_before {
+                self.failed.push(format!("{} failed", self.program.name));
+            }
+            self.end_program();
             return Show::Yes;
         }
         if line.starts_with("running ") && line.trim_end().ends_with(['t', 's']) {
@@ -67,14 +84,18 @@ impl Tally {
             return Show::No;
         }
         if line.starts_with("test result: ") {
-            self.program = Program { name: self.program.name.clone(), ..Program::default() };
+            self.program = Program {
+                name: std::mem::take(&mut self.program.name),
+                failures_before: self.program.failures_before,
+                ..Program::default()
+            };
             return Show::Yes;
         }
         if let Some(name) = line.strip_prefix("---- ").and_then(|l| l.strip_suffix(" stdout ----"))
         {
             self.program.printed_by = Some(name.to_owned());
             self.program.first_line = true;
-            return Show::Yes;
+            return self.show_printed();
         }
         if let Some(name) = self.program.printed_by.clone() {
             return self.printed(&name, line);
@@ -95,17 +116,34 @@ impl Tally {
             }
             return Show::Yes;
         }
+        if self.program.names && line.starts_with("    ") {
+            return Show::No;
+        }
+        if line == "successes:" {
+            self.program.successes = true;
+        }
         if line.is_empty() || line == "successes:" { Show::No } else { Show::Yes }
+    }
+
+    /// What a unit test that passed has printed is for who runs it alone. What an integration test
+    /// reports, such as a list of the tables it read, is for everyone.
+    fn show_printed(&self) -> Show {
+        if self.program.successes && self.program.name.starts_with("unittests ") {
+            Show::No
+        } else {
+            Show::Yes
+        }
     }
 
     /// Reads the part after the outcomes, in which the runner repeats what tests printed.
     fn printed(&mut self, name: &str, line: &str) -> Show {
         if line.is_empty() {
-            return Show::Yes;
+            return Show::No;
         }
         if line == "successes:" || line == "failures:" {
             self.program.printed_by = None;
-            // A list of names follows that were printed before.
+            self.program.successes = false;
+            self.program.names = true;
             return Show::No;
         }
         let first = std::mem::take(&mut self.program.first_line);
@@ -116,7 +154,7 @@ impl Tally {
                 self.skip(full, why);
             }
         }
-        Show::Yes
+        self.show_printed()
     }
 
     /// Counts `ok`, `FAILED`, `ignored` with or without a reason; false for other text.
@@ -310,6 +348,18 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
             false,
         );
         assert_eq!((tally.passed, tally.failed.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_doc_test_that_does_not_compile_is_a_failure() {
+        let tally = read(
+            "     Running unittests src/lib.rs (target/debug/deps/core-0)\nrunning 1 test\n\
+             test x ... FAILED\ntest result: FAILED. 0 passed; 1 failed\n\
+             error: test failed, to rerun pass `-p core --lib`\n   Doc-tests core\n\
+             error[E0463]: can't find crate\nerror: doctest failed, to rerun pass `-p core --doc`\n",
+            false,
+        );
+        assert_eq!(tally.failed, ["core: x", "core failed"]);
     }
 
     #[test]

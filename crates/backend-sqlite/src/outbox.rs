@@ -74,6 +74,9 @@ statements! {
         publish: "UPDATE {p}mirror SET published_version = ?2 WHERE table_id = ?1",
         fail: "UPDATE {p}mirror_status SET state = 'FAILED', last_error = ?3, retry_at_ms = ?4
             WHERE table_id = ?1 AND version = ?2 AND state <> 'COMPLETE'",
+        /// A table that was switched off meanwhile stays off.
+        diverge: "UPDATE {p}mirror SET mode = 'diverged'
+            WHERE table_id = ?1 AND mode = 'active'",
         set_mode: "UPDATE {p}mirror SET mode = ?2 WHERE table_id = ?1",
         give_up: "UPDATE {p}mirror SET lease_owner = NULL WHERE table_id = ?1",
         back_to_pending: "UPDATE {p}mirror_status INDEXED BY {p}mirror_status_open
@@ -249,7 +252,7 @@ pub(crate) fn fail(db: Db<'_>, lease: &MirrorLease, failure: &PublishFailure) ->
         return invalid(db, lease.table_id, what);
     }
     if failure.diverged {
-        db.execute(&sql.set_mode, params![table, MirrorMode::Diverged.as_str()])?;
+        db.execute(&sql.diverge, params![table])?;
     }
     give_up(db, &table)?;
     Ok(true)

@@ -99,7 +99,7 @@ statements! {
         snapshot_time_by_id: snapshot!(at_time!("?2"), by_id!()),
         snapshot_time_by_name: snapshot!(at_time!("?3"), by_name!()),
         /// The head of a table that can be read.
-        head: "SELECT head_version FROM {p}tables WHERE id = ?1 AND state <> 'importing'",
+        head: "SELECT head_version FROM {p}tables WHERE id = ?1",
         /// Files that are still there, by cursor, up to a version.
         files_active: concat!("SELECT ", file_columns!(), "
             FROM {p}files INDEXED BY {p}files_by_state
@@ -206,7 +206,8 @@ pub(crate) fn snapshot(db: Db<'_>, table: &TableRef, at: At) -> DbResult<Snapsho
     let not_found = || CatalogError::TableNotFound(called.clone());
     let row = rows.next()?.ok_or_else(not_found)?;
     let record = table_record(row)?;
-    let Some(head) = record.head.filter(|_| record.state != TableState::Importing) else {
+    let hidden = record.state == TableState::Importing && matches!(table, TableRef::Name(_));
+    let Some(head) = record.head.filter(|_| !hidden) else {
         return Err(not_found().into());
     };
     let r = Reader::new(row, &called, None);

@@ -74,11 +74,11 @@ pub(crate) fn state_of(db: Db<'_>, id: TableId) -> DbResult<Option<TableState>> 
     Ok(state.as_deref().map(TableState::parse).transpose()?)
 }
 
-/// Fails unless the table is active or dropped.
+/// Fails unless the table exists: by id, dropped and importing ones can be read too.
 pub(crate) fn require_readable(db: Db<'_>, id: TableId) -> DbResult<()> {
     match state_of(db, id)? {
-        Some(TableState::Active | TableState::Dropped) => Ok(()),
-        _ => Err(not_found(id).into()),
+        Some(_) => Ok(()),
+        None => Err(not_found(id).into()),
     }
 }
 

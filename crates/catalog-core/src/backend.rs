@@ -7,8 +7,10 @@
 //! * Backends never retry; they classify (`CatalogError::busy`, `WriteState`). The core retries.
 //! * Text from users is only ever bound as a parameter.
 //! * Reads see committed data only, and everything that was acknowledged before they began.
-//! * A method on a table that does not exist is `TableNotFound`, on one that is importing (other
-//!   than the import verbs and `get_table`) `TableNotFound` too. Reads by id work on dropped tables.
+//! * A method on a table that does not exist is `TableNotFound`. One that is importing is hidden:
+//!   `TableNotFound` too, but for the import verbs, `get_table` and reads by id, which see what is
+//!   stored so far (an import is validated before it is finished). Reads by id work on dropped
+//!   tables as well.
 //!
 //! The numbered clauses in the docs are what `tests/conformance` checks, by these numbers.
 

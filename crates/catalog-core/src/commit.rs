@@ -103,8 +103,8 @@ pub fn commit_info_object(line: &str) -> Option<&str> {
     map.get("commitInfo").map(|raw| raw.get())
 }
 
-/// Projects parsed lines. A file that is added twice in one commit keeps its last `add`; use
-/// [`crate::plan`] for commits of our own, which refuses such input.
+/// Projects parsed lines. A file that is added twice in one commit stays twice in the index (the
+/// last one wins in the rows); [`crate::plan`], for commits of our own, refuses such input.
 #[must_use]
 pub fn index_lines(lines: Vec<ParsedLine<'_>>) -> CommitIndex {
     let mut index = CommitIndex::default();

@@ -375,6 +375,10 @@ fn native(path: &str) -> PathBuf {
     let drive = path.strip_prefix('/').filter(|rest| rest.as_bytes().get(1) == Some(&b':'));
     match drive {
         Some(rest) if cfg!(windows) => PathBuf::from(rest),
+        // SQLite itself would take it for a URI, with options such as mode=memory.
+        _ if path.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("file:")) => {
+            PathBuf::from(format!("./{path}"))
+        }
         _ => PathBuf::from(path),
     }
 }

@@ -24,6 +24,7 @@ fn sqlite_urls_name_files() {
         ("sqlite:///tmp/naïve🚀.db", "/tmp/naïve🚀.db"),
         ("sqlite:///tmp/%F0%9F%9A%80.db", "/tmp/🚀.db"),
         ("sqlite://user@host.db", "user@host.db"),
+        ("sqlite://file:x.db%3Fmode=memory", "./file:x.db?mode=memory"),
     ] {
         let uri = catalog(text);
         assert_eq!(uri.path(), Path::new(path), "{text}");

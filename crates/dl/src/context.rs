@@ -1,6 +1,7 @@
 //! What every command works with: the catalog to use, the voice, the progress bar, Ctrl-C.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use deltalakedb::core::error::{CatalogError, Result as CoreResult};
@@ -21,6 +22,7 @@ pub(crate) struct Context {
     config: CoreResult<Config>,
     stop: watch::Receiver<bool>,
     stops_by_itself: AtomicBool,
+    going_on: OnceLock<String>,
 }
 
 /// What stands where a TABLE is taken.
@@ -57,6 +59,7 @@ impl Context {
             config,
             stop,
             stops_by_itself: AtomicBool::new(false),
+            going_on: OnceLock::new(),
         }
     }
 
@@ -68,6 +71,19 @@ impl Context {
 
     pub(crate) fn stops_by_itself(&self) -> bool {
         self.stops_by_itself.load(Ordering::SeqCst)
+    }
+
+    /// What a person does to go on after Ctrl-C; the first call counts.
+    pub(crate) fn to_go_on(&self, text: impl Into<String>) {
+        let _ = self.going_on.set(text.into());
+    }
+
+    /// The error of a command that Ctrl-C ended.
+    pub(crate) fn interrupted(&self) -> Failure {
+        let next = self.going_on.get().cloned();
+        Failure::Interrupted(
+            next.unwrap_or_else(|| "the same command again goes on from there".to_owned()),
+        )
     }
 
     /// The catalog that flag, environment or config file name.

@@ -39,8 +39,8 @@ pub(crate) enum Failure {
     },
     /// Whoever read our output has gone: nothing to say, and nobody to say it to.
     BrokenPipe,
-    /// Ctrl-C.
-    Interrupted,
+    /// Ctrl-C, and what to do to go on.
+    Interrupted(String),
     /// Something that must agree does not.
     Mismatch(String),
 }
@@ -61,7 +61,7 @@ impl Failure {
         match self {
             Failure::Catalog(error) => kind_of(error),
             Failure::Io { .. } | Failure::BrokenPipe => "io",
-            Failure::Interrupted => "interrupted",
+            Failure::Interrupted(_) => "interrupted",
             Failure::Mismatch(_) => "mismatch",
         }
     }
@@ -70,7 +70,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Failure::BrokenPipe => exit::OK,
-            Failure::Interrupted => exit::INTERRUPTED,
+            Failure::Interrupted(_) => exit::INTERRUPTED,
             _ => exit::ERROR,
         }
     }
@@ -117,10 +117,9 @@ impl fmt::Display for Failure {
             Failure::Catalog(error) => error.fmt(f),
             Failure::Io { what, error } => write!(f, "{what}: {error}"),
             Failure::BrokenPipe => f.write_str("the output was closed"),
-            Failure::Interrupted => f.write_str(
-                "interrupted. What was acknowledged is kept and nothing is half done: the same \
-                 command again goes on from there",
-            ),
+            Failure::Interrupted(next) => {
+                write!(f, "interrupted. Nothing is lost or half done: {next}")
+            }
             Failure::Mismatch(message) => f.write_str(message),
         }
     }

@@ -86,7 +86,7 @@ fn run(
         }
         // Elsewhere each step is one transaction or one atomic put: between two of them nothing
         // is lost by not going on.
-        Err(Failure::Interrupted)
+        Err(context.interrupted())
     });
     drop(context);
     // A blocking read that is still running must not hold up the end.

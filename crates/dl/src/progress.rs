@@ -1,11 +1,12 @@
 //! Progress bars: on a terminal only, and only for what takes longer than a second.
 
+use std::fmt::Write;
 use std::io::{IsTerminal, stderr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deltalakedb::core::env::Progress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -14,9 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How often the bar moves.
 const TICK: Duration = Duration::from_millis(120);
 /// Rate and time left, where the amount of work is known.
-const WITH_TOTAL: &str = "{prefix} {bar:30} {human_pos}/{human_len} {msg}, {per_sec}, {eta} left";
+const WITH_TOTAL: &str = "{prefix} {bar:30} {human_pos}/{human_len} {msg}{rate}{left}";
 /// Rate and time spent, where it is not.
-const WITHOUT_TOTAL: &str = "{prefix} {spinner} {human_pos} {msg}, {per_sec}, {elapsed}";
+const WITHOUT_TOTAL: &str = "{prefix} {spinner} {human_pos} {msg}{rate}, {elapsed}";
 
 /// Shows the phases of a command on standard error.
 pub(crate) struct Bar {
@@ -52,7 +53,7 @@ impl Progress for Bar {
         };
         bar.set_draw_target(ProgressDrawTarget::hidden());
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+            bar.set_style(style.with_key("rate", rate).with_key("left", left));
         }
         bar.set_prefix(what.to_owned());
         bar.set_message(unit.to_owned());
@@ -80,6 +81,20 @@ impl Progress for Bar {
             }
             phase.bar.finish_and_clear();
         }
+    }
+}
+
+/// `, 1250/s`, once there is one.
+fn rate(state: &ProgressState, out: &mut dyn Write) {
+    if state.pos() > 0 {
+        let _ = write!(out, ", {:.0}/s", state.per_sec());
+    }
+}
+
+/// `, 12s left`, once it can be told.
+fn left(state: &ProgressState, out: &mut dyn Write) {
+    if state.pos() > 0 {
+        let _ = write!(out, ", {:#} left", HumanDuration(state.eta()));
     }
 }
 

@@ -154,8 +154,8 @@ pub struct ImportReport {
 /// * `TableExists`: the name is taken.
 /// * `Corrupt`: a gap in the log that no checkpoint bridges (names the version), an unreadable
 ///   checkpoint (names the file), no protocol, metadata or schema, a schema that is not JSON, or a
-///   result that the Delta kernel does not agree with (lists the differences; the table is
-///   dropped again).
+///   result that the Delta kernel does not agree with, from whichever base (lists the
+///   differences).
 /// * `Unavailable`: the location or the database cannot be reached; `resume` continues.
 pub async fn import_table(
     catalog: &Catalog,
@@ -203,44 +203,63 @@ pub async fn import_table(
         }));
     }
 
-    let (started, resumed) = begin(catalog, &options, &location, &mut source, interrupted).await?;
-    let table_id = started.table.id;
-    let mut loader = Loader::store(&mut source, catalog, table_id, progress);
-    let loaded = match loader.run(Some(started)).await {
-        Ok(()) if options.up_to_version.is_none() => loader.catch_up().await,
-        other => other,
-    };
-    let counts = loader.counts();
-    match loaded {
-        Ok(()) => {}
-        Err(Fault::Backend(error)) => return Err(error),
-        Err(Fault::Log(error)) => {
-            // Nothing that a later `resume` could use as long as the log is like this.
-            if !matches!(error, CatalogError::Unavailable { .. }) {
-                abort(catalog, table_id).await?;
+    // Readers prefer a checkpoint to the commits below it. Where the two contradict each other, the
+    // state that they see starts from the checkpoint.
+    let mut interrupted = interrupted;
+    let mut first_error: Option<CatalogError> = None;
+    let (table_id, resumed, counts, snapshot, validation) = loop {
+        let (started, resumed) =
+            begin(catalog, &options, &location, &mut source, interrupted.take()).await?;
+        let table_id = started.table.id;
+        let mut loader = Loader::store(&mut source, catalog, table_id, progress);
+        let loaded = match loader.run(Some(started)).await {
+            Ok(()) if options.up_to_version.is_none() => loader.catch_up().await,
+            other => other,
+        };
+        let counts = loader.counts();
+        match loaded {
+            Ok(()) => {}
+            Err(Fault::Backend(error)) => return Err(error),
+            Err(Fault::Log(error)) => {
+                // Nothing that a later `resume` could use as long as the log is like this.
+                if !matches!(error, CatalogError::Unavailable { .. }) {
+                    abort(catalog, table_id).await?;
+                }
+                return Err(error);
             }
-            return Err(error);
         }
-    }
-    let now = catalog.clock().now();
-    let record =
-        Retry::of(catalog).repeat(|| catalog.backend().import_finish(table_id, now)).await?;
-    let snapshot = catalog.snapshot(&TableRef::Id(table_id), At::Head).await?;
-    warnings.extend(state_warnings(&snapshot.protocol, &snapshot.metadata));
-    let validation = if options.skip_validation {
-        Validation::Skipped
-    } else {
+        let snapshot = catalog.snapshot(&TableRef::Id(table_id), At::Head).await?;
+        if options.skip_validation {
+            break (table_id, resumed, counts, snapshot, Validation::Skipped);
+        }
         progress.begin("Comparing with the Delta kernel", "files", Some(snapshot.num_files));
         let validation = validate::validate(catalog, &snapshot, progress).await;
         progress.end();
         match validation {
-            Ok(validation) => validation,
-            Err(error) => {
-                catalog.drop_table(&TableRef::Id(table_id)).await?;
-                return Err(error);
+            Ok(validation) => break (table_id, resumed, counts, snapshot, validation),
+            Err(error @ CatalogError::Corrupt(_)) => {
+                abort(catalog, table_id).await?;
+                let error = first_error.get_or_insert(error);
+                if !source.next_base().await.unwrap_or(false) {
+                    return Err(first_error.unwrap_or_else(|| {
+                        CatalogError::corrupt(format!("'{location}' has no base left"))
+                    }));
+                }
+                let Base::Checkpoint(files) = source.base() else { continue };
+                warnings.push(format!(
+                    "commits and checkpoint '{}' contradict each other. Readers see the \
+                     checkpoint: the state starts from it, and earlier commits are kept as \
+                     history. ({error})",
+                    files.name()
+                ));
             }
+            Err(error) => return Err(error),
         }
     };
+    let now = catalog.clock().now();
+    let record =
+        Retry::of(catalog).repeat(|| catalog.backend().import_finish(table_id, now)).await?;
+    warnings.extend(state_warnings(&snapshot.protocol, &snapshot.metadata));
     Ok(report(&options, location, &source, counts, warnings, |r| {
         r.table_id = Some(record.id);
         r.resumed = resumed;

@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
-pub mod import;
 pub mod diff;
 pub mod export;
+pub mod import;
 pub mod kernel;
 pub mod log;
 mod properties;

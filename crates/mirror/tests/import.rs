@@ -16,9 +16,9 @@ use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::env::{NoProgress, Progress};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::fault::{Fault, FaultyBackend, Verb};
-use deltalakedb_catalog_core::ids::{At, TableName, TableRef, Version};
+use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::memory::MemoryBackend;
-use deltalakedb_catalog_core::model::{MirrorMode, TableState};
+use deltalakedb_catalog_core::model::{MirrorMode, NewTable, TableState};
 use deltalakedb_mirror::import::{
     BaseSource, ImportOptions, ImportReport, Validation, import_table,
 };
@@ -468,20 +468,35 @@ async fn places_without_a_table_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_that_the_kernel_does_not_share_is_undone() {
+async fn a_checkpoint_that_contradicts_the_commits_wins_as_for_other_readers() {
     // The checkpoint, which the kernel prefers, has another file than the commits.
     let log = Log::with_commits(0);
     log.commit(1, &[V2_PROTOCOL]);
     let text = [V2_PROTOCOL, METADATA, &add("other")].join("\n");
     log.write(&format!("{:020}.checkpoint.{UUID}.json", 1), &text);
+    let (_, catalog) = memory();
+    let report = import(&catalog, log.options()).await.unwrap();
+    assert_eq!((report.validation, report.base_version.get()), (Validation::Passed, 1));
+    assert!(matches!(report.base, Some(BaseSource::Checkpoint { .. })));
+    assert_eq!(report.history_commits, 2, "earlier commits are kept");
+    assert!(report.warnings[0].contains("contradict each other"), "{:?}", report.warnings);
+
+    // An import that began from the commits has no other base to go to.
     let (backend, catalog) = memory();
-    let error = import(&catalog, log.options()).await.unwrap_err().to_string();
+    let location = deltalakedb_mirror::store::normalize_location(&log.options().location).unwrap();
+    let table = NewTable {
+        id: TableId(uuid::Uuid::from_u128(7)),
+        name: name(),
+        location,
+        storage_options: BTreeMap::new(),
+        mirror: MirrorMode::Active,
+    };
+    backend.import_begin(&table, Version::ZERO, true, TimestampMs(1)).await.unwrap();
+    let options = ImportOptions { resume: true, ..log.options() };
+    let error = import(&catalog, options).await.unwrap_err().to_string();
     assert!(error.contains("file '0': it is in the catalog, not in the log"), "{error}");
     assert!(error.contains("file 'other': it is in the log, not in the catalog"), "{error}");
     assert!(backend.get_table(&TableRef::Name(name())).await.unwrap().is_none());
-
-    let options = ImportOptions { checkpoint_only: true, ..log.options() };
-    assert_eq!(import(&catalog, options).await.unwrap().validation, Validation::Passed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

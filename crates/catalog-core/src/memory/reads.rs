@@ -24,10 +24,11 @@ impl State {
     pub(super) fn snapshot(&self, table: &TableRef, at: At) -> Result<Snapshot> {
         let found = match table {
             TableRef::Id(id) => self.tables.get(id),
-            TableRef::Name(name) => self.live(name),
+            TableRef::Name(name) => {
+                self.live(name).filter(|t| t.record.state != TableState::Importing)
+            }
         };
         found
-            .filter(|t| t.record.state != TableState::Importing)
             .ok_or_else(|| CatalogError::TableNotFound(table.to_string()))?
             .snapshot(&table.to_string(), at)
     }

@@ -131,12 +131,9 @@ impl State {
         found.map(|t| t.record.clone())
     }
 
-    /// A table whose rows can be read: active or dropped.
+    /// A table whose rows can be read by its id: any.
     pub(super) fn readable(&self, id: TableId) -> Result<&Table> {
-        self.tables
-            .get(&id)
-            .filter(|t| t.record.state != TableState::Importing)
-            .ok_or_else(|| not_found(id))
+        self.tables.get(&id).ok_or_else(|| not_found(id))
     }
 
     /// A table that can be changed.

@@ -84,6 +84,12 @@ impl Commit {
                 operation: self.operation.clone(),
             });
         }
+        context.to_go_on(match &token {
+            Some(_) => "the same command again takes effect at most once, by its token".to_owned(),
+            None => "the commit took effect as a whole or not at all; `dl history` tells. With \
+                     --token the same command can be repeated without looking"
+                .to_owned(),
+        });
         let report = db.commit(CommitBatch { token, tables: changes }).await?;
         finish(context, &db, Some(report), None, !self.no_publish).await
     }

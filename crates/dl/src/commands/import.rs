@@ -106,6 +106,7 @@ impl Import {
             let name = template.replace(NAME, &folder.replace('.', "_"));
             Ok(context.new_name(&name)?.1)
         };
+        context.to_go_on("the same command with --resume goes on from there");
         let Some(pattern) = Pattern::of(&self.source) else {
             let db = Db::open(&catalog).await?;
             let options = ImportOptions {

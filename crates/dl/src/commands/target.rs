@@ -42,6 +42,11 @@ impl AtArguments {
                 earliest,
                 latest,
             })),
+            (Err(error @ CatalogError::TableNotFound(_)), _) => {
+                // A table that is being imported is told apart here.
+                db.table(table).await?;
+                Err(error.into())
+            }
             (other, _) => Ok(other?),
         }
     }

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::world::{Run, World, add};
+use crate::world::{FIRST_COMMIT, Run, World, add, foreign_log, plain_add};
 
 fn interrupt(child: &Child) {
     let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
@@ -78,6 +78,7 @@ fn ctrl_c_while_reading_input_commits_nothing() {
 fn kill_9_leaves_whole_commits() {
     let world = World::with_table();
     let mut acknowledged = 0;
+    // The sleeps are moments to kill at, not waits for anything.
     for step in 0..30_u64 {
         let file = world.file("one.json", &add(&format!("day=1/{step}.parquet"), "1"));
         let token = format!("step-{step}");
@@ -103,4 +104,45 @@ fn kill_9_leaves_whole_commits() {
     // It catches up by itself, once the lease of a killed worker has lapsed.
     world.dl(&["mirror", "run"]).ok();
     world.dl(&["diff", "--table", "s.t"]).ok();
+}
+
+#[test]
+fn a_killed_import_is_resumed() {
+    let world = World::new();
+    let adds: Vec<String> = (0..400).map(|n| plain_add(&format!("{n}.parquet"))).collect();
+    let mut commits = vec![FIRST_COMMIT];
+    commits.extend(adds.iter().map(String::as_str));
+    let location = foreign_log(&world, "old", &commits);
+    let mut resumed = false;
+    for step in 0..15_u64 {
+        let name = format!("s.t{step}");
+        let mut child = world
+            .command(&["import", &location, &name])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(step * 4));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let importing = world.json(&["list", "--importing"]);
+        if importing.as_array().unwrap().is_empty() {
+            // Before its first step, or after its last.
+            if world.dl(&["show", &name]).code != 0 {
+                world.dl(&["import", &location, &name]).ok();
+            }
+        } else {
+            world.dl(&["show", &name]).fails(&["import", "--resume"]);
+            world.dl(&["import", &location, &name]).fails(&["resume"]);
+            let report = world.json(&["import", &location, &name, "--resume"]);
+            resumed |= report["resumed"] == true;
+        }
+        let shown = world.json(&["show", &name]);
+        assert_eq!(
+            (shown["version"].as_i64(), shown["num_files"].as_i64()),
+            (Some(400), Some(400))
+        );
+        world.dl(&["drop", &name]).ok();
+    }
+    println!("an import was {}", if resumed { "resumed" } else { "never caught in the middle" });
 }

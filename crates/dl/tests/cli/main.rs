@@ -1,4 +1,11 @@
 //! The real binary, command by command, in folders of their own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "these are tests: clippy only knows the functions that are marked as such"
+)]
 
 mod bad_input;
 mod catalogs;

@@ -65,6 +65,7 @@ fn one_transaction_spans_both_tables() {
 fn it_goes_on_after_being_killed() {
     let world = World::empty();
     let mut killed = 0;
+    // The sleeps are moments to kill at, not waits for anything.
     for step in 0..40_u64 {
         let mut child = world
             .command(&["quickstart"])

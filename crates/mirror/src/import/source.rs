@@ -134,7 +134,11 @@ impl Source {
     pub(super) async fn next_base(&mut self) -> Result<bool> {
         match self.others.next() {
             None => Ok(false),
-            Some(base) => self.take_base(base).await.map(|()| true),
+            Some(base) => {
+                // What came after the listing is found again.
+                self.head = self.chain.head;
+                self.take_base(base).await.map(|()| true)
+            }
         }
     }
 

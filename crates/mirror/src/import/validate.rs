@@ -62,8 +62,8 @@ pub(super) async fn validate(
         return Ok(Validation::Passed);
     }
     let mut text = format!(
-        "the import of '{}' at version {} is not what the Delta kernel reads from its log, and \
-         was undone. {} differences:",
+        "the import of '{}' at version {} is not what the Delta kernel reads from its log: {} \
+         differences:",
         table.name, snapshot.version, differences.count
     );
     for difference in &differences.listed {
@@ -73,10 +73,7 @@ pub(super) async fn validate(
     if differences.count > differences.listed.len() {
         text.push_str("\n  …");
     }
-    text.push_str(
-        "\nWhere a checkpoint contradicts the commits, other readers see the newest checkpoint: \
-         --checkpoint-only imports that; --skip-validation imports what the commits say",
-    );
+    text.push_str("\n--skip-validation imports what the log's commits say");
     Err(CatalogError::corrupt(text))
 }
 

@@ -387,12 +387,15 @@ impl LogListing {
                 .chain(checkpoints)
                 .filter(|b| b.version() == version && matches!(b, Base::Json) == from_json)
                 .collect()
-        } else if options.checkpoint_only {
-            // Stable: forms of one version keep their order of preference.
+        } else if options.checkpoint_only || json.is_some() {
+            // Stable: forms of one version keep their order of preference. Behind the commits stand
+            // the checkpoints for a log where the two contradict each other: readers see the newest.
             checkpoints.sort_by_key(|base| std::cmp::Reverse(base.version()));
-            checkpoints.into_iter().chain(json).collect()
-        } else if let Some(json) = json {
-            vec![json]
+            if options.checkpoint_only {
+                checkpoints.into_iter().chain(json).collect()
+            } else {
+                json.into_iter().chain(checkpoints).collect()
+            }
         } else {
             checkpoints
         };
@@ -533,7 +536,9 @@ mod tests {
         names.push(checkpoint(3));
         names.reverse();
         let chain = listing(&names).chain(ChainOptions::default()).unwrap();
-        assert_eq!(chain.bases, [Base::Json]);
+        assert_eq!(chain.bases.first(), Some(&Base::Json));
+        let behind: Vec<i64> = chain.bases[1..].iter().map(|b| b.version().get()).collect();
+        assert_eq!(behind, [3], "for a log whose checkpoint contradicts its commits");
         assert_eq!(chain.applied(&Base::Json).len(), 6);
         assert!(chain.history(&Base::Json).is_empty());
     }
