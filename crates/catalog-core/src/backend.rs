@@ -15,6 +15,7 @@
 //! The numbered clauses in the docs are what `tests/conformance` checks, by these numbers.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -36,8 +37,8 @@ pub struct TableCommit {
     pub first_line: FirstLine,
     /// The other lines.
     pub rest: Packed,
-    /// Rows to write.
-    pub index: CommitIndex,
+    /// Rows to write. Shared, as a commit that lost a race is sent again.
+    pub index: Arc<CommitIndex>,
 }
 
 /// Where a table's part of a commit goes.

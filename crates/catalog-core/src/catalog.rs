@@ -480,7 +480,7 @@ impl Catalog {
             target,
             first_line: plan.first_line.clone(),
             rest: plan.rest.clone(),
-            index: plan.index.clone(),
+            index: Arc::clone(&plan.index),
         })
     }
 

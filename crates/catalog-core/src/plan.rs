@@ -4,6 +4,7 @@
 //! those cannot change under it: a commit that changes them conflicts with every other one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -39,7 +40,7 @@ pub struct Plan {
     /// The other lines, byte for byte as given.
     pub rest: Packed,
     /// Their index.
-    pub index: CommitIndex,
+    pub index: Arc<CommitIndex>,
     /// Whether it only adds files and read nothing: it may go on top of any head.
     pub blind_append: bool,
 }
@@ -146,7 +147,7 @@ pub fn plan(
             crate::commit::commit_info_object(&first_line.render(crate::ids::TimestampMs(0)))
                 .map(str::to_owned);
     }
-    Ok(Plan { first_line, rest: Packed::pack(&rest)?, index, blind_append })
+    Ok(Plan { first_line, rest: Packed::pack(&rest)?, index: Arc::new(index), blind_append })
 }
 
 /// Keys that `partitionValues` must have: physical column names.

@@ -207,7 +207,7 @@ impl Change {
 
     fn part(self, target: CommitTarget) -> Result<TableCommit> {
         let (first_line, rest, index) = self.parts()?;
-        Ok(TableCommit { target, first_line, rest: Packed::pack(&rest)?, index })
+        Ok(TableCommit { target, first_line, rest: Packed::pack(&rest)?, index: index.into() })
     }
 
     /// As version 0 of a new table, with protocol and metadata unless this change has them.

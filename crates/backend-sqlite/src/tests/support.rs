@@ -136,7 +136,7 @@ fn request(token: &str, target: CommitTarget, index: CommitIndex) -> CommitReque
                 "}}".to_owned(),
             ]),
             rest: Packed::pack(b"{\"add\":{}}\n").unwrap(),
-            index,
+            index: index.into(),
         }],
     }
 }

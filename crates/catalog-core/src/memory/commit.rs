@@ -1,6 +1,7 @@
 //! The commit: every table is checked, then every table is written.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::state::{State, Table};
 use crate::backend::{
@@ -60,7 +61,8 @@ impl State {
                 CommitTarget::Existing { table_id, .. } => self.active(table_id)?,
             };
             let token = Some(request.token.clone());
-            table.apply(written.version, written.timestamp, token, body, part.index);
+            let index = Arc::unwrap_or_clone(part.index);
+            table.apply(written.version, written.timestamp, token, body, index);
             if table.record.mirror != MirrorMode::Off {
                 table.enqueue(written.version, request.now);
             }
