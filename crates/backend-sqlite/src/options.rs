@@ -50,7 +50,9 @@ impl SqliteOptions {
     /// `InvalidInput` that names the field and what it may be.
     pub fn validate(&self) -> Result<()> {
         let path = self.path.to_string_lossy();
-        if path.is_empty() || path == ":memory:" || path.contains('\0') {
+        // SQLite would read "file:…" as a URI with options of its own.
+        let special = path == ":memory:" || path.starts_with("file:");
+        if path.is_empty() || special || path.contains('\0') {
             return Err(CatalogError::invalid(format!(
                 "bad path {path:?}: a SQLite catalog lives in a file, because several connections \
                  share it"
@@ -102,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_catalog_is_a_file_with_readers() {
-        for bad in ["", ":memory:", "a\0b"] {
+        for bad in ["", ":memory:", "a\0b", "file:x.db?mode=memory"] {
             assert!(SqliteOptions::new(bad).validate().is_err());
         }
         for readers in [0, 65] {

@@ -20,6 +20,8 @@ use deltalakedb_catalog_core::action::{
 };
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::Version;
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use url::Url;
 
@@ -102,7 +104,20 @@ pub async fn read_state(
     options: &BTreeMap<String, String>,
     version: Option<Version>,
 ) -> Result<KernelState> {
-    with_engine(location, options, move |engine, root| {
+    let mut opened = open_store(location.root()?, options)?;
+    let mut root = opened.dir_url();
+    // The kernel decodes a URL's path once too often for folders with a literal '%20' in their
+    // names. Only the log is read here, so a local store may be rooted in the table itself.
+    if let Some(local) = opened.local.as_ref().filter(|local| local.is_dir()) {
+        let rooted = LocalFileSystem::new_with_prefix(local).map_err(|e| {
+            let text = format!("cannot open the folder '{}': {e}", local.display());
+            CatalogError::failed(text, WriteState::NotApplied)
+        })?;
+        opened.store = Arc::new(rooted);
+        root = Url::parse("file:///")
+            .map_err(|e| CatalogError::invalid(format!("bad location: {e}")))?;
+    }
+    with_engine(opened.store, root, move |engine, root| {
         let snapshot = snapshot(engine.as_ref(), root, version)?;
         state(engine.as_ref(), &snapshot)
     })
@@ -114,7 +129,9 @@ pub async fn read_state(
 /// # Errors
 /// As [`read_state`].
 pub async fn count_rows(table_root: &str, options: &BTreeMap<String, String>) -> Result<u64> {
-    with_engine(LogLocation::Table(table_root.to_owned()), options, |engine, root| {
+    let opened = open_store(table_root, options)?;
+    let root = opened.dir_url();
+    with_engine(opened.store, root, |engine, root| {
         let snapshot = snapshot(engine.as_ref(), root, None)?;
         let scan = snapshot.scan_builder().build().map_err(|e| kernel_error(&e))?;
         let engine: Arc<dyn Engine> = engine;
@@ -132,13 +149,10 @@ type KernelEngine = delta_kernel_engine::DefaultEngine<TokioMultiThreadExecutor>
 
 /// Runs synchronous kernel code off the reactor, on an engine for this location.
 async fn with_engine<T: Send + 'static>(
-    location: LogLocation,
-    options: &BTreeMap<String, String>,
+    store: Arc<dyn ObjectStore>,
+    root: Url,
     work: impl FnOnce(Arc<KernelEngine>, &Url) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let opened = open_store(location.root()?, options)?;
-    let root = opened.dir_url();
-    let store = opened.store;
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || {
         // The kernel's executor insists on a runtime with several threads.
