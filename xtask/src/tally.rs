@@ -120,7 +120,11 @@ impl Tally {
             return Show::No;
         }
         if line == "successes:" {
+            // The second time, names follow.
+            self.program.names = self.program.successes;
             self.program.successes = true;
+        } else if line == "failures:" {
+            self.program.successes = false;
         }
         if line.is_empty() || line == "successes:" { Show::No } else { Show::Yes }
     }

@@ -175,9 +175,17 @@ impl Catalog {
     /// Opens a table at a version or time.
     ///
     /// # Errors
-    /// `TableNotFound`, `VersionNotFound`.
+    /// `TableNotFound`, `VersionNotFound`; by name, a table that is being imported is
+    /// `InvalidInput` and says so.
     pub async fn snapshot(&self, table: &TableRef, at: At) -> Result<Snapshot> {
-        self.repeat(|| self.backend.snapshot(table, at)).await
+        match self.repeat(|| self.backend.snapshot(table, at)).await {
+            Err(CatalogError::TableNotFound(name)) => {
+                // An import in progress is hidden from reads, but not from its owner's error.
+                self.table(table).await?;
+                Err(CatalogError::TableNotFound(name))
+            }
+            other => other,
+        }
     }
 
     /// Files of a table at a version, streamed in pages.

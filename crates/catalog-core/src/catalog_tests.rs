@@ -258,3 +258,22 @@ async fn racing_deleters_and_appenders_end_without_loss() {
     let snapshot = c.snapshot(&by_name("t"), At::Head).await.unwrap();
     assert_eq!((snapshot.version.get(), snapshot.num_files), (17, 8));
 }
+
+#[tokio::test]
+async fn a_table_that_is_being_imported_says_so() {
+    let c = catalog();
+    let table = NewTable {
+        id: TableId(Uuid::from_u128(9)),
+        name: name("t"),
+        location: "memory://x/t".into(),
+        storage_options: BTreeMap::new(),
+        mirror: MirrorMode::Active,
+    };
+    c.backend().import_begin(&table, Version::ZERO, true, TimestampMs(1)).await.unwrap();
+    for error in [
+        c.snapshot(&by_name("t"), At::Head).await.unwrap_err(),
+        c.commit(batch(vec![on("t", None, &add("a"))])).await.unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("is being imported"), "{error}");
+    }
+}
