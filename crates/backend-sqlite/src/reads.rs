@@ -247,16 +247,15 @@ pub(crate) fn snapshot(db: Db<'_>, table: &TableRef, at: At) -> DbResult<Snapsho
     })
 }
 
-/// The head of a table that can be read.
+/// The head of a table; before all versions while an import has not begun to fill it.
 fn head_of(db: Db<'_>, id: TableId) -> DbResult<i64> {
     let table = id.to_string();
     let mut statement = db.prepare(&db.sql().reads.head)?;
     let mut rows = statement.query([&table])?;
-    let head = match rows.next()? {
-        Some(row) => Reader::new(row, &table, None).get::<Option<i64>>(0)?,
-        None => None,
-    };
-    head.ok_or_else(|| not_found(id).into())
+    match rows.next()? {
+        Some(row) => Ok(Reader::new(row, &table, None).get::<Option<i64>>(0)?.unwrap_or(-1)),
+        None => Err(not_found(id).into()),
+    }
 }
 
 /// Where a page starts: before everything, or after a cursor.

@@ -323,3 +323,6 @@ impl CatalogBackend for CachedBackend {
         self.inner.mirror_set_mode(table_id, mode, now).await
     }
 }
+
+#[cfg(test)]
+mod tests;

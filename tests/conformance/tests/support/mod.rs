@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use deltalakedb_backend_sqlite::{SqliteBackend, SqliteOptions};
+use deltalakedb_cache::CachedBackend;
 use deltalakedb_catalog_core::backend::CatalogBackend;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::memory::MemoryBackend;
@@ -12,7 +13,7 @@ use deltalakedb_conformance::{Fixture, Harness};
 
 /// All of them.
 pub(crate) fn harnesses() -> Vec<Arc<dyn Harness>> {
-    vec![Arc::new(Memory), Arc::new(Sqlite)]
+    vec![Arc::new(Memory), Arc::new(Sqlite), Arc::new(Cached)]
 }
 
 /// The reference implementation.
@@ -57,5 +58,27 @@ impl Harness for Sqlite {
 
     async fn reopen(&self, fixture: &Fixture) -> Result<Option<Arc<dyn CatalogBackend>>> {
         Ok(Some(open(Path::new(&fixture.place))?))
+    }
+}
+
+/// SQLite with the cache in front, as the facade puts them together. A second handle has a cache
+/// of its own, as another process has.
+struct Cached;
+
+#[async_trait]
+impl Harness for Cached {
+    fn name(&self) -> &'static str {
+        "sqlite-cached"
+    }
+
+    async fn fresh(&self) -> Result<Fixture> {
+        let mut fixture = Sqlite.fresh().await?;
+        fixture.backend = Arc::new(CachedBackend::new(fixture.backend));
+        Ok(fixture)
+    }
+
+    async fn reopen(&self, fixture: &Fixture) -> Result<Option<Arc<dyn CatalogBackend>>> {
+        let other = Sqlite.reopen(fixture).await?;
+        Ok(other.map(|other| Arc::new(CachedBackend::new(other)) as Arc<dyn CatalogBackend>))
     }
 }
