@@ -13,12 +13,13 @@ mod validate;
 
 use std::collections::BTreeMap;
 
-use deltalakedb_catalog_core::backend::ImportProgress;
+use deltalakedb_catalog_core::backend::{ImportProgress, TableFilter};
 use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, NewTable, TableRecord, TableState};
+use futures::TryStreamExt;
 use serde::Serialize;
 
 use crate::log::{Base, CheckpointKind};
@@ -149,7 +150,8 @@ pub struct ImportReport {
 /// writer.
 ///
 /// # Errors
-/// * `InvalidInput`: no Delta table there; a commit that is not the protocol's JSON (file, line);
+/// * `InvalidInput`: the place belongs to another table of the catalog that is published, and this
+///   one is to be published too; no Delta table there; a commit that is not the protocol's JSON (file, line);
 ///   no such version; options that exclude each other; an interrupted import without `resume`.
 /// * `TableExists`: the name is taken.
 /// * `Corrupt`: a gap in the log that no checkpoint bridges (names the version), an unreadable
@@ -177,6 +179,9 @@ pub async fn import_table(
         Found::Interrupted(record) => Some(record),
         Found::Complete(record) => return complete_already(catalog, options, record).await,
     };
+    if options.mirror == MirrorMode::Active {
+        refuse_taken_place(catalog, &options.name, &location).await?;
+    }
     let mut source = Source::open(&options, &location, interrupted.as_ref(), &mut warnings).await?;
     if options.up_to_version.is_some()
         && source.head < source.log_head
@@ -349,6 +354,26 @@ async fn find_table(catalog: &Catalog, options: &ImportOptions, location: &str) 
         )));
     }
     Ok(Found::Interrupted(record))
+}
+
+/// Two tables that publish into one log would each be a foreign writer to the other.
+async fn refuse_taken_place(catalog: &Catalog, name: &TableName, location: &str) -> Result<()> {
+    for state in [TableState::Active, TableState::Importing] {
+        let filter = TableFilter { namespace: None, state: Some(state) };
+        let mut tables = catalog.tables(filter);
+        while let Some(other) = tables.try_next().await? {
+            if other.location == location && other.mirror != MirrorMode::Off && other.name != *name
+            {
+                return Err(CatalogError::invalid(format!(
+                    "'{location}' is the place of table '{}' already: two tables cannot publish \
+                     into one log. Drop that one first, or import with the mirror off \
+                     (--no-mirror)",
+                    other.name
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn complete_already(

@@ -510,3 +510,18 @@ async fn logs_in_other_stores_are_read() {
     let report = import(&catalog, ImportOptions::new(name(), table)).await.unwrap();
     assert_eq!((report.num_files, report.validation), (1, Validation::Passed));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_is_published_by_one_table_only() {
+    let log = Log::with_commits(1);
+    let (_, catalog) = memory();
+    import(&catalog, log.options()).await.unwrap();
+    let second = ImportOptions { name: TableName::new("ns", "other").unwrap(), ..log.options() };
+    let error = import(&catalog, second.clone()).await.unwrap_err().to_string();
+    assert!(error.contains("is the place of table 'default.t' already"), "{error}");
+    let silent = ImportOptions { mirror: MirrorMode::Off, ..second.clone() };
+    import(&catalog, silent).await.unwrap();
+    catalog.drop_table(&TableRef::Name(name())).await.unwrap();
+    let third = ImportOptions { name: TableName::new("ns", "third").unwrap(), ..second };
+    import(&catalog, third).await.unwrap();
+}

@@ -81,8 +81,11 @@ fn many_tables_come_by_pattern() {
         .map(|t| t["table"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(names, ["s.[x]", "s.a", "s.b_c"]);
-    // Again, in JSON: each of them is told.
-    let run = world.dl(&["import", &all, "u.{name}", "--format", "json"]).code(1);
+    // A place is published by one table only.
+    let taken = world.dl(&["import", &format!("{lake}/a"), "u.a"]).code(1);
+    assert!(taken.stderr.contains("is the place of table 's.a' already"), "{}", taken.stderr);
+    // Again without a mirror, in JSON: each of them is told.
+    let run = world.dl(&["import", &all, "u.{name}", "--no-mirror", "--format", "json"]).code(1);
     let results = run.json();
     let results = results.as_array().unwrap();
     assert_eq!(results.len(), 4);
@@ -92,7 +95,7 @@ fn many_tables_come_by_pattern() {
     assert_eq!(failed["error"]["kind"], "invalid_input");
     assert!(failed["location"].as_str().unwrap().ends_with("lake/broken"));
     // A folder whose own name looks like a pattern is one table.
-    world.dl(&["import", &format!("{lake}/[x]"), "one.x"]).ok();
+    world.dl(&["import", &format!("{lake}/[x]"), "one.x", "--no-mirror"]).ok();
     world.dl(&["import", &format!("{lake}/none-*"), "--namespace", "s"]).fails(&["none-*"]);
 }
 
