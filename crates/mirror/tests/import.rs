@@ -525,3 +525,24 @@ async fn a_place_is_published_by_one_table_only() {
     let third = ImportOptions { name: TableName::new("ns", "third").unwrap(), ..second };
     import(&catalog, third).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_continued_import_reads_times_as_one_that_was_not_interrupted() {
+    // In-commit timestamps are not enabled: a writer's leftovers of them mean nothing.
+    let log = Log::with_commits(600);
+    let stray = r#"{"commitInfo":{"inCommitTimestamp":9000000000000}}"#;
+    log.commit(550, &[stray, &add("550")]);
+    let (_, whole) = memory();
+    import(&whole, log.options()).await.unwrap();
+
+    let backend = Arc::new(MemoryBackend::new());
+    let faulty = FaultyBackend::new(Arc::clone(&backend), |call| {
+        let second = call.verb == Verb::ImportCommits && call.nth == 1;
+        if second { Fault::Fail } else { Fault::None }
+    });
+    import(&env::catalog(Arc::new(faulty)), log.options()).await.unwrap_err();
+    let catalog = env::catalog(backend);
+    let resumed = ImportOptions { resume: true, ..log.options() };
+    assert!(import(&catalog, resumed).await.unwrap().resumed);
+    assert!(contents(&catalog).await == contents(&whole).await);
+}

@@ -7,7 +7,7 @@ use deltalakedb_catalog_core::backend::{ImportProgress, ImportedCommit};
 use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
-use deltalakedb_catalog_core::ids::{TableId, TimestampMs, Version};
+use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{BaseChunk, BaseTail};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
@@ -131,10 +131,25 @@ impl<'a> Loader<'a> {
         } else if let Some(record) = started.as_ref().map(|p| &p.table) {
             self.times = CommitTimestamps::after(record.head_timestamp);
         }
+        if head.is_some() {
+            self.state_at_head().await?;
+        }
         let mut files = self.source.applied();
         files.retain(|c| Some(c.version) > head);
         self.applied(files, head.is_some()).await?;
         self.complete()
+    }
+
+    /// Takes protocol and metadata from what is stored: they decide what later timestamps mean, and
+    /// the commits that set them are not read again.
+    async fn state_at_head(&mut self) -> Result<(), Fault> {
+        let Target::Catalog { catalog, table_id } = &self.target else { return Ok(()) };
+        let table = TableRef::Id(*table_id);
+        let stored = catalog.snapshot(&table, At::Head).await.map_err(Fault::Backend)?;
+        self.times.state(Some(&stored.protocol), Some(&stored.metadata));
+        self.source.protocol = Some(stored.protocol);
+        self.source.metadata = Some(stored.metadata);
+        Ok(())
     }
 
     /// Timestamp of the last stored commit: of the head of an interrupted import, else of the base.
