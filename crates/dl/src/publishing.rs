@@ -41,6 +41,7 @@ async fn publish_one(db: &Db, publisher: &Publisher, id: TableId) -> Option<Stri
         Ok(table) => table.name.to_string(),
         Err(_) => id.to_string(),
     };
+    let mut stopped = false;
     let trouble = match publisher.run_once(Some(id)).await {
         Err(error) => error.to_string(),
         Ok(report) => match report.failures.first() {
@@ -50,7 +51,10 @@ async fn publish_one(db: &Db, publisher: &Publisher, id: TableId) -> Option<Stri
                     issue.name, issue.version, issue.error
                 ));
             }
-            Some(issue) => issue.error.clone(),
+            Some(issue) => {
+                stopped = issue.diverged;
+                issue.error.clone()
+            }
             None if report.unpublished > 0 => {
                 "another worker has the table, or an earlier version waits to be tried again"
                     .to_owned()
@@ -58,10 +62,13 @@ async fn publish_one(db: &Db, publisher: &Publisher, id: TableId) -> Option<Stri
             None => return None,
         },
     };
-    Some(format!(
-        "the commit to '{label}' stands, but is not published yet: {trouble}. \
-         `dl mirror run {label}` catches up"
-    ))
+    let next = if stopped {
+        // The trouble itself says what to do.
+        String::new()
+    } else {
+        format!(". `dl mirror run {label}` catches up")
+    };
+    Some(format!("the commit to '{label}' stands, but is not published yet: {trouble}{next}"))
 }
 
 /// Publishes everything that is due. A lease that someone holds is waited for: it lapses soon if

@@ -108,7 +108,7 @@ pub async fn encode_checkpoint(
     } else {
         Err(CatalogError::corrupt(format!(
             "table '{}', version {version}: the catalog has rows of {} files, its commit recorded \
-             {}. No checkpoint was written. Run `dl diff {}` to see which files differ",
+             {}. No checkpoint was written. Run `dl diff --table {}` to see which files differ",
             snapshot.table.name, encoded.add_files, snapshot.num_files, snapshot.table.name
         )))
     }

@@ -192,7 +192,8 @@ impl Compare<'_> {
         // A version below an import's base may have no row: the base is the oldest that is known.
         let oldest = oldest.map_or(self.head.timestamp, |commit| commit.timestamp);
         let now = options.now.unwrap_or_else(|| self.catalog.clock().now());
-        report.lag_seconds = (now.0.saturating_sub(oldest.0)).max(0) / 1_000;
+        report.lag_ms = now.0.saturating_sub(oldest.0).max(0);
+        report.lag_seconds = report.lag_ms / 1_000;
         Ok(())
     }
 

@@ -46,6 +46,9 @@ Examples:
   dl diff --table sales.orders --json-output report.json")]
 pub(crate) struct Diff {
     /// Table: namespace.table, its id, or a delta+sql:// URL
+    #[arg(value_name = "TABLE", conflicts_with_all = ["table", "table_id"])]
+    positional: Option<String>,
+    /// The same as an option
     #[arg(long, value_name = "TABLE")]
     table: Option<String>,
     /// Table by its id in the catalog; finds dropped ones too
@@ -129,7 +132,7 @@ impl Diff {
 
     /// The tables to compare, and whether those are all.
     async fn tables(&self, context: &Context) -> Result<(Db, Vec<TableRef>, bool)> {
-        if let Some(table) = &self.table {
+        if let Some(table) = self.positional.as_ref().or(self.table.as_ref()) {
             let (db, table) = context.table(table).await?;
             return Ok((db, vec![table], false));
         }

@@ -60,8 +60,10 @@ pub struct DiffReport {
     pub unpublished_versions: u64,
     /// The first of them.
     pub first_unpublished: Option<Version>,
-    /// Age of the first of them, seconds; 0 if there is none.
+    /// Age of the first of them, whole seconds; 0 if there is none.
     pub lag_seconds: i64,
+    /// The same in milliseconds, which the threshold is compared with.
+    pub lag_ms: i64,
     /// Files; none if the states were not compared.
     pub files: Option<FileDrift>,
     /// Fields of the metadata, application transactions and domain metadata that differ.
@@ -231,6 +233,7 @@ impl DiffReport {
             unpublished_versions: 0,
             first_unpublished: None,
             lag_seconds: 0,
+            lag_ms: 0,
             files: None,
             metadata: Vec::new(),
             protocol: Vec::new(),
@@ -288,7 +291,7 @@ impl DiffReport {
         }
         if self.unpublished_versions > 0 {
             let counts = lag_counts(self.mirror_status.mode, self.own_log);
-            let late = self.lag_seconds > lag_threshold_seconds;
+            let late = self.lag_ms > lag_threshold_seconds.saturating_mul(1_000);
             let versions = self.unpublished_versions;
             let stopped = match self.mirror_status.mode {
                 MirrorMode::Diverged if self.own_log => {

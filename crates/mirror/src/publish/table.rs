@@ -378,7 +378,7 @@ pub(super) fn foreign_commit(
     format!(
         "'{log_dir}/{name}' ({found} bytes) is not version {version} of table '{table}' in the \
          catalog ({ours} bytes): {who}. Nothing was overwritten, and publishing of this table has \
-         stopped; commits to the catalog go on. Compare with `dl diff {table}`. To publish again, \
+         stopped; commits to the catalog go on. Compare with `dl diff --table {table}`. To publish again, \
          move that file and all later versions out of the log, then run `dl mirror retry {table}`"
     )
 }
