@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use serde::Serialize;
@@ -22,11 +21,10 @@ use crate::model::{
     TableState, TombstoneRecord,
 };
 use crate::plan::{Plan, PlanBase, plan};
+use crate::retry::{self, Retry};
 
 /// How often a commit is tried again after losing a race, or after a busy database.
 const MAX_COMMIT_ATTEMPTS: u32 = 100;
-/// How often a call on a busy database is repeated.
-const MAX_BUSY_ATTEMPTS: u32 = 8;
 /// Most commits that one commit is checked against when it is rebased.
 const MAX_REBASE_COMMITS: i64 = 100_000;
 /// Commits read per call while rebasing.
@@ -35,10 +33,6 @@ const REBASE_PAGE: usize = 256;
 const FILE_PAGE: usize = 10_000;
 /// Rows per page of table and commit lists.
 const LIST_PAGE: usize = 1_000;
-/// First pause before a repetition; it doubles, with jitter, up to [`MAX_PAUSE_MS`].
-const FIRST_PAUSE_MS: f64 = 2.0;
-/// Longest pause before a repetition.
-const MAX_PAUSE_MS: f64 = 1_000.0;
 
 /// A commit over one or more tables.
 #[derive(Debug, Clone, Default)]
@@ -382,7 +376,7 @@ impl Catalog {
                 Err(error) if unknown => Some(error),
                 Err(error) => return Err(error),
             };
-            let bound = if failure.is_some() { MAX_BUSY_ATTEMPTS } else { MAX_COMMIT_ATTEMPTS };
+            let bound = if failure.is_some() { retry::MAX_ATTEMPTS } else { MAX_COMMIT_ATTEMPTS };
             if attempts >= bound {
                 return Err(match failure {
                     Some(error) if unknown => {
@@ -402,7 +396,7 @@ impl Catalog {
                 });
             }
             tracing::debug!(attempts, %token, failed = failure.is_some(), "commit goes again");
-            self.pause(attempts).await;
+            Retry::of(self).pause(attempts - 1).await;
         }
     }
 
@@ -555,32 +549,13 @@ impl Catalog {
         Ok(())
     }
 
-    // ---- repetition ----
-
-    /// Repeats an idempotent call while the database is busy, within a bound.
-    async fn repeat<T, F, Fut>(&self, mut call: F) -> Result<T>
+    /// Repeats a call while the database is busy, within a bound.
+    async fn repeat<T, F, Fut>(&self, call: F) -> Result<T>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T>>,
     {
-        let mut attempt = 1;
-        loop {
-            match call().await {
-                Err(error) if error.is_retryable() && attempt < MAX_BUSY_ATTEMPTS => {
-                    tracing::debug!(attempt, %error, "call goes again");
-                    self.pause(attempt).await;
-                    attempt += 1;
-                }
-                other => return other,
-            }
-        }
-    }
-
-    async fn pause(&self, attempt: u32) {
-        let exponent = i32::try_from(attempt.min(16)).unwrap_or(16);
-        let ceiling = (FIRST_PAUSE_MS * 2_f64.powi(exponent)).min(MAX_PAUSE_MS);
-        let pause = ceiling * (0.5 + 0.5 * self.ids.fraction());
-        self.clock.sleep(Duration::from_secs_f64(pause / 1_000.0)).await;
+        Retry::of(self).repeat(call).await
     }
 }
 

@@ -17,5 +17,6 @@ pub mod memory;
 pub mod model;
 pub mod plan;
 pub mod predicate;
+pub mod retry;
 pub mod schema;
 pub mod sink;

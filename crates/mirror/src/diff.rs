@@ -25,9 +25,9 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use crate::kernel::{KernelState, LogLocation, read_state};
 use crate::log::listing::LogName;
 use crate::put::commit_name;
-use crate::retry::Retry;
 use crate::sink::open_log_sink;
 use crate::store::{log_location, normalize_location};
+use deltalakedb_catalog_core::retry::Retry;
 
 pub use metrics::{metrics_json, metrics_prometheus};
 pub use report::{

@@ -29,9 +29,9 @@ use crate::checkpoint::{
 use crate::log::listing::LogName;
 use crate::properties::checkpoint_interval;
 use crate::put::{ForeignBytes, Put, commit_name, put};
-use crate::retry::Retry;
 use crate::sink::open_sink;
 use crate::store::log_location;
+use deltalakedb_catalog_core::retry::Retry;
 
 /// Commit bodies read at a time.
 const BODY_PAGE: usize = 32;

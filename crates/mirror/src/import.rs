@@ -23,8 +23,8 @@ use futures::TryStreamExt;
 use serde::Serialize;
 
 use crate::log::{Base, CheckpointKind};
-use crate::retry::Retry;
 use crate::store::normalize_location;
+use deltalakedb_catalog_core::retry::Retry;
 use load::{Fault, Loader};
 use source::{Source, state_warnings};
 

@@ -10,7 +10,6 @@ pub mod log;
 mod properties;
 pub mod publish;
 mod put;
-mod retry;
 pub mod sink;
 pub mod store;
 #[cfg(test)]

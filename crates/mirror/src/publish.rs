@@ -30,8 +30,8 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{Notify, watch};
 
-use crate::retry::{Retry, backoff_ms};
 use crate::sink::open_sink;
+use deltalakedb_catalog_core::retry::{Retry, backoff_ms};
 
 pub use report::{PublishIssue, RunReport, TableRun};
 

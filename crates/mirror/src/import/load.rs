@@ -16,7 +16,7 @@ use super::source::{Source, check_schema};
 use crate::log::{
     CheckpointTail, CommitFile, CommitTimestamps, FileAction, ReadCommit, read_commits,
 };
-use crate::retry::Retry;
+use deltalakedb_catalog_core::retry::Retry;
 
 /// Commits stored in one transaction.
 const BATCH_COMMITS: usize = 500;

@@ -1,15 +1,15 @@
-//! Repetition of calls on a busy database.
+//! Repetition of calls on a busy database: the one policy of all that calls a backend.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::env::{Clock, IdSource};
-use deltalakedb_catalog_core::error::{Result, WriteState};
+use crate::catalog::Catalog;
+use crate::env::{Clock, IdSource};
+use crate::error::{Result, WriteState};
 
 /// How often a call on a busy database is made.
-const MAX_ATTEMPTS: u32 = 8;
+pub const MAX_ATTEMPTS: u32 = 8;
 /// First pause, milliseconds; it doubles.
 const FIRST_PAUSE_MS: i64 = 5;
 /// Longest pause, milliseconds.
@@ -17,22 +17,29 @@ const MAX_PAUSE_MS: i64 = 1_000;
 
 /// Time and chance, for pauses.
 #[derive(Debug, Clone)]
-pub(crate) struct Retry {
+pub struct Retry {
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
 }
 
 impl Retry {
-    pub(crate) fn new(clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Self {
+    /// Pauses on this clock, with jitter from this source.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Self {
         Retry { clock, ids }
     }
 
-    pub(crate) fn of(catalog: &Catalog) -> Self {
+    /// With the clock and ids of a catalog.
+    #[must_use]
+    pub fn of(catalog: &Catalog) -> Self {
         Retry::new(Arc::clone(catalog.clock()), Arc::clone(catalog.ids()))
     }
 
     /// Makes a call again while the database is busy and nothing was written, within a bound.
-    pub(crate) async fn repeat<T, F, Fut>(&self, mut call: F) -> Result<T>
+    ///
+    /// # Errors
+    /// The last one of the call.
+    pub async fn repeat<T, F, Fut>(&self, mut call: F) -> Result<T>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T>>,
@@ -45,19 +52,25 @@ impl Retry {
                         && e.write_state() == WriteState::NotApplied
                         && attempt + 1 < MAX_ATTEMPTS =>
                 {
-                    let ms = backoff_ms(FIRST_PAUSE_MS, MAX_PAUSE_MS, attempt, self.ids.fraction());
-                    let pause = Duration::from_millis(u64::try_from(ms).unwrap_or(0));
-                    self.clock.sleep(pause).await;
+                    tracing::debug!(attempt, error = %e, "call goes again");
+                    self.pause(attempt).await;
                     attempt += 1;
                 }
                 other => return other,
             }
         }
     }
+
+    /// Waits before a repetition; `attempt` counts from 0.
+    pub async fn pause(&self, attempt: u32) {
+        let ms = backoff_ms(FIRST_PAUSE_MS, MAX_PAUSE_MS, attempt, self.ids.fraction());
+        self.clock.sleep(Duration::from_millis(u64::try_from(ms).unwrap_or(0))).await;
+    }
 }
 
-/// `first * 2^attempt`, at most `max`; between half of it and all of it, by `fraction`.
-pub(crate) fn backoff_ms(first: i64, max: i64, attempt: u32, fraction: f64) -> i64 {
+/// Milliseconds: `first * 2^attempt`, at most `max`; between half of it and all of it, by `fraction`.
+#[must_use]
+pub fn backoff_ms(first: i64, max: i64, attempt: u32, fraction: f64) -> i64 {
     let doubled = 1_i64.checked_shl(attempt.min(62)).map_or(max, |f| first.saturating_mul(f));
     let half = doubled.clamp(1, max.max(1)) / 2;
     let jitter = Duration::from_millis(u64::try_from(half).unwrap_or(0))
