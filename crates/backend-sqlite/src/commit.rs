@@ -4,22 +4,21 @@ use deltalakedb_catalog_core::action::FileKey;
 use deltalakedb_catalog_core::backend::{
     CommitOutcome, CommitRequest, CommitTarget, CommittedTable, HeadRule, Rejection, TableCommit,
 };
-use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex, commit_info_object};
-use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex};
 use deltalakedb_catalog_core::ids::{CommitToken, TableId, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, TableState};
 use rusqlite::{OptionalExtension, params};
 
-use crate::errors::{DbError, DbResult};
+use crate::errors::DbResult;
 use crate::files::{FileDelta, FileWriter, UnknownFile};
 use crate::outbox;
 use crate::rows::{Reader, corrupt, to_json};
 use crate::session::Db;
 use crate::statements::statements;
 use crate::tables::{insert_table, name_is_taken, state_of};
-
-/// Largest piece of a commit's bytes in one row.
-const CHUNK_BYTES: usize = 1 << 20;
+use deltalakedb_catalog_core::support::{
+    CHUNK_BYTES, body_len, check_shape, count, next_timestamp, stored_commit_info,
+};
 
 statements! {
     /// Statements that write a version.
@@ -131,35 +130,6 @@ pub(crate) fn commit(db: Db<'_>, request: &CommitRequest) -> DbResult<CommitOutc
     Ok(CommitOutcome::Committed(done))
 }
 
-/// Mistakes of the caller that say nothing about the database.
-fn check_shape(request: &CommitRequest) -> DbResult<()> {
-    let invalid = |message: String| Err(DbError::Catalog(CatalogError::invalid(message)));
-    if request.tables.is_empty() {
-        return invalid("a commit names at least one table".to_owned());
-    }
-    let mut seen = std::collections::BTreeSet::new();
-    for part in &request.tables {
-        let id = match &part.target {
-            CommitTarget::Create(new) => {
-                if part.index.protocol.is_none() || part.index.metadata.is_none() {
-                    return invalid(format!(
-                        "version 0 of table '{}' needs a protocol and metadata",
-                        new.name
-                    ));
-                }
-                new.id
-            }
-            CommitTarget::Existing { table_id, .. } => *table_id,
-        };
-        if !seen.insert(id) {
-            return invalid(format!(
-                "table {id} occurs twice in one commit: give it all of its actions at once"
-            ));
-        }
-    }
-    Ok(())
-}
-
 fn commit_table(
     db: Db<'_>,
     request: &CommitRequest,
@@ -193,7 +163,7 @@ fn commit_table(
         }
     };
     let version = head.at.map_or(Version::ZERO, |(version, _)| version.next());
-    let timestamp = next_timestamp(table_id, head, request.now)?;
+    let timestamp = next_timestamp(table_id, head.at.map(|(_, time)| time), request.now)?;
     let body =
         CommitBody { first_line: Some(part.first_line.render(timestamp)), rest: part.rest.clone() };
     let batch_position = i64::try_from(position).unwrap_or(i64::MAX);
@@ -217,20 +187,6 @@ fn commit_table(
         outbox::enqueue(db, table_id, version, request.now)?;
     }
     Ok(Ok(CommittedTable { table_id, version, timestamp }))
-}
-
-/// Commit timestamps grow strictly.
-fn next_timestamp(table: TableId, head: Head, now: TimestampMs) -> DbResult<TimestampMs> {
-    match head.at {
-        None => Ok(now),
-        Some((_, TimestampMs(i64::MAX))) => Err(CatalogError::invalid(format!(
-            "table {table} was committed to at the end of time (timestamp {}): no later timestamp \
-             exists",
-            i64::MAX
-        ))
-        .into()),
-        Some((_, last)) => Ok(now.max(last.plus_ms(1))),
-    }
 }
 
 /// Head, its version, barrier and mirror of an active table.
@@ -335,22 +291,6 @@ fn insert_commit(
         ],
     )?;
     Ok(())
-}
-
-/// `commitInfo` where the first line does not hold it already.
-pub(crate) fn stored_commit_info<'i>(body: &CommitBody, index: &'i CommitIndex) -> Option<&'i str> {
-    let in_first_line = body.first_line.as_deref().is_some_and(|l| commit_info_object(l).is_some());
-    index.commit_info.as_deref().filter(|_| !in_first_line)
-}
-
-/// Lengths of lists fit.
-pub(crate) fn count(len: usize) -> i64 {
-    i64::try_from(len).unwrap_or(i64::MAX)
-}
-
-/// Length of a body without its first line, bytes.
-pub(crate) fn body_len(body: &CommitBody) -> i64 {
-    i64::try_from(body.rest.raw_len).unwrap_or(i64::MAX)
 }
 
 /// Stores a commit's bytes.

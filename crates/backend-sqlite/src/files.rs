@@ -4,7 +4,7 @@
 //! active row of its key and makes it a tombstone; an `add` whose key is active ends that row
 //! without one. Of one key at most one row is active.
 
-use deltalakedb_catalog_core::action::{Add, DeletionVector, FileKey, NullableMap, Remove};
+use deltalakedb_catalog_core::action::{Add, FileKey, NullableMap, Remove};
 use deltalakedb_catalog_core::commit::CommitIndex;
 use deltalakedb_catalog_core::error::CatalogError;
 use rusqlite::{CachedStatement, params};
@@ -14,10 +14,7 @@ use crate::errors::{DbError, DbResult};
 use crate::rows::to_json;
 use crate::session::Db;
 use crate::statements::statements;
-
-/// Ordinals from here on belong to tombstones without a file: removes, in imports, of files that
-/// nothing is known about. Adds never get there.
-const TOMBSTONE_ONLY: i64 = 1 << 62;
+use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, dv_id};
 
 statements! {
     /// Statements that write `{p}files`.
@@ -202,17 +199,6 @@ impl<'a> FileWriter<'a> {
         ])?;
         Ok(())
     }
-}
-
-/// The position of an action in its commit.
-pub(crate) fn as_ordinal(position: usize) -> DbResult<i64> {
-    i64::try_from(position).ok().filter(|ordinal| *ordinal < TOMBSTONE_ONLY).ok_or_else(|| {
-        DbError::Catalog(CatalogError::invalid("a commit has more actions than can be numbered"))
-    })
-}
-
-fn dv_id(vector: Option<&DeletionVector>) -> std::borrow::Cow<'static, str> {
-    vector.map_or("".into(), |vector| vector.unique_id().into())
 }
 
 /// JSON in a buffer that is used again; SQLite copies what is bound.

@@ -1,21 +1,25 @@
 //! Imports: a table that is filled from its log, hidden until it is whole.
 
-use deltalakedb_catalog_core::backend::{ImportProgress, ImportedCommit};
+use deltalakedb_catalog_core::backend::{ImportEnd, ImportProgress, ImportedCommit};
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{TableId, TableRef, TimestampMs, Version};
-use deltalakedb_catalog_core::model::{BaseChunk, BaseTail, NewTable, TableRecord, TableState};
+use deltalakedb_catalog_core::model::{
+    BaseChunk, BaseTail, MirrorMode, NewTable, TableRecord, TableState,
+};
 use rusqlite::{OptionalExtension, params};
 
-use crate::commit::{
-    Head, NewVersion, body_len, count, import_head, insert_chunks, stored_commit_info,
-    write_version,
-};
+use crate::commit::{Head, NewVersion, import_head, insert_chunks, write_version};
 use crate::errors::{DbError, DbResult};
 use crate::files::{FileWriter, UnknownFile};
+use crate::outbox;
 use crate::rows::{Reader, TABLE_COLUMNS, table_columns, table_record, table_source, to_json};
 use crate::session::Db;
 use crate::statements::statements;
 use crate::tables::{get_table, insert_table, not_found, require_table, state_of};
+use deltalakedb_catalog_core::support::{
+    ImportPosition, body_len, check_between, check_import_commits, check_published, count,
+    stored_commit_info,
+};
 
 statements! {
     /// Statements of imports.
@@ -40,15 +44,19 @@ statements! {
         /// The base may be there without its bytes: then it keeps its timestamp and totals.
         upsert_history: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
                 num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol,
-                total_files, total_bytes, has_body, body_len, first_line, commit_info)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, 0, 1, ?10, ?11, ?12)
+                total_files, total_bytes, has_body, body_len, first_line, commit_info, token,
+                batch_position)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, 0, 1, ?10, ?11, ?12, ?13, ?14)
             ON CONFLICT (table_id, version) DO UPDATE SET num_added = excluded.num_added,
                 num_removed = excluded.num_removed, bytes_added = excluded.bytes_added,
                 bytes_removed = excluded.bytes_removed,
                 changes_metadata = excluded.changes_metadata,
                 changes_protocol = excluded.changes_protocol, has_body = 1,
                 body_len = excluded.body_len, first_line = excluded.first_line,
-                commit_info = excluded.commit_info",
+                commit_info = excluded.commit_info, token = excluded.token,
+                batch_position = excluded.batch_position",
+        know_token: "INSERT INTO {p}batches (token, committed_at_ms) VALUES (?1, ?2)
+            ON CONFLICT (token) DO NOTHING",
         store_history: "UPDATE {p}tables SET import_history_through = ?2 WHERE id = ?1",
         neighbours: "SELECT
             (SELECT timestamp_ms FROM {p}commits WHERE table_id = ?1 AND version < ?2
@@ -57,8 +65,16 @@ statements! {
                 ORDER BY version LIMIT 1)",
         has_state: "SELECT EXISTS (SELECT 1 FROM {p}protocols WHERE table_id = ?1)
             AND EXISTS (SELECT 1 FROM {p}metadata WHERE table_id = ?1)",
-        activate: "UPDATE {p}tables SET state = 'active' WHERE id = ?1",
-        publish_head: "UPDATE {p}mirror SET published_version = ?2 WHERE table_id = ?1",
+        finish: "UPDATE {p}tables SET state = ?2, dropped_at_ms = ?3,
+                created_at_ms = coalesce(?4, created_at_ms),
+                drop_marker = CASE WHEN ?3 IS NULL THEN '' ELSE id END
+            WHERE id = ?1",
+        publish: "UPDATE {p}mirror SET published_version = ?2 WHERE table_id = ?1",
+        /// Tokens that nothing but this table's commits know.
+        delete_batches: "DELETE FROM {p}batches WHERE token IN (
+                SELECT token FROM {p}commits WHERE table_id = ?1 AND token IS NOT NULL)
+            AND NOT EXISTS (SELECT 1 FROM {p}commits c
+                WHERE c.token = {p}batches.token AND c.table_id <> ?1)",
         delete_files: "DELETE FROM {p}files WHERE table_id = ?1",
         delete_chunks: "DELETE FROM {p}commit_chunks WHERE table_id = ?1",
         delete_commits: "DELETE FROM {p}commits WHERE table_id = ?1",
@@ -160,7 +176,8 @@ pub(crate) fn store_base(
     let base = progress.table.base_version;
     let table = id.to_string();
     if let Some(tail) = tail {
-        check_timestamp(db, &progress.table, base, tail.timestamp)?;
+        let (below, above) = neighbours(db, id, base)?;
+        check_between(&progress.table, base, tail.timestamp, below, above)?;
     }
     let (mut files, mut tombstones) =
         (stored(progress.base_files), stored(progress.base_tombstones));
@@ -222,32 +239,18 @@ fn finish_base(
     Ok(())
 }
 
-fn not_growing(table: &TableRecord, version: Version, timestamp: TimestampMs) -> DbError {
-    DbError::Catalog(CatalogError::invalid(format!(
-        "import of '{}': timestamp {timestamp} of version {version} does not lie between those of \
-         its neighbours",
-        table.name
-    )))
-}
-
-/// Timestamps grow strictly over all stored versions.
-fn check_timestamp(
+/// Timestamps of the stored versions next below and next above.
+fn neighbours(
     db: Db<'_>,
-    table: &TableRecord,
+    table: TableId,
     version: Version,
-    timestamp: TimestampMs,
-) -> DbResult<()> {
+) -> DbResult<(Option<TimestampMs>, Option<TimestampMs>)> {
     let (below, above): (Option<i64>, Option<i64>) = db
         .prepare(&db.sql().import.neighbours)?
-        .query_row(params![table.id.to_string(), version.get()], |row| {
+        .query_row(params![table.to_string(), version.get()], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?;
-    if below.is_some_and(|below| below >= timestamp.0)
-        || above.is_some_and(|above| above <= timestamp.0)
-    {
-        return Err(not_growing(table, version, timestamp));
-    }
-    Ok(())
+    Ok((below.map(TimestampMs), above.map(TimestampMs)))
 }
 
 pub(crate) fn store_commits(
@@ -256,12 +259,22 @@ pub(crate) fn store_commits(
     commits: &[ImportedCommit],
 ) -> DbResult<ImportProgress> {
     let import = find(db, id)?;
-    check_commits(db, &import, commits)?;
+    let position = ImportPosition {
+        table: &import.progress.table,
+        from_json: import.from_json,
+        base_done: import.progress.base_done,
+        history_through: import.progress.history_through,
+    };
+    check_import_commits(position, commits, |version| neighbours(db, id, version))?;
     let table = id.to_string();
     let mut head = import_head(db, &table)?;
     let mut history = None;
     for commit in commits {
-        if is_applied(&import, commit.version) {
+        if let Some((token, _)) = &commit.token {
+            let known = params![token.as_str(), commit.timestamp.0];
+            db.execute(&db.sql().import.know_token, known)?;
+        }
+        if position.is_applied(commit.version) {
             head = apply(db, id, head, commit)?;
         } else {
             store_history(db, &table, commit)?;
@@ -274,54 +287,11 @@ pub(crate) fn store_commits(
     Ok(find(db, id)?.progress)
 }
 
-fn is_applied(import: &Importing, version: Version) -> bool {
-    import.from_json || version > import.progress.table.base_version
-}
-
-fn check_commits(db: Db<'_>, import: &Importing, commits: &[ImportedCommit]) -> DbResult<()> {
-    let table = &import.progress.table;
-    let name = &table.name;
-    let mut head = table.head;
-    let mut history = import.progress.history_through;
-    let mut last: Option<TimestampMs> = None;
-    for commit in commits {
-        let version = commit.version;
-        if is_applied(import, version) {
-            if !import.progress.base_done {
-                return invalid(format!(
-                    "import of '{name}': version {version} lies above the base, which is not \
-                     complete"
-                ));
-            }
-            let expected = head.map_or(Version::ZERO, Version::next);
-            if version != expected {
-                return invalid(format!(
-                    "import of '{name}': version {expected} comes next, not {version}"
-                ));
-            }
-            head = Some(version);
-        } else {
-            if history.is_some_and(|history| version <= history) {
-                return invalid(format!(
-                    "import of '{name}': version {version} of the history is stored already"
-                ));
-            }
-            history = Some(version);
-        }
-        check_timestamp(db, table, version, commit.timestamp)?;
-        if last.is_some_and(|last| last >= commit.timestamp) {
-            return Err(not_growing(table, version, commit.timestamp));
-        }
-        last = Some(commit.timestamp);
-    }
-    Ok(())
-}
-
 fn apply(db: Db<'_>, id: TableId, head: Head, commit: &ImportedCommit) -> DbResult<Head> {
     let new = NewVersion {
         version: commit.version,
         timestamp: commit.timestamp,
-        token: None,
+        token: commit.token.as_ref().map(|(token, position)| (token, i64::from(*position))),
         body: &commit.body,
         index: &commit.index,
         unknown: UnknownFile::Tombstone,
@@ -351,12 +321,19 @@ fn store_history(db: Db<'_>, table: &str, commit: &ImportedCommit) -> DbResult<(
             body_len(&commit.body),
             commit.body.first_line,
             stored_commit_info(&commit.body, index),
+            commit.token.as_ref().map(|(token, _)| token.as_str()),
+            commit.token.as_ref().map(|(_, position)| *position),
         ],
     )?;
     insert_chunks(db, table, commit.version.get(), &commit.body)
 }
 
-pub(crate) fn finish(db: Db<'_>, id: TableId) -> DbResult<TableRecord> {
+pub(crate) fn finish(
+    db: Db<'_>,
+    id: TableId,
+    end: ImportEnd,
+    now: TimestampMs,
+) -> DbResult<TableRecord> {
     let sql = &db.sql().import;
     let import = find(db, id)?;
     let table = id.to_string();
@@ -365,16 +342,23 @@ pub(crate) fn finish(db: Db<'_>, id: TableId) -> DbResult<TableRecord> {
         .query_row([&table], |row| row.get(0))
         .optional()?
         .unwrap_or(false);
-    let Some(head) = import.progress.table.head.filter(|_| has_state) else {
+    let record = &import.progress.table;
+    if record.head.is_none() || !has_state {
         return Err(CatalogError::corrupt(format!(
             "import of '{}' has no version, protocol or metadata: the log it was read from is \
              incomplete",
-            import.progress.table.name
+            record.name
         ))
         .into());
-    };
-    db.execute(&sql.activate, [&table])?;
-    db.execute(&sql.publish_head, params![table, head.get()])?;
+    }
+    check_published(record, end.published)?;
+    let state = if end.dropped_at.is_some() { TableState::Dropped } else { TableState::Active };
+    let (dropped_at, created_at) = (end.dropped_at.map(|t| t.0), end.created_at.map(|t| t.0));
+    db.execute(&sql.finish, params![table, state.as_str(), dropped_at, created_at])?;
+    db.execute(&sql.publish, params![table, end.published.map(Version::get)])?;
+    if record.mirror != MirrorMode::Off {
+        outbox::enqueue_missing(db, id, end.published, now)?;
+    }
     require_table(db, id)
 }
 
@@ -385,6 +369,7 @@ pub(crate) fn abort(db: Db<'_>, id: TableId) -> DbResult<()> {
     for text in [
         &sql.delete_files,
         &sql.delete_chunks,
+        &sql.delete_batches,
         &sql.delete_commits,
         &sql.delete_protocols,
         &sql.delete_metadata,

@@ -30,8 +30,8 @@ use async_trait::async_trait;
 use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
 use deltalakedb_catalog_core::backend::{
     BackendInfo, CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest,
-    CommittedTable, ImportProgress, ImportedCommit, MirrorLease, MirrorTask, PublishFailure,
-    Published, TableFilter,
+    CommittedTable, ImportEnd, ImportProgress, ImportedCommit, MirrorLease, MirrorTask,
+    PublishFailure, Published, TableFilter,
 };
 use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex};
 use deltalakedb_catalog_core::error::{Result, WriteState};
@@ -338,8 +338,13 @@ impl CatalogBackend for SqliteBackend {
         .await
     }
 
-    async fn import_finish(&self, table_id: TableId, _now: TimestampMs) -> Result<TableRecord> {
-        self.write("finishing an import", move |db| import::finish(db, table_id)).await
+    async fn import_finish(
+        &self,
+        table_id: TableId,
+        end: ImportEnd,
+        now: TimestampMs,
+    ) -> Result<TableRecord> {
+        self.write("finishing an import", move |db| import::finish(db, table_id, end, now)).await
     }
 
     async fn import_abort(&self, table_id: TableId) -> Result<()> {

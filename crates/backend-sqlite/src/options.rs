@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::support::check_identifier;
 
 /// Where the catalog's file is and how it is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,17 +60,12 @@ impl SqliteOptions {
             )));
         }
         let prefix = &self.table_prefix;
-        let mut chars = prefix.chars();
-        let well_formed = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-            && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
-            && prefix.len() <= Self::MAX_PREFIX_CHARS;
+        check_identifier("table_prefix", prefix, Self::MAX_PREFIX_CHARS)?;
         // "sqlite_" belongs to SQLite itself (https://sqlite.org/lang_createtable.html).
         let reserved = prefix.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"));
-        if !well_formed || reserved {
+        if reserved {
             return Err(CatalogError::invalid(format!(
-                "bad table_prefix {prefix:?}: it is 1 to {} letters, digits and underscores, does \
-                 not start with a digit, and not with 'sqlite_'",
-                Self::MAX_PREFIX_CHARS
+                "bad table_prefix {prefix:?}: names that start with 'sqlite_' are SQLite's own"
             )));
         }
         if !(1..=Self::MAX_READERS).contains(&self.readers) {

@@ -13,10 +13,11 @@ use deltalakedb_catalog_core::model::{MirrorMode, MirrorRow, MirrorState, Page, 
 use rusqlite::{OptionalExtension, params};
 
 use crate::errors::{DbError, DbResult};
-use crate::rows::{corrupt, fetch_limit, mirror_columns, mirror_row};
+use crate::rows::{corrupt, mirror_columns, mirror_row};
 use crate::session::Db;
 use crate::statements::statements;
-use crate::tables::{page, require_active, require_readable, require_table};
+use crate::tables::{require_active, require_readable, require_table};
+use deltalakedb_catalog_core::support::{fetch_limit, page};
 
 /// Tables whose next version may be published by ?2 at ?1: a lease holds before its end and
 /// lapses at it.
@@ -325,10 +326,22 @@ pub(crate) fn set_mode(
     }
     db.execute(&sql.set_mode, params![table, mode.as_str()])?;
     if mode == MirrorMode::Active {
-        let published = require_table(db, id)?.published_version;
-        let next = published.map_or(0, |published| published.get().saturating_add(1));
-        db.execute(&sql.enqueue_missing, params![table, next, now.0])?;
-        db.execute(&sql.update_pending, [&table])?;
+        enqueue_missing(db, id, require_table(db, id)?.published_version, now)?;
     }
     require_table(db, id)
+}
+
+/// Enqueues every version after the published one that is not.
+pub(crate) fn enqueue_missing(
+    db: Db<'_>,
+    id: TableId,
+    published: Option<Version>,
+    now: TimestampMs,
+) -> DbResult<()> {
+    let sql = &db.sql().outbox;
+    let table = id.to_string();
+    let next = published.map_or(0, |published| published.get().saturating_add(1));
+    db.execute(&sql.enqueue_missing, params![table, next, now.0])?;
+    db.execute(&sql.update_pending, [&table])?;
+    Ok(())
 }

@@ -1,7 +1,5 @@
 //! Reads of one table: opening it, its files, its history.
 
-use std::cmp::Ordering;
-
 use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
 use deltalakedb_catalog_core::backend::CommitFilter;
 use deltalakedb_catalog_core::commit::CommitBody;
@@ -15,15 +13,14 @@ use rusqlite::{OptionalExtension, params, params_from_iter};
 
 use crate::errors::DbResult;
 use crate::rows::{
-    Reader, TABLE_COLUMNS, commit_body, commit_columns, commit_record, corrupt, fetch_limit,
-    file_columns, file_record, table_columns, table_record, table_source,
+    Reader, TABLE_COLUMNS, commit_body, commit_columns, commit_record, corrupt, file_columns,
+    file_record, table_columns, table_record, table_source,
 };
 use crate::session::Db;
 use crate::statements::statements;
-use crate::tables::{not_found, page, require_readable};
+use crate::tables::{not_found, require_readable};
+use deltalakedb_catalog_core::support::{BODIES_BYTES, fetch_limit, merge, page};
 
-/// Compressed bytes after which `read_bodies` ends a call.
-const BODIES_BYTES: usize = 32 << 20;
 /// Up to so many candidate rows are sorted for each page; beyond, a page is read in the order of
 /// the key, passing over rows that do not belong to it.
 const SORTED_ROWS: i64 = 50_000;
@@ -305,23 +302,6 @@ pub(crate) fn list_files(
         }
     };
     Ok(page(items, limit, |file| file.cursor))
-}
-
-/// Merges two lists that are in order.
-fn merge(left: Vec<FileRecord>, right: Vec<FileRecord>) -> Vec<FileRecord> {
-    let mut out = Vec::with_capacity(left.len() + right.len());
-    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
-    loop {
-        let order = match (left.peek(), right.peek()) {
-            (Some(l), Some(r)) => l.cursor.cmp(&r.cursor),
-            (Some(_), None) => Ordering::Less,
-            (None, _) => Ordering::Greater,
-        };
-        match if order == Ordering::Less { left.next() } else { right.next() } {
-            Some(file) => out.push(file),
-            None => return out,
-        }
-    }
 }
 
 pub(crate) fn list_tombstones(

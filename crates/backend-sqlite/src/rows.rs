@@ -50,7 +50,7 @@ macro_rules! commit_columns {
     () => {
         "version, timestamp_ms, token, commit_info, num_added, num_removed, bytes_added, \
          bytes_removed, changes_metadata, changes_protocol, total_files, total_bytes, has_body, \
-         first_line, body_len"
+         first_line, body_len, batch_position"
     };
 }
 
@@ -199,6 +199,7 @@ pub(crate) fn commit_record(row: &Row<'_>, id: TableId, table: &str) -> DbResult
         version: r.version(0)?,
         timestamp: TimestampMs(r.get(1)?),
         token: token.map(CommitToken::new).transpose().map_err(|e| r.corrupt("token", e))?,
+        batch_position: r.get(15)?,
         commit_info,
         num_added: r.count(4)?,
         num_removed: r.count(5)?,
@@ -237,9 +238,4 @@ pub(crate) fn mirror_row(row: &Row<'_>) -> DbResult<MirrorRow> {
         enqueued_at: TimestampMs(r.get(7)?),
         published_at: r.get::<Option<i64>>(8)?.map(TimestampMs),
     })
-}
-
-/// What a query fetches to know whether another page follows: one row more than asked for.
-pub(crate) fn fetch_limit(limit: usize) -> i64 {
-    i64::try_from(limit.max(1)).unwrap_or(i64::MAX).saturating_add(1)
 }

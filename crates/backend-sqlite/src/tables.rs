@@ -7,9 +7,10 @@ use deltalakedb_catalog_core::model::{NewTable, Page, TableRecord, TableState};
 use rusqlite::{OptionalExtension, params};
 
 use crate::errors::DbResult;
-use crate::rows::{fetch_limit, table_columns, table_record, table_source, to_json};
+use crate::rows::{table_columns, table_record, table_source, to_json};
 use crate::session::Db;
 use crate::statements::statements;
+use deltalakedb_catalog_core::support::{fetch_limit, page};
 
 statements! {
     /// Statements on `{p}tables` and `{p}mirror`.
@@ -162,15 +163,6 @@ pub(crate) fn list_tables(
         items.push(table_record(row)?);
     }
     Ok(page(items, limit, |table| (table.name.clone(), table.id)))
-}
-
-/// Cuts what was fetched with [`fetch_limit`] to a page.
-pub(crate) fn page<T, C>(mut items: Vec<T>, limit: usize, cursor: impl Fn(&T) -> C) -> Page<T, C> {
-    let limit = limit.max(1);
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let next = if more { items.last().map(cursor) } else { None };
-    Page { items, next }
 }
 
 pub(crate) fn drop_table(db: Db<'_>, id: TableId, now: TimestampMs) -> DbResult<TableRecord> {

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use deltalakedb_catalog_core::action::{Add, DomainMetadata, NullableMap, Txn};
 use deltalakedb_catalog_core::backend::{
     BackendInfo, CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest,
-    CommittedTable, ImportProgress, ImportedCommit, MirrorLease, MirrorTask, PublishFailure,
-    Published, TableFilter,
+    CommittedTable, ImportEnd, ImportProgress, ImportedCommit, MirrorLease, MirrorTask,
+    PublishFailure, Published, TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::Result;
@@ -267,8 +267,13 @@ impl CatalogBackend for CachedBackend {
         self.inner.import_commits(table_id, commits).await
     }
 
-    async fn import_finish(&self, table_id: TableId, now: TimestampMs) -> Result<TableRecord> {
-        self.inner.import_finish(table_id, now).await
+    async fn import_finish(
+        &self,
+        table_id: TableId,
+        end: ImportEnd,
+        now: TimestampMs,
+    ) -> Result<TableRecord> {
+        self.inner.import_finish(table_id, end, now).await
     }
 
     async fn import_abort(&self, table_id: TableId) -> Result<()> {

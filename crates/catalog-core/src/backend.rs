@@ -142,6 +142,21 @@ pub struct ImportedCommit {
     pub body: CommitBody,
     /// Rows to write; ignored for commits at or below the base (history only).
     pub index: CommitIndex,
+    /// Token that another catalog ratified it under, with the table's place in that batch; none
+    /// for a commit that is read from a log. Once stored, a commit with this token is `Replayed`.
+    pub token: Option<(CommitToken, u32)>,
+}
+
+/// How an import ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ImportEnd {
+    /// Highest version that is in `_delta_log/`; none = nothing is published yet. Versions after it
+    /// are enqueued unless the mirror is `Off`.
+    pub published: Option<Version>,
+    /// When the table was created; none = now, when the import began.
+    pub created_at: Option<TimestampMs>,
+    /// When it was dropped: then it ends in state `Dropped`. None = it is `Active`.
+    pub dropped_at: Option<TimestampMs>,
 }
 
 /// How far an import is.
@@ -420,16 +435,25 @@ pub trait CatalogBackend: Debug + Send + Sync + 'static {
     ///
     /// 1. Applied versions continue the head without a gap, else `InvalidInput`.
     /// 2. The timestamps must grow strictly, else `InvalidInput`.
+    /// 3. The tokens that come with commits are known from then on (see [`ImportedCommit::token`]).
     async fn import_commits(
         &self,
         table_id: TableId,
         commits: Vec<ImportedCommit>,
     ) -> Result<ImportProgress>;
 
-    /// Makes the table `Active` with `published_version` = head (its log is at its location).
+    /// Makes the table `Active` (or `Dropped`), with `published_version` as told.
     ///
     /// 1. `Corrupt` without head, protocol or metadata.
-    async fn import_finish(&self, table_id: TableId, now: TimestampMs) -> Result<TableRecord>;
+    /// 2. `InvalidInput` if more is said to be published than there is.
+    /// 3. Versions after `end.published` are enqueued at `now`, in the same transaction, unless the
+    ///    mirror is `Off`.
+    async fn import_finish(
+        &self,
+        table_id: TableId,
+        end: ImportEnd,
+        now: TimestampMs,
+    ) -> Result<TableRecord>;
 
     /// Deletes an importing table and its rows.
     async fn import_abort(&self, table_id: TableId) -> Result<()>;

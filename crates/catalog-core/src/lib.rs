@@ -20,3 +20,4 @@ pub mod predicate;
 pub mod retry;
 pub mod schema;
 pub mod sink;
+pub mod support;

@@ -18,8 +18,8 @@ use async_trait::async_trait;
 use crate::action::{DomainMetadata, Txn};
 use crate::backend::{
     BackendInfo, CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest,
-    CommittedTable, ImportProgress, ImportedCommit, MirrorLease, MirrorTask, PublishFailure,
-    Published, TableFilter,
+    CommittedTable, ImportEnd, ImportProgress, ImportedCommit, MirrorLease, MirrorTask,
+    PublishFailure, Published, TableFilter,
 };
 use crate::commit::CommitBody;
 use crate::error::Result;
@@ -159,7 +159,7 @@ impl CatalogBackend for MemoryBackend {
     }
 
     async fn resolve_token(&self, token: &CommitToken) -> Result<Option<Vec<CommittedTable>>> {
-        Ok(self.state().tokens.get(token).cloned())
+        Ok(self.state().replayed(token))
     }
 
     async fn import_begin(
@@ -191,8 +191,13 @@ impl CatalogBackend for MemoryBackend {
         self.state().import_commits(table_id, commits)
     }
 
-    async fn import_finish(&self, table_id: TableId, _now: TimestampMs) -> Result<TableRecord> {
-        self.state().import_finish(table_id)
+    async fn import_finish(
+        &self,
+        table_id: TableId,
+        end: ImportEnd,
+        now: TimestampMs,
+    ) -> Result<TableRecord> {
+        self.state().import_finish(table_id, end, now)
     }
 
     async fn import_abort(&self, table_id: TableId) -> Result<()> {

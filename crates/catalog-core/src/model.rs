@@ -193,6 +193,9 @@ pub struct CommitRecord {
     pub timestamp: TimestampMs,
     /// Token of the batch; none for imported commits.
     pub token: Option<CommitToken>,
+    /// The table's place in the batch of that token.
+    #[serde(skip)]
+    pub batch_position: Option<u32>,
     /// The object inside `commitInfo`, as written (in-commit timestamp filled in).
     pub commit_info: Option<String>,
     /// Files added.

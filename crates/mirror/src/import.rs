@@ -13,7 +13,7 @@ mod validate;
 
 use std::collections::BTreeMap;
 
-use deltalakedb_catalog_core::backend::{ImportProgress, TableFilter};
+use deltalakedb_catalog_core::backend::{ImportEnd, ImportProgress, TableFilter};
 use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
@@ -262,8 +262,12 @@ pub async fn import_table(
         }
     };
     let now = catalog.clock().now();
+    // The log that was read is the table's own: all of it is published.
+    let published =
+        catalog.backend().get_table(&TableRef::Id(table_id)).await?.and_then(|table| table.head);
+    let end = ImportEnd { published, ..ImportEnd::default() };
     let record =
-        Retry::of(catalog).repeat(|| catalog.backend().import_finish(table_id, now)).await?;
+        Retry::of(catalog).repeat(|| catalog.backend().import_finish(table_id, end, now)).await?;
     warnings.extend(state_warnings(&snapshot.protocol, &snapshot.metadata));
     Ok(report(&options, location, &source, counts, warnings, |r| {
         r.table_id = Some(record.id);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use deltalakedb_catalog_core::backend::{CatalogBackend, ImportedCommit};
+use deltalakedb_catalog_core::backend::{CatalogBackend, ImportEnd, ImportedCommit};
 use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
 use deltalakedb_catalog_core::commit::{CommitBody, index_lines, parse_ndjson};
 use deltalakedb_catalog_core::conflict::Reads;
@@ -233,10 +233,12 @@ impl Lake {
                 timestamp: time(v),
                 body: CommitBody::verbatim(lines(v).as_bytes()).unwrap(),
                 index: index(v),
+                token: None,
             })
             .collect();
         backend.import_commits(id, commits).await.unwrap();
-        backend.import_finish(id, now).await.unwrap();
+        let end = ImportEnd { published: Some(version(head)), ..ImportEnd::default() };
+        backend.import_finish(id, end, now).await.unwrap();
         self.clock.advance(head * 1_000);
         id
     }

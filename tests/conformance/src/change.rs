@@ -250,6 +250,12 @@ impl Change {
         let mut bytes = first_line.render(timestamp).into_bytes();
         bytes.push(b'\n');
         bytes.extend_from_slice(&rest);
-        Ok(ImportedCommit { version, timestamp, body: CommitBody::verbatim(&bytes)?, index })
+        Ok(ImportedCommit {
+            version,
+            timestamp,
+            body: CommitBody::verbatim(&bytes)?,
+            index,
+            token: None,
+        })
     }
 }

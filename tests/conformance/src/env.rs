@@ -9,7 +9,7 @@ use bytes::Bytes;
 use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
 use deltalakedb_catalog_core::backend::{
     CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest, CommittedTable,
-    MirrorTask, TableCommit,
+    ImportEnd, MirrorTask, TableCommit,
 };
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{
@@ -66,6 +66,19 @@ pub fn v(version: i64) -> Version {
 #[must_use]
 pub fn name(table: &str) -> TableName {
     TableName::new("ns", table).expect("a name of a test")
+}
+
+/// Ends an import whose log is all published already.
+///
+/// # Errors
+/// What the backend fails with.
+pub async fn finish_import(
+    db: &dyn CatalogBackend,
+    id: TableId,
+    now: TimestampMs,
+) -> Result<TableRecord> {
+    let published = db.get_table(&TableRef::Id(id)).await?.and_then(|table| table.head);
+    db.import_finish(id, ImportEnd { published, ..ImportEnd::default() }, now).await
 }
 
 /// What a committed batch wrote; any other outcome fails the case.

@@ -9,8 +9,8 @@ use super::{Call, Director, Fault};
 use crate::action::{DomainMetadata, Txn};
 use crate::backend::{
     BackendInfo, CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest,
-    CommittedTable, ImportProgress, ImportedCommit, MirrorLease, MirrorTask, PublishFailure,
-    Published, TableFilter,
+    CommittedTable, ImportEnd, ImportProgress, ImportedCommit, MirrorLease, MirrorTask,
+    PublishFailure, Published, TableFilter,
 };
 use crate::commit::CommitBody;
 use crate::error::Result;
@@ -295,8 +295,13 @@ impl<B: Wrapped> CatalogBackend for FaultyBackend<B> {
         self.run(Verb::ImportCommits, self.inner.backend().import_commits(table_id, commits)).await
     }
 
-    async fn import_finish(&self, table_id: TableId, now: TimestampMs) -> Result<TableRecord> {
-        self.run(Verb::ImportFinish, self.inner.backend().import_finish(table_id, now)).await
+    async fn import_finish(
+        &self,
+        table_id: TableId,
+        end: ImportEnd,
+        now: TimestampMs,
+    ) -> Result<TableRecord> {
+        self.run(Verb::ImportFinish, self.inner.backend().import_finish(table_id, end, now)).await
     }
 
     async fn import_abort(&self, table_id: TableId) -> Result<()> {

@@ -9,8 +9,9 @@ use crate::backend::{
 };
 use crate::commit::CommitBody;
 use crate::error::{CatalogError, Result};
-use crate::ids::{TableId, TableName, TimestampMs, Version};
+use crate::ids::{TableName, TimestampMs, Version};
 use crate::model::{MirrorMode, MirrorRow, MirrorState, TableState};
+use crate::support::{check_shape, next_timestamp};
 
 /// Why a checked table is not written.
 enum Refusal {
@@ -27,8 +28,8 @@ impl From<Rejection> for Refusal {
 
 impl State {
     pub(super) fn commit(&mut self, request: CommitRequest) -> Result<CommitOutcome> {
-        if let Some(done) = self.tokens.get(&request.token) {
-            return Ok(CommitOutcome::Replayed(done.clone()));
+        if let Some(done) = self.replayed(&request.token) {
+            return Ok(CommitOutcome::Replayed(done));
         }
         check_shape(&request)?;
 
@@ -48,7 +49,7 @@ impl State {
         }
 
         // Nothing fails from here on.
-        for (part, written) in request.tables.into_iter().zip(&planned) {
+        for ((part, written), position) in request.tables.into_iter().zip(&planned).zip(0..) {
             let body = CommitBody {
                 first_line: Some(part.first_line.render(written.timestamp)),
                 rest: part.rest,
@@ -60,14 +61,14 @@ impl State {
                     .or_insert_with(|| Table::new(&new, TableState::Active, request.now)),
                 CommitTarget::Existing { table_id, .. } => self.active(table_id)?,
             };
-            let token = Some(request.token.clone());
+            let token = Some((request.token.clone(), position));
             let index = Arc::unwrap_or_clone(part.index);
             table.apply(written.version, written.timestamp, token, body, index);
             if table.record.mirror != MirrorMode::Off {
                 table.enqueue(written.version, request.now);
             }
         }
-        self.tokens.insert(request.token, planned.clone());
+        self.tokens.insert(request.token, (0..).zip(planned.iter().cloned()).collect());
         Ok(CommitOutcome::Committed(planned))
     }
 
@@ -115,17 +116,8 @@ impl State {
         }
 
         let version = table.and_then(|t| t.record.head).map_or(Version::ZERO, Version::next);
-        let timestamp = match table.and_then(|t| t.record.head_timestamp) {
-            None => now,
-            Some(TimestampMs(i64::MAX)) => {
-                return Err(Refusal::Error(CatalogError::invalid(format!(
-                    "table {table_id} was committed to at the end of time (timestamp {}): \
-                     no later timestamp exists",
-                    i64::MAX
-                ))));
-            }
-            Some(head) => now.max(head.plus_ms(1)),
-        };
+        let timestamp = next_timestamp(table_id, table.and_then(|t| t.record.head_timestamp), now)
+            .map_err(Refusal::Error)?;
         Ok(CommittedTable { table_id, version, timestamp })
     }
 }
@@ -146,32 +138,4 @@ impl Table {
         };
         self.outbox.insert(version, row);
     }
-}
-
-/// Mistakes of the caller that say nothing about the database.
-fn check_shape(request: &CommitRequest) -> Result<()> {
-    if request.tables.is_empty() {
-        return Err(CatalogError::invalid("a commit names at least one table"));
-    }
-    let mut seen: BTreeSet<TableId> = BTreeSet::new();
-    for part in &request.tables {
-        let id = match &part.target {
-            CommitTarget::Create(new) => {
-                if part.index.protocol.is_none() || part.index.metadata.is_none() {
-                    return Err(CatalogError::invalid(format!(
-                        "version 0 of table '{}' needs a protocol and metadata",
-                        new.name
-                    )));
-                }
-                new.id
-            }
-            CommitTarget::Existing { table_id, .. } => *table_id,
-        };
-        if !seen.insert(id) {
-            return Err(CatalogError::invalid(format!(
-                "table {id} occurs twice in one commit: give it all of its actions at once"
-            )));
-        }
-    }
-    Ok(())
 }

@@ -1,12 +1,13 @@
 //! Imports: a table that is filled from its log, hidden until it is whole.
 
 use super::state::{Import, State, StoredCommit, Table, count, not_found, ordinal};
-use crate::backend::{ImportProgress, ImportedCommit};
+use crate::backend::{CommittedTable, ImportEnd, ImportProgress, ImportedCommit};
 use crate::error::{CatalogError, Result};
 use crate::ids::{TableId, TimestampMs, Version};
 use crate::model::{
-    BaseChunk, BaseTail, CommitRecord, FileCursor, NewTable, TableRecord, TableState,
+    BaseChunk, BaseTail, CommitRecord, FileCursor, MirrorMode, NewTable, TableRecord, TableState,
 };
+use crate::support::{ImportPosition, check_between, check_import_commits, check_published};
 
 impl State {
     pub(super) fn import_begin(
@@ -105,13 +106,17 @@ impl State {
     ) -> Result<ImportProgress> {
         let (table, mut import) = self.importing(id)?;
         table.check_import(&import, &commits)?;
+        let mut known = Vec::new();
         for commit in commits {
-            let ImportedCommit { version, timestamp, body, index } = commit;
+            let ImportedCommit { version, timestamp, body, index, token } = commit;
+            if let Some((token, position)) = token.clone() {
+                known.push((token, position, CommittedTable { table_id: id, version, timestamp }));
+            }
             if import.from_json || version > table.record.base_version {
-                table.apply(version, timestamp, None, body, index);
+                table.apply(version, timestamp, token, body, index);
                 continue;
             }
-            let mut record = table.history_record(version, timestamp, None, &body, &index);
+            let mut record = table.history_record(version, timestamp, token, &body, &index);
             if let Some(base) = table.commits.get(&version) {
                 // The base was stored from a checkpoint, without its JSON: this is it.
                 record.timestamp = base.record.timestamp;
@@ -122,10 +127,19 @@ impl State {
             import.history_through = Some(version);
         }
         table.import = Some(import);
-        table.progress().ok_or_else(|| not_found(id))
+        let progress = table.progress().ok_or_else(|| not_found(id))?;
+        for (token, position, written) in known {
+            self.tokens.entry(token).or_default().insert(position, written);
+        }
+        Ok(progress)
     }
 
-    pub(super) fn import_finish(&mut self, id: TableId) -> Result<TableRecord> {
+    pub(super) fn import_finish(
+        &mut self,
+        id: TableId,
+        end: ImportEnd,
+        now: TimestampMs,
+    ) -> Result<TableRecord> {
         let (table, _) = self.importing(id)?;
         if table.record.head.is_none() || table.protocol.is_empty() || table.metadata.is_empty() {
             return Err(CatalogError::corrupt(format!(
@@ -134,15 +148,26 @@ impl State {
                 table.record.name
             )));
         }
+        check_published(&table.record, end.published)?;
         table.import = None;
-        table.record.state = TableState::Active;
-        table.record.published_version = table.record.head;
+        table.record.state =
+            if end.dropped_at.is_some() { TableState::Dropped } else { TableState::Active };
+        table.record.dropped_at = end.dropped_at;
+        table.record.created_at = end.created_at.unwrap_or(table.record.created_at);
+        table.record.published_version = end.published;
+        if table.record.mirror != MirrorMode::Off {
+            table.enqueue_missing(now);
+        }
         Ok(table.record.clone())
     }
 
     pub(super) fn import_abort(&mut self, id: TableId) -> Result<()> {
         self.importing(id)?;
         self.tables.remove(&id);
+        for batch in self.tokens.values_mut() {
+            batch.retain(|_, written| written.table_id != id);
+        }
+        self.tokens.retain(|_, batch| !batch.is_empty());
         Ok(())
     }
 }
@@ -158,63 +183,26 @@ impl Table {
         })
     }
 
-    /// Timestamps grow strictly over all stored versions.
-    fn check_timestamp(&self, version: Version, timestamp: TimestampMs) -> Result<()> {
+    /// Timestamps of the stored versions next below and next above.
+    fn neighbours(&self, version: Version) -> (Option<TimestampMs>, Option<TimestampMs>) {
         let below = self.commits.range(..version).next_back();
         let above = self.commits.range(version.next()..).next();
-        if below.is_some_and(|(_, c)| c.record.timestamp >= timestamp)
-            || above.is_some_and(|(_, c)| c.record.timestamp <= timestamp)
-        {
-            return Err(self.not_growing(version, timestamp));
-        }
-        Ok(())
+        (below.map(|(_, c)| c.record.timestamp), above.map(|(_, c)| c.record.timestamp))
     }
 
-    fn not_growing(&self, version: Version, timestamp: TimestampMs) -> CatalogError {
-        CatalogError::invalid(format!(
-            "import of '{}': timestamp {timestamp} of version {version} does not lie between \
-             those of its neighbours",
-            self.record.name
-        ))
+    fn check_timestamp(&self, version: Version, timestamp: TimestampMs) -> Result<()> {
+        let (below, above) = self.neighbours(version);
+        check_between(&self.record, version, timestamp, below, above)
     }
 
     fn check_import(&self, import: &Import, commits: &[ImportedCommit]) -> Result<()> {
-        let name = &self.record.name;
-        let mut head = self.record.head;
-        let mut history = import.history_through;
-        let mut last: Option<TimestampMs> = None;
-        for commit in commits {
-            if import.from_json || commit.version > self.record.base_version {
-                if !import.base_done {
-                    return Err(CatalogError::invalid(format!(
-                        "import of '{name}': version {} lies above the base, which is not complete",
-                        commit.version
-                    )));
-                }
-                let expected = head.map_or(Version::ZERO, Version::next);
-                if commit.version != expected {
-                    return Err(CatalogError::invalid(format!(
-                        "import of '{name}': version {expected} comes next, not {}",
-                        commit.version
-                    )));
-                }
-                head = Some(commit.version);
-            } else {
-                if history.is_some_and(|h| commit.version <= h) {
-                    return Err(CatalogError::invalid(format!(
-                        "import of '{name}': version {} of the history is stored already",
-                        commit.version
-                    )));
-                }
-                history = Some(commit.version);
-            }
-            self.check_timestamp(commit.version, commit.timestamp)?;
-            if last.is_some_and(|last| last >= commit.timestamp) {
-                return Err(self.not_growing(commit.version, commit.timestamp));
-            }
-            last = Some(commit.timestamp);
-        }
-        Ok(())
+        let position = ImportPosition {
+            table: &self.record,
+            from_json: import.from_json,
+            base_done: import.base_done,
+            history_through: import.history_through,
+        };
+        check_import_commits(position, commits, |version| Ok(self.neighbours(version)))
     }
 
     fn finish_base(&mut self, base: Version, tail: BaseTail) {
@@ -235,6 +223,7 @@ impl Table {
                 version: base,
                 timestamp: tail.timestamp,
                 token: None,
+                batch_position: None,
                 commit_info: None,
                 num_added: count(0),
                 num_removed: 0,

@@ -164,22 +164,26 @@ impl State {
         }
         table.record.mirror = mode;
         if mode == MirrorMode::Active {
-            let next = table.next_to_publish();
-            let missing: Vec<Version> = table
-                .commits
-                .range(next..)
-                .map(|(version, _)| *version)
-                .filter(|version| !table.outbox.contains_key(version))
-                .collect();
-            for version in missing {
-                table.enqueue(version, now);
-            }
+            table.enqueue_missing(now);
         }
         Ok(table.record.clone())
     }
 }
 
 impl Table {
+    /// Enqueues every version after the published one that is not.
+    pub(super) fn enqueue_missing(&mut self, now: TimestampMs) {
+        let missing: Vec<Version> = self
+            .commits
+            .range(self.next_to_publish()..)
+            .map(|(version, _)| *version)
+            .filter(|version| !self.outbox.contains_key(version))
+            .collect();
+        for version in missing {
+            self.enqueue(version, now);
+        }
+    }
+
     fn next_to_publish(&self) -> Version {
         self.record.published_version.map_or(Version::ZERO, Version::next)
     }

@@ -17,7 +17,8 @@ const TOMBSTONE_ONLY: i64 = 1 << 62;
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) tables: BTreeMap<TableId, Table>,
-    pub(super) tokens: BTreeMap<CommitToken, Vec<CommittedTable>>,
+    /// What each token wrote, by the place in its batch.
+    pub(super) tokens: BTreeMap<CommitToken, BTreeMap<u32, CommittedTable>>,
 }
 
 /// A table with all of its rows.
@@ -116,6 +117,11 @@ pub(super) fn page<T, C>(
 }
 
 impl State {
+    /// What a token wrote.
+    pub(super) fn replayed(&self, token: &CommitToken) -> Option<Vec<CommittedTable>> {
+        self.tokens.get(token).map(|batch| batch.values().cloned().collect())
+    }
+
     /// The live table of a name.
     pub(super) fn live(&self, name: &TableName) -> Option<&Table> {
         self.tables
@@ -265,7 +271,7 @@ impl Table {
         &mut self,
         version: Version,
         timestamp: TimestampMs,
-        token: Option<CommitToken>,
+        token: Option<(CommitToken, u32)>,
         body: CommitBody,
         index: CommitIndex,
     ) {
@@ -310,7 +316,7 @@ impl Table {
         &self,
         version: Version,
         timestamp: TimestampMs,
-        token: Option<CommitToken>,
+        token: Option<(CommitToken, u32)>,
         body: &CommitBody,
         index: &CommitIndex,
     ) -> CommitRecord {
@@ -321,11 +327,13 @@ impl Table {
             .and_then(commit_info_object)
             .map(str::to_owned)
             .or_else(|| index.commit_info.clone());
+        let (token, batch_position) = token.unzip();
         CommitRecord {
             table_id: self.record.id,
             version,
             timestamp,
             token,
+            batch_position,
             commit_info,
             num_added: count(index.adds.len()),
             num_removed: count(index.removes.len()),

@@ -382,6 +382,7 @@ fn imported(commit: ReadCommit, timestamp: TimestampMs) -> ImportedCommit {
         timestamp,
         body: commit.body,
         index: commit.index,
+        token: None,
     }
 }
 

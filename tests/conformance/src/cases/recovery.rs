@@ -6,7 +6,7 @@ use deltalakedb_catalog_core::ids::{At, TableRef};
 use super::cases;
 use super::outbox::published;
 use crate::change::{Change, file, gone, metadata, protocol};
-use crate::env::{CaseResult, Env, committed, dump, name, v};
+use crate::env::{CaseResult, Env, committed, dump, finish_import, name, v};
 
 cases! {
     /// commit 7: acknowledged commits are there for the next process, whole.
@@ -47,7 +47,7 @@ cases! {
         assert_eq!((resumed.table.id, resumed.table.head), (id, Some(v(0))));
         let next = Change::files(["b"]).remove(gone(&file("a"), Some(1))).imported(v(1), 2)?;
         db.import_commits(id, vec![next]).await?;
-        db.import_finish(id, env.now()).await?;
+        finish_import(&*db, id, env.now()).await?;
         drop(db);
         assert_eq!(env.paths(id, v(1)).await?, ["b"]);
         Ok(())

@@ -7,6 +7,7 @@ use deltalakedb_catalog_core::model::{BaseChunk, BaseTail, TableState};
 use super::ops::{Op, Pick};
 use super::world::{Step, World, add, choose, table_name, version};
 use crate::change::{gone, metadata, new_table, protocol};
+use crate::env::finish_import;
 
 impl World<'_> {
     pub(super) async fn import(&mut self, op: &Op) -> Step {
@@ -74,7 +75,7 @@ impl World<'_> {
             }
             Op::ImportFinish(table) => {
                 let id = self.importing(*table).await;
-                self.both(async |db| db.import_finish(id, now).await).await?;
+                self.both(async |db| finish_import(&*db, id, now).await).await?;
             }
             Op::ImportAbort(table) => {
                 let id = self.importing(*table).await;
