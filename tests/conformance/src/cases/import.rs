@@ -40,7 +40,7 @@ pub(super) async fn imported_at_base_ten(env: &Env) -> CaseResult<TableId> {
         commits.push(change.imported(v(version), version * 100)?);
     }
     db.import_commits(id, commits).await?;
-    finish_import(&*db, id, env.now()).await?;
+    finish_import(db, id, env.now()).await?;
     Ok(id)
 }
 
@@ -101,7 +101,7 @@ cases! {
         let third = Change::new().metadata(metadata("second")).imported(v(2), 300)?;
         db.import_commits(id, vec![third.clone()]).await?;
 
-        let finished = finish_import(&*db, id, env.now()).await?;
+        let finished = finish_import(db, id, env.now()).await?;
         assert_eq!((finished.state, finished.head), (TableState::Active, Some(v(2))));
         assert_eq!(finished.published_version, Some(v(2)), "its log is at its location");
         assert_eq!((finished.base_version, finished.barrier_version), (v(0), v(2)));
@@ -122,7 +122,7 @@ cases! {
     /// import_commits: history has what the imported commits say, without a token.
     async fn imported_history_is_complete(env: &Env) -> CaseResult {
         let id = importing_from_json(env, "t", 3).await?;
-        finish_import(&*env.db(), id, env.now()).await?;
+        finish_import(env.db(), id, env.now()).await?;
         let history = env.history(id).await?;
         let got: Vec<_> =
             history.iter().map(|c| (c.version.get(), c.timestamp.0, c.total_files)).collect();
@@ -254,7 +254,7 @@ cases! {
         env.db().import_commits(id, vec![change.imported(v(1), 100)?]).await?;
         let again = Change::files(["unknown1"]).imported(v(2), 200)?;
         env.db().import_commits(id, vec![again]).await?;
-        finish_import(&*env.db(), id, env.now()).await?;
+        finish_import(env.db(), id, env.now()).await?;
         assert_eq!(env.paths(id, v(0)).await?, ["f0"]);
         assert_eq!(env.paths(id, v(1)).await?, Vec::<String>::new());
         let sorted = async |version, after| -> CaseResult<Vec<String>> {
@@ -281,7 +281,7 @@ cases! {
             .remove(gone(&file("f0"), Some(50)))
             .remove(gone(&file("f0"), Some(51)));
         env.db().import_commits(id, vec![change.imported(v(1), 100)?]).await?;
-        finish_import(&*env.db(), id, env.now()).await?;
+        finish_import(env.db(), id, env.now()).await?;
         assert_eq!(env.paths(id, v(1)).await?, ["f0", "x"]);
         assert_eq!(env.files(id, v(1)).await?[1].add, last);
         assert_eq!(env.snapshot(id, At::Head).await?.size_bytes, 105);
@@ -304,7 +304,7 @@ cases! {
             if let Some(change) = change {
                 db.import_commits(new.id, vec![change.imported(v(0), 1)?]).await?;
             }
-            match finish_import(&*db, new.id, env.now()).await {
+            match finish_import(db, new.id, env.now()).await {
                 Err(CatalogError::Corrupt(_)) => {}
                 other => return fail(format_args!("{i}: {other:?}")),
             }
@@ -323,7 +323,7 @@ cases! {
         assert_eq!(env.db().get_table(&TableRef::Name(name("t"))).await?, None);
         hidden("again", env.db().import_abort(id).await)?;
         hidden("a live table", env.db().import_abort(live).await)?;
-        hidden("finish", finish_import(&*env.db(), live, env.now()).await)?;
+        hidden("finish", finish_import(env.db(), live, env.now()).await)?;
         hidden("commits", env.db().import_commits(live, Vec::new()).await)?;
         assert_eq!(env.dump(live).await?, before);
 
@@ -339,7 +339,7 @@ cases! {
     /// import_finish, commit 6: after an import, commits go on and are the first to be published.
     async fn commits_go_on_after_an_import(env: &Env) -> CaseResult {
         let id = importing_from_json(env, "t", 2).await?;
-        finish_import(&*env.db(), id, env.now()).await?;
+        finish_import(env.db(), id, env.now()).await?;
         let change = Change::files(["new"]).remove(gone(&file("f1"), Some(1)));
         assert_eq!(env.write(id, change).await?.version, v(3));
         assert_eq!(env.paths(id, v(3)).await?, ["f0", "f2", "new"]);
@@ -357,7 +357,7 @@ cases! {
         env.db().import_begin(&new, v(0), true, env.now()).await?;
         let first = Change::new().protocol(protocol(2)).metadata(metadata("m"));
         env.db().import_commits(id, vec![first.imported(v(0), 1)?]).await?;
-        let finished = finish_import(&*env.db(), id, env.now()).await?;
+        let finished = finish_import(env.db(), id, env.now()).await?;
         assert_eq!((finished.mirror, finished.published_version), (MirrorMode::Off, Some(v(0))));
         env.write(id, Change::new()).await?;
         assert_eq!(env.outbox(None, None).await?, []);

@@ -39,7 +39,7 @@ cases! {
         assert_eq!(done.table.head_timestamp, Some(TimestampMs(1_000)));
         assert_eq!((done.table.base_version, done.table.barrier_version), (v(10), v(10)));
 
-        let finished = finish_import(&*db, id, env.now()).await?;
+        let finished = finish_import(db, id, env.now()).await?;
         assert_eq!(finished.published_version, Some(v(10)));
         let files = env.files(id, v(10)).await?;
         let got: Vec<_> =
@@ -78,7 +78,7 @@ cases! {
         assert!(!resumed.base_done);
         db.import_base(id, 2, 1, chunk("b", 1), Some(tail(1))).await?;
         invalid("after the tail", db.import_base(id, 3, 1, chunk("c", 1), None).await)?;
-        finish_import(&*db, id, env.now()).await?;
+        finish_import(db, id, env.now()).await?;
         assert_eq!(env.paths(id, v(10)).await?, ["a0", "a1", "b0"]);
         Ok(())
     }
@@ -110,7 +110,7 @@ cases! {
             assert_eq!(stored, 1);
         }
         env.db().import_base(id, 5, 0, chunk("last", 0), Some(tail(1))).await?;
-        finish_import(&*env.db(), id, env.now()).await?;
+        finish_import(env.db(), id, env.now()).await?;
         assert_eq!(env.paths(id, v(10)).await?, ["0-0", "1-0", "2-0", "3-0", "4-0"]);
         Ok(())
     }
@@ -170,7 +170,7 @@ cases! {
         db.import_base(id, 0, 0, chunk("a", 2), Some(tail(300))).await?;
         let progress = db.import_commits(id, vec![commit(4, Change::files(["z"]))?]).await?;
         assert_eq!((progress.table.head, progress.history_through), (Some(v(4)), Some(v(3))));
-        finish_import(&*db, id, env.now()).await?;
+        finish_import(db, id, env.now()).await?;
         assert_eq!(env.paths(id, v(4)).await?, ["a0", "a1", "z"]);
         let totals: Vec<_> = env.history(id).await?.iter().map(|c| c.total_files).collect();
         assert_eq!(totals, [3, 2, 0, 0]);
@@ -185,7 +185,7 @@ cases! {
         db.import_base(id, 0, 0, chunk("a", 2), Some(tail(1_000))).await?;
         let next = Change::files(["b"]).imported(v(11), 1_100)?;
         db.import_commits(id, vec![next]).await?;
-        finish_import(&*db, id, env.now()).await?;
+        finish_import(db, id, env.now()).await?;
         let history = env.history(id).await?;
         let got: Vec<_> =
             history.iter().map(|c| (c.version.get(), c.has_body, c.total_files)).collect();
@@ -206,7 +206,7 @@ cases! {
             invalid(what, db.import_commits(id, vec![commit(version, time)?]).await)?;
         }
         db.import_commits(id, vec![commit(11, 1_001)?]).await?;
-        assert_eq!(finish_import(&*db, id, env.now()).await?.head, Some(v(11)));
+        assert_eq!(finish_import(db, id, env.now()).await?.head, Some(v(11)));
         Ok(())
     }
 

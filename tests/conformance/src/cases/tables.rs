@@ -110,7 +110,7 @@ cases! {
         not_found("undrop_table", db.undrop_table(id, &name("u")).await)?;
         not_found("import_base", db.import_base(id, 0, 0, BaseChunk::default(), None).await)?;
         not_found("import_commits", db.import_commits(id, Vec::new()).await)?;
-        not_found("import_finish", finish_import(&*db, id, now).await)?;
+        not_found("import_finish", finish_import(db, id, now).await)?;
         not_found("import_abort", db.import_abort(id).await)?;
         not_found("mirror_retry", db.mirror_retry(id, now).await)?;
         not_found("mirror_set_mode", db.mirror_set_mode(id, MirrorMode::Off, now).await)?;

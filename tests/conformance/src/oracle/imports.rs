@@ -75,7 +75,7 @@ impl World<'_> {
             }
             Op::ImportFinish(table) => {
                 let id = self.importing(*table).await;
-                self.both(async |db| finish_import(&*db, id, now).await).await?;
+                self.both(async |db| finish_import(db, id, now).await).await?;
             }
             Op::ImportAbort(table) => {
                 let id = self.importing(*table).await;
