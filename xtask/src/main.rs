@@ -7,6 +7,7 @@ mod ci;
 mod crash;
 mod interop;
 mod run;
+mod servers;
 mod tally;
 mod test;
 mod workspace;
@@ -29,7 +30,10 @@ enum Task {
     ///
     /// Real tables of other engines are looked for in $DL_DELTA_TABLES, then in
     /// ../shared/delta-tables. What cannot run is listed as skipped, with the reason.
-    /// DL_REQUIRE=sqlite,corpus,interop,crash turns a skip of these into a failure.
+    /// Database servers are started for the run, unless DL_TEST_POSTGRES_URL, DL_TEST_MYSQL_URL or
+    /// DL_TEST_GALERA_URL names some; SQL Server is tested where DL_TEST_MSSQL_URL names one.
+    /// DL_REQUIRE=sqlite,postgres,replica,pgbouncer,mysql,galera,mssql,corpus,interop,crash turns
+    /// a skip of these into a failure.
     Test(test::Args),
     /// Everything that a change must pass: format, lints, docs, dependencies, features, tests.
     Ci(ci::Args),
@@ -37,6 +41,8 @@ enum Task {
     Interop(interop::Args),
     /// Kill a committing and publishing process at random moments and check what is left.
     Crash(crash::Args),
+    /// Start throwaway database servers and keep them: up, down, env.
+    Servers(servers::Args),
     /// Measure a release build and print the figures as a Markdown table.
     Bench(bench::Args),
 }
@@ -47,6 +53,7 @@ fn main() -> ExitCode {
         Task::Ci(args) => ci::main(&args),
         Task::Interop(args) => interop::main(&args),
         Task::Crash(args) => crash::main(&args),
+        Task::Servers(args) => servers::main(&args),
         Task::Bench(args) => bench::main(&args),
     };
     match outcome {

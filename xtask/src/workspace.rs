@@ -39,6 +39,11 @@ pub(crate) fn delta_tables() -> Option<PathBuf> {
     }
 }
 
+/// The whole workspace with every database, which nobody gets without asking for it: the one set of
+/// features that all steps build.
+pub(crate) const WITH_ALL_DATABASES: [&str; 3] =
+    ["--workspace", "--features", "dl/postgres,dl/mysql,dl/mssql"];
+
 /// One package of this workspace.
 #[derive(Debug)]
 pub(crate) struct Package {

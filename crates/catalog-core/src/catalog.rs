@@ -97,7 +97,10 @@ pub struct CommitReport {
 /// A catalog. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Catalog {
+    /// Commits, and all that a commit rests on.
     backend: Arc<dyn CatalogBackend>,
+    /// What users read; may lag behind within what it promises (read replicas).
+    reader: Arc<dyn CatalogBackend>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
 }
@@ -124,10 +127,24 @@ impl Catalog {
         clock: Arc<dyn Clock>,
         ids: Arc<dyn IdSource>,
     ) -> Self {
-        Catalog { backend, clock, ids }
+        Catalog { reader: Arc::clone(&backend), backend, clock, ids }
     }
 
-    /// The backend underneath.
+    /// Reads that users ask for go to `reader` from now on. It must be a view of the same database.
+    /// Commits, and every read that decides about a write, stay on the backend.
+    #[must_use]
+    pub fn with_reader(mut self, reader: Arc<dyn CatalogBackend>) -> Self {
+        self.reader = reader;
+        self
+    }
+
+    /// What users read: the backend, unless [`Catalog::with_reader`] was called.
+    #[must_use]
+    pub fn reader(&self) -> &Arc<dyn CatalogBackend> {
+        &self.reader
+    }
+
+    /// The backend underneath, which commits go to.
     #[must_use]
     pub fn backend(&self) -> &Arc<dyn CatalogBackend> {
         &self.backend
@@ -152,8 +169,16 @@ impl Catalog {
     /// # Errors
     /// `TableNotFound`; by name, a table that is being imported is `InvalidInput` and says so.
     pub async fn table(&self, table: &TableRef) -> Result<TableRecord> {
+        self.table_on(&self.reader, table).await
+    }
+
+    async fn table_on(
+        &self,
+        backend: &Arc<dyn CatalogBackend>,
+        table: &TableRef,
+    ) -> Result<TableRecord> {
         let record = self
-            .repeat(|| self.backend.get_table(table))
+            .repeat(|| backend.get_table(table))
             .await?
             .ok_or_else(|| CatalogError::TableNotFound(table.to_string()))?;
         if record.state == TableState::Importing {
@@ -172,10 +197,19 @@ impl Catalog {
     /// `TableNotFound`, `VersionNotFound`; by name, a table that is being imported is
     /// `InvalidInput` and says so.
     pub async fn snapshot(&self, table: &TableRef, at: At) -> Result<Snapshot> {
-        match self.repeat(|| self.backend.snapshot(table, at)).await {
+        self.snapshot_on(&self.reader, table, at).await
+    }
+
+    async fn snapshot_on(
+        &self,
+        backend: &Arc<dyn CatalogBackend>,
+        table: &TableRef,
+        at: At,
+    ) -> Result<Snapshot> {
+        match self.repeat(|| backend.snapshot(table, at)).await {
             Err(CatalogError::TableNotFound(name)) => {
                 // An import in progress is hidden from reads, but not from its owner's error.
-                self.table(table).await?;
+                self.table_on(backend, table).await?;
                 Err(CatalogError::TableNotFound(name))
             }
             other => other,
@@ -189,7 +223,7 @@ impl Catalog {
         version: Version,
     ) -> BoxStream<'static, Result<FileRecord>> {
         self.pages(move |this, after: Option<FileCursor>| async move {
-            this.repeat(|| this.backend.list_files(table_id, version, after, FILE_PAGE)).await
+            this.repeat(|| this.reader.list_files(table_id, version, after, FILE_PAGE)).await
         })
     }
 
@@ -202,7 +236,7 @@ impl Catalog {
     ) -> BoxStream<'static, Result<TombstoneRecord>> {
         self.pages(move |this, after: Option<FileCursor>| async move {
             this.repeat(|| {
-                this.backend.list_tombstones(table_id, version, deleted_after, after, FILE_PAGE)
+                this.reader.list_tombstones(table_id, version, deleted_after, after, FILE_PAGE)
             })
             .await
         })
@@ -218,19 +252,26 @@ impl Catalog {
         self.pages(move |this, before: Option<Version>| {
             let filter = Arc::clone(&filter);
             async move {
-                this.repeat(|| this.backend.list_commits(table_id, &filter, before, LIST_PAGE))
-                    .await
+                this.repeat(|| this.reader.list_commits(table_id, &filter, before, LIST_PAGE)).await
             }
         })
     }
 
     /// Tables, by name, streamed in pages.
     pub fn tables(&self, filter: TableFilter) -> BoxStream<'static, Result<TableRecord>> {
-        let filter = Arc::new(filter);
+        self.tables_on(&self.reader, filter)
+    }
+
+    fn tables_on(
+        &self,
+        backend: &Arc<dyn CatalogBackend>,
+        filter: TableFilter,
+    ) -> BoxStream<'static, Result<TableRecord>> {
+        let (backend, filter) = (Arc::clone(backend), Arc::new(filter));
         self.pages(move |this, after: Option<(TableName, TableId)>| {
-            let filter = Arc::clone(&filter);
+            let (backend, filter) = (Arc::clone(&backend), Arc::clone(&filter));
             async move {
-                this.repeat(|| this.backend.list_tables(&filter, after.as_ref(), LIST_PAGE)).await
+                this.repeat(|| backend.list_tables(&filter, after.as_ref(), LIST_PAGE)).await
             }
         })
     }
@@ -264,7 +305,8 @@ impl Catalog {
     /// # Errors
     /// `TableNotFound`.
     pub async fn drop_table(&self, table: &TableRef) -> Result<TableRecord> {
-        let record = self.table(table).await?;
+        // Which table is dropped is decided on what is true now.
+        let record = self.table_on(&self.backend, table).await?;
         let now = self.clock.now();
         self.repeat(|| self.backend.drop_table(record.id, now)).await
     }
@@ -285,7 +327,7 @@ impl Catalog {
                     namespace: Some(name.namespace().to_owned()),
                     state: Some(TableState::Dropped),
                 };
-                let mut dropped = self.tables(filter);
+                let mut dropped = self.tables_on(&self.backend, filter);
                 let mut latest: Option<TableRecord> = None;
                 while let Some(found) = dropped.try_next().await? {
                     if &found.name == name
@@ -344,12 +386,18 @@ impl Catalog {
             .collect();
 
         let mut attempts = 0_u32;
+        // In a row: a lost race shows that the database works.
+        let mut failures = 0_u32;
         let mut unknown = false;
         loop {
             attempts += 1;
             let mut tables = Vec::with_capacity(working.len());
             for part in &mut working {
-                tables.push(self.prepare(part, &token).await?);
+                match self.prepare(part, &token).await {
+                    Ok(table) => tables.push(table),
+                    Err(error) if unknown => return self.settle(token, attempts, error).await,
+                    Err(error) => return Err(error),
+                }
             }
             reject_duplicates(&working)?;
             let request = CommitRequest { token: token.clone(), now: self.clock.now(), tables };
@@ -363,7 +411,13 @@ impl Catalog {
                 }
                 Ok(CommitOutcome::HeadMoved { .. }) => None,
                 Ok(CommitOutcome::Rejected { index, reason }) => {
-                    return Err(refused(working.get(index), reason));
+                    let error = refused(working.get(index), reason);
+                    // The name may be taken by an attempt of ours that was still running.
+                    return if unknown {
+                        self.settle(token, attempts, error).await
+                    } else {
+                        Err(error)
+                    };
                 }
                 Err(error) if error.write_state() == WriteState::Unknown => {
                     unknown = true;
@@ -372,31 +426,44 @@ impl Catalog {
                     }
                     Some(error)
                 }
-                Err(error) if error.is_retryable() => Some(error),
-                Err(error) if unknown => Some(error),
+                Err(error) if error.is_retryable() || unknown => Some(error),
                 Err(error) => return Err(error),
             };
-            let bound = if failure.is_some() { retry::MAX_ATTEMPTS } else { MAX_COMMIT_ATTEMPTS };
-            if attempts >= bound {
-                return Err(match failure {
-                    Some(error) if unknown => {
-                        CatalogError::CommitUnknown { token, message: error.to_string() }
-                    }
-                    Some(error) => error,
-                    None => CatalogError::Conflict(Box::new(Conflict {
-                        table: working
-                            .iter()
-                            .map(|w| w.label.as_str())
-                            .collect::<Vec<_>>()
-                            .join(", "),
+            failures = if failure.is_some() { failures + 1 } else { 0 };
+            if failures >= retry::MAX_ATTEMPTS || attempts >= MAX_COMMIT_ATTEMPTS {
+                let error = failure.unwrap_or_else(|| {
+                    let labels: Vec<_> = working.iter().map(|w| w.label.as_str()).collect();
+                    CatalogError::Conflict(Box::new(Conflict {
+                        table: labels.join(", "),
                         read_version: None,
                         winning_version: None,
                         kind: ConflictKind::TooManyAttempts { attempts },
-                    })),
+                    }))
                 });
+                if unknown {
+                    return self.settle(token, attempts, error).await;
+                }
+                return Err(error);
             }
             tracing::debug!(attempts, %token, failed = failure.is_some(), "commit goes again");
             Retry::of(self).pause(attempts - 1).await;
+        }
+    }
+
+    /// Ends a commit that cannot go on, and of which an earlier attempt was in doubt: the error
+    /// speaks of the last attempt only.
+    async fn settle(
+        &self,
+        token: CommitToken,
+        attempts: u32,
+        error: CatalogError,
+    ) -> Result<CommitReport> {
+        match self.resolve(&token).await {
+            Ok(Some(tables)) => Ok(CommitReport { token, replayed: false, attempts, tables }),
+            // Refused because of a state of the tables that the attempt in doubt cannot pass either:
+            // what is not there by now does not come any more.
+            Ok(None) if !matches!(error, CatalogError::Unavailable { .. }) => Err(error),
+            _ => Err(CatalogError::CommitUnknown { token, message: error.to_string() }),
         }
     }
 
@@ -428,7 +495,9 @@ impl Catalog {
             }
             ChangeTarget::Existing { table, read_version } => {
                 let by_id = part.table_id.map(TableRef::Id);
-                let head = match self.snapshot(by_id.as_ref().unwrap_or(table), At::Head).await {
+                // A commit is planned and checked on the primary only.
+                let asked = by_id.as_ref().unwrap_or(table);
+                let head = match self.snapshot_on(&self.backend, asked, At::Head).await {
                     Err(CatalogError::TableNotFound(_)) if by_id.is_some() => {
                         return Err(part.conflict(None, ConflictKind::TableDropped));
                     }

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::*;
+use crate::fault::{Call, Fault, FaultyBackend, Verb};
 use crate::memory::MemoryBackend;
 
 /// Stands still, and so shows that timestamps grow by themselves.
@@ -277,4 +278,92 @@ async fn a_table_that_is_being_imported_says_so() {
     ] {
         assert!(error.to_string().contains("is being imported"), "{error}");
     }
+}
+
+/// A reader that knows nothing is asked by users only: commits never see it.
+#[tokio::test]
+async fn commits_and_drops_never_touch_the_reader() {
+    let empty = Arc::new(MemoryBackend::new());
+    let this = catalog().with_reader(Arc::clone(&empty) as Arc<dyn CatalogBackend>);
+    let commit = |change| CommitBatch { token: None, tables: vec![change] };
+    this.commit(commit(create("t"))).await.unwrap();
+    let target = ChangeTarget::Existing { table: by_name("t"), read_version: None };
+    let lines = r#"{"txn":{"appId":"a","version":1}}"#;
+    this.commit(commit(change(target, lines))).await.unwrap();
+
+    let missing = this.snapshot(&by_name("t"), At::Head).await;
+    assert!(matches!(missing, Err(CatalogError::TableNotFound(_))), "{missing:?}");
+    assert!(matches!(this.table(&by_name("t")).await, Err(CatalogError::TableNotFound(_))));
+    let listed: Vec<_> = this.tables(TableFilter::default()).try_collect().await.unwrap();
+    assert!(listed.is_empty());
+
+    this.drop_table(&by_name("t")).await.unwrap();
+    let back = this.undrop_table(&by_name("t"), None).await.unwrap();
+    assert_eq!(back.head, Some(Version::new(1).unwrap()));
+}
+
+/// A catalog with a table `t` that has a file `a` at version 1, on a backend with faults after that.
+async fn faulty(script: impl Fn(Call<Verb>) -> Fault + Send + Sync + 'static) -> Catalog {
+    let memory = Arc::new(MemoryBackend::new());
+    let ids: Arc<dyn IdSource> = Arc::new(CountingIds::default());
+    let c = Catalog::new(memory.clone(), Arc::new(FrozenClock), ids.clone());
+    c.commit(batch(vec![create("t")])).await.unwrap();
+    c.commit(batch(vec![on("t", None, &add("a"))])).await.unwrap();
+    let backend = FaultyBackend::new(memory, script);
+    Catalog::new(Arc::new(backend), Arc::new(FrozenClock), ids)
+}
+
+#[tokio::test]
+async fn a_commit_in_doubt_stays_so_when_the_database_goes_away() {
+    // The answer is lost, and then nothing can be asked for as long as the core tries.
+    let tries = 2 * u64::from(retry::MAX_ATTEMPTS);
+    let c = faulty(move |call| match (call.verb, call.nth) {
+        (Verb::Commit, 0) => Fault::LoseAnswer,
+        (Verb::Snapshot, 0) => Fault::None,
+        (Verb::ResolveToken, nth) if nth >= tries => Fault::None,
+        _ => Fault::Busy,
+    })
+    .await;
+    let error = c.commit(batch(vec![on("t", None, &add("b"))])).await.unwrap_err();
+    let CatalogError::CommitUnknown { token, .. } = error else { panic!("{error}") };
+    let found = c.resolve(&token).await.unwrap();
+    assert_eq!(found.unwrap()[0].version.get(), 2);
+}
+
+#[tokio::test]
+async fn a_commit_in_doubt_does_not_conflict_with_itself() {
+    // The answer is lost, and the token not visible at once: the next attempt meets its own commit.
+    let c = faulty(|call| match (call.verb, call.nth) {
+        (Verb::Commit, 0) => Fault::LoseAnswer,
+        (Verb::ResolveToken, 0) => Fault::Fail,
+        _ => Fault::None,
+    })
+    .await;
+    let report = c.commit(batch(vec![on("t", None, &remove("a"))])).await.unwrap();
+    assert_eq!(report.tables[0].version.get(), 2);
+    assert!(!report.replayed);
+}
+
+#[tokio::test]
+async fn a_busy_database_after_many_lost_races_is_no_error() {
+    // Each attempt but the last finds that another writer was faster; then one deadlock.
+    let memory = Arc::new(MemoryBackend::new());
+    let ids: Arc<dyn IdSource> = Arc::new(CountingIds::default());
+    let other = Catalog::new(memory.clone(), Arc::new(FrozenClock), ids.clone());
+    other.commit(batch(vec![create("t")])).await.unwrap();
+    other.commit(batch(vec![on("t", None, &add("a"))])).await.unwrap();
+    let fast = other.clone();
+    let backend = FaultyBackend::new(memory, move |call| match (call.verb, call.nth) {
+        (Verb::Commit, nth @ 0..12) => {
+            let fast = fast.clone();
+            Fault::Before(Box::pin(async move {
+                fast.commit(batch(vec![on("t", None, &add(&format!("f{nth}")))])).await.unwrap();
+            }))
+        }
+        (Verb::Commit, 12..15) => Fault::Busy,
+        _ => Fault::None,
+    });
+    let c = Catalog::new(Arc::new(backend), Arc::new(FrozenClock), ids);
+    let report = c.commit(batch(vec![on("t", Some(1), &remove("a"))])).await.unwrap();
+    assert_eq!((report.tables[0].version.get(), report.attempts), (14, 16));
 }

@@ -4,7 +4,9 @@
 //!
 //! 1. `--catalog`
 //! 2. the environment variable `DELTA_DB_CONNECTION`
-//! 3. the config file: `$DL_CONFIG` and no other, if set; else `./dl.toml`, and for keys that it
+//! 3. the file that `DELTA_DB_CONNECTION_FILE` names, with a URL in it (a mounted secret)
+//! 4. the environment variable `DATABASE_URL`, which many platforms set
+//! 5. the config file: `$DL_CONFIG` and no other, if set; else `./dl.toml`, and for keys that it
 //!    lacks `$XDG_CONFIG_HOME/dl/config.toml` (`~/.config/dl/config.toml`)
 //!
 //! ```toml
@@ -19,10 +21,14 @@ use figment::providers::{Format, Toml};
 use figment::{Figment, Source};
 use serde::Deserialize;
 
-use crate::uri::CatalogUri;
+use crate::uri::{CatalogUri, read_secret};
 
 /// Environment variable that names the catalog.
 pub const CATALOG_VARIABLE: &str = "DELTA_DB_CONNECTION";
+/// Environment variable that names a file with the catalog's URL in it.
+pub const CATALOG_FILE_VARIABLE: &str = "DELTA_DB_CONNECTION_FILE";
+/// Environment variable that platforms set for the one database of a program.
+pub const DATABASE_VARIABLE: &str = "DATABASE_URL";
 /// Environment variable that names the config file.
 pub const CONFIG_VARIABLE: &str = "DL_CONFIG";
 /// Config file of a project, in the working directory.
@@ -106,11 +112,17 @@ impl Config {
             };
             CatalogError::invalid(format!("{place}: {}", error.kind.to_string().trim_end()))
         })?;
-        let from_environment = variable(CATALOG_VARIABLE).map(|url| Origin {
-            url,
-            found: format!("environment variable {CATALOG_VARIABLE}"),
-            folder: None,
-        });
+        let from_environment = |name: &'static str| {
+            let found = format!("environment variable {name}");
+            variable(name).map(|url| Origin { url, found, folder: None })
+        };
+        let from_secret = || {
+            let Some(file) = variable(CATALOG_FILE_VARIABLE) else { return Ok(None) };
+            let file = folder.join(file);
+            let url = read_secret(CATALOG_FILE_VARIABLE, &file)?.expose().trim().to_owned();
+            let found = format!("the file '{}' ({CATALOG_FILE_VARIABLE})", file.display());
+            Ok::<_, CatalogError>(Some(Origin { url, found, folder: None }))
+        };
         let from_file = || {
             let url = keys.catalog?;
             let file = files.find_metadata("catalog").and_then(|m| match &m.source {
@@ -126,23 +138,29 @@ impl Config {
                 folder: file.as_deref().and_then(Path::parent).map(Path::to_path_buf),
             })
         };
-        Ok(Config { catalog: from_environment.or_else(from_file), format: keys.format })
+        let catalog = match from_environment(CATALOG_VARIABLE) {
+            Some(origin) => Some(origin),
+            None => from_secret()?,
+        };
+        let catalog = catalog.or_else(|| from_environment(DATABASE_VARIABLE)).or_else(from_file);
+        Ok(Config { catalog, format: keys.format })
     }
 
     /// The catalog to use: `flag` if there is one, else what the environment or a file says.
     ///
     /// # Errors
     /// `InvalidInput` or `Unsupported` for a bad URL (saying where it stands); `InvalidInput` that
-    /// tells the three ways if there is none.
+    /// tells the ways if there is none.
     pub fn catalog(&self, flag: Option<&str>) -> Result<CatalogUri> {
         if let Some(url) = flag {
             return url.parse().map_err(|e| placed(e, "--catalog"));
         }
         let Some(origin) = &self.catalog else {
             return Err(CatalogError::invalid(format!(
-                "no catalog given. Name it in one of three ways:\n  \
+                "no catalog given. Name it in one of these ways:\n  \
                  --catalog sqlite:///path/catalog.db\n  \
-                 {CATALOG_VARIABLE}=sqlite:///path/catalog.db in the environment\n  \
+                 {CATALOG_VARIABLE}=postgresql://user@host/database in the environment\n  \
+                 {CATALOG_FILE_VARIABLE}=/run/secrets/catalog-url, a file with the URL in it\n  \
                  catalog = \"sqlite:///path/catalog.db\" in ./{PROJECT_FILE} or \
                  ~/.config/dl/config.toml"
             )));
@@ -220,7 +238,7 @@ mod tests {
     fn flag_before_variable_before_files() {
         let mut world = World::new();
         let none = world.load().unwrap().catalog(None).unwrap_err().to_string();
-        for way in ["--catalog", "DELTA_DB_CONNECTION=", "dl.toml"] {
+        for way in ["--catalog", "DELTA_DB_CONNECTION=", "DELTA_DB_CONNECTION_FILE=", "dl.toml"] {
             assert!(none.contains(way), "{none}");
         }
         world.file("home/.config/dl/config.toml", "catalog = 'sqlite:///home.db'");
@@ -235,11 +253,18 @@ mod tests {
         world.set("DL_CONFIG", &world.path("given.toml"));
         assert_eq!(world.catalog(), "sqlite:///given.db");
         assert_eq!(world.load().unwrap().format(), None, "DL_CONFIG stands alone");
+        world.set("DATABASE_URL", "postgres://ann:geheim@h/db");
+        assert_eq!(world.catalog(), "postgresql://ann@h/db");
+        world.file("url", "mysql://ann@h/db\n");
+        world.set("DELTA_DB_CONNECTION_FILE", &world.path("url"));
+        assert_eq!(world.catalog(), "mysql://ann@h/db");
         world.set("DELTA_DB_CONNECTION", "sqlite:///variable.db");
         assert_eq!(world.catalog(), "sqlite:///variable.db");
         let uri = world.load().unwrap().catalog(Some("sqlite:///flag.db")).unwrap();
         assert_eq!(uri.to_string(), "sqlite:///flag.db");
-        world.set("DELTA_DB_CONNECTION", "");
+        for name in ["DELTA_DB_CONNECTION", "DELTA_DB_CONNECTION_FILE", "DATABASE_URL"] {
+            world.set(name, "");
+        }
         assert_eq!(world.catalog(), "sqlite:///given.db");
     }
 
@@ -249,6 +274,9 @@ mod tests {
         world.file("given.toml", "catalog = 'sqlite://c.db'");
         world.set("DL_CONFIG", &world.path("given.toml"));
         assert_eq!(world.catalog(), format!("sqlite://{}", world.path("c.db")));
+        world.file("given.toml", "catalog = 'mysql://u@h/d?password_file=pw'");
+        let at = format!("mysql://u@h/d?password_file={}", world.path("pw"));
+        assert_eq!(world.catalog(), at);
     }
 
     #[test]
@@ -259,9 +287,18 @@ mod tests {
         assert!(e.contains("dl.toml") && e.contains("catalogue"), "{e}");
         world.file("work/dl.toml", "catalog = ");
         assert!(world.load().unwrap_err().to_string().contains("dl.toml"));
-        world.file("work/dl.toml", "catalog = 'mysql://u:geheim@h/d'");
+        for url in ["oracle://u:geheim@h/d", "mysql://u:gehe/im@h/d", "mysql://u:geheim@h"] {
+            world.file("work/dl.toml", &format!("catalog = '{url}'"));
+            let e = world.load().unwrap().catalog(None).unwrap_err().to_string();
+            assert!(e.contains("dl.toml") && !e.contains("gehe"), "{e}");
+        }
+        world.set("DELTA_DB_CONNECTION_FILE", &world.path("no-secret"));
+        let e = world.load().unwrap_err().to_string();
+        assert!(e.contains("DELTA_DB_CONNECTION_FILE") && e.contains("no-secret"), "{e}");
+        world.file("url", "u:geheim@h");
+        world.set("DELTA_DB_CONNECTION_FILE", &world.path("url"));
         let e = world.load().unwrap().catalog(None).unwrap_err().to_string();
-        assert!(e.contains("dl.toml") && e.contains("mysql") && !e.contains("geheim"), "{e}");
+        assert!(e.contains("DELTA_DB_CONNECTION_FILE") && !e.contains("geheim"), "{e}");
         world.set("DELTA_DB_CONNECTION", "u:geheim@h");
         let config = world.load().unwrap();
         let e = config.catalog(None).unwrap_err().to_string();

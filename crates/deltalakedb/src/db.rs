@@ -11,7 +11,7 @@ use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_mirror::publish::{Publisher, PublisherConfig};
 
 use crate::system::{RandomIds, SystemClock};
-use crate::uri::{CatalogUri, Scheme};
+use crate::uri::{CatalogUri, Place, Scheme, ServerUri};
 
 /// A catalog that a URL opened: backend, cache, clock and mirror put together.
 ///
@@ -40,12 +40,13 @@ impl Db {
         let db = Db::assemble(uri, connect(uri, true).await?);
         let info = db.backend().info().await?;
         if info.schema_version < info.supported_schema_version {
+            let init = format!("`dl init --catalog {}`", quoted(uri));
             return Err(CatalogError::Schema(if info.schema_version == 0 {
-                format!("{uri} holds no catalog yet: make one with `dl init --catalog {uri}`")
+                format!("{uri} holds no catalog yet: make one with {init}")
             } else {
                 format!(
                     "the catalog in {uri} has schema version {}, this program needs {}: upgrade it \
-                     with `dl init --catalog {uri}`",
+                     with {init}",
                     info.schema_version, info.supported_schema_version
                 )
             }));
@@ -59,15 +60,35 @@ impl Db {
     /// As [`Db::open`].
     pub async fn create(uri: &CatalogUri) -> Result<Db> {
         let db = Db::assemble(uri, connect(uri, false).await?);
-        db.backend().migrate(db.clock().now()).await?;
-        Ok(db)
+        match db.backend().migrate(db.clock().now()).await {
+            // Which other reasons there may be, the message says.
+            Err(CatalogError::Unavailable { message, retryable: false, write })
+                if uri.server().is_some() =>
+            {
+                Err(CatalogError::failed(
+                    format!(
+                        "{message} (making or upgrading the catalog takes a login that may create \
+                         and alter tables; reading and committing does not)"
+                    ),
+                    write,
+                ))
+            }
+            Err(error) => Err(error),
+            Ok(()) => Ok(db),
+        }
     }
 
     fn assemble(uri: &CatalogUri, backend: Arc<dyn CatalogBackend>) -> Db {
+        let reader = reader(uri, &backend);
         let cached: Arc<dyn CatalogBackend> = Arc::new(CachedBackend::new(backend));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
-        Db { catalog: Catalog::new(cached, clock, ids), uri: uri.clone() }
+        let catalog = Catalog::new(cached, clock, ids);
+        let catalog = match reader {
+            Some(reader) => catalog.with_reader(reader),
+            None => catalog,
+        };
+        Db { catalog, uri: uri.clone() }
     }
 
     /// The catalog itself.
@@ -94,17 +115,111 @@ impl Db {
     }
 }
 
+/// A URL as a shell takes it for one word.
+fn quoted(uri: &CatalogUri) -> String {
+    let text = uri.to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/:.@_-%[]+,".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 async fn connect(uri: &CatalogUri, must_exist: bool) -> Result<Arc<dyn CatalogBackend>> {
-    match uri.scheme() {
+    match uri.place() {
         #[cfg(feature = "sqlite")]
-        Scheme::Sqlite => crate::sqlite::connect(uri, must_exist).await,
-        #[cfg(not(feature = "sqlite"))]
-        Scheme::Sqlite => Err(CatalogError::Unsupported(format!(
-            "{uri} needs the cargo feature `sqlite`, which this build does not have"
-        ))),
-        Scheme::Memory => {
+        Place::Sqlite(sqlite) => crate::sqlite::connect(sqlite, must_exist).await,
+        Place::Server(server) => connect_server(server).await,
+        Place::Memory => {
             let _ = must_exist;
             Ok(Arc::new(deltalakedb_catalog_core::memory::MemoryBackend::new()))
+        }
+        #[cfg(not(feature = "sqlite"))]
+        Place::Sqlite(_) => Err(not_built(Scheme::Sqlite)),
+    }
+}
+
+async fn connect_server(server: &ServerUri) -> Result<Arc<dyn CatalogBackend>> {
+    match server.scheme() {
+        #[cfg(feature = "postgres")]
+        Scheme::Postgres => crate::postgres::connect(server).await,
+        #[cfg(feature = "mysql")]
+        Scheme::MySql => crate::mysql::connect(server).await,
+        #[cfg(feature = "mssql")]
+        Scheme::Mssql => crate::mssql::connect(server).await,
+        other => Err(not_built(other)),
+    }
+}
+
+/// What users read through, if the URL names replicas. They are connected to when they are needed.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "mssql"))]
+fn reader(uri: &CatalogUri, primary: &Arc<dyn CatalogBackend>) -> Option<Arc<dyn CatalogBackend>> {
+    use deltalakedb_replicas::{Replica, ReplicaConfig, ReplicaReader};
+
+    let server = uri.server()?;
+    let replicas: Vec<Replica> = server
+        .replicas()
+        .into_iter()
+        .map(|replica| {
+            Replica::new(format!("{}:{}", replica.host(), replica.port()), move || {
+                let replica = replica.clone();
+                async move { connect_server(&replica).await }
+            })
+        })
+        .collect();
+    if replicas.is_empty() {
+        return None;
+    }
+    let config =
+        ReplicaConfig { max_staleness: server.replica_max_staleness(), ..ReplicaConfig::default() };
+    let reader = ReplicaReader::new(Arc::clone(primary), replicas, config);
+    Some(Arc::new(CachedBackend::new(Arc::new(reader))))
+}
+
+#[cfg(not(any(feature = "postgres", feature = "mysql", feature = "mssql")))]
+fn reader(_: &CatalogUri, _: &Arc<dyn CatalogBackend>) -> Option<Arc<dyn CatalogBackend>> {
+    None
+}
+
+/// The error of a build without this database's backend.
+pub(crate) fn not_built(scheme: Scheme) -> CatalogError {
+    let have = CatalogUri::supported();
+    CatalogError::Unsupported(format!(
+        "this program was built without {}: build it with the cargo feature `{}` (it has: {})",
+        scheme.database(),
+        scheme.feature().unwrap_or_default(),
+        if have.is_empty() { "none".to_owned() } else { have.join(", ") }
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uri(text: &str) -> CatalogUri {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_build_without_a_backend_names_the_feature() {
+        for (url, feature) in [
+            ("sqlite://c.db", "`sqlite`"),
+            ("postgresql://u:geheim@h/d", "`postgres`"),
+            ("mysql://u:geheim@h/d", "`mysql`"),
+            ("mssql://u:geheim@h/d", "`mssql`"),
+        ] {
+            let e = not_built(uri(url).scheme()).to_string();
+            assert!(e.contains("cargo feature") && e.contains(feature), "{e}");
+            assert!(!e.contains("geheim"), "{e}");
+        }
+    }
+
+    #[test]
+    fn urls_are_quoted_for_shells_where_they_need_it() {
+        for (url, word) in [
+            ("sqlite:///lake/c.db", "sqlite:///lake/c.db"),
+            ("postgresql://u:geheim@[::1]:5433/d", "postgresql://u@[::1]:5433/d"),
+            ("mysql://u@h/d?max_connections=2", "'mysql://u@h/d?max_connections=2'"),
+            ("sqlite:///it's.db", r"'sqlite:///it'\''s.db'"),
+        ] {
+            assert_eq!(quoted(&uri(url)), word);
         }
     }
 }

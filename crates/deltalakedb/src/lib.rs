@@ -2,12 +2,25 @@
 //!
 //! One commit is one SQL transaction, over as many tables as it needs; opening a table is one
 //! query; every commit is then published for every Delta reader there is.
+//!
+//! [`Db::open`] takes the URL of a catalog. Which databases it can open is a matter of cargo
+//! features: `sqlite` (default), `postgres`, `mysql` (MariaDB too), `mssql` (Azure SQL too); [`uri`]
+//! says how their URLs look, and [`ServerUri::find_password`] where a password may come from. For
+//! tables that are not in local folders there are `s3`, `azure` and `gcs`.
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod copy;
 pub mod db;
 pub mod filter;
+pub mod grants;
+#[cfg(feature = "mssql")]
+mod mssql;
+#[cfg(feature = "mysql")]
+mod mysql;
 pub mod parquet_files;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 pub mod system;
@@ -17,4 +30,4 @@ pub use config::Config;
 pub use db::Db;
 pub use deltalakedb_catalog_core as core;
 pub use deltalakedb_mirror as mirror;
-pub use uri::{CatalogUri, Scheme, TableUri};
+pub use uri::{CatalogUri, Scheme, ServerUri, TableUri};

@@ -6,9 +6,9 @@ use deltalakedb_backend_sqlite::{SqliteBackend, SqliteOptions};
 use deltalakedb_catalog_core::backend::CatalogBackend;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 
-use crate::uri::CatalogUri;
+use crate::uri::SqliteUri;
 
-pub(crate) async fn connect(uri: &CatalogUri, must_exist: bool) -> Result<Arc<dyn CatalogBackend>> {
+pub(crate) async fn connect(uri: &SqliteUri, must_exist: bool) -> Result<Arc<dyn CatalogBackend>> {
     let mut options = SqliteOptions::new(uri.path());
     options.must_exist = must_exist;
     if let Some(prefix) = uri.table_prefix() {
@@ -24,7 +24,7 @@ pub(crate) async fn connect(uri: &CatalogUri, must_exist: bool) -> Result<Arc<dy
     match tokio::task::spawn_blocking(move || SqliteBackend::open(options)).await {
         Ok(opened) => Ok(opened?),
         Err(e) => Err(CatalogError::failed(
-            format!("opening {uri} was interrupted: {e}"),
+            format!("opening {uri:?} was interrupted: {e}"),
             WriteState::NotApplied,
         )),
     }

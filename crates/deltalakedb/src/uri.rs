@@ -3,34 +3,53 @@
 //! ```text
 //! sqlite:///abs/path.db                 absolute path
 //! sqlite://rel.db, sqlite://./a%20b.db  relative to the working directory
+//! postgresql://user:password@host:5432/database?sslmode=verify-full
+//! mysql://user:password@host:3306/database?ssl-mode=verify_identity
+//! mssql://user:password@host:1433/database?encrypt=true
 //! memory://                             for tests: empty, and gone with the process
 //! delta+sql://<catalog>/<table>?<options of the catalog>
 //! ```
 //!
-//! Paths, table names and option values are percent-decoded: `%3F` is a `?`, `%25` a `%`. A `#`, a
-//! space and any letter may stand as they are. Neither `Display`, `Debug` nor an error ever shows
-//! what could be a password.
+//! `postgres://`, `mariadb://`, `sqlserver://` and forms that name a driver of another program, as
+//! `postgresql+asyncpg://`, mean the same. Every part is percent-decoded: `%3F` is a `?`, `%25` a
+//! `%`, and a user, password, database or table with one of `/ ? # @ : %` in it needs that. A `#`, a
+//! space and any letter may stand as they are in the path of a file. Neither `Display`, `Debug` nor
+//! an error ever shows a password, or what could be a part of one.
+
+mod options;
+mod password;
+mod server;
+mod sqlite;
+mod table;
+mod text;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
-use deltalakedb_catalog_core::ids::{TableName, TableRef};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+pub use options::{Encrypt, TlsMode};
+pub use password::Secret;
+pub(crate) use password::read_secret;
+pub use server::ServerUri;
+pub use sqlite::SqliteUri;
+pub use table::TableUri;
 
 /// Scheme of a table URI.
 const TABLE_SCHEME: &str = "delta+sql://";
-/// What is encoded in a path: what would end it, and what would not print.
-const IN_PATH: &AsciiSet = &CONTROLS.add(b'%').add(b'?');
-/// What is encoded in a table's segment or an option's value.
-const IN_SEGMENT: &AsciiSet = &IN_PATH.add(b'/').add(b'&').add(b'=');
 
 /// Which database a catalog is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
     /// A SQLite file.
     Sqlite,
+    /// A PostgreSQL server, or one that speaks its protocol.
+    Postgres,
+    /// A MySQL or MariaDB server, or one that speaks their protocol.
+    MySql,
+    /// A Microsoft SQL Server, or Azure SQL.
+    Mssql,
     /// The reference backend in memory, for tests.
     Memory,
 }
@@ -41,183 +60,201 @@ impl Scheme {
     pub const fn as_str(self) -> &'static str {
         match self {
             Scheme::Sqlite => "sqlite",
+            Scheme::Postgres => "postgresql",
+            Scheme::MySql => "mysql",
+            Scheme::Mssql => "mssql",
             Scheme::Memory => "memory",
         }
+    }
+
+    /// The database's name, for people.
+    #[must_use]
+    pub const fn database(self) -> &'static str {
+        match self {
+            Scheme::Sqlite => "SQLite",
+            Scheme::Postgres => "PostgreSQL",
+            Scheme::MySql => "MySQL",
+            Scheme::Mssql => "SQL Server",
+            Scheme::Memory => "memory",
+        }
+    }
+
+    /// The cargo feature with its backend, if it has one.
+    #[must_use]
+    pub const fn feature(self) -> Option<&'static str> {
+        match self {
+            Scheme::Sqlite => Some("sqlite"),
+            Scheme::Postgres => Some("postgres"),
+            Scheme::MySql => Some("mysql"),
+            Scheme::Mssql => Some("mssql"),
+            Scheme::Memory => None,
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Scheme> {
+        let name = name.to_ascii_lowercase();
+        // SQLAlchemy names the Python driver behind the database.
+        let (family, driver) = name.split_once('+').map_or((&*name, None), |(f, d)| (f, Some(d)));
+        let scheme = match family {
+            "postgresql" | "postgres" => Scheme::Postgres,
+            "mysql" | "mariadb" => Scheme::MySql,
+            "mssql" | "sqlserver" => Scheme::Mssql,
+            "sqlite" if driver.is_none() => Scheme::Sqlite,
+            "memory" if driver.is_none() => Scheme::Memory,
+            _ => return None,
+        };
+        Some(scheme).filter(|_| driver.is_none_or(|driver| !driver.is_empty()))
     }
 }
 
 /// URL of a catalog.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CatalogUri {
-    scheme: Scheme,
-    path: PathBuf,
-    table_prefix: Option<String>,
-    readers: Option<usize>,
-    busy_timeout_ms: Option<u32>,
+    place: Place,
+}
+
+/// Where a catalog is.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Place {
+    /// In a file.
+    Sqlite(SqliteUri),
+    /// On a server.
+    Server(Box<ServerUri>),
+    /// In this process.
+    Memory,
 }
 
 impl CatalogUri {
-    /// Options of a `sqlite://` URL.
-    pub const SQLITE_OPTIONS: &'static [&'static str] =
-        &["table_prefix", "readers", "busy_timeout_ms"];
-
     /// A SQLite catalog in this file, with default options.
     #[must_use]
     pub fn sqlite(path: impl Into<PathBuf>) -> Self {
-        CatalogUri {
-            scheme: Scheme::Sqlite,
-            path: path.into(),
-            table_prefix: None,
-            readers: None,
-            busy_timeout_ms: None,
-        }
+        CatalogUri { place: Place::Sqlite(SqliteUri::new(path)) }
     }
 
     /// A fresh catalog in memory.
     #[must_use]
     pub fn memory() -> Self {
-        CatalogUri { scheme: Scheme::Memory, ..CatalogUri::sqlite("") }
+        CatalogUri { place: Place::Memory }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Which database.
     #[must_use]
     pub fn scheme(&self) -> Scheme {
-        self.scheme
+        match &self.place {
+            Place::Sqlite(_) => Scheme::Sqlite,
+            Place::Server(server) => server.scheme(),
+            Place::Memory => Scheme::Memory,
+        }
     }
 
-    /// The database file; empty for `memory://`.
+    /// The server and what is told to it, if it is on one.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn server(&self) -> Option<&ServerUri> {
+        match &self.place {
+            Place::Server(server) => Some(server),
+            Place::Sqlite(_) | Place::Memory => None,
+        }
     }
 
-    /// `table_prefix`: what the names of the catalog's SQL tables start with.
+    /// Whether the URL itself holds a password, its own or a replica's.
     #[must_use]
-    pub fn table_prefix(&self) -> Option<&str> {
-        self.table_prefix.as_deref()
+    pub fn has_password(&self) -> bool {
+        self.server().is_some_and(ServerUri::has_password)
     }
 
-    /// `readers`: number of reader connections.
+    /// Whether both name the same catalog, however they log in and tune the connection.
     #[must_use]
-    pub fn readers(&self) -> Option<usize> {
-        self.readers
+    pub fn same_catalog(&self, other: &CatalogUri) -> bool {
+        match (&self.place, &other.place) {
+            (Place::Sqlite(a), Place::Sqlite(b)) => {
+                a.path() == b.path()
+                    && prefix_or_default(a.table_prefix()) == prefix_or_default(b.table_prefix())
+            }
+            (Place::Server(a), Place::Server(b)) => a.same_catalog(b),
+            (Place::Memory, Place::Memory) => true,
+            _ => false,
+        }
     }
 
-    /// `busy_timeout_ms`: how long to wait for another writer, milliseconds.
-    #[must_use]
-    pub fn busy_timeout_ms(&self) -> Option<u32> {
-        self.busy_timeout_ms
-    }
-
-    /// The same catalog with a relative path taken from this folder.
+    /// The same catalog with relative paths (of the file; of certificates and password files)
+    /// taken from this folder.
     #[must_use]
     pub fn relative_to(mut self, folder: &Path) -> Self {
-        if self.scheme == Scheme::Sqlite && self.path.is_relative() {
-            self.path = folder.join(&self.path);
+        match &mut self.place {
+            Place::Sqlite(sqlite) if sqlite.path.is_relative() => {
+                sqlite.path = folder.join(&sqlite.path);
+            }
+            Place::Server(server) => server.anchor(folder),
+            Place::Sqlite(_) | Place::Memory => {}
         }
         self
     }
 
     /// Schemes that this build can open, as they stand in a URL.
     #[must_use]
-    pub fn supported() -> &'static [&'static str] {
-        if cfg!(feature = "sqlite") { &["sqlite"] } else { &[] }
+    pub fn supported() -> Vec<&'static str> {
+        [
+            (Scheme::Sqlite, cfg!(feature = "sqlite")),
+            (Scheme::Postgres, cfg!(feature = "postgres")),
+            (Scheme::MySql, cfg!(feature = "mysql")),
+            (Scheme::Mssql, cfg!(feature = "mssql")),
+        ]
+        .into_iter()
+        .filter_map(|(scheme, built)| built.then_some(scheme.as_str()))
+        .collect()
     }
 
     fn from_parts(scheme: Scheme, path: &str, query: Option<&str>) -> Result<Self> {
-        let mut this = match scheme {
+        let place = match scheme {
             Scheme::Memory => {
                 if !path.trim_matches('/').is_empty() {
                     return Err(CatalogError::invalid(
                         "a catalog in memory has no path: its URL is memory://",
                     ));
                 }
-                CatalogUri::memory()
-            }
-            Scheme::Sqlite => {
-                let path = decode("the path of the catalog's URL", path)?;
-                if path.is_empty() {
-                    return Err(CatalogError::invalid(
-                        "the catalog's URL names no file: write sqlite:///absolute/path.db or \
-                         sqlite://relative.db",
-                    ));
+                if let Some((name, _)) = text::pairs(query).next() {
+                    return Err(CatalogError::invalid(format!(
+                        "unknown option '{}' in the catalog's URL: memory:// has no options",
+                        text::printable(name)
+                    )));
                 }
-                CatalogUri::sqlite(native(&path))
+                Place::Memory
+            }
+            Scheme::Sqlite => Place::Sqlite(SqliteUri::parse(path, query)?),
+            Scheme::Postgres | Scheme::MySql | Scheme::Mssql => {
+                Place::Server(Box::new(ServerUri::parse(scheme, path, query)?))
             }
         };
-        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            this.set_option(&decode("an option's name", name)?, value)?;
-        }
-        Ok(this)
-    }
-
-    fn set_option(&mut self, name: &str, value: &str) -> Result<()> {
-        let twice = match (self.scheme, name) {
-            (Scheme::Sqlite, "table_prefix") => {
-                let value = decode("option table_prefix", value)?;
-                let well_formed = !value.is_empty()
-                    && value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-                if !well_formed {
-                    return Err(CatalogError::invalid(
-                        "option table_prefix of the catalog's URL: letters, digits and \
-                         underscores, at least one",
-                    ));
-                }
-                self.table_prefix.replace(value).is_some()
-            }
-            (Scheme::Sqlite, "readers") => self.readers.replace(number(name, value)?).is_some(),
-            (Scheme::Sqlite, "busy_timeout_ms") => {
-                self.busy_timeout_ms.replace(number(name, value)?).is_some()
-            }
-            (Scheme::Sqlite, _) => {
-                return Err(CatalogError::invalid(format!(
-                    "unknown option '{}' in the catalog's URL: {} has {}",
-                    printable(name),
-                    self.scheme.as_str(),
-                    Self::SQLITE_OPTIONS.join(", ")
-                )));
-            }
-            (Scheme::Memory, _) => {
-                return Err(CatalogError::invalid(format!(
-                    "unknown option '{}' in the catalog's URL: memory:// has no options",
-                    printable(name)
-                )));
-            }
-        };
-        if twice {
-            return Err(CatalogError::invalid(format!(
-                "option {name} stands twice in the catalog's URL"
-            )));
-        }
-        Ok(())
-    }
-
-    /// `?a=b&c=d`, or nothing.
-    fn write_query(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut sign = '?';
-        let mut option = |name: &str, value: Option<String>| match value {
-            Some(value) => {
-                let written = write!(f, "{sign}{name}={}", utf8_percent_encode(&value, IN_SEGMENT));
-                sign = '&';
-                written
-            }
-            None => Ok(()),
-        };
-        option("table_prefix", self.table_prefix.clone())?;
-        option("readers", self.readers.map(|n| n.to_string()))?;
-        option("busy_timeout_ms", self.busy_timeout_ms.map(|n| n.to_string()))
+        Ok(CatalogUri { place })
     }
 
     /// Everything before the options.
     fn write_place(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.to_string_lossy();
-        // A drive letter follows the third slash: sqlite:///C:/lake/catalog.db
-        let slash = if cfg!(windows) && self.path.is_absolute() { "/" } else { "" };
-        write!(f, "{}://{slash}{}", self.scheme.as_str(), utf8_percent_encode(&path, IN_PATH))
+        match &self.place {
+            Place::Sqlite(sqlite) => sqlite.write_place(f),
+            Place::Server(server) => server.write_place(f),
+            Place::Memory => f.write_str("memory://"),
+        }
+    }
+
+    /// `?a=b&c=d`, or nothing.
+    fn write_query(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Sqlite(sqlite) => sqlite.write_query(f),
+            Place::Server(server) => server.write_query(f),
+            Place::Memory => Ok(()),
+        }
     }
 }
 
+/// Without passwords.
 impl fmt::Display for CatalogUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_place(f)?;
@@ -231,128 +268,52 @@ impl fmt::Debug for CatalogUri {
     }
 }
 
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Sqlite(sqlite) => sqlite.fmt(f),
+            Place::Server(server) => server.fmt(f),
+            Place::Memory => f.write_str("Memory"),
+        }
+    }
+}
+
 impl FromStr for CatalogUri {
     type Err = CatalogError;
 
-    /// Reads a catalog's URL.
+    /// Reads a catalog's URL. Whether this build has a backend for it shows when it is opened.
     ///
     /// # Errors
     /// `InvalidInput` for text that is no such URL or has a wrong option, `Unsupported` for a
-    /// database that this build has no backend for.
+    /// database that there is no backend for.
     fn from_str(text: &str) -> Result<Self> {
-        if text.starts_with(TABLE_SCHEME) {
+        if TableUri::is_one(text) {
             return Err(CatalogError::invalid(
                 "this is the URL of a table (delta+sql://…): a catalog's URL has no delta+sql:// \
                  and no table at its end",
             ));
         }
         let (scheme, rest) = scheme_of(text)?;
-        let (path, query) = split_query(rest);
+        let (path, query) = text::split_query(rest);
         CatalogUri::from_parts(scheme, path, query)
-    }
-}
-
-/// URL of a table: a catalog and a name in it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct TableUri {
-    catalog: CatalogUri,
-    table: TableName,
-}
-
-impl TableUri {
-    /// A table of a catalog.
-    #[must_use]
-    pub fn new(catalog: CatalogUri, table: TableName) -> Self {
-        TableUri { catalog, table }
-    }
-
-    /// Whether text is meant as a table URI (it may still be a wrong one).
-    #[must_use]
-    pub fn is_one(text: &str) -> bool {
-        text.get(..TABLE_SCHEME.len()).is_some_and(|start| start.eq_ignore_ascii_case(TABLE_SCHEME))
-    }
-
-    /// The catalog.
-    #[must_use]
-    pub fn catalog(&self) -> &CatalogUri {
-        &self.catalog
-    }
-
-    /// The table's name in it.
-    #[must_use]
-    pub fn table(&self) -> &TableName {
-        &self.table
-    }
-
-    /// The name as a reference to a live table.
-    #[must_use]
-    pub fn table_ref(&self) -> TableRef {
-        TableRef::Name(self.table.clone())
-    }
-}
-
-impl fmt::Display for TableUri {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(TABLE_SCHEME)?;
-        self.catalog.write_place(f)?;
-        write!(f, "/{}", utf8_percent_encode(&self.table.to_string(), IN_SEGMENT))?;
-        self.catalog.write_query(f)
-    }
-}
-
-impl fmt::Debug for TableUri {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TableUri({self})")
-    }
-}
-
-impl FromStr for TableUri {
-    type Err = CatalogError;
-
-    /// Reads a table's URL: the last segment of the path is the table (`table` or
-    /// `namespace.table`, a slash in it as `%2F`), everything before it the catalog.
-    ///
-    /// # Errors
-    /// As [`CatalogUri`]'s, and `InvalidInput` for a missing or bad table name.
-    fn from_str(text: &str) -> Result<Self> {
-        let form = "a table's URL is delta+sql://<catalog>/<table>, for example \
-                    delta+sql://sqlite:///lake/catalog.db/sales.orders";
-        if !TableUri::is_one(text) {
-            return Err(CatalogError::invalid(form));
-        }
-        let (scheme, rest) = scheme_of(&text[TABLE_SCHEME.len()..])?;
-        let (path, query) = split_query(rest);
-        let (place, table) = match (scheme, path.rsplit_once('/')) {
-            (_, Some((place, table))) => (place, table),
-            (Scheme::Memory, None) => ("", path),
-            (Scheme::Sqlite, None) => {
-                return Err(CatalogError::invalid(format!("the URL names no table: {form}")));
-            }
-        };
-        if table.is_empty() {
-            return Err(CatalogError::invalid(format!("the URL names no table: {form}")));
-        }
-        let table = decode("the table's name in the URL", table)?.parse()?;
-        Ok(TableUri { catalog: CatalogUri::from_parts(scheme, place, query)?, table })
     }
 }
 
 /// Splits `scheme://rest`. Schemes are compared without case, as everywhere.
 fn scheme_of(text: &str) -> Result<(Scheme, &str)> {
-    let have = CatalogUri::supported();
-    let have = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
-    let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme))
-    else {
+    let Some((name, rest)) = text.split_once("://").filter(|(name, _)| is_scheme(name)) else {
         // What is not understood is not repeated: it may hold a password.
         return Err(CatalogError::invalid(
-            "a catalog is given as a URL: sqlite:///absolute/path.db or sqlite://relative.db",
+            "a catalog is given as a URL: sqlite:///absolute/path.db, sqlite://relative.db, \
+             postgresql://user@host/database, mysql://user@host/database or \
+             mssql://user@host/database",
         ));
     };
-    match scheme.to_ascii_lowercase().as_str() {
-        "sqlite" => Ok((Scheme::Sqlite, rest)),
-        "memory" => Ok((Scheme::Memory, rest)),
-        other => Err(CatalogError::Unsupported(format!(
-            "this build has no backend for '{other}://' catalogs; it has: {have}"
+    match Scheme::from_name(name) {
+        Some(scheme) => Ok((scheme, rest)),
+        None => Err(CatalogError::Unsupported(format!(
+            "there is no backend for '{}://' catalogs; there are: sqlite, postgresql, mysql, mssql",
+            name.to_ascii_lowercase()
         ))),
     }
 }
@@ -360,66 +321,34 @@ fn scheme_of(text: &str) -> Result<(Scheme, &str)> {
 fn is_scheme(text: &str) -> bool {
     text.len() <= 32
         && text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c))
 }
 
-fn split_query(rest: &str) -> (&str, Option<&str>) {
-    match rest.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (rest, None),
+/// A variable of this process's environment.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "mssql"))]
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Prefix of table names unless told otherwise, in every database.
+fn prefix_or_default(prefix: Option<&str>) -> &str {
+    prefix.unwrap_or("dl_")
+}
+
+/// The value of option `table_prefix`. Each database may narrow it.
+fn prefix(value: &str) -> Result<String> {
+    let value = text::decode("option table_prefix", value)?;
+    let well_formed =
+        !value.is_empty() && value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if well_formed {
+        return Ok(value);
     }
-}
-
-/// A path as the system takes it: on Windows `/C:/lake` loses its first slash.
-fn native(path: &str) -> PathBuf {
-    let drive = path.strip_prefix('/').filter(|rest| rest.as_bytes().get(1) == Some(&b':'));
-    match drive {
-        Some(rest) if cfg!(windows) => PathBuf::from(rest),
-        // SQLite itself would take it for a URI, with options such as mode=memory.
-        _ if path.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("file:")) => {
-            PathBuf::from(format!("./{path}"))
-        }
-        _ => PathBuf::from(path),
-    }
-}
-
-/// Percent-decodes. Unlike browsers it does not let a `%` stand for itself: a path that was meant
-/// otherwise would become another file.
-fn decode(what: &str, text: &str) -> Result<String> {
-    let mut rest = text;
-    while let Some((_, after)) = rest.split_once('%') {
-        let hex = after.as_bytes().get(..2).is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit));
-        if !hex {
-            return Err(CatalogError::invalid(format!(
-                "{what} has a '%' that is not followed by two hexadecimal digits: write a percent \
-                 sign as %25"
-            )));
-        }
-        rest = after;
-    }
-    let decoded = percent_encoding::percent_decode_str(text)
-        .decode_utf8()
-        .map_err(|_| CatalogError::invalid(format!("{what} is not UTF-8 when decoded")))?;
-    if decoded.contains('\0') {
-        return Err(CatalogError::invalid(format!("{what} contains NUL")));
-    }
-    Ok(decoded.into_owned())
-}
-
-fn number<T: FromStr>(name: &str, value: &str) -> Result<T> {
-    value.parse().map_err(|_| {
-        CatalogError::invalid(format!(
-            "option {name} of the catalog's URL must be a whole number, not '{}'",
-            printable(value)
-        ))
-    })
-}
-
-/// The start of foreign text, without control characters.
-fn printable(text: &str) -> String {
-    text.chars().take(40).flat_map(char::escape_debug).collect()
+    Err(CatalogError::invalid(
+        "option table_prefix of the catalog's URL: letters, digits and underscores, at least one",
+    ))
 }
 
 #[cfg(test)]
-#[path = "uri_tests.rs"]
+mod server_tests;
+#[cfg(test)]
 mod tests;

@@ -17,15 +17,25 @@ A table is named namespace.table (or just table, in the namespace 'default'). Wh
 taken, so is its catalog id, or a URL that brings its own catalog:
   delta+sql://sqlite:///lake/catalog.db/sales.orders
 
-The catalog is a URL, from --catalog, the environment variable DELTA_DB_CONNECTION or the key
-'catalog' of a config file ($DL_CONFIG, ./dl.toml, ~/.config/dl/config.toml):
+The catalog is a URL:
   sqlite:///absolute/path.db    sqlite://relative.db
+  postgresql://user@host:5432/database?sslmode=verify-full
+  mysql://user@host:3306/database?ssl-mode=verify_identity        (MariaDB too)
+  mssql://user@host:1433/database?encrypt=true                    (Azure SQL too)
+It is taken from --catalog, else from the environment variable DELTA_DB_CONNECTION, the file that
+DELTA_DB_CONNECTION_FILE names, the variable DATABASE_URL, or the key 'catalog' of a config file
+($DL_CONFIG, ./dl.toml, ~/.config/dl/config.toml). A wrong option lists the right ones.
+
+The password is taken from the URL, its option password_file, the environment variable
+DELTA_DB_PASSWORD, the file that DELTA_DB_PASSWORD_FILE names, else from PGPASSWORD, PGPASSFILE or
+~/.pgpass, or MYSQL_PWD. On the command line everyone on this machine can read it.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted ('dl diff' has its own).
 
 Examples:
   dl quickstart                          see everything work in a folder of its own
-  dl init --catalog sqlite://lake.db     make a catalog
+  dl init --catalog sqlite://lake.db     make a catalog in a file
+  dl init --catalog postgresql://dl@db.example/lake
   dl import /lake/orders sales.orders    take over an existing Delta table
   dl files sales.orders --where \"day = '2026-01-31'\""
 )]
@@ -39,7 +49,7 @@ pub(crate) struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The catalog's URL [env: DELTA_DB_CONNECTION]
+    /// The catalog's URL [env: DELTA_DB_CONNECTION, DELTA_DB_CONNECTION_FILE, DATABASE_URL]
     #[arg(long, global = true, value_name = "URL", help_heading = "Global options")]
     pub(crate) catalog: Option<String>,
     /// How results are printed [default: table, or 'format' of the config file]

@@ -23,6 +23,7 @@ pub(crate) struct Context {
     stop: watch::Receiver<bool>,
     stops_by_itself: AtomicBool,
     going_on: OnceLock<String>,
+    warned_of_password: AtomicBool,
 }
 
 /// What stands where a TABLE is taken.
@@ -36,6 +37,13 @@ impl TableArgument {
     fn parse(text: &str) -> CoreResult<TableArgument> {
         if TableUri::is_one(text) {
             return Ok(TableArgument::Uri(text.parse()?));
+        }
+        if text.contains("://") {
+            // Not repeated: it may hold a password.
+            return Err(CatalogError::invalid(
+                "a table is namespace.table, its id, or a URL that begins with delta+sql://, as \
+                 delta+sql://postgresql://user@host/database/sales.orders",
+            ));
         }
         // A table with a UUID for a name can still be had as `default.<uuid>`.
         Ok(TableArgument::Reference(match text.parse::<TableId>() {
@@ -60,6 +68,7 @@ impl Context {
             stop,
             stops_by_itself: AtomicBool::new(false),
             going_on: OnceLock::new(),
+            warned_of_password: AtomicBool::new(false),
         }
     }
 
@@ -88,12 +97,33 @@ impl Context {
 
     /// The catalog that flag, environment or config file name.
     pub(crate) fn catalog_uri(&self) -> Result<CatalogUri> {
-        let flag = self.flag.as_deref();
+        if let Some(flag) = self.flag()? {
+            return Ok(flag);
+        }
         match &self.config {
-            Ok(config) => Ok(config.catalog(flag)?),
-            // A flag needs no config file.
-            Err(_) if flag.is_some() => Ok(Config::default().catalog(flag)?),
+            Ok(config) => Ok(config.catalog(None)?),
             Err(error) => Err(Failure::invalid(error.to_string())),
+        }
+    }
+
+    /// The catalog of `--catalog`. It needs no config file, not even a right one.
+    fn flag(&self) -> Result<Option<CatalogUri>> {
+        let Some(flag) = self.flag.as_deref() else { return Ok(None) };
+        let uri = Config::default().catalog(Some(flag))?;
+        self.warn_of_password(&uri);
+        Ok(Some(uri))
+    }
+
+    /// Says once that the password of a URL from the command line is no secret.
+    pub(crate) fn warn_of_password(&self, uri: &CatalogUri) {
+        if uri.has_password() && !self.warned_of_password.swap(true, Ordering::SeqCst) {
+            self.out.warn(
+                "a password on the command line is visible to every user of this machine, and in \
+                 the shell's history. Leave it out of the URL and put it into the environment \
+                 variable DELTA_DB_PASSWORD or a file (password_file=… in the URL, \
+                 DELTA_DB_PASSWORD_FILE), or give the whole URL in DELTA_DB_CONNECTION or \
+                 DELTA_DB_CONNECTION_FILE",
+            );
         }
     }
 
@@ -102,18 +132,25 @@ impl Context {
         Ok(Db::open(&self.catalog_uri()?).await?)
     }
 
-    /// The catalog of a table URI; one given by flag must be the same.
+    /// The catalog of a table URI; one given by flag must be the same. If flag, environment or
+    /// config file name the same catalog, they say how to log in to it.
     fn catalog_of(&self, uri: &TableUri) -> Result<CatalogUri> {
-        if let Some(flag) = &self.flag {
-            let flag: CatalogUri = flag.parse().map_err(Failure::from)?;
-            if flag != *uri.catalog() {
+        let uri = uri.catalog();
+        self.warn_of_password(uri);
+        if let Some(flag) = self.flag()? {
+            if !flag.same_catalog(uri) {
                 return Err(Failure::invalid(format!(
-                    "the table's URL names the catalog {}, --catalog another: {flag}",
-                    uri.catalog()
+                    "the table's URL names the catalog {uri}, --catalog another: {flag}"
                 )));
             }
+            return Ok(flag);
         }
-        Ok(uri.catalog().clone())
+        // What is wrong with the configuration is no concern of a table that does without it.
+        let configured = self.config.as_ref().ok().and_then(|config| config.catalog(None).ok());
+        match configured.filter(|configured| configured.same_catalog(uri)) {
+            Some(configured) if configured.has_password() && !uri.has_password() => Ok(configured),
+            _ => Ok(uri.clone()),
+        }
     }
 
     /// Where a TABLE is: its catalog and what it is called there.
@@ -139,7 +176,7 @@ impl Context {
         let mut tables = Vec::new();
         for text in texts {
             let (found, table) = self.locate(text)?;
-            if let Some(first) = catalog.as_ref().filter(|first| **first != found) {
+            if let Some(first) = catalog.as_ref().filter(|first| !first.same_catalog(&found)) {
                 return Err(Failure::invalid(format!(
                     "one transaction cannot span two catalogs: {first} and {found}"
                 )));
@@ -163,6 +200,11 @@ impl Context {
             ))),
         }
     }
+}
+
+/// A TABLE as an error may repeat it: a URL could hold a password.
+pub(crate) fn shown(table: &str) -> &str {
+    if table.contains("://") || table.contains('@') { "a URL" } else { table }
 }
 
 /// Reads `key=value` options.
@@ -208,6 +250,8 @@ mod tests {
             TableArgument::Uri(_)
         ));
         assert!(TableArgument::parse("a..b").is_err());
+        let e = TableArgument::parse("postgresql://u:geheim@h/db/t").unwrap_err().to_string();
+        assert!(e.contains("delta+sql://") && !e.contains("geheim"), "{e}");
         assert!(TableArgument::parse("delta+sql://sqlite:///t").is_err());
     }
 

@@ -26,13 +26,26 @@ use output::{Format, Output};
 /// How long a command that ends its step by itself may take after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Crates whose log lines are ours.
+const LIBRARIES: &[&str] = &[
+    "dl",
+    "deltalakedb",
+    "deltalakedb_catalog_core",
+    "deltalakedb_backend_sqlite",
+    "deltalakedb_backend_postgres",
+    "deltalakedb_backend_mysql",
+    "deltalakedb_backend_mssql",
+    "deltalakedb_cache",
+    "deltalakedb_replicas",
+    "deltalakedb_mirror",
+];
+
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no errors. Nobody to tell if printing fails.
-            let _ = error.print();
+            print_usage(&error, &arguments);
             return ExitCode::from(match error.exit_code() {
                 0 => exit::OK,
                 _ if is_diff(&arguments) => exit::ERROR,
@@ -101,6 +114,27 @@ async fn interrupted() {
     }
 }
 
+/// Prints help, version or what is wrong with the command line.
+fn print_usage(error: &clap::Error, arguments: &[OsString]) {
+    // The parser repeats what it does not expect, such as a catalog's URL with a password in it.
+    let secret: Vec<_> = arguments
+        .iter()
+        .filter_map(|argument| argument.to_str())
+        .filter(|argument| argument.contains("://") || argument.contains('@'))
+        .collect();
+    let plain = error.render().to_string();
+    if secret.iter().any(|argument| plain.contains(argument)) {
+        let plain = secret.iter().fold(plain, |text, argument| {
+            let scheme = argument.find("://").map_or("", |at| &argument[..at + 3]);
+            text.replace(argument, &format!("{scheme}…"))
+        });
+        eprint!("{plain}");
+        return;
+    }
+    // Help and version are no errors. Nobody to tell if printing fails.
+    let _ = error.print();
+}
+
 /// Whether the command line is one of `dl diff`, whose code 2 means drift and nothing else.
 fn is_diff(arguments: &[OsString]) -> bool {
     Cli::command()
@@ -120,10 +154,8 @@ fn start_logging(quiet: bool, verbose: u8) {
         (false, _) => "trace",
     };
     let others = if verbose > 2 { "info" } else { "off" };
-    let fallback = format!(
-        "{others},dl={ours},deltalakedb={ours},deltalakedb_catalog_core={ours},\
-         deltalakedb_backend_sqlite={ours},deltalakedb_cache={ours},deltalakedb_mirror={ours}"
-    );
+    let libraries: Vec<_> = LIBRARIES.iter().map(|library| format!("{library}={ours}")).collect();
+    let fallback = format!("{others},{}", libraries.join(","));
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(fallback));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

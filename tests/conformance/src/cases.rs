@@ -6,6 +6,7 @@ mod faults;
 mod idempotency;
 mod import;
 mod import_base;
+mod import_tokens;
 mod limits;
 mod limits_sizes;
 mod multi_table;
@@ -85,6 +86,7 @@ pub(crate) fn all() -> Vec<Case> {
         limits_sizes::cases(),
         import::cases(),
         import_base::cases(),
+        import_tokens::cases(),
         outbox::cases(),
         outbox_leases::cases(),
         faults::cases(),

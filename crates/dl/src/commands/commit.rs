@@ -11,7 +11,7 @@ use deltalakedb::core::conflict::Reads;
 use deltalakedb::core::ids::{CommitToken, TableId, TableRef, TimestampMs, Version};
 use serde::Serialize;
 
-use crate::context::Context;
+use crate::context::{Context, shown};
 use crate::failure::{Failure, Result};
 use crate::output::{plural, size};
 use crate::publishing;
@@ -121,11 +121,21 @@ impl Commit {
             };
             if !parts.iter().any(|(known, _)| *known == table) {
                 return Err(Failure::invalid(format!(
-                    "--read-version names '{table}', which is not among the tables of the commit"
+                    "--read-version names '{}', which is not among the tables of the commit",
+                    shown(&table)
                 )));
             }
-            if versions.insert(table.clone(), number.parse()?).is_some() {
-                return Err(Failure::invalid(format!("--read-version for '{table}' stands twice")));
+            let version = number.parse().map_err(|_| {
+                Failure::invalid(format!(
+                    "--read-version takes N or TABLE=N, and '{}' is not a version number",
+                    shown(number)
+                ))
+            })?;
+            if versions.insert(table.clone(), version).is_some() {
+                return Err(Failure::invalid(format!(
+                    "--read-version for '{}' stands twice",
+                    shown(&table)
+                )));
             }
         }
         Ok(versions)
@@ -141,7 +151,7 @@ fn split_pair(text: &str) -> Result<(String, String)> {
         .or(first)
         .filter(|(table, file)| !table.is_empty() && !file.is_empty())
         .map(|(table, file)| (table.to_owned(), file.to_owned()))
-        .ok_or_else(|| Failure::invalid(format!("--table takes TABLE=FILE, not '{text}'")))
+        .ok_or_else(|| Failure::invalid(format!("--table takes TABLE=FILE, not '{}'", shown(text))))
 }
 
 /// Bytes of a file or of standard input, and what to call them.

@@ -10,10 +10,14 @@ use crate::failure::Result;
 /// Arguments of `dl init`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Running it again is harmless: a catalog that is up to date stays as it is.
+Running it again is harmless: a catalog that is up to date stays as it is. On a server the database
+must exist, and the login needs the right to create tables in it; `dl grants` prints what the logins
+need that work with the catalog afterwards.
 
 Examples:
   dl init --catalog sqlite:///lake/catalog.db
+  DELTA_DB_PASSWORD=… dl init --catalog postgresql://dl@db.example/lake
+  dl init --catalog 'mysql://dl@db.example/lake?ssl-mode=verify_identity'
   DELTA_DB_CONNECTION=sqlite://catalog.db dl init
   dl init --catalog 'sqlite:///lake/shared.db?table_prefix=team_a_'")]
 pub(crate) struct Init {}

@@ -3,10 +3,12 @@
 mod append;
 mod commit;
 mod completions;
+mod copy_catalog;
 mod create;
 mod diff;
 mod drop;
 mod files;
+mod grants;
 mod history;
 mod import;
 mod init;
@@ -56,6 +58,10 @@ pub(crate) enum Command {
     Publish(publish::Publish),
     /// Compare the catalog with a _delta_log/
     Diff(diff::Diff),
+    /// Copy a whole catalog to another database
+    CopyCatalog(copy_catalog::CopyCatalog),
+    /// Print the SQL that gives a login its rights on the catalog
+    Grants(grants::Grants),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -78,6 +84,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Mirror(command) => return command.run(context).await,
         Command::Publish(command) => command.run(context).await?,
         Command::Diff(command) => return command.run(context).await,
+        Command::CopyCatalog(command) => return command.run(context).await,
+        Command::Grants(command) => command.run(context)?,
         Command::Completions(command) => command.run(context)?,
     }
     Ok(exit::OK)

@@ -36,15 +36,63 @@ fn a_catalog_is_named_in_three_ways() {
 #[test]
 fn passwords_are_never_repeated() {
     let world = World::empty();
-    for url in ["postgresql://user:geheim@host/db", "user:geheim@host", "sqlite://x.db?pw=geheim"] {
-        let run = world.dl(&["list", "--catalog", url]).fails(&[]);
-        assert!(!run.stderr.contains("geheim"), "{}", run.stderr);
-        let run = world.dl(&["list", "--catalog", url, "--format", "json"]).code(1);
-        assert!(!run.stderr.contains("geheim"), "{}", run.stderr);
+    // Nothing listens on port 1.
+    for url in [
+        "postgresql://user:geheim@127.0.0.1:1/db?acquire_timeout=100ms",
+        "mysql://user:geheim@127.0.0.1:1/db?acquire_timeout=100ms",
+        "mssql://user:geheim@127.0.0.1:1/db?acquire_timeout=100ms",
+        "postgresql://user:geheim@127.0.0.1:1/db?nix=geheim",
+        "postgresql://user:gehe/geheim@127.0.0.1:1/db",
+        "postgresql://user:geheim@127.0.0.1:geheim/db",
+        "oracle://user:geheim@host/db",
+        "user:geheim@host",
+        "sqlite://x.db?pw=geheim",
+    ] {
+        let table = format!("delta+sql://{url}/s.t");
+        for arguments in [
+            vec!["list", "--catalog", url],
+            vec!["list", "--catalog", url, "--format", "json"],
+            vec!["init", "--catalog", url, "-vvv"],
+            vec!["show", url],
+            vec!["show", &table],
+            vec!["commit", "--table", url],
+            vec!["commit", "--table", &table],
+            vec!["commit", "s.t", "--read-version", &table],
+            vec!["create", &table, "--location", "x", "--columns", "a int"],
+        ] {
+            let run = world.dl(&arguments).code(1);
+            let all = format!("{}{}", run.stdout, run.stderr);
+            assert!(!all.contains("geheim"), "{arguments:?}: {all}");
+            assert!(!all.contains("panicked"), "{arguments:?}: {all}");
+        }
+        let odd = format!("--catlog={url}");
+        for arguments in [["list", url], ["list", &odd], ["init", &table]] {
+            let run = world.dl(&arguments).code(2);
+            assert!(run.stderr.contains("Usage"), "{}", run.stderr);
+            assert!(!run.stderr.contains("geheim"), "{arguments:?}: {}", run.stderr);
+        }
     }
     world
-        .dl(&["list", "--catalog", "mysql://u:p@h/d"])
-        .fails(&["no backend for 'mysql://'", "it has: sqlite"]);
+        .dl(&["list", "--catalog", "oracle://u:p@h/d"])
+        .fails(&["no backend for 'oracle://'", "there are: sqlite, postgresql, mysql, mssql"]);
+}
+
+#[test]
+fn a_password_on_the_command_line_gets_one_warning() {
+    let world = World::empty();
+    let url = "postgresql://user:geheim@127.0.0.1:1/db?acquire_timeout=100ms";
+    let warnings = |run: &crate::world::Run| run.stderr.matches("warning: a password on").count();
+    let run = world.dl(&["list", "--catalog", url]).code(1);
+    assert_eq!(warnings(&run), 1, "{}", run.stderr);
+    assert!(run.stderr.contains("DELTA_DB_PASSWORD"), "{}", run.stderr);
+    let table = format!("delta+sql://{url}").replace("/db?", "/db/s.t?");
+    let run = world.dl(&["show", &table, "--catalog", url]).code(1);
+    assert_eq!(warnings(&run), 1, "{}", run.stderr);
+    let run = world.dl(&["list", "--catalog", &url.replace(":geheim", "")]).code(1);
+    assert_eq!(warnings(&run), 0, "{}", run.stderr);
+    let mut command = world.command(&["list"]);
+    let run = crate::world::Run::from(command.env("DELTA_DB_CONNECTION", url).output().unwrap());
+    assert_eq!((run.code, warnings(&run)), (1, 0), "{}", run.stderr);
 }
 
 #[test]

@@ -10,10 +10,13 @@
 mod bad_input;
 mod catalogs;
 mod commits;
+mod copying;
+mod databases;
 mod diffing;
 mod importing;
 mod interruptions;
 mod mirroring;
 mod quickstart;
 mod reading;
+mod transcript;
 mod world;

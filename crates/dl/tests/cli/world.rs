@@ -69,12 +69,19 @@ pub(crate) const COLUMNS: &str = "id long not null, name string, day string";
 
 pub(crate) struct World {
     dir: tempfile::TempDir,
+    /// The catalog's URL if it is not a file in the folder.
+    server: Option<String>,
 }
 
 impl World {
     /// An empty folder.
     pub(crate) fn empty() -> World {
-        World { dir: tempfile::tempdir().unwrap() }
+        World { dir: tempfile::tempdir().unwrap(), server: None }
+    }
+
+    /// An empty folder, and a place for a catalog that may be elsewhere.
+    pub(crate) fn at(catalog: Option<String>) -> World {
+        World { server: catalog, ..World::empty() }
     }
 
     /// A folder with a catalog.
@@ -96,7 +103,10 @@ impl World {
     }
 
     pub(crate) fn catalog(&self) -> String {
-        format!("sqlite://{}", self.path("catalog.db").display())
+        match &self.server {
+            Some(url) => url.clone(),
+            None => format!("sqlite://{}", self.path("catalog.db").display()),
+        }
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
@@ -109,6 +119,13 @@ impl World {
             .env_remove("XDG_CONFIG_HOME")
             .env_remove("RUST_LOG")
             .env_remove("CARGO_MANIFEST_DIR")
+            .env_remove("DELTA_DB_CONNECTION_FILE")
+            .env_remove("DELTA_DB_PASSWORD")
+            .env_remove("DELTA_DB_PASSWORD_FILE")
+            .env_remove("DATABASE_URL")
+            .env_remove("PGPASSWORD")
+            .env_remove("PGPASSFILE")
+            .env_remove("MYSQL_PWD")
             .env("HOME", self.dir.path())
             .env("DELTA_DB_CONNECTION", self.catalog())
             .stdin(Stdio::null())

@@ -1,0 +1,452 @@
+//! Connections: how they are made, kept, used once at a time, and thrown away.
+//!
+//! A connection that was left in the middle of anything (a dropped future, a timeout, a lost
+//! server, an open transaction) never goes back to the pool: [`Lease`] takes it out and closes it,
+//! and the server rolls back. Others are asked before they are used again, if they rested or the
+//! server had reported an error on them.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use deadpool::Runtime;
+use deadpool::managed::{
+    Manager, Metrics, Object, Pool, PoolConfig, PoolError, QueueMode, RecycleError, RecycleResult,
+    TimeoutType, Timeouts,
+};
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
+use tiberius::error::Error;
+use tiberius::{AuthMethod, Client, ColumnData, Config, EncryptionLevel, Query, Row};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+
+use crate::errors::{DbError, DbResult, Sent};
+use crate::options::{Encrypt, MssqlOptions};
+use crate::prelogin::Watched;
+use crate::rows::Reader;
+
+/// A byte stream to a server.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Io for T {}
+
+/// A driver's connection.
+pub(crate) type Tds = Client<Compat<Box<dyn Io>>>;
+
+/// How a byte stream is made; TCP but in tests.
+#[async_trait]
+pub(crate) trait Dial: fmt::Debug + Send + Sync + 'static {
+    async fn dial(&self, host: &str, port: u16) -> io::Result<Box<dyn Io>>;
+}
+
+/// TCP.
+#[derive(Debug)]
+pub(crate) struct Tcp;
+
+#[async_trait]
+impl Dial for Tcp {
+    async fn dial(&self, host: &str, port: u16) -> io::Result<Box<dyn Io>> {
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(Box::new(stream))
+    }
+}
+
+/// A connection that rested for longer is asked whether it lives.
+const TRUSTED: Duration = Duration::from_secs(1);
+/// Ends a transaction that should not be there. Error 3903 (there is none) cannot come of it.
+const RECYCLE: &str = "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT 1 AS alive";
+const ROLLBACK: &str = "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION";
+/// There is no transaction to roll back: the server did it already.
+const NO_TRANSACTION: u32 = 3903;
+
+/// A connection in the pool.
+pub(crate) struct Conn {
+    client: Tds,
+    /// The server reported an error on it.
+    dirty: bool,
+    last_used: Instant,
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn").field("dirty", &self.dirty).finish_non_exhaustive()
+    }
+}
+
+/// Makes connections and looks after them.
+pub(crate) struct Connections {
+    config: Config,
+    host: String,
+    port: u16,
+    idle_timeout: Duration,
+    max_lifetime: Duration,
+    test_before_acquire: bool,
+    /// The server has no TLS, and none is asked for: known from the first connection on.
+    plain: AtomicBool,
+    may_be_plain: bool,
+    /// Whether the server's first packet is in the clear.
+    watches: bool,
+    dial: Arc<dyn Dial>,
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The driver's configuration holds the password.
+        f.debug_struct("Connections")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connections {
+    pub(crate) fn new(options: &MssqlOptions, dial: Arc<dyn Dial>) -> Self {
+        let mut config = Config::new();
+        config.host(&options.host);
+        config.port(options.port);
+        config.database(&options.database);
+        config.application_name(&options.application_name);
+        let password = options.password.as_deref().unwrap_or("");
+        config.authentication(AuthMethod::sql_server(&options.user, password));
+        config.command_timeout(Some(options.statement_timeout));
+        config.handshake_timeout(Some(options.pool.acquire_timeout));
+        if let Some(instance) = &options.instance {
+            config.instance_name(instance);
+        }
+        config.encryption(match options.tls.mode {
+            Encrypt::Off => EncryptionLevel::Off,
+            Encrypt::On => EncryptionLevel::Required,
+            Encrypt::Strict => EncryptionLevel::Strict,
+        });
+        if options.tls.trust_server_certificate {
+            config.trust_cert();
+        } else if let Some(file) = &options.tls.ca_file {
+            config.trust_cert_ca(file.display());
+        }
+        if let (Some(cert), Some(key)) = (&options.tls.cert_file, &options.tls.key_file) {
+            config.client_certificate(cert, key);
+        }
+        Connections {
+            config,
+            host: options.host.clone(),
+            port: options.port,
+            idle_timeout: options.pool.idle_timeout,
+            max_lifetime: options.pool.max_lifetime,
+            test_before_acquire: options.pool.test_before_acquire,
+            plain: AtomicBool::new(false),
+            may_be_plain: options.tls.mode == Encrypt::Off,
+            watches: options.tls.mode != Encrypt::Strict,
+            dial,
+        }
+    }
+
+    async fn connect(&self, mut config: Config, host: &str, port: u16) -> tiberius::Result<Tds> {
+        if !self.plain.load(Ordering::Relaxed) {
+            let mut stream = self.dial.dial(host, port).await?;
+            if self.watches {
+                stream = Box::new(Watched::new(stream));
+            }
+            let answer = Box::pin(Client::connect(config.clone(), stream.compat())).await;
+            let refused = matches!(answer, Err(Error::Server(_) | Error::Routing { .. }));
+            if answer.is_ok() || refused || !self.may_be_plain {
+                return answer;
+            }
+        }
+        // With "off" the driver encrypts the login, also where the server has no TLS at all.
+        config.encryption(EncryptionLevel::NotSupported);
+        let stream = self.dial.dial(host, port).await?;
+        let client = Box::pin(Client::connect(config, stream.compat())).await?;
+        self.plain.store(true, Ordering::Relaxed);
+        Ok(client)
+    }
+}
+
+impl Manager for Connections {
+    type Type = Conn;
+    type Error = Error;
+
+    async fn create(&self) -> Result<Conn, Error> {
+        // The driver's futures are large: each is kept on the heap, so that a call fits onto a
+        // worker's stack without optimization too.
+        let first = Box::pin(self.connect(self.config.clone(), &self.host, self.port));
+        let client = match first.await {
+            // Azure SQL sends clients inside of Azure on to the machine that holds the database.
+            Err(Error::Routing { host, port }) => {
+                let mut config = self.config.clone();
+                config.host(&host);
+                config.port(port);
+                Box::pin(self.connect(config, &host, port)).await
+            }
+            other => other,
+        }?;
+        Ok(Conn { client, dirty: false, last_used: Instant::now() })
+    }
+
+    async fn recycle(&self, conn: &mut Conn, metrics: &Metrics) -> RecycleResult<Error> {
+        let rested = conn.last_used.elapsed();
+        if metrics.age() > self.max_lifetime || rested > self.idle_timeout {
+            return Err(RecycleError::message("the connection is too old"));
+        }
+        if conn.dirty || (self.test_before_acquire && rested > TRUSTED) {
+            conn.client.simple_query(RECYCLE).await?.into_results().await?;
+            conn.dirty = false;
+        }
+        Ok(())
+    }
+}
+
+/// The connections of a backend.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pool: Pool<Connections>,
+    place: String,
+    max_connections: usize,
+    /// Waiting for a row lock ends before the statement's time does, so that it ends with an
+    /// answer. Milliseconds.
+    lock_timeout_ms: u128,
+}
+
+impl Session {
+    pub(crate) fn new(options: &MssqlOptions, dial: Arc<dyn Dial>) -> Result<Session> {
+        let timeout = Some(options.pool.acquire_timeout);
+        let config = PoolConfig {
+            max_size: options.pool.max_connections,
+            timeouts: Timeouts { wait: timeout, create: timeout, recycle: timeout },
+            // The one used last is the least likely to need a test; others age out.
+            queue_mode: QueueMode::Lifo,
+        };
+        let pool = Pool::builder(Connections::new(options, dial))
+            .config(config)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|e| CatalogError::invalid(format!("bad pool options: {e}")))?;
+        Ok(Session {
+            pool,
+            place: options.place(),
+            max_connections: options.pool.max_connections,
+            lock_timeout_ms: (options.statement_timeout / 2).as_millis().clamp(1, 3_600_000),
+        })
+    }
+
+    /// `host:port/database`.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// What every transaction begins with. READ COMMITTED, with row versions or without: each
+    /// module says why that is enough. `XACT_ABORT`: an error leaves no transaction half done.
+    pub(crate) fn settings(&self) -> String {
+        format!(
+            "SET NOCOUNT ON; SET XACT_ABORT ON; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+             SET LOCK_TIMEOUT {}; ",
+            self.lock_timeout_ms
+        )
+    }
+
+    /// A connection, for one call.
+    pub(crate) async fn lease(&self) -> DbResult<Lease> {
+        let conn = Box::pin(self.pool.get()).await.map_err(|error| self.no_connection(error))?;
+        Ok(Lease { conn: Some(conn), in_flight: false, in_transaction: false })
+    }
+
+    fn no_connection(&self, error: PoolError<Error>) -> DbError {
+        let place = &self.place;
+        let message = match error {
+            PoolError::Backend(error) => return DbError::Driver(error, Sent::No),
+            PoolError::Timeout(TimeoutType::Wait) => format!(
+                "SQL Server {place}: all {} connections of the pool were in use for the whole \
+                 acquire_timeout: raise max_connections",
+                self.max_connections
+            ),
+            PoolError::Timeout(_) => {
+                format!("SQL Server {place} did not accept a connection within acquire_timeout")
+            }
+            other => format!("SQL Server {place}: no connection: {other}"),
+        };
+        CatalogError::busy(message, WriteState::NotApplied).into()
+    }
+
+    /// A connection with an open transaction, for several requests.
+    pub(crate) async fn begin(&self) -> DbResult<Lease> {
+        let mut lease = self.lease().await?;
+        self.begin_on(&mut lease).await?;
+        Ok(lease)
+    }
+
+    /// Opens a transaction. It begins in a batch of its own: in one that is sent as a procedure
+    /// call, an unfinished transaction is error 266.
+    pub(crate) async fn begin_on(&self, lease: &mut Lease) -> DbResult<()> {
+        lease.in_transaction = true;
+        let text = format!("{}BEGIN TRANSACTION; SELECT @@TRANCOUNT AS depth", self.settings());
+        let sets = lease.batch(&text, Sent::Harmless).await?;
+        let row = sets.iter().flatten().last();
+        let depth = row.map(|row| Reader::new(row, "session", None).i64(0)).transpose()?;
+        if depth == Some(1) {
+            return Ok(());
+        }
+        // The connection is closed with the lease.
+        lease.in_flight = true;
+        Err(CatalogError::busy(
+            format!("SQL Server {}: a transaction was open where none should be", self.place),
+            WriteState::NotApplied,
+        )
+        .into())
+    }
+}
+
+/// One use of a connection.
+pub(crate) struct Lease {
+    conn: Option<Object<Connections>>,
+    in_flight: bool,
+    in_transaction: bool,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if (self.in_flight || self.in_transaction)
+            && let Some(conn) = self.conn.take()
+        {
+            // Out of the pool, and closed: the server ends its transaction.
+            drop(Object::take(conn));
+        }
+    }
+}
+
+/// Rows of each result set.
+pub(crate) type Sets = Vec<Vec<Row>>;
+
+impl Lease {
+    fn client(&mut self) -> DbResult<&mut Conn> {
+        let conn = self.conn.as_deref_mut();
+        conn.ok_or_else(|| CatalogError::failed("no connection", WriteState::NotApplied).into())
+    }
+
+    fn ended<T>(&mut self, answer: tiberius::Result<T>, sent: Sent) -> DbResult<T> {
+        let server_said_it = matches!(&answer, Err(Error::Server(_)));
+        if answer.is_ok() || server_said_it {
+            self.in_flight = false;
+        }
+        if let Ok(conn) = self.client() {
+            conn.dirty |= server_said_it;
+            conn.last_used = Instant::now();
+        }
+        answer.map_err(|error| DbError::Driver(error, sent))
+    }
+
+    /// Text without parameters, as one batch.
+    pub(crate) async fn batch(&mut self, text: &str, sent: Sent) -> DbResult<Sets> {
+        self.in_flight = true;
+        let client = &mut self.client()?.client;
+        let answer = Box::pin(async {
+            let stream = client.simple_query(text).await?;
+            stream.into_results().await
+        });
+        let answer = answer.await;
+        self.ended(answer, sent)
+    }
+
+    /// Text with parameters (`sp_executesql`).
+    pub(crate) async fn query(
+        &mut self,
+        text: &str,
+        parameters: Vec<ColumnData<'_>>,
+        sent: Sent,
+    ) -> DbResult<Sets> {
+        self.in_flight = true;
+        let mut query = Query::new(text);
+        for parameter in parameters {
+            query.bind(parameter);
+        }
+        let client = &mut self.client()?.client;
+        let answer = Box::pin(async {
+            let stream = query.query(client).await?;
+            stream.into_results().await
+        });
+        let answer = answer.await;
+        self.ended(answer, sent)
+    }
+
+    /// A statement inside of the transaction.
+    pub(crate) async fn run(
+        &mut self,
+        text: &str,
+        parameters: Vec<ColumnData<'_>>,
+    ) -> DbResult<Sets> {
+        self.query(text, parameters, Sent::Harmless).await
+    }
+
+    /// Rows by the bulk protocol. Values are in the order of the columns.
+    pub(crate) async fn bulk<'v>(
+        &mut self,
+        table: &str,
+        columns: &[&str],
+        rows: impl Iterator<Item = DbResult<Vec<ColumnData<'v>>>> + Send,
+    ) -> DbResult<()> {
+        self.in_flight = true;
+        let client = &mut self.client()?.client;
+        let answer = Box::pin(async {
+            let mut request = client.bulk_insert_columns(table, columns).await?;
+            for row in rows {
+                let row = match row {
+                    Ok(row) => row,
+                    Err(error) => return Ok(Err(error)),
+                };
+                let mut values = tiberius::TokenRow::with_capacity(row.len());
+                for value in row {
+                    values.push(value);
+                }
+                request.send(values).await?;
+            }
+            request.finalize().await?;
+            Ok(Ok(()))
+        });
+        match answer.await {
+            // The request was not ended: the connection goes.
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(())) => self.ended(Ok(()), Sent::Harmless),
+            Err(error) => self.ended(Err(error), Sent::Harmless),
+        }
+    }
+
+    /// Keeps the connection from being used again.
+    pub(crate) fn discard(&mut self) {
+        self.in_flight = true;
+    }
+
+    /// Ends the transaction: this is what decides.
+    pub(crate) async fn commit(&mut self) -> DbResult<()> {
+        self.batch("COMMIT TRANSACTION", Sent::Deciding).await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+
+    /// Ends the transaction with nothing done. A failure does not matter: then the connection is
+    /// closed, which ends it too.
+    pub(crate) async fn rollback(&mut self) {
+        match self.batch(ROLLBACK, Sent::Harmless).await {
+            Ok(_) => self.in_transaction = false,
+            Err(error) if error.number() == Some(NO_TRANSACTION) => self.in_transaction = false,
+            Err(error) => tracing::debug!(?error, "rollback failed, the connection is closed"),
+        }
+    }
+
+    /// Commits what succeeded, rolls back what failed, and hands the answer on.
+    pub(crate) async fn end<T>(&mut self, answer: DbResult<T>) -> DbResult<T> {
+        match answer {
+            Ok(value) => {
+                self.commit().await?;
+                Ok(value)
+            }
+            Err(error) => {
+                if !self.in_flight {
+                    self.rollback().await;
+                }
+                Err(error)
+            }
+        }
+    }
+}

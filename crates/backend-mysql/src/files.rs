@@ -1,0 +1,312 @@
+//! Rows of files: how the actions of a commit change them.
+//!
+//! A row is in the table at `v` if `added_version <= v < removed_version`. A `remove` ends the
+//! active row of its key and makes it a tombstone; an `add` whose key is active ends that row
+//! without one. Of one key at most one row is active.
+
+use std::collections::BTreeMap;
+
+use deltalakedb_catalog_core::action::{Add, FileKey, Remove};
+use deltalakedb_catalog_core::commit::CommitIndex;
+use deltalakedb_catalog_core::ids::{TableId, Version};
+use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, dv_id};
+use sqlx::Row;
+
+use crate::errors::DbResult;
+use crate::literals::{Value, list};
+use crate::rows::to_json;
+use crate::session::{Call, Session, Set};
+use crate::writer::Writer;
+
+/// Keys in one `IN (…)`: beyond some ten thousand, the optimizer gives ranges up.
+const KEYS: usize = 2_000;
+
+/// Active rows of keys. The digest is compared in the index, the key in full by [`Active`].
+const FIND: &str = "SELECT added_version, ordinal, size, path, dv_id
+    FROM {p}files FORCE INDEX (by_key)
+    WHERE table_id = ? AND removed_version = 9223372036854775807 AND file_key IN (";
+const INSERT: &str = "INSERT INTO {p}files (table_id, added_version, ordinal, removed_version,
+        is_tombstone, file_key, size, modification_time, data_change, base_row_id,
+        default_row_commit_version, path, dv_id, partition_values, tags, deletion_vector,
+        clustering_provider, stats) VALUES ";
+const INSERT_TOMBSTONE: &str = "INSERT INTO {p}files (table_id, added_version, ordinal,
+        removed_version, is_tombstone, deletion_timestamp, file_key, size, modification_time,
+        data_change, path, dv_id, remove_action) VALUES ";
+const REMOVE: &str = "UPDATE {p}files SET removed_version = ?, is_tombstone = 1,
+        deletion_timestamp = ?, remove_action = ?
+    WHERE table_id = ? AND added_version = ? AND ordinal = ?
+      AND removed_version = 9223372036854775807";
+const REPLACE: &str = "UPDATE {p}files SET removed_version = ?
+    WHERE table_id = ? AND added_version = ? AND ordinal = ?
+      AND removed_version = 9223372036854775807";
+
+/// What the files of a commit changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct FileDelta {
+    /// Files in the table, more or less.
+    pub(crate) files: i64,
+    /// Bytes in the table, more or less.
+    pub(crate) bytes: i64,
+    /// Bytes of removed files, as far as known.
+    pub(crate) bytes_removed: i64,
+}
+
+/// What to do with a remove of a file that is not active.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UnknownFile {
+    /// Refuse the commit.
+    Refuse,
+    /// Keep the remove as a tombstone: logs of others contain such.
+    Tombstone,
+}
+
+/// A row that is in the table.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    added_version: i64,
+    ordinal: i64,
+    size: i64,
+}
+
+/// The active rows of the keys that a transaction has to do with, kept up to date by it.
+#[derive(Debug, Default)]
+pub(crate) struct Active {
+    rows: BTreeMap<FileKey, Place>,
+}
+
+/// Keys that a commit touches.
+pub(crate) fn keys(index: &CommitIndex) -> impl Iterator<Item = FileKey> + '_ {
+    index.removes.iter().map(Remove::key).chain(index.adds.iter().map(Add::key))
+}
+
+/// Statements that look up keys.
+pub(crate) fn lookups(
+    session: &Session,
+    table: TableId,
+    keys: impl IntoIterator<Item = FileKey>,
+) -> Vec<String> {
+    let digests: Vec<[u8; 16]> =
+        keys.into_iter().map(|key| FileKey::digest_of(&key.path, &key.dv_id)).collect();
+    digests
+        .chunks(KEYS)
+        .map(|some| {
+            let mut sql = session.sql(FIND, &[table.into()]);
+            sql.push_str(&list(some.iter().map(Value::from)));
+            sql.push(')');
+            sql
+        })
+        .collect()
+}
+
+impl Active {
+    /// Takes what a statement of [`lookups`] answered.
+    pub(crate) fn take(&mut self, set: &Set) -> DbResult<()> {
+        for row in &set.rows {
+            let place = Place {
+                added_version: row.try_get(0)?,
+                ordinal: row.try_get(1)?,
+                size: row.try_get(2)?,
+            };
+            self.rows.insert(FileKey { path: row.try_get(3)?, dv_id: row.try_get(4)? }, place);
+        }
+        Ok(())
+    }
+
+    /// Looks keys up, many a message.
+    pub(crate) async fn load(
+        &mut self,
+        call: &mut Call,
+        table: TableId,
+        keys: impl IntoIterator<Item = FileKey>,
+    ) -> DbResult<()> {
+        let statements = lookups(&call.session, table, keys);
+        self.load_with(call, &statements).await
+    }
+
+    /// The same for statements that [`lookups`] made.
+    pub(crate) async fn load_with(
+        &mut self,
+        call: &mut Call,
+        statements: &[String],
+    ) -> DbResult<()> {
+        // Some 150 KB each: a few fit into the smallest packet.
+        for some in statements.chunks(4) {
+            for set in call.run(some.join("; ")).await? {
+                self.take(&set)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file that comes.
+struct NewRow<'i> {
+    add: &'i Add,
+    key: FileKey,
+    ordinal: i64,
+    /// Replaced by a later action of the same commit: in no state.
+    ended: bool,
+}
+
+/// How a commit changes rows, decided before anything is written.
+#[derive(Default)]
+pub(crate) struct Plan<'i> {
+    removed: Vec<(Place, &'i Remove)>,
+    replaced: Vec<Place>,
+    tombstones: Vec<(i64, &'i Remove)>,
+    rows: Vec<NewRow<'i>>,
+    pub(crate) delta: FileDelta,
+}
+
+impl<'i> Plan<'i> {
+    /// Removes first, then adds. `Err` inside is the first remove of a file that is not active.
+    pub(crate) fn of(
+        index: &'i CommitIndex,
+        version: Version,
+        active: &mut Active,
+        unknown: UnknownFile,
+    ) -> DbResult<Result<Plan<'i>, FileKey>> {
+        let mut plan = Plan::default();
+        for (position, remove) in index.removes.iter().enumerate() {
+            let key = remove.key();
+            if let Some(place) = active.rows.remove(&key) {
+                plan.take_away(place.size);
+                let removed = plan.delta.bytes_removed.saturating_add(place.size);
+                plan.delta.bytes_removed = removed;
+                plan.removed.push((place, remove));
+            } else if unknown == UnknownFile::Refuse {
+                return Ok(Err(key));
+            } else {
+                let size = remove.size.unwrap_or(0);
+                plan.delta.bytes_removed = plan.delta.bytes_removed.saturating_add(size);
+                plan.tombstones.push((as_ordinal(position)?, remove));
+            }
+        }
+        for (position, add) in index.adds.iter().enumerate() {
+            plan.add(add, as_ordinal(position)?, version, active);
+        }
+        Ok(Ok(plan))
+    }
+
+    /// A piece of a base: files whose ordinals go on from a position.
+    pub(crate) fn of_base(
+        files: &'i [Add],
+        mut ordinal: i64,
+        tombstones: &'i [Remove],
+        mut tombstone: i64,
+        version: Version,
+        active: &mut Active,
+    ) -> Plan<'i> {
+        let mut plan = Plan::default();
+        for add in files {
+            plan.add(add, ordinal, version, active);
+            ordinal += 1;
+        }
+        for remove in tombstones {
+            plan.tombstones.push((tombstone, remove));
+            tombstone += 1;
+        }
+        plan
+    }
+
+    fn take_away(&mut self, size: i64) {
+        self.delta.files -= 1;
+        self.delta.bytes = self.delta.bytes.saturating_sub(size);
+    }
+
+    fn add(&mut self, add: &'i Add, ordinal: i64, version: Version, active: &mut Active) {
+        let key = add.key();
+        let place = Place { added_version: version.get(), ordinal, size: add.size };
+        if let Some(before) = active.rows.insert(key.clone(), place) {
+            self.take_away(before.size);
+            let here = (before.added_version == version.get())
+                .then(|| self.rows.iter_mut().rev().find(|row| row.ordinal == before.ordinal))
+                .flatten();
+            match here {
+                Some(row) => row.ended = true,
+                None => self.replaced.push(before),
+            }
+        }
+        self.rows.push(NewRow { add, key, ordinal, ended: false });
+        self.delta.files += 1;
+        self.delta.bytes = self.delta.bytes.saturating_add(add.size);
+    }
+
+    /// Writes it.
+    pub(crate) async fn write(
+        &self,
+        out: &mut Writer<'_>,
+        table: TableId,
+        version: Version,
+    ) -> DbResult<()> {
+        let at = Value::Int(version.get());
+        for (place, remove) in &self.removed {
+            let action = to_json(remove)?;
+            let values = [
+                at,
+                remove.deletion_timestamp.unwrap_or(0).into(),
+                (&action).into(),
+                table.into(),
+                place.added_version.into(),
+                place.ordinal.into(),
+            ];
+            out.push_one(REMOVE, &values).await?;
+        }
+        for place in &self.replaced {
+            let values = [at, table.into(), place.added_version.into(), place.ordinal.into()];
+            out.push_one(REPLACE, &values).await?;
+        }
+        for (position, remove) in &self.tombstones {
+            let dv = dv_id(remove.deletion_vector.as_ref());
+            let digest = FileKey::digest_of(&remove.path, &dv);
+            let action = to_json(remove)?;
+            let values = [
+                table.into(),
+                at,
+                TOMBSTONE_ONLY.saturating_add(*position).into(),
+                at,
+                true.into(),
+                remove.deletion_timestamp.unwrap_or(0).into(),
+                (&digest).into(),
+                remove.size.unwrap_or(0).into(),
+                0.into(),
+                remove.data_change.into(),
+                (&remove.path).into(),
+                (&*dv).into(),
+                (&action).into(),
+            ];
+            out.row(INSERT_TOMBSTONE, &values).await?;
+        }
+        for row in &self.rows {
+            let add = row.add;
+            let digest = FileKey::digest_of(&row.key.path, &row.key.dv_id);
+            let partition_values = (!add.partition_values.is_empty())
+                .then(|| to_json(&add.partition_values))
+                .transpose()?;
+            let tags = add.tags.as_ref().map(to_json).transpose()?;
+            let vector = add.deletion_vector.as_ref().map(to_json).transpose()?;
+            let values = [
+                table.into(),
+                at,
+                row.ordinal.into(),
+                if row.ended { at } else { Version::NEVER.into() },
+                false.into(),
+                (&digest).into(),
+                add.size.into(),
+                add.modification_time.into(),
+                add.data_change.into(),
+                add.base_row_id.into(),
+                add.default_row_commit_version.into(),
+                (&row.key.path).into(),
+                (&row.key.dv_id).into(),
+                partition_values.as_deref().into(),
+                tags.as_deref().into(),
+                vector.as_deref().into(),
+                add.clustering_provider.as_deref().into(),
+                add.stats.as_deref().into(),
+            ];
+            out.row(INSERT, &values).await?;
+        }
+        Ok(())
+    }
+}

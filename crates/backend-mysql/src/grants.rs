@@ -1,0 +1,75 @@
+//! What a login needs (<https://dev.mysql.com/doc/refman/8.0/en/grant.html>).
+
+use deltalakedb_catalog_core::error::{CatalogError, Result};
+
+use crate::options::MySqlOptions;
+use crate::schema::TABLES;
+
+/// What a login may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrantRole {
+    /// Everything but creating and upgrading the tables.
+    Writer,
+    /// Every read.
+    Reader,
+}
+
+/// The statements that give an existing login what it needs, on our tables and nothing else.
+/// `login` is `user` (from any host) or `user@host`.
+///
+/// # Errors
+/// `InvalidInput` for options or a login that are not well formed.
+pub fn grants(options: &MySqlOptions, role: GrantRole, login: &str) -> Result<Vec<String>> {
+    options.validate()?;
+    let (user, host) = login.rsplit_once('@').unwrap_or((login, "%"));
+    if user.is_empty() || host.is_empty() || login.chars().any(char::is_control) {
+        return Err(CatalogError::invalid(format!(
+            "bad login {login:?}: it is a user, or user@host"
+        )));
+    }
+    let rights = match role {
+        GrantRole::Writer => "SELECT, INSERT, UPDATE, DELETE",
+        GrantRole::Reader => "SELECT",
+    };
+    let (database, grantee) =
+        (quoted(&options.database, '`'), format!("{}@{}", quoted(user, '`'), quoted(host, '`')));
+    let prefix = &options.table_prefix;
+    let mut statements = vec![format!("GRANT SELECT ON {database}.`{prefix}schema` TO {grantee};")];
+    for table in TABLES {
+        statements.push(format!("GRANT {rights} ON {database}.`{prefix}{table}` TO {grantee};"));
+    }
+    Ok(statements)
+}
+
+/// An identifier, with its quotes doubled.
+fn quoted(name: &str, quote: char) -> String {
+    let mut out = String::from(quote);
+    for c in name.chars() {
+        if c == quote {
+            out.push(quote);
+        }
+        out.push(c);
+    }
+    out.push(quote);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_and_tables_are_ours() {
+        let options = MySqlOptions::new("h", 3306, "la`ke", "root");
+        let writer = grants(&options, GrantRole::Writer, "w`r@10.%").unwrap();
+        assert!(
+            writer.iter().any(|s| s
+                == "GRANT SELECT, INSERT, UPDATE, DELETE ON `la``ke`.`dl_files` TO `w``r`@`10.%`;"),
+            "{writer:?}"
+        );
+        let reader = grants(&options, GrantRole::Reader, "r").unwrap();
+        assert_eq!(reader.len(), TABLES.len() + 1);
+        assert!(reader.iter().all(|s| s.starts_with("GRANT SELECT ON") && s.ends_with("`r`@`%`;")));
+        assert!(grants(&options, GrantRole::Reader, "").is_err());
+    }
+}

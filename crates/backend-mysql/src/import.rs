@@ -1,0 +1,417 @@
+//! Imports: a table that is filled from its log, hidden until it is whole.
+
+use deltalakedb_catalog_core::action::Add;
+use deltalakedb_catalog_core::backend::{ImportEnd, ImportProgress, ImportedCommit};
+use deltalakedb_catalog_core::commit::CommitIndex;
+use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::ids::{TableId, TableRef, TimestampMs, Version};
+use deltalakedb_catalog_core::model::{
+    BaseChunk, BaseTail, MirrorMode, NewTable, TableRecord, TableState,
+};
+use deltalakedb_catalog_core::support::{
+    ImportPosition, body_len, check_between, check_import_commits, check_published, count,
+    stored_commit_info,
+};
+use sqlx::Row;
+
+use crate::commit::{NewVersion, import_head, insert_chunks, write_projection, write_version};
+use crate::errors::{DbError, DbResult};
+use crate::files::{self, Active, Plan, UnknownFile};
+use crate::outbox;
+use crate::rows::{Reader, TABLE_COLUMNS, table_columns, table_record, table_source};
+use crate::session::{Call, first};
+use crate::tables::{LOCK, get_table, insert_table, not_found, require_table, state_of};
+use crate::writer::Writer;
+
+const PROGRESS: &str = concat!(
+    "SELECT ",
+    table_columns!(),
+    ", t.import_from_json, t.import_base_done, t.import_files, t.import_tombstones,
+        t.import_live_files, t.import_live_bytes, t.import_history_through
+    FROM ",
+    table_source!(),
+    " WHERE t.id = ? AND t.state = 'importing'"
+);
+const STORE_BASE: &str = "UPDATE {p}tables SET import_files = ?, import_tombstones = ?,
+        import_live_files = ?, import_live_bytes = ?
+    WHERE id = ?";
+const FINISH_BASE: &str = "UPDATE {p}tables SET import_base_done = 1, head_version = base_version,
+        head_timestamp_ms = ?
+    WHERE id = ?";
+const HAS_COMMIT: &str = "SELECT 1 FROM {p}commits WHERE table_id = ? AND version = ?";
+/// The base may have its history already: then it keeps its bytes.
+const UPDATE_BASE: &str = "UPDATE {p}commits SET timestamp_ms = ?, total_files = ?, total_bytes = ?
+    WHERE table_id = ? AND version = ?";
+const INSERT_BASE: &str = "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
+        num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol, total_files,
+        total_bytes, has_body, body_len)
+    VALUES (?, ?, ?, 0, 0, 0, 0, 0, 0, ?, ?, 0, 0)";
+/// The base may be there without its bytes: then it keeps its timestamp and totals.
+const UPDATE_HISTORY: &str =
+    "UPDATE {p}commits SET num_added = ?, num_removed = ?, bytes_added = ?,
+        bytes_removed = ?, changes_metadata = ?, changes_protocol = ?, has_body = 1, body_len = ?,
+        first_line = ?, commit_info = ?, token = ?, batch_position = ?
+    WHERE table_id = ? AND version = ?";
+const INSERT_HISTORY: &str = "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
+        num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol, total_files,
+        total_bytes, has_body, body_len, first_line, commit_info, token, batch_position)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 1, ?, ?, ?, ?, ?)";
+const STORE_HISTORY: &str = "UPDATE {p}tables SET import_history_through = ? WHERE id = ?";
+const BELOW: &str = "SELECT version, timestamp_ms FROM {p}commits
+    WHERE table_id = ? AND version < ? ORDER BY version DESC LIMIT 1";
+const FROM: &str = "SELECT version, timestamp_ms FROM {p}commits
+    WHERE table_id = ? AND version >= ? AND version <= ? ORDER BY version";
+const ABOVE: &str = "SELECT version, timestamp_ms FROM {p}commits
+    WHERE table_id = ? AND version > ? ORDER BY version LIMIT 1";
+const HAS_STATE: &str = "SELECT EXISTS (SELECT 1 FROM {p}protocols WHERE table_id = ?)
+    AND EXISTS (SELECT 1 FROM {p}metadata WHERE table_id = ?)";
+const FINISH: &str = "UPDATE {p}tables SET state = ?, drop_marker = ?, created_at_ms = ?,
+        dropped_at_ms = ?
+    WHERE id = ?";
+const PUBLISH: &str = "UPDATE {p}mirror SET published_version = ? WHERE table_id = ?";
+const KNOW_TOKEN: &str = "INSERT INTO {p}batches (token, committed_at_ms)
+    SELECT ?, ? FROM (SELECT 1 AS one) AS one_row
+    WHERE NOT EXISTS (SELECT 1 FROM {p}batches b WHERE b.token = ?)";
+/// Tokens that nothing but this table's commits know.
+const DELETE_BATCHES: &str = "DELETE FROM {p}batches WHERE token IN (
+        SELECT c.token FROM {p}commits c WHERE c.table_id = ? AND c.token IS NOT NULL
+          AND NOT EXISTS (SELECT 1 FROM {p}commits o
+            WHERE o.token = c.token AND o.table_id <> c.table_id))";
+/// What is deleted of a table, after its tokens.
+const DELETES: [&str; 9] = [
+    "DELETE FROM {p}files WHERE table_id = ?",
+    "DELETE FROM {p}commit_chunks WHERE table_id = ?",
+    "DELETE FROM {p}commits WHERE table_id = ?",
+    "DELETE FROM {p}protocols WHERE table_id = ?",
+    "DELETE FROM {p}metadata WHERE table_id = ?",
+    "DELETE FROM {p}txns WHERE table_id = ?",
+    "DELETE FROM {p}domain_metadata WHERE table_id = ?",
+    "DELETE FROM {p}mirror WHERE table_id = ?",
+    "DELETE FROM {p}tables WHERE id = ?",
+];
+
+/// Where an import is, with what only the backend wants to know.
+struct Importing {
+    progress: ImportProgress,
+    from_json: bool,
+    live_files: i64,
+    live_bytes: i64,
+}
+
+async fn progress(call: &mut Call, id: TableId) -> DbResult<Importing> {
+    let Some(row) = call.row(PROGRESS, &[id.into()]).await? else {
+        return Err(not_found(id).into());
+    };
+    let called = id.to_string();
+    let r = Reader::new(&row, &called, None);
+    let at = TABLE_COLUMNS;
+    Ok(Importing {
+        from_json: r.get(at)?,
+        live_files: r.get(at + 4)?,
+        live_bytes: r.get(at + 5)?,
+        progress: ImportProgress {
+            table: table_record(&row)?,
+            base_done: r.get(at + 1)?,
+            base_files: r.count(at + 2)?,
+            base_tombstones: r.count(at + 3)?,
+            history_through: r.version_opt(at + 6)?,
+        },
+    })
+}
+
+/// Opens a transaction, locks an importing table's row, and reads it.
+async fn open(call: &mut Call, id: TableId) -> DbResult<Importing> {
+    let lock = call.session.sql(LOCK, &[id.into()]);
+    call.open(&lock).await?;
+    progress(call, id).await
+}
+
+fn invalid<T>(message: String) -> DbResult<T> {
+    Err(DbError::Catalog(CatalogError::invalid(message)))
+}
+
+pub(crate) async fn begin(
+    call: &mut Call,
+    new: &NewTable,
+    base: Version,
+    from_json: bool,
+    now: TimestampMs,
+) -> DbResult<ImportProgress> {
+    if from_json && base != Version::ZERO {
+        return invalid(format!(
+            "import of '{}': a log that is replayed from JSON starts at version 0, not {base}",
+            new.name
+        ));
+    }
+    call.open("SELECT 1").await?;
+    if let Some(live) = get_table(call, &TableRef::Name(new.name.clone())).await? {
+        if live.state == TableState::Importing
+            && live.location == new.location
+            && live.base_version == base
+        {
+            let found = progress(call, live.id).await?;
+            if found.from_json == from_json {
+                return Ok(found.progress);
+            }
+        }
+        return Err(CatalogError::TableExists(new.name.clone()).into());
+    }
+    if state_of(call, new.id).await?.is_some() {
+        return invalid(format!("table id {} exists already", new.id));
+    }
+    match insert_table(call, new, TableState::Importing, base.get(), from_json, now).await {
+        // Someone else took the name since we looked.
+        Err(error) if error.is_duplicate() => {
+            return Err(CatalogError::TableExists(new.name.clone()).into());
+        }
+        other => other?,
+    }
+    Ok(progress(call, new.id).await?.progress)
+}
+
+pub(crate) async fn store_base(
+    call: &mut Call,
+    id: TableId,
+    skip: (u64, u64),
+    chunk: &BaseChunk,
+    tail: Option<&BaseTail>,
+) -> DbResult<ImportProgress> {
+    let import = open(call, id).await?;
+    let done = &import.progress;
+    let name = &done.table.name;
+    if done.base_done {
+        return invalid(format!("import of '{name}': its base is complete"));
+    }
+    if skip != (done.base_files, done.base_tombstones) {
+        return invalid(format!(
+            "import of '{name}': this chunk continues after {} files and {} tombstones, but {} \
+             and {} are stored: another import is at work",
+            skip.0, skip.1, done.base_files, done.base_tombstones
+        ));
+    }
+    let base = done.table.base_version;
+    if let Some(tail) = tail {
+        let known = stored_times(call, id, base, base).await?;
+        let (below, above) = known.around(base);
+        check_between(&done.table, base, tail.timestamp, below, above)?;
+    }
+    let mut active = Active::default();
+    active.load(call, id, chunk.files.iter().map(Add::key)).await?;
+    let (files, tombstones) = (stored(done.base_files), stored(done.base_tombstones));
+    let plan = Plan::of_base(&chunk.files, files, &chunk.tombstones, tombstones, base, &mut active);
+    let live_files = import.live_files.saturating_add(plan.delta.files);
+    let live_bytes = import.live_bytes.saturating_add(plan.delta.bytes);
+    let has_commit = match tail {
+        Some(_) => call.row(HAS_COMMIT, &[id.into(), base.get().into()]).await?.is_some(),
+        None => false,
+    };
+
+    let mut out = Writer::new(call);
+    plan.write(&mut out, id, base).await?;
+    let values = [
+        files.saturating_add(count(chunk.files.len())).into(),
+        tombstones.saturating_add(count(chunk.tombstones.len())).into(),
+        live_files.into(),
+        live_bytes.into(),
+        id.into(),
+    ];
+    out.push_one(STORE_BASE, &values).await?;
+    if let Some(tail) = tail {
+        let index = CommitIndex {
+            protocol: Some(tail.protocol.clone()),
+            metadata: Some(tail.metadata.clone()),
+            txns: tail.txns.clone(),
+            domain_metadata: tail.domain_metadata.clone(),
+            ..CommitIndex::default()
+        };
+        write_projection(&mut out, id, base.get(), &index).await?;
+        let (time, key, at) = (tail.timestamp.0.into(), id.into(), base.get().into());
+        let (live_files, live_bytes) = (live_files.into(), live_bytes.into());
+        if has_commit {
+            out.push_one(UPDATE_BASE, &[time, live_files, live_bytes, key, at]).await?;
+        } else {
+            out.push(INSERT_BASE, &[key, at, time, live_files, live_bytes]).await?;
+        }
+        out.push_one(FINISH_BASE, &[time, key]).await?;
+    }
+    out.finish().await?;
+    Ok(progress(call, id).await?.progress)
+}
+
+fn stored(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Timestamps of the stored versions in and around a range, by version.
+struct Times(Vec<(Version, TimestampMs)>);
+
+impl Times {
+    /// Of the versions next below and next above.
+    fn around(&self, version: Version) -> (Option<TimestampMs>, Option<TimestampMs>) {
+        let below = self.0.iter().rev().find(|(stored, _)| *stored < version);
+        let above = self.0.iter().find(|(stored, _)| *stored > version);
+        (below.map(|(_, time)| *time), above.map(|(_, time)| *time))
+    }
+}
+
+async fn stored_times(call: &mut Call, id: TableId, from: Version, to: Version) -> DbResult<Times> {
+    let session = call.session.clone();
+    let (key, from, to) = (id.into(), from.get().into(), to.get().into());
+    let statements = [
+        session.sql(BELOW, &[key, from]),
+        session.sql(FROM, &[key, from, to]),
+        session.sql(ABOVE, &[key, to]),
+    ];
+    let mut times = Vec::new();
+    for row in call.run(statements.join("; ")).await?.iter().flat_map(|set| &set.rows) {
+        let version = Version::new(row.try_get(0)?)?;
+        times.push((version, TimestampMs(row.try_get(1)?)));
+    }
+    Ok(Times(times))
+}
+
+pub(crate) async fn store_commits(
+    call: &mut Call,
+    id: TableId,
+    commits: &[ImportedCommit],
+) -> DbResult<ImportProgress> {
+    let import = open(call, id).await?;
+    let position = ImportPosition {
+        table: &import.progress.table,
+        from_json: import.from_json,
+        base_done: import.progress.base_done,
+        history_through: import.progress.history_through,
+    };
+    let versions = || commits.iter().map(|commit| commit.version);
+    let (Some(lowest), Some(highest)) = (versions().min(), versions().max()) else {
+        return Ok(import.progress);
+    };
+    let times = stored_times(call, id, lowest, highest).await?;
+    check_import_commits(position, commits, |version| Ok::<_, DbError>(times.around(version)))?;
+
+    // All rows that these commits may end, in one go; what they do to them is kept up to date in
+    // memory from commit to commit.
+    let mut active = Active::default();
+    let applied = commits.iter().filter(|commit| position.is_applied(commit.version));
+    let keys: std::collections::BTreeSet<_> =
+        applied.flat_map(|commit| files::keys(&commit.index)).collect();
+    active.load(call, id, keys).await?;
+    let mut head = import_head(call, id).await?;
+    let mut history = None;
+    let mut out = Writer::new(call);
+    for commit in commits {
+        let token = commit.token.as_ref().map(|(token, place)| (token, i64::from(*place)));
+        if let Some((token, _)) = token {
+            let values = [token.as_str().into(), commit.timestamp.0.into(), token.as_str().into()];
+            out.push(KNOW_TOKEN, &values).await?;
+        }
+        if !position.is_applied(commit.version) {
+            let stored = times.0.iter().any(|(version, _)| *version == commit.version);
+            store_history(&mut out, id, commit, stored).await?;
+            history = Some(commit.version);
+            continue;
+        }
+        let new = NewVersion {
+            version: commit.version,
+            timestamp: commit.timestamp,
+            token,
+            body: &commit.body,
+            index: &commit.index,
+        };
+        let plan = Plan::of(&commit.index, commit.version, &mut active, UnknownFile::Tombstone)?;
+        let plan = plan.or_else(|key| {
+            invalid(format!("version {} removes {key}, which is not in the table", commit.version))
+        })?;
+        head = write_version(&mut out, id, head, &new, &plan).await?;
+    }
+    if let Some(history) = history {
+        out.push_one(STORE_HISTORY, &[history.get().into(), id.into()]).await?;
+    }
+    out.finish().await?;
+    Ok(progress(call, id).await?.progress)
+}
+
+/// A commit at or below the base: a line of history and its bytes.
+async fn store_history(
+    out: &mut Writer<'_>,
+    id: TableId,
+    commit: &ImportedCommit,
+    stored: bool,
+) -> DbResult<()> {
+    let index = &commit.index;
+    let bytes_removed =
+        index.removes.iter().fold(0_i64, |sum, r| sum.saturating_add(r.size.unwrap_or(0)));
+    let (key, version) = (id.into(), commit.version.get().into());
+    let counts = [
+        count(index.adds.len()).into(),
+        count(index.removes.len()).into(),
+        index.added_bytes().into(),
+        bytes_removed.into(),
+        index.metadata.is_some().into(),
+        index.protocol.is_some().into(),
+    ];
+    let texts = [
+        body_len(&commit.body).into(),
+        commit.body.first_line.as_deref().into(),
+        stored_commit_info(&commit.body, index).into(),
+        commit.token.as_ref().map(|(token, _)| token.as_str()).into(),
+        commit.token.as_ref().map(|(_, place)| i64::from(*place)).into(),
+    ];
+    if stored {
+        let values = [&counts[..], &texts, &[key, version]].concat();
+        out.push_one(UPDATE_HISTORY, &values).await?;
+    } else {
+        let values = [&[key, version, commit.timestamp.0.into()][..], &counts, &texts].concat();
+        out.push(INSERT_HISTORY, &values).await?;
+    }
+    insert_chunks(out, id, commit.version.get(), &commit.body).await
+}
+
+pub(crate) async fn finish(
+    call: &mut Call,
+    id: TableId,
+    end: ImportEnd,
+    now: TimestampMs,
+) -> DbResult<TableRecord> {
+    let import = open(call, id).await?;
+    let record = &import.progress.table;
+    let sql = call.session.sql(HAS_STATE, &[id.into(), id.into()]);
+    let has_state: bool = match first(&call.run(sql).await?) {
+        Some(row) => row.try_get(0)?,
+        None => false,
+    };
+    if record.head.is_none() || !has_state {
+        return Err(CatalogError::corrupt(format!(
+            "import of '{}' has no version, protocol or metadata: the log it was read from is \
+             incomplete",
+            record.name
+        ))
+        .into());
+    }
+    check_published(record, end.published)?;
+    let (state, marker) = match end.dropped_at {
+        Some(_) => (TableState::Dropped, id.to_string()),
+        None => (TableState::Active, String::new()),
+    };
+    let values = [
+        state.as_str().into(),
+        (&marker).into(),
+        end.created_at.unwrap_or(record.created_at).0.into(),
+        end.dropped_at.map(|time| time.0).into(),
+        id.into(),
+    ];
+    call.execute(FINISH, &values).await?;
+    call.execute(PUBLISH, &[end.published.map(Version::get).into(), id.into()]).await?;
+    if record.mirror != MirrorMode::Off {
+        outbox::enqueue_missing(call, id, end.published, now).await?;
+    }
+    require_table(call, id).await
+}
+
+pub(crate) async fn abort(call: &mut Call, id: TableId) -> DbResult<()> {
+    open(call, id).await?;
+    for text in [DELETE_BATCHES].iter().chain(&DELETES) {
+        call.execute(text, &[id.into()]).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,320 @@
+//! How a MySQL or MariaDB catalog is reached.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::support::check_identifier;
+use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+
+/// Text that is never shown: `Debug` prints `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Secret(text.into())
+    }
+
+    /// The text itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl<T: Into<String>> From<T> for Secret {
+    fn from(text: T) -> Self {
+        Secret::new(text)
+    }
+}
+
+/// `ssl-mode` of MySQL's clients
+/// (<https://dev.mysql.com/doc/refman/8.0/en/connection-options.html#option_general_ssl-mode>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsMode {
+    /// Never.
+    Disabled,
+    /// If the server has it, unverified.
+    #[default]
+    Preferred,
+    /// Always, unverified.
+    Required,
+    /// Always, with a certificate that the CA signed.
+    VerifyCa,
+    /// As `VerifyCa`, and the certificate is for this host name.
+    VerifyIdentity,
+}
+
+impl TlsMode {
+    /// The modes as people write them, in any case.
+    pub const NAMES: [&'static str; 5] =
+        ["disabled", "preferred", "required", "verify_ca", "verify_identity"];
+
+    /// Reads one of [`TlsMode::NAMES`].
+    ///
+    /// # Errors
+    /// `InvalidInput` that lists them.
+    pub fn parse(text: &str) -> Result<Self> {
+        match text.to_ascii_lowercase().replace('-', "_").as_str() {
+            "disabled" => Ok(TlsMode::Disabled),
+            "preferred" => Ok(TlsMode::Preferred),
+            "required" => Ok(TlsMode::Required),
+            "verify_ca" => Ok(TlsMode::VerifyCa),
+            "verify_identity" => Ok(TlsMode::VerifyIdentity),
+            other => Err(CatalogError::invalid(format!(
+                "bad ssl-mode '{other}': it is one of {}",
+                Self::NAMES.join(", ")
+            ))),
+        }
+    }
+}
+
+/// Encryption of connections.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsOptions {
+    /// When to use TLS and what to verify.
+    pub mode: TlsMode,
+    /// Certificates (PEM) of the authorities that may have signed the server's; none = the
+    /// well-known public ones.
+    pub ca_file: Option<PathBuf>,
+    /// Certificate (PEM) that this client shows.
+    pub cert_file: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub key_file: Option<PathBuf>,
+}
+
+/// Connections that are kept open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolOptions {
+    /// Most connections at a time. Default 10.
+    pub max_connections: u32,
+    /// Connections that are kept open although nothing needs them. Default 0.
+    pub min_connections: u32,
+    /// How long a call waits for a connection. Default 10 s.
+    pub acquire_timeout: Duration,
+    /// After how long an unused connection is closed; zero = never. Default 10 min.
+    pub idle_timeout: Duration,
+    /// After how long a connection is replaced; zero = never. Default 30 min.
+    pub max_lifetime: Duration,
+    /// Whether a connection that was unused for more than a second is tried before it is used.
+    /// Default true.
+    pub test_before_acquire: bool,
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        PoolOptions {
+            max_connections: 10,
+            min_connections: 0,
+            acquire_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(600),
+            max_lifetime: Duration::from_secs(1800),
+            test_before_acquire: true,
+        }
+    }
+}
+
+/// Where the catalog's database is and how it is used.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MySqlOptions {
+    /// Host name or address.
+    pub host: String,
+    /// Port. Default 3306.
+    pub port: u16,
+    /// Unix socket, used instead of host and port. Default none.
+    pub socket: Option<PathBuf>,
+    /// Database. It must exist.
+    pub database: String,
+    /// Login.
+    pub user: String,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// What the names of our tables start with. Default `dl_`.
+    pub table_prefix: String,
+    /// Encryption.
+    pub tls: TlsOptions,
+    /// Connections.
+    pub pool: PoolOptions,
+    /// How long one request may take; the client watches over it and gives the connection up, so
+    /// nothing is set for the session. Default 60 s.
+    pub statement_timeout: Duration,
+}
+
+impl MySqlOptions {
+    /// Prefix of table names unless told otherwise.
+    pub const DEFAULT_TABLE_PREFIX: &'static str = "dl_";
+    /// Longest prefix, in characters: MySQL's names have at most 64.
+    pub const MAX_PREFIX_CHARS: usize = 31;
+
+    /// The defaults, for this database.
+    pub fn new(
+        host: impl Into<String>,
+        port: u16,
+        database: impl Into<String>,
+        user: impl Into<String>,
+    ) -> Self {
+        MySqlOptions {
+            host: host.into(),
+            port,
+            socket: None,
+            database: database.into(),
+            user: user.into(),
+            password: None,
+            table_prefix: Self::DEFAULT_TABLE_PREFIX.to_owned(),
+            tls: TlsOptions::default(),
+            pool: PoolOptions::default(),
+            statement_timeout: Duration::from_secs(60),
+        }
+    }
+
+    /// Checks every field. The prefix is the only text that is ever put into SQL as it is.
+    ///
+    /// # Errors
+    /// `InvalidInput` that names the field and what it may be.
+    pub fn validate(&self) -> Result<()> {
+        for (option, text) in
+            [("host", &self.host), ("database", &self.database), ("user", &self.user)]
+        {
+            if text.contains('\0') || text.is_empty() {
+                return Err(CatalogError::invalid(format!(
+                    "bad {option} {text:?}: it is not empty and has no NUL character"
+                )));
+            }
+        }
+        check_identifier("table_prefix", &self.table_prefix, Self::MAX_PREFIX_CHARS)?;
+        let pool = &self.pool;
+        if pool.max_connections == 0 || pool.min_connections > pool.max_connections {
+            return Err(CatalogError::invalid(format!(
+                "bad pool: max_connections is {}, min_connections {}; at least 1 is needed, and \
+                 no more can be kept than there may be",
+                pool.max_connections, pool.min_connections
+            )));
+        }
+        for (option, time) in [
+            ("acquire_timeout", pool.acquire_timeout),
+            ("statement_timeout", self.statement_timeout),
+        ] {
+            if time.is_zero() {
+                return Err(CatalogError::invalid(format!(
+                    "bad {option}: nothing can be done in no time"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// `host:port/database`, for messages.
+    pub(crate) fn place(&self) -> String {
+        match &self.socket {
+            Some(socket) => format!("{}:{}", socket.display(), self.database),
+            None => format!("{}:{}/{}", self.host, self.port, self.database),
+        }
+    }
+
+    pub(crate) fn to_driver(&self) -> MySqlConnectOptions {
+        let tls = &self.tls;
+        let mut options = MySqlConnectOptions::new()
+            .host(&self.host)
+            .port(self.port)
+            .database(&self.database)
+            .username(&self.user)
+            // Nothing is set for a session that a pooler would have to follow, but the charset.
+            .pipes_as_concat(false)
+            .no_engine_substitution(false)
+            .timezone(None)
+            .statement_cache_capacity(0)
+            .ssl_mode(match tls.mode {
+                TlsMode::Disabled => MySqlSslMode::Disabled,
+                TlsMode::Preferred => MySqlSslMode::Preferred,
+                TlsMode::Required => MySqlSslMode::Required,
+                TlsMode::VerifyCa => MySqlSslMode::VerifyCa,
+                TlsMode::VerifyIdentity => MySqlSslMode::VerifyIdentity,
+            });
+        if let Some(socket) = &self.socket {
+            options = options.socket(socket);
+        }
+        if let Some(password) = &self.password {
+            options = options.password(password.expose());
+        }
+        if let Some(ca) = &tls.ca_file {
+            options = options.ssl_ca(ca);
+        }
+        if let Some(cert) = &tls.cert_file {
+            options = options.ssl_client_cert(cert);
+        }
+        if let Some(key) = &tls.key_file {
+            options = options.ssl_client_key(key);
+        }
+        options
+    }
+}
+
+impl fmt::Debug for MySqlOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MySqlOptions")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("socket", &self.socket)
+            .field("database", &self.database)
+            .field("user", &self.user)
+            .field("password", &self.password)
+            .field("table_prefix", &self.table_prefix)
+            .field("tls", &self.tls)
+            .field("pool", &self.pool)
+            .field("statement_timeout", &self.statement_timeout)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> MySqlOptions {
+        MySqlOptions::new("db.example", 3306, "catalog", "dl")
+    }
+
+    #[test]
+    fn debug_hides_the_password() {
+        let options = MySqlOptions { password: Some("hunter2".into()), ..options() };
+        let text = format!("{options:?} {:#?}", options.password);
+        assert!(text.contains("db.example") && !text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn wrong_options_are_named() {
+        options().validate().unwrap();
+        for bad in ["", "9a", "a-b", "a`b", &"x".repeat(32)] {
+            let with = MySqlOptions { table_prefix: bad.to_owned(), ..options() };
+            let error = with.validate().unwrap_err().to_string();
+            assert!(error.contains("table_prefix"), "{error}");
+        }
+        let mut none = options();
+        none.pool.max_connections = 0;
+        assert!(none.validate().is_err());
+        let mut no_time = options();
+        no_time.statement_timeout = Duration::ZERO;
+        assert!(no_time.validate().unwrap_err().to_string().contains("statement_timeout"));
+    }
+
+    #[test]
+    fn tls_modes_read_back_and_wrong_ones_list_the_right_ones() {
+        for name in TlsMode::NAMES {
+            assert_eq!(
+                TlsMode::parse(name).unwrap(),
+                TlsMode::parse(&name.to_ascii_uppercase()).unwrap()
+            );
+        }
+        let error = TlsMode::parse("yes").unwrap_err().to_string();
+        assert!(error.contains("verify_identity"), "{error}");
+    }
+}

@@ -1,0 +1,328 @@
+//! Our tables: their definition, their versions, and whose they are.
+//!
+//! The tables and columns are those of the other databases. What differs is physical:
+//!
+//! * Ids are `BINARY(16)`, which sort like the text of a UUID.
+//! * Long text is found by a digest of 128 bits: keys have at most 3,072 bytes, and collations take
+//!   `'a '` for `'a'`. Names are short and have no space at their ends, so their `utf8mb4_bin` is
+//!   exact, and its order is that of the code points.
+//! * DDL commits by itself. `{p}schema` is created first and marks the tables as ours; its row, the
+//!   version, is written last. So a migration that was killed is known as one, and goes on.
+
+use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::ids::TimestampMs;
+use sqlx::Row;
+
+use crate::errors::{DbError, DbResult};
+use crate::options::MySqlOptions;
+use crate::session::{Call, first};
+
+/// The version of our tables that this program reads and writes.
+pub(crate) const SCHEMA_VERSION: u32 = 1;
+
+/// Tables of version 1 besides `{p}schema`, without prefix.
+pub(crate) const TABLES: [&str; 11] = [
+    "tables",
+    "commits",
+    "commit_chunks",
+    "files",
+    "protocols",
+    "metadata",
+    "txns",
+    "domain_metadata",
+    "batches",
+    "mirror",
+    "mirror_status",
+];
+
+/// Each version's steps from the one before it. A step that was done already changes nothing.
+const MIGRATIONS: [(u32, &[&str]); 1] = [(1, &VERSION_1)];
+
+/// 9223372036854775807 is `Version::NEVER`.
+const VERSION_1: [&str; 11] = [
+    // The marker is '' while the name is taken, the id once dropped: only live names are unique.
+    "CREATE TABLE IF NOT EXISTS {p}tables (
+        id BINARY(16) NOT NULL PRIMARY KEY,
+        namespace VARCHAR(255) NOT NULL,
+        name VARCHAR(255) NOT NULL,
+        drop_marker VARCHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+        location LONGTEXT NOT NULL,
+        storage_options LONGTEXT NOT NULL,
+        state VARCHAR(16) NOT NULL,
+        created_at_ms BIGINT NOT NULL,
+        dropped_at_ms BIGINT,
+        head_version BIGINT,
+        head_timestamp_ms BIGINT,
+        base_version BIGINT NOT NULL,
+        barrier_version BIGINT NOT NULL,
+        import_from_json BOOLEAN NOT NULL DEFAULT 0,
+        import_base_done BOOLEAN NOT NULL DEFAULT 0,
+        import_files BIGINT NOT NULL DEFAULT 0,
+        import_tombstones BIGINT NOT NULL DEFAULT 0,
+        import_live_files BIGINT NOT NULL DEFAULT 0,
+        import_live_bytes BIGINT NOT NULL DEFAULT 0,
+        import_history_through BIGINT,
+        UNIQUE KEY by_name (namespace, name, drop_marker))",
+    "CREATE TABLE IF NOT EXISTS {p}commits (
+        table_id BINARY(16) NOT NULL,
+        version BIGINT NOT NULL,
+        timestamp_ms BIGINT NOT NULL,
+        token VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin,
+        batch_position BIGINT,
+        num_added BIGINT NOT NULL,
+        num_removed BIGINT NOT NULL,
+        bytes_added BIGINT NOT NULL,
+        bytes_removed BIGINT NOT NULL,
+        changes_metadata BOOLEAN NOT NULL,
+        changes_protocol BOOLEAN NOT NULL,
+        total_files BIGINT NOT NULL,
+        total_bytes BIGINT NOT NULL,
+        has_body BOOLEAN NOT NULL,
+        body_len BIGINT NOT NULL,
+        first_line LONGTEXT,
+        commit_info LONGTEXT,
+        PRIMARY KEY (table_id, version),
+        KEY by_time (table_id, timestamp_ms),
+        KEY by_token (token))",
+    "CREATE TABLE IF NOT EXISTS {p}commit_chunks (
+        table_id BINARY(16) NOT NULL,
+        version BIGINT NOT NULL,
+        chunk_no BIGINT NOT NULL,
+        body LONGBLOB NOT NULL,
+        PRIMARY KEY (table_id, version, chunk_no))",
+    "CREATE TABLE IF NOT EXISTS {p}files (
+        table_id BINARY(16) NOT NULL,
+        added_version BIGINT NOT NULL,
+        ordinal BIGINT NOT NULL,
+        removed_version BIGINT NOT NULL,
+        is_tombstone BOOLEAN NOT NULL,
+        deletion_timestamp BIGINT,
+        file_key BINARY(16) NOT NULL,
+        size BIGINT NOT NULL,
+        modification_time BIGINT NOT NULL,
+        data_change BOOLEAN NOT NULL,
+        base_row_id BIGINT,
+        default_row_commit_version BIGINT,
+        path LONGTEXT NOT NULL,
+        dv_id LONGTEXT NOT NULL,
+        partition_values LONGTEXT,
+        tags LONGTEXT,
+        deletion_vector LONGTEXT,
+        clustering_provider LONGTEXT,
+        stats LONGTEXT,
+        remove_action LONGTEXT,
+        PRIMARY KEY (table_id, added_version, ordinal),
+        KEY by_state (table_id, removed_version, added_version, ordinal),
+        KEY by_key (table_id, file_key, added_version),
+        KEY tombstones (table_id, is_tombstone, deletion_timestamp))",
+    "CREATE TABLE IF NOT EXISTS {p}protocols (
+        table_id BINARY(16) NOT NULL,
+        version BIGINT NOT NULL,
+        protocol LONGTEXT NOT NULL,
+        PRIMARY KEY (table_id, version))",
+    "CREATE TABLE IF NOT EXISTS {p}metadata (
+        table_id BINARY(16) NOT NULL,
+        version BIGINT NOT NULL,
+        metadata LONGTEXT NOT NULL,
+        PRIMARY KEY (table_id, version))",
+    "CREATE TABLE IF NOT EXISTS {p}txns (
+        table_id BINARY(16) NOT NULL,
+        app_key BINARY(16) NOT NULL,
+        version BIGINT NOT NULL,
+        app_id LONGTEXT NOT NULL,
+        app_version BIGINT NOT NULL,
+        last_updated BIGINT,
+        PRIMARY KEY (table_id, app_key, version))",
+    "CREATE TABLE IF NOT EXISTS {p}domain_metadata (
+        table_id BINARY(16) NOT NULL,
+        domain_key BINARY(16) NOT NULL,
+        version BIGINT NOT NULL,
+        domain LONGTEXT NOT NULL,
+        removed BOOLEAN NOT NULL,
+        configuration LONGTEXT NOT NULL,
+        PRIMARY KEY (table_id, domain_key, version))",
+    "CREATE TABLE IF NOT EXISTS {p}batches (
+        token VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+        committed_at_ms BIGINT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS {p}mirror (
+        table_id BINARY(16) NOT NULL PRIMARY KEY,
+        mode VARCHAR(16) NOT NULL,
+        published_version BIGINT,
+        lease_owner LONGTEXT,
+        lease_epoch BIGINT NOT NULL,
+        lease_until_ms BIGINT NOT NULL,
+        pending_since_ms BIGINT,
+        KEY pending (pending_since_ms, table_id))",
+    "CREATE TABLE IF NOT EXISTS {p}mirror_status (
+        table_id BINARY(16) NOT NULL,
+        version BIGINT NOT NULL,
+        state VARCHAR(16) NOT NULL,
+        attempts BIGINT NOT NULL,
+        enqueued_at_ms BIGINT NOT NULL,
+        retry_at_ms BIGINT,
+        published_at_ms BIGINT,
+        digest LONGTEXT,
+        last_error LONGTEXT,
+        PRIMARY KEY (table_id, version),
+        KEY by_state (state, table_id, version))",
+];
+
+/// What every table ends with, whatever the database's defaults are.
+const TABLE_OPTIONS: &str =
+    " ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+
+/// `{p}schema`, in every version.
+const SCHEMA_TABLE: &str = "CREATE TABLE IF NOT EXISTS {p}schema (
+    version BIGINT NOT NULL PRIMARY KEY,
+    applied_at_ms BIGINT NOT NULL,
+    program VARCHAR(255) NOT NULL)";
+/// Its columns.
+const SCHEMA_COLUMNS: [&str; 3] = ["version", "applied_at_ms", "program"];
+
+/// Tables under our names, with their columns. `GROUP_CONCAT` of all of them may be cut, so only
+/// `{p}schema` has its columns told.
+const NAMES: &str = "SELECT t.table_name AS n, (
+        SELECT GROUP_CONCAT(c.column_name ORDER BY c.ordinal_position SEPARATOR ',')
+        FROM information_schema.columns c
+        WHERE c.table_schema = t.table_schema AND c.table_name = t.table_name
+          AND c.table_name = ?) AS columns_of
+    FROM information_schema.tables t
+    WHERE t.table_schema = DATABASE() AND t.table_name IN (";
+
+/// What stands under our names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Nothing.
+    Nothing,
+    /// A migration of ours that did not come to its end.
+    Begun,
+    /// Our tables.
+    Version(u32),
+}
+
+impl Found {
+    /// Version of our tables; 0 = they cannot be used yet.
+    pub(crate) fn version(self) -> u32 {
+        match self {
+            Found::Nothing | Found::Begun => 0,
+            Found::Version(version) => version,
+        }
+    }
+}
+
+/// Looks for our tables.
+///
+/// # Errors
+/// `Schema` if another program's tables stand under our names.
+pub(crate) async fn inspect(call: &mut Call) -> DbResult<Found> {
+    let session = call.session.clone();
+    let prefix = &session.options.table_prefix;
+    let schema_table = format!("{prefix}schema");
+    let wanted: Vec<String> = TABLES.iter().map(|table| format!("{prefix}{table}")).collect();
+    let mut sql = session.sql(NAMES, &[(&schema_table).into()]);
+    let names = wanted.iter().chain([&schema_table]);
+    sql.push_str(&crate::literals::list(names.map(Into::into)));
+    sql.push(')');
+    let mut found: Vec<(String, Option<String>)> = Vec::new();
+    for row in call.run(sql).await?.iter().flat_map(|set| &set.rows) {
+        found.push((row.try_get(0)?, row.try_get(1)?));
+    }
+    let at = &session.at;
+    let ours = found.iter().find(|(name, _)| name.eq_ignore_ascii_case(&schema_table));
+    let Some((_, columns)) = ours else {
+        return match found.first() {
+            None => Ok(Found::Nothing),
+            Some((name, _)) => Err(schema_error(format!(
+                "database '{at}' has a table '{name}' but no '{schema_table}': it is not ours. \
+                 Choose another table_prefix than '{prefix}', or another database"
+            ))),
+        };
+    };
+    let columns = columns.as_deref().unwrap_or_default();
+    if columns != SCHEMA_COLUMNS.join(",") {
+        return Err(schema_error(format!(
+            "database '{at}' has a table '{schema_table}' with the columns {columns}, which is not \
+             ours. Choose another table_prefix than '{prefix}', or another database"
+        )));
+    }
+    let sets = call.query("SELECT MAX(version) FROM {p}schema", &[]).await?;
+    let version: Option<i64> = match first(&sets) {
+        Some(row) => row.try_get(0)?,
+        None => None,
+    };
+    Ok(match version.and_then(|version| u32::try_from(version).ok()) {
+        Some(version) => Found::Version(version),
+        None => Found::Begun,
+    })
+}
+
+/// Fails unless this is the version that this program works with.
+pub(crate) fn require(version: u32, options: &MySqlOptions) -> Result<()> {
+    let (at, prefix) = (options.place(), &options.table_prefix);
+    match version {
+        SCHEMA_VERSION => Ok(()),
+        0 => Err(CatalogError::Schema(format!(
+            "database '{at}' holds no catalog yet (there is no table {prefix}schema with a \
+             version): run `dl init` first"
+        ))),
+        newer if newer > SCHEMA_VERSION => Err(too_new(newer, &at)),
+        older => Err(CatalogError::Schema(format!(
+            "the catalog in database '{at}' has schema version {older}, this program works with \
+             {SCHEMA_VERSION}: make a backup and run `dl init`, which upgrades it"
+        ))),
+    }
+}
+
+fn too_new(version: u32, at: &str) -> CatalogError {
+    CatalogError::Schema(format!(
+        "the catalog in database '{at}' has schema version {version}, this program knows versions \
+         up to {SCHEMA_VERSION}: use a newer version of this program. Nothing was changed"
+    ))
+}
+
+fn schema_error(message: String) -> DbError {
+    DbError::Catalog(CatalogError::Schema(message))
+}
+
+/// Creates or upgrades our tables. Each step commits by itself and may be done again, by this
+/// process or another at the same time; the last one, the version's row, says that all were done.
+pub(crate) async fn migrate(call: &mut Call, now: TimestampMs) -> DbResult<()> {
+    let found = inspect(call).await?.version();
+    let at = call.session.at.clone();
+    if found > SCHEMA_VERSION {
+        return Err(too_new(found, &at).into());
+    }
+    if found == SCHEMA_VERSION {
+        return Ok(());
+    }
+    create(call, SCHEMA_TABLE).await?;
+    for (version, steps) in MIGRATIONS.iter().filter(|(version, _)| *version > found) {
+        for step in *steps {
+            create(call, step).await?;
+        }
+        let program = concat!("deltalakedb ", env!("CARGO_PKG_VERSION"));
+        let recorded = call
+            .execute(
+                "INSERT INTO {p}schema (version, applied_at_ms, program) VALUES (?, ?, ?)",
+                &[i64::from(*version).into(), now.0.into(), program.into()],
+            )
+            .await;
+        match recorded {
+            // Another process was as fast.
+            Err(error) if error.is_duplicate() => {}
+            other => {
+                other?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn create(call: &mut Call, text: &str) -> DbResult<()> {
+    let sql = format!("{}{TABLE_OPTIONS}", call.session.sql(text, &[]));
+    match call.run(sql).await {
+        // ER_TABLE_EXISTS_ERROR: two of them at once, where IF NOT EXISTS does not cover it.
+        Err(error) if error.number() == Some(1050) => Ok(()),
+        other => other.map(|_| ()),
+    }
+}

@@ -1,0 +1,354 @@
+//! Connections, transactions and time limits.
+//!
+//! Nothing is set for a session and nothing is prepared: a pooler may give each transaction another
+//! server connection. Isolation is set in the message that begins the transaction.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
+use futures::TryStreamExt;
+use sqlx::mysql::{MySqlPool, MySqlPoolOptions, MySqlRow};
+use sqlx::pool::PoolConnection;
+use sqlx::{AssertSqlSafe, Connection, Either, MySql, Row};
+
+use crate::errors::{DbError, DbResult};
+use crate::literals::{Value, fill};
+use crate::options::MySqlOptions;
+use crate::schema;
+
+/// A connection that was used within this time is not tried before it is used again.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+/// Most bytes of one message, if the server would take more: what is held in memory twice.
+const MOST_BYTES: usize = 8 << 20;
+/// Room in a packet besides the statements.
+const PACKET_ROOM: usize = 4096;
+
+/// Begins a transaction that writes.
+///
+/// READ COMMITTED: a statement sees what was committed before it began, so what is read after a
+/// row lock was had is as new as the lock; and there are no gap locks, which make writers of
+/// different tables wait for each other and run into deadlocks. No rule rests on what is read
+/// without a lock: heads are locked and compared again by the UPDATE, and the primary keys of
+/// `{p}commits` and `{p}batches` refuse a second writer of a version or a token.
+const BEGIN_WRITE: &str =
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION READ WRITE; ";
+/// Begins a transaction whose statements all see one state.
+const BEGIN_READ: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
+     START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY; ";
+/// Statements in each of the two.
+const BEGIN_STATEMENTS: usize = 2;
+
+/// What one statement of a message answered.
+#[derive(Debug, Default)]
+pub(crate) struct Set {
+    pub(crate) rows: Vec<MySqlRow>,
+    /// Rows that it wrote; an UPDATE counts the rows that it found.
+    pub(crate) affected: u64,
+}
+
+/// The first row of the first set.
+pub(crate) fn first(sets: &[Set]) -> Option<&MySqlRow> {
+    sets.first().and_then(|set| set.rows.first())
+}
+
+/// Product and version of a server.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    /// As it calls itself: `10.11.14-MariaDB-0+deb12u2`, `8.0.40`.
+    pub(crate) version: String,
+    /// Its `max_allowed_packet`, bytes.
+    max_packet: usize,
+}
+
+/// A pool of connections and what every call needs.
+pub(crate) struct Session {
+    pool: MySqlPool,
+    pub(crate) options: MySqlOptions,
+    /// For messages: `host:port/database`.
+    pub(crate) at: String,
+    pub(crate) server: OnceLock<Server>,
+    /// Whether our tables were seen to have the version that this program works with.
+    schema_is_right: AtomicBool,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    pub(crate) async fn connect(options: MySqlOptions) -> Result<Arc<Session>> {
+        options.validate()?;
+        let limit = |time: Duration| (!time.is_zero()).then_some(time);
+        let mut pool = MySqlPoolOptions::new()
+            .max_connections(options.pool.max_connections)
+            .min_connections(options.pool.min_connections)
+            .acquire_timeout(options.pool.acquire_timeout)
+            .idle_timeout(limit(options.pool.idle_timeout))
+            .max_lifetime(limit(options.pool.max_lifetime))
+            .test_before_acquire(false);
+        if options.pool.test_before_acquire {
+            // The driver's own test is a round trip for every call.
+            pool = pool.before_acquire(|connection, used| {
+                Box::pin(async move {
+                    if used.idle_for > TRUSTED_FOR {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            });
+        }
+        let session = Arc::new(Session {
+            pool: pool.connect_lazy_with(options.to_driver()),
+            at: options.place(),
+            options,
+            server: OnceLock::new(),
+            schema_is_right: AtomicBool::new(false),
+        });
+        session.look_at_server().await?;
+        Ok(session)
+    }
+
+    async fn look_at_server(self: &Arc<Self>) -> Result<()> {
+        let mut call = self.unchecked("connecting").await?;
+        let result = async {
+            let sets = call.run("SELECT VERSION(), @@max_allowed_packet".to_owned()).await?;
+            let Some(row) = first(&sets) else { return Err(sqlx::Error::RowNotFound.into()) };
+            let (version, packet): (String, u64) = (row.try_get(0)?, row.try_get(1)?);
+            check_server_version(&version, &self.at)?;
+            Ok(Server { version, max_packet: usize::try_from(packet).unwrap_or(usize::MAX) })
+        }
+        .await;
+        let server = call.end(result).await?;
+        self.server.get_or_init(|| server);
+        Ok(())
+    }
+
+    /// Most bytes that one message may have.
+    pub(crate) fn message_bytes(&self) -> usize {
+        let packet = self.server.get().map_or(1 << 20, |server| server.max_packet);
+        packet.saturating_sub(PACKET_ROOM).min(MOST_BYTES)
+    }
+
+    /// Fills a text of ours, see [`fill`].
+    pub(crate) fn sql(&self, text: &str, values: &[Value<'_>]) -> String {
+        fill(text, &self.options.table_prefix, values)
+    }
+
+    /// Begins a call that needs our tables.
+    pub(crate) async fn begin(self: &Arc<Self>, doing: &'static str) -> Result<Call> {
+        if !self.schema_is_right.load(Ordering::Acquire) {
+            let mut call = self.unchecked(doing).await?;
+            let found = schema::inspect(&mut call).await;
+            let found = call.end(found).await?;
+            schema::require(found.version(), &self.options)?;
+            self.schema_is_right.store(true, Ordering::Release);
+        }
+        self.unchecked(doing).await
+    }
+
+    /// Begins a call, whatever tables there are.
+    pub(crate) async fn unchecked(self: &Arc<Self>, doing: &'static str) -> Result<Call> {
+        let connection = self.pool.acquire().await.map_err(|error| {
+            DbError::Sqlx(error).into_catalog(&self.at, doing, WriteState::NotApplied)
+        })?;
+        Ok(Call {
+            session: self.clone(),
+            connection,
+            doing,
+            answered: true,
+            open: false,
+            in_doubt: false,
+        })
+    }
+
+    /// Closes all connections.
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Refuses servers that are too old. Engines that only speak the protocol say which MySQL they
+/// follow.
+pub(crate) fn check_server_version(text: &str, at: &str) -> Result<()> {
+    let maria = text.to_ascii_lowercase().contains("mariadb");
+    // MariaDB behind old protocols calls itself 5.5.5-10.11.
+    let number = text.strip_prefix("5.5.5-").filter(|_| maria).unwrap_or(text);
+    let mut parts =
+        number.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().ok());
+    let found = (parts.next().flatten().unwrap_or(0), parts.next().flatten().unwrap_or(0));
+    let (product, oldest) = if maria { ("MariaDB", (10, 6)) } else { ("MySQL", (8, 0)) };
+    if found >= oldest {
+        return Ok(());
+    }
+    Err(CatalogError::Unsupported(format!(
+        "database '{at}' is {product} {text}, {product} {}.{} or newer is needed: upgrade the server",
+        oldest.0, oldest.1
+    )))
+}
+
+/// One call on one connection.
+///
+/// Dropped before [`Call::end`], as when the caller's future is dropped, it closes the connection:
+/// the server rolls back what was open, and no other call meets it half way.
+pub(crate) struct Call {
+    pub(crate) session: Arc<Session>,
+    connection: PoolConnection<MySql>,
+    doing: &'static str,
+    /// No message is on its way.
+    answered: bool,
+    /// A transaction is open.
+    open: bool,
+    /// COMMIT was sent and did not fail for certain.
+    in_doubt: bool,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if self.open || !self.answered {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+impl Call {
+    /// Sends statements in one message: one round trip. What each answered; the server stops at
+    /// the first that fails.
+    pub(crate) async fn run(&mut self, sql: String) -> DbResult<Vec<Set>> {
+        let limit = self.session.options.statement_timeout;
+        self.answered = false;
+        let work = async {
+            let mut stream = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(&mut *self.connection);
+            let mut sets = Vec::new();
+            let mut rows = Vec::new();
+            while let Some(item) = stream.try_next().await? {
+                match item {
+                    Either::Left(done) => sets.push(Set {
+                        rows: std::mem::take(&mut rows),
+                        affected: done.rows_affected(),
+                    }),
+                    Either::Right(row) => rows.push(row),
+                }
+            }
+            Ok(sets)
+        };
+        let result = match tokio::time::timeout(limit, work).await {
+            Err(_) => Err(DbError::Timeout(limit)),
+            Ok(result) => result.map_err(DbError::Sqlx),
+        };
+        self.answered = result.as_ref().err().is_none_or(DbError::leaves_connection_usable);
+        result
+    }
+
+    /// One statement of ours with its values.
+    pub(crate) async fn query(&mut self, text: &str, values: &[Value<'_>]) -> DbResult<Vec<Set>> {
+        let sql = self.session.sql(text, values);
+        self.run(sql).await
+    }
+
+    /// The same, for its first row.
+    pub(crate) async fn row(
+        &mut self,
+        text: &str,
+        values: &[Value<'_>],
+    ) -> DbResult<Option<MySqlRow>> {
+        let sets = self.query(text, values).await?;
+        Ok(sets.into_iter().next().and_then(|set| set.rows.into_iter().next()))
+    }
+
+    /// The same, for the number of rows that it wrote or found.
+    pub(crate) async fn execute(&mut self, text: &str, values: &[Value<'_>]) -> DbResult<u64> {
+        let sets = self.query(text, values).await?;
+        Ok(sets.first().map_or(0, |set| set.affected))
+    }
+
+    /// Opens a transaction that writes, with its first statements.
+    pub(crate) async fn open(&mut self, first: &str) -> DbResult<Vec<Set>> {
+        self.open = true;
+        let mut sets = self.run(format!("{BEGIN_WRITE}{first}")).await?;
+        Ok(sets.split_off(BEGIN_STATEMENTS.min(sets.len())))
+    }
+
+    /// Statements that read one state, and nothing else: one round trip.
+    pub(crate) async fn read(&mut self, statements: &str) -> DbResult<Vec<Set>> {
+        self.open = true;
+        let mut sets = self.run(format!("{BEGIN_READ}{statements}; COMMIT")).await?;
+        self.open = false;
+        sets.pop();
+        Ok(sets.split_off(BEGIN_STATEMENTS.min(sets.len())))
+    }
+
+    /// Ends the call: what succeeded is committed, what failed is rolled back.
+    pub(crate) async fn end<T>(mut self, result: DbResult<T>) -> Result<T> {
+        let value = match result {
+            Ok(value) => value,
+            Err(error) => {
+                self.roll_back().await;
+                return Err(self.fail(error));
+            }
+        };
+        if self.open {
+            self.in_doubt = true;
+            if let Err(error) = self.run("COMMIT".to_owned()).await {
+                self.in_doubt = error.leaves_doubt();
+                return Err(self.fail(error));
+            }
+            self.open = false;
+        }
+        Ok(value)
+    }
+
+    /// Ends what is open with nothing written; the call goes on.
+    ///
+    /// Best effort: a connection that does not take it is closed, which rolls back too. After
+    /// error 1205 only the statement was undone, so this is never left out.
+    pub(crate) async fn roll_back(&mut self) {
+        if self.open && self.answered && self.run("ROLLBACK".to_owned()).await.is_ok() {
+            self.open = false;
+        }
+    }
+
+    /// Whether it can be used after [`Call::roll_back`].
+    pub(crate) fn is_usable(&self) -> bool {
+        self.answered && !self.open
+    }
+
+    pub(crate) fn fail(&self, error: DbError) -> CatalogError {
+        let write = if self.in_doubt { WriteState::Unknown } else { WriteState::NotApplied };
+        error.into_catalog(&self.session.at, self.doing, write)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_servers_are_refused_with_what_is_needed() {
+        for good in [
+            "8.0.11",
+            "8.0.40-0ubuntu0.24.04.1",
+            "9.1.0",
+            "8.0.11-TiDB-v8.5.0",
+            "10.6.0-MariaDB",
+            "10.11.14-MariaDB-0+deb12u2",
+            "5.5.5-10.11.6-MariaDB",
+            "11.4.2-MariaDB-log",
+        ] {
+            check_server_version(good, "h").unwrap();
+        }
+        for (bad, needed) in [
+            ("5.7.44", "MySQL 8.0"),
+            ("10.5.99-MariaDB", "MariaDB 10.6"),
+            ("5.5.5-10.3.1-MariaDB", "MariaDB 10.6"),
+            ("nonsense", "MySQL 8.0"),
+        ] {
+            let error = check_server_version(bad, "h").unwrap_err().to_string();
+            assert!(error.contains(bad) && error.contains(needed), "{error}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The text of the commit. Why it is right is said in `commit`.
+
+/// Parameters:
+///
+/// * `$1` token, `$2` now, `$3` what stands for the timestamp in first lines;
+/// * `$4`–`$24` the tables, one array a column, in the order of the request;
+/// * `$25`–`$27` pieces of bodies, `$28`–`$32` application transactions, `$33`–`$37` domain
+///   metadata, `$38`–`$44` removes, `$45`–`$61` adds: each with the table's number first.
+///
+/// Answers a row a table: its number, what is wrong with it (null = nothing), its id, the head
+/// before, version and timestamp after, the position of the first remove that is refused, and
+/// whether its head moved while the statement waited. For a token that is known: `replayed` rows.
+///
+/// Parts that are used once stand in sub-selects, so that the planner has fewer of them to
+/// materialize; `unnest` of a parameter inside of a scalar sub-select keeps its estimates the same
+/// for every batch, so one cached plan serves all.
+pub(crate) const COMMIT: &str = "
+WITH part AS (
+    SELECT p.number - 1 AS number, p.id, p.creates, p.expected, p.since, p.namespace, p.name,
+        p.name_again, p.location, p.storage_options, p.mode, p.first_line, p.commit_info,
+        p.body_len, p.num_added, p.num_removed, p.bytes_added, p.live_files, p.live_bytes, p.again,
+        p.protocol, p.metadata
+    FROM unnest($4::uuid[], $5::bool[], $6::int8[], $7::int8[], $8::text[], $9::text[],
+            $10::bool[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[],
+            $16::int8[], $17::int8[], $18::int8[], $19::int8[], $20::int8[], $21::text[],
+            $22::int8[], $23::text[], $24::text[])
+        WITH ORDINALITY AS p (id, creates, expected, since, namespace, name, name_again, location,
+            storage_options, mode, first_line, commit_info, body_len, num_added, num_removed,
+            bytes_added, live_files, live_bytes, again, protocol, metadata, number)
+), known AS (
+    SELECT b.token FROM {p}batches b WHERE b.token = $1
+), locked AS (
+    -- The newest versions, after waiting for whoever holds them; in one order for everyone.
+    SELECT t.id, t.state, t.head_version, t.head_timestamp_ms, t.barrier_version, t.head_files,
+        t.head_bytes
+    FROM {p}tables t
+    WHERE t.id = ANY ($4::uuid[]) AND NOT EXISTS (SELECT 1 FROM known)
+    ORDER BY t.id
+    FOR UPDATE
+), removes AS (
+    SELECT r.number, r.position, r.key, r.path, r.dv_id, r.deleted, r.action
+    FROM unnest($38::int4[], $39::int8[], $40::bytea[], $41::text[], $42::text[], $43::int8[],
+            $44::text[]) AS r (number, position, key, path, dv_id, deleted, action)
+), missing AS (
+    -- Removes whose file is not active, by the snapshot: believed only where that is not stale.
+    SELECT r.number, min(r.position) AS position
+    FROM removes r JOIN part p ON p.number = r.number
+    WHERE NOT EXISTS (
+        SELECT 1 FROM {p}files f
+        WHERE f.table_id = p.id AND f.file_key = r.key
+          AND f.removed_version = 9223372036854775807 AND f.path = r.path AND f.dv_id = r.dv_id)
+    GROUP BY r.number
+), looked AS (
+    SELECT p.*, l.id IS NOT NULL AS is_there, l.state, l.head_version, l.head_timestamp_ms,
+        l.barrier_version, l.head_files, l.head_bytes,
+        l.id IS NOT NULL AND l.head_version IS DISTINCT FROM (
+            SELECT s.head_version FROM {p}tables s WHERE s.id = p.id) AS stale,
+        CASE WHEN p.again < m.position THEN p.again ELSE coalesce(m.position, p.again) END
+            AS missing
+    FROM part p
+    LEFT JOIN locked l ON l.id = p.id
+    LEFT JOIN missing m ON m.number = p.number
+), checked AS (
+    SELECT k.*, coalesce(k.head_version + 1, 0) AS version,
+        -- Commit timestamps grow strictly; after the last one there is there is no other.
+        CASE WHEN k.head_timestamp_ms IS NULL OR k.head_timestamp_ms < $2::int8 THEN $2::int8
+            WHEN k.head_timestamp_ms = 9223372036854775807 THEN k.head_timestamp_ms
+            ELSE k.head_timestamp_ms + 1 END AS timestamp_ms,
+        CASE
+            WHEN k.creates AND k.is_there THEN 'id'
+            WHEN k.creates AND (k.name_again OR EXISTS (
+                SELECT 1 FROM {p}tables n
+                WHERE n.namespace = k.namespace AND n.name = k.name AND n.drop_marker = ''))
+                THEN 'name'
+            WHEN NOT k.creates AND (NOT k.is_there OR k.state <> 'active'
+                OR k.head_version IS NULL) THEN 'none'
+            WHEN k.expected <> k.head_version OR k.barrier_version > k.since THEN 'moved'
+            WHEN k.stale AND k.num_removed > 0 THEN 'stale'
+            WHEN k.missing IS NOT NULL THEN 'file'
+            WHEN k.head_timestamp_ms = 9223372036854775807 THEN 'time'
+        END AS problem
+    FROM looked k
+), go AS (
+    -- What is written: everything, or nothing at all.
+    SELECT c.* FROM checked c
+    WHERE NOT EXISTS (SELECT 1 FROM checked x WHERE x.problem IS NOT NULL)
+      AND NOT EXISTS (SELECT 1 FROM known)
+), batch AS (
+    INSERT INTO {p}batches (token, committed_at_ms)
+    SELECT $1, $2::int8 WHERE EXISTS (SELECT 1 FROM go)
+), adds AS (
+    SELECT a.*
+    FROM unnest($45::int4[], $46::int8[], $47::bool[], $48::bool[], $49::bytea[], $50::int8[],
+            $51::int8[], $52::bool[], $53::int8[], $54::int8[], $55::text[], $56::text[],
+            $57::text[], $58::text[], $59::text[], $60::text[], $61::text[])
+        AS a (number, ordinal, ended, replaces, key, size, modification_time, data_change,
+            base_row_id, default_row_commit_version, path, dv_id, partition_values, tags,
+            deletion_vector, clustering_provider, stats)
+), ended AS (
+    -- One update for both: a statement may change a row only once.
+    UPDATE {p}files f
+    SET removed_version = e.version, is_tombstone = e.removes, deletion_timestamp = e.deleted,
+        remove_action = e.action
+    FROM (
+        SELECT g.number, g.id, g.version, true AS removes, r.key, r.path, r.dv_id, r.deleted,
+            r.action
+        FROM removes r JOIN go g ON g.number = r.number
+        UNION ALL
+        SELECT g.number, g.id, g.version, false, a.key, a.path, a.dv_id, NULL, NULL
+        FROM adds a JOIN go g ON g.number = a.number
+        WHERE a.replaces
+    ) e
+    WHERE f.table_id = e.id AND f.file_key = e.key AND f.removed_version = 9223372036854775807
+      AND f.path = e.path AND f.dv_id = e.dv_id
+    RETURNING e.number, e.removes, f.size
+), written AS (
+    -- Waits for all of `ended`, so that a replaced row has left `files_active` before the row
+    -- that replaces it comes.
+    SELECT g.*, replace(g.first_line, $3, g.timestamp_ms::text) AS line,
+        g.protocol IS NOT NULL OR g.metadata IS NOT NULL AS bars,
+        coalesce(g.head_files, 0) + g.live_files - coalesce(e.files, 0) AS files_after,
+        coalesce(g.head_bytes, 0) + g.live_bytes::numeric - coalesce(e.bytes, 0) AS bytes_after,
+        coalesce(e.bytes_removed, 0) AS bytes_removed
+    FROM go g
+    LEFT JOIN (
+        SELECT number, count(*) AS files, sum(size) AS bytes,
+            sum(size) FILTER (WHERE removes) AS bytes_removed
+        FROM ended GROUP BY number
+    ) e ON e.number = g.number
+), moved AS (
+    UPDATE {p}tables t
+    SET head_version = w.version, head_timestamp_ms = w.timestamp_ms, head_files = w.files_after,
+        head_bytes = w.bytes_after,
+        barrier_version = CASE WHEN w.bars THEN w.version ELSE t.barrier_version END
+    FROM written w WHERE t.id = w.id AND NOT w.creates
+), created AS (
+    INSERT INTO {p}tables (id, namespace, name, drop_marker, location, storage_options, state,
+        created_at_ms, head_version, head_timestamp_ms, head_files, head_bytes, base_version,
+        barrier_version, import_base_done)
+    SELECT w.id, w.namespace, w.name, '', w.location, w.storage_options, 'active', $2::int8,
+        w.version, w.timestamp_ms, w.files_after, w.bytes_after, 0, 0, true
+    FROM written w WHERE w.creates ORDER BY w.namespace, w.name
+), commits AS (
+    INSERT INTO {p}commits (table_id, version, timestamp_ms, token, batch_position, num_added,
+        num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol, total_files,
+        total_bytes, has_body, body_len, first_line, commit_info)
+    SELECT w.id, w.version, w.timestamp_ms, $1, w.number, w.num_added, w.num_removed,
+        w.bytes_added, least(greatest(w.bytes_removed, 0), 9223372036854775807)::int8,
+        w.metadata IS NOT NULL, w.protocol IS NOT NULL, w.files_after,
+        least(greatest(w.bytes_after, 0), 9223372036854775807)::int8, true, w.body_len, w.line,
+        w.commit_info
+    FROM written w
+), chunks AS (
+    INSERT INTO {p}commit_chunks (table_id, version, chunk_no, body)
+    SELECT g.id, g.version, k.chunk_no, k.body
+    FROM unnest($25::int4[], $26::int8[], $27::bytea[]) AS k (number, chunk_no, body)
+    JOIN go g ON g.number = k.number
+), protocols AS (
+    INSERT INTO {p}protocols (table_id, version, protocol)
+    SELECT g.id, g.version, g.protocol FROM go g WHERE g.protocol IS NOT NULL
+), metadata AS (
+    INSERT INTO {p}metadata (table_id, version, metadata)
+    SELECT g.id, g.version, g.metadata FROM go g WHERE g.metadata IS NOT NULL
+), txns AS (
+    INSERT INTO {p}txns (table_id, app_key, version, app_id, app_version, last_updated)
+    SELECT g.id, x.key, g.version, x.app_id, x.app_version, x.last_updated
+    FROM unnest($28::int4[], $29::bytea[], $30::text[], $31::int8[], $32::int8[])
+        AS x (number, key, app_id, app_version, last_updated)
+    JOIN go g ON g.number = x.number
+), domains AS (
+    INSERT INTO {p}domain_metadata (table_id, domain_key, version, domain, removed, configuration)
+    SELECT g.id, x.key, g.version, x.domain, x.removed, x.configuration
+    FROM unnest($33::int4[], $34::bytea[], $35::text[], $36::bool[], $37::text[])
+        AS x (number, key, domain, removed, configuration)
+    JOIN go g ON g.number = x.number
+), files AS (
+    INSERT INTO {p}files (table_id, added_version, ordinal, removed_version, is_tombstone,
+        file_key, size, modification_time, data_change, base_row_id, default_row_commit_version,
+        path, dv_id, partition_values, tags, deletion_vector, clustering_provider, stats)
+    SELECT w.id, w.version, a.ordinal,
+        CASE WHEN a.ended THEN w.version ELSE 9223372036854775807 END, false, a.key, a.size,
+        a.modification_time, a.data_change, a.base_row_id, a.default_row_commit_version, a.path,
+        a.dv_id, a.partition_values, a.tags, a.deletion_vector, a.clustering_provider, a.stats
+    FROM adds a JOIN written w ON w.number = a.number
+), mirrored AS (
+    -- Always, and from the newest version of the row: see `commit`.
+    UPDATE {p}mirror m
+    SET pending_since_ms = CASE WHEN m.mode = 'off' THEN m.pending_since_ms
+        ELSE coalesce(m.pending_since_ms, $2::int8) END
+    FROM go g WHERE m.table_id = g.id AND NOT g.creates
+    RETURNING m.table_id, m.mode
+), mirrors AS (
+    INSERT INTO {p}mirror (table_id, mode, lease_epoch, lease_until_ms, pending_since_ms)
+    SELECT g.id, g.mode, 0, 0, CASE WHEN g.mode = 'off' THEN NULL ELSE $2::int8 END
+    FROM go g WHERE g.creates
+), outbox AS (
+    INSERT INTO {p}mirror_status (table_id, version, state, attempts, enqueued_at_ms)
+    SELECT g.id, g.version, 'PENDING', 0, $2::int8
+    FROM go g LEFT JOIN mirrored m ON m.table_id = g.id
+    WHERE coalesce(m.mode, g.mode) <> 'off'
+)
+SELECT c.number, c.problem, c.id, c.head_version, c.version, c.timestamp_ms, c.missing, c.stale
+FROM checked c WHERE NOT EXISTS (SELECT 1 FROM known)
+UNION ALL
+SELECT coalesce(h.batch_position, 0), 'replayed', h.table_id, NULL, h.version, h.timestamp_ms,
+    NULL, false
+FROM known k LEFT JOIN {p}commits h ON h.token = k.token
+ORDER BY 1";

@@ -1,0 +1,505 @@
+//! Imports: a table that is filled from its log, hidden until it is whole.
+//!
+//! Each verb is one transaction that holds the table's row.
+
+use std::collections::HashSet;
+
+use deltalakedb_catalog_core::action::{DomainMetadata, Metadata, Protocol, Remove, Txn};
+use deltalakedb_catalog_core::backend::{ImportEnd, ImportProgress, ImportedCommit};
+use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::ids::{TableId, TableRef, TimestampMs, Version};
+use deltalakedb_catalog_core::model::{
+    BaseChunk, BaseTail, MirrorMode, NewTable, TableRecord, TableState,
+};
+use deltalakedb_catalog_core::support::{
+    ImportPosition, body_len, check_between, check_import_commits, check_published, count,
+    stored_commit_info,
+};
+use sqlx::Row;
+
+use crate::commit::{DomainColumns, TxnColumns, insert_chunks};
+use crate::errors::{DbError, DbResult};
+use crate::files::{FileWriter, Keys, big, reported};
+use crate::outbox;
+use crate::rows::{Id, Reader, TABLE_COLUMNS, table_columns, table_record, table_source, to_json};
+use crate::session::{Args, Call};
+use crate::statements::statements;
+use crate::tables::{get_table, insert_table, lock, not_found, require_table, state_of};
+
+statements! {
+    /// Statements of imports.
+    ImportSql {
+        progress: concat!("SELECT ", table_columns!(), ", t.import_from_json, t.import_base_done,
+                t.import_files, t.import_tombstones, t.import_history_through, t.head_files,
+                t.head_bytes::text
+            FROM ", table_source!(), " WHERE t.id = $1 AND t.state = 'importing'"),
+        store_base: "UPDATE {p}tables SET import_files = $2, import_tombstones = $3,
+                head_files = $4, head_bytes = $5::text::numeric
+            WHERE id = $1",
+        finish_base: "UPDATE {p}tables SET import_base_done = true, head_version = base_version,
+                head_timestamp_ms = $2
+            WHERE id = $1",
+        /// The base may have its history already: then it keeps its bytes.
+        update_base: "UPDATE {p}commits SET timestamp_ms = $3, total_files = $4, total_bytes = $5
+            WHERE table_id = $1 AND version = $2",
+        insert_base: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
+                num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol,
+                total_files, total_bytes, has_body, body_len)
+            VALUES ($1, $2, $3, 0, 0, 0, 0, false, false, $4, $5, false, 0)",
+        /// The base may be there without its bytes: then it keeps its timestamp and totals.
+        update_history: "UPDATE {p}commits SET num_added = $3, num_removed = $4, bytes_added = $5,
+                bytes_removed = $6, changes_metadata = $7, changes_protocol = $8, has_body = true,
+                body_len = $9, first_line = $10, commit_info = $11, token = $12,
+                batch_position = $13
+            WHERE table_id = $1 AND version = $2",
+        insert_commit: "INSERT INTO {p}commits (table_id, version, num_added, num_removed,
+                bytes_added, bytes_removed, changes_metadata, changes_protocol, body_len,
+                first_line, commit_info, token, batch_position, timestamp_ms, total_files,
+                total_bytes, has_body)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, true)",
+        store_history: "UPDATE {p}tables SET import_history_through = $2 WHERE id = $1",
+        /// The compare-and-set of an applied commit.
+        move_head: "UPDATE {p}tables SET head_version = $2, head_timestamp_ms = $3,
+                head_files = $4, head_bytes = $5::text::numeric,
+                barrier_version = CASE WHEN $6 THEN $2 ELSE barrier_version END
+            WHERE id = $1 AND head_version IS NOT DISTINCT FROM $7",
+        /// Timestamps of the stored versions in and around a range.
+        times: "(SELECT version, timestamp_ms FROM {p}commits
+                WHERE table_id = $1 AND version < $2 ORDER BY version DESC LIMIT 1)
+            UNION ALL
+            (SELECT version, timestamp_ms FROM {p}commits
+                WHERE table_id = $1 AND version >= $2 AND version <= $3)
+            UNION ALL
+            (SELECT version, timestamp_ms FROM {p}commits
+                WHERE table_id = $1 AND version > $3 ORDER BY version LIMIT 1)
+            ORDER BY 1",
+        know_token: "INSERT INTO {p}batches (token, committed_at_ms) VALUES ($1, $2)
+            ON CONFLICT (token) DO NOTHING",
+        insert_protocol: "INSERT INTO {p}protocols (table_id, version, protocol)
+            VALUES ($1, $2, $3)",
+        insert_metadata: "INSERT INTO {p}metadata (table_id, version, metadata)
+            VALUES ($1, $2, $3)",
+        insert_txns: "INSERT INTO {p}txns (table_id, version, app_key, app_id, app_version,
+                last_updated)
+            SELECT $1, $2, x.key, x.app_id, x.app_version, x.last_updated
+            FROM unnest($3::bytea[], $4::text[], $5::int8[], $6::int8[])
+                AS x (key, app_id, app_version, last_updated)",
+        insert_domains: "INSERT INTO {p}domain_metadata (table_id, version, domain_key, domain,
+                removed, configuration)
+            SELECT $1, $2, x.key, x.domain, x.removed, x.configuration
+            FROM unnest($3::bytea[], $4::text[], $5::bool[], $6::text[])
+                AS x (key, domain, removed, configuration)",
+        has_state: "SELECT EXISTS (SELECT 1 FROM {p}protocols WHERE table_id = $1)
+            AND EXISTS (SELECT 1 FROM {p}metadata WHERE table_id = $1)",
+        finish: "UPDATE {p}tables SET state = $2, created_at_ms = $3, dropped_at_ms = $4,
+                drop_marker = CASE WHEN $4::int8 IS NULL THEN '' ELSE id::text END
+            WHERE id = $1",
+        publish: "UPDATE {p}mirror SET published_version = $2 WHERE table_id = $1",
+        /// Tokens that nothing but this table's commits know.
+        delete_batches: "DELETE FROM {p}batches b
+            USING {p}commits c
+            WHERE c.table_id = $1 AND c.token = b.token AND NOT EXISTS (
+                SELECT 1 FROM {p}commits o WHERE o.token = c.token AND o.table_id <> $1)",
+        delete_files: "DELETE FROM {p}files WHERE table_id = $1",
+        delete_chunks: "DELETE FROM {p}commit_chunks WHERE table_id = $1",
+        delete_commits: "DELETE FROM {p}commits WHERE table_id = $1",
+        delete_protocols: "DELETE FROM {p}protocols WHERE table_id = $1",
+        delete_metadata: "DELETE FROM {p}metadata WHERE table_id = $1",
+        delete_txns: "DELETE FROM {p}txns WHERE table_id = $1",
+        delete_domains: "DELETE FROM {p}domain_metadata WHERE table_id = $1",
+        delete_mirror: "DELETE FROM {p}mirror WHERE table_id = $1",
+        delete_table: "DELETE FROM {p}tables WHERE id = $1",
+    }
+}
+
+/// Where an import is, with what only the backend wants to know.
+struct Importing {
+    progress: ImportProgress,
+    from_json: bool,
+    files: i64,
+    bytes: i128,
+}
+
+async fn find(call: &mut Call, id: TableId) -> DbResult<Importing> {
+    let sql = call.session.sql.import.progress.clone();
+    let Some(row) = call.fetch_optional(&sql, Args::new().bind(Id::from(id))).await? else {
+        return Err(not_found(id).into());
+    };
+    let called = id.to_string();
+    let r = Reader::new(&row, &called, None);
+    let at = TABLE_COLUMNS;
+    Ok(Importing {
+        from_json: r.get(at)?,
+        files: r.get(at + 5)?,
+        bytes: big(r.get(at + 6)?)?,
+        progress: ImportProgress {
+            table: table_record(&row)?,
+            base_done: r.get(at + 1)?,
+            base_files: r.count(at + 2)?,
+            base_tombstones: r.count(at + 3)?,
+            history_through: r.version_opt(at + 4)?,
+        },
+    })
+}
+
+/// Locks an importing table's row, and reads it.
+async fn find_locked(call: &mut Call, id: TableId) -> DbResult<Importing> {
+    lock(call, id).await?;
+    find(call, id).await
+}
+
+fn invalid<T>(message: String) -> DbResult<T> {
+    Err(DbError::Catalog(CatalogError::invalid(message)))
+}
+
+pub(crate) async fn begin(
+    call: &mut Call,
+    new: &NewTable,
+    base: Version,
+    from_json: bool,
+    now: TimestampMs,
+) -> DbResult<ImportProgress> {
+    if from_json && base != Version::ZERO {
+        return invalid(format!(
+            "import of '{}': a log that is replayed from JSON starts at version 0, not {base}",
+            new.name
+        ));
+    }
+    if let Some(live) = get_table(call, &TableRef::Name(new.name.clone())).await? {
+        if live.state == TableState::Importing
+            && live.location == new.location
+            && live.base_version == base
+        {
+            let found = find(call, live.id).await?;
+            if found.from_json == from_json {
+                return Ok(found.progress);
+            }
+        }
+        return Err(CatalogError::TableExists(new.name.clone()).into());
+    }
+    if state_of(call, new.id).await?.is_some() {
+        return invalid(format!("table id {} exists already", new.id));
+    }
+    match insert_table(call, new, TableState::Importing, base.get(), from_json, now).await {
+        // Someone else took the name since we looked.
+        Err(error) if error.is_unique_violation() => {
+            return Err(CatalogError::TableExists(new.name.clone()).into());
+        }
+        other => other?,
+    }
+    Ok(find(call, new.id).await?.progress)
+}
+
+pub(crate) async fn store_base(
+    call: &mut Call,
+    id: TableId,
+    skip: (u64, u64),
+    chunk: &BaseChunk,
+    tail: Option<&BaseTail>,
+) -> DbResult<ImportProgress> {
+    let session = call.session.clone();
+    let sql = &session.sql.import;
+    let import = find_locked(call, id).await?;
+    let progress = &import.progress;
+    let name = &progress.table.name;
+    if progress.base_done {
+        return invalid(format!("import of '{name}': its base is complete"));
+    }
+    if skip != (progress.base_files, progress.base_tombstones) {
+        return invalid(format!(
+            "import of '{name}': this chunk continues after {} files and {} tombstones, but {} \
+             and {} are stored: another import is at work",
+            skip.0, skip.1, progress.base_files, progress.base_tombstones
+        ));
+    }
+    let base = progress.table.base_version;
+    if let Some(tail) = tail {
+        let times = stored_times(call, id, base, base).await?;
+        let (below, above) = times.around(base);
+        check_between(&progress.table, base, tail.timestamp, below, above)?;
+    }
+    let position = |stored: u64| usize::try_from(stored).unwrap_or(usize::MAX);
+    let keys = Keys::of(&chunk.files, &[]);
+    let mut writer = FileWriter::new(call, id, base.get());
+    writer.add(&chunk.files, &keys, position(progress.base_files)).await?;
+    let tombstones: Vec<(usize, &Remove)> = chunk.tombstones.iter().enumerate().collect();
+    writer.tombstones(&tombstones, position(progress.base_tombstones)).await?;
+    let ended = writer.ended;
+    let files = import.files.saturating_add(keys.live_files).saturating_sub(ended.files);
+    let bytes = import.bytes + keys.live_bytes - ended.bytes;
+    let stored = |before: u64, more: usize| count(position(before).saturating_add(more));
+    let args = Args::new()
+        .bind(Id::from(id))
+        .bind(stored(progress.base_files, chunk.files.len()))
+        .bind(stored(progress.base_tombstones, chunk.tombstones.len()))
+        .bind(files)
+        .bind(bytes.to_string());
+    call.execute(&sql.store_base, args).await?;
+    if let Some(tail) = tail {
+        let projection = Projection {
+            protocol: Some(&tail.protocol),
+            metadata: Some(&tail.metadata),
+            txns: &tail.txns,
+            domains: &tail.domain_metadata,
+        };
+        projection.write(call, id, base).await?;
+        let totals = || {
+            Args::new()
+                .bind(Id::from(id))
+                .bind(base.get())
+                .bind(tail.timestamp.0)
+                .bind(files)
+                .bind(reported(bytes))
+        };
+        if call.execute(&sql.update_base, totals()).await? == 0 {
+            call.execute(&sql.insert_base, totals()).await?;
+        }
+        let args = Args::new().bind(Id::from(id)).bind(tail.timestamp.0);
+        call.execute(&sql.finish_base, args).await?;
+    }
+    Ok(find(call, id).await?.progress)
+}
+
+/// What a version says besides its files.
+struct Projection<'v> {
+    protocol: Option<&'v Protocol>,
+    metadata: Option<&'v Metadata>,
+    txns: &'v [Txn],
+    domains: &'v [DomainMetadata],
+}
+
+impl Projection<'_> {
+    async fn write(&self, call: &mut Call, id: TableId, version: Version) -> DbResult<()> {
+        let session = call.session.clone();
+        let sql = &session.sql.import;
+        let args = || Args::new().bind(Id::from(id)).bind(version.get());
+        if let Some(protocol) = self.protocol {
+            call.execute(&sql.insert_protocol, args().bind(to_json(protocol)?)).await?;
+        }
+        if let Some(metadata) = self.metadata {
+            call.execute(&sql.insert_metadata, args().bind(to_json(metadata)?)).await?;
+        }
+        if !self.txns.is_empty() {
+            let mut columns = TxnColumns::default();
+            columns.push_all(0, self.txns);
+            call.execute(&sql.insert_txns, columns.bind_values(args())).await?;
+        }
+        if !self.domains.is_empty() {
+            let mut columns = DomainColumns::default();
+            columns.push_all(0, self.domains);
+            call.execute(&sql.insert_domains, columns.bind_values(args())).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Timestamps of the stored versions in and around a range, by version.
+struct Times(Vec<(Version, TimestampMs)>);
+
+impl Times {
+    /// Of the versions next below and next above.
+    fn around(&self, version: Version) -> (Option<TimestampMs>, Option<TimestampMs>) {
+        let below = self.0.iter().rev().find(|(stored, _)| *stored < version);
+        let above = self.0.iter().find(|(stored, _)| *stored > version);
+        (below.map(|(_, time)| *time), above.map(|(_, time)| *time))
+    }
+}
+
+async fn stored_times(call: &mut Call, id: TableId, from: Version, to: Version) -> DbResult<Times> {
+    let sql = call.session.sql.import.times.clone();
+    let args = Args::new().bind(Id::from(id)).bind(from.get()).bind(to.get());
+    let mut times = Vec::new();
+    for row in &call.fetch(&sql, args).await? {
+        times.push((Version::new(row.try_get(0)?)?, TimestampMs(row.try_get(1)?)));
+    }
+    Ok(Times(times))
+}
+
+/// The head while commits are applied.
+struct Head {
+    version: Option<Version>,
+    files: i64,
+    bytes: i128,
+}
+
+pub(crate) async fn store_commits(
+    call: &mut Call,
+    id: TableId,
+    commits: &[ImportedCommit],
+) -> DbResult<ImportProgress> {
+    let session = call.session.clone();
+    let sql = &session.sql.import;
+    let import = find_locked(call, id).await?;
+    let position = ImportPosition {
+        table: &import.progress.table,
+        from_json: import.from_json,
+        base_done: import.progress.base_done,
+        history_through: import.progress.history_through,
+    };
+    let versions = || commits.iter().map(|commit| commit.version);
+    let (Some(lowest), Some(highest)) = (versions().min(), versions().max()) else {
+        return Ok(import.progress);
+    };
+    let times = stored_times(call, id, lowest, highest).await?;
+    check_import_commits(position, commits, |version| Ok::<_, DbError>(times.around(version)))?;
+    let mut head =
+        Head { version: import.progress.table.head, files: import.files, bytes: import.bytes };
+    let mut history = None;
+    for commit in commits {
+        if let Some((token, _)) = &commit.token {
+            let args = Args::new().bind(token.as_str()).bind(commit.timestamp.0);
+            call.execute(&sql.know_token, args).await?;
+        }
+        if position.is_applied(commit.version) {
+            apply(call, id, &mut head, commit).await?;
+        } else {
+            store_history(call, id, commit).await?;
+            history = Some(commit.version);
+        }
+    }
+    if let Some(history) = history {
+        let args = Args::new().bind(Id::from(id)).bind(history.get());
+        call.execute(&sql.store_history, args).await?;
+    }
+    Ok(find(call, id).await?.progress)
+}
+
+/// A line of history, up to the token's place.
+fn line(id: TableId, commit: &ImportedCommit, bytes_removed: i64) -> Args {
+    let index = &commit.index;
+    Args::new()
+        .bind(Id::from(id))
+        .bind(commit.version.get())
+        .bind(count(index.adds.len()))
+        .bind(count(index.removes.len()))
+        .bind(reported(index.adds.iter().map(|add| i128::from(add.size)).sum()))
+        .bind(bytes_removed)
+        .bind(index.metadata.is_some())
+        .bind(index.protocol.is_some())
+        .bind(body_len(&commit.body))
+        .text_opt("the first line of the commit", commit.body.first_line.as_deref())
+        .text_opt("commitInfo", stored_commit_info(&commit.body, index))
+        .bind(commit.token.as_ref().map(|(token, _)| token.as_str()))
+        .bind(commit.token.as_ref().map(|(_, place)| i64::from(*place)))
+}
+
+/// A commit above the base. Removes of files that are not known become tombstones only.
+async fn apply(
+    call: &mut Call,
+    id: TableId,
+    head: &mut Head,
+    commit: &ImportedCommit,
+) -> DbResult<()> {
+    let session = call.session.clone();
+    let sql = &session.sql.import;
+    let index = &commit.index;
+    let version = commit.version;
+    let keys = Keys::of(&index.adds, &index.removes);
+    let mut writer = FileWriter::new(call, id, version.get());
+    let unknown: HashSet<usize> = writer.remove(&index.removes, &keys).await?.into_iter().collect();
+    let unknown: Vec<(usize, &Remove)> =
+        index.removes.iter().enumerate().filter(|(at, _)| unknown.contains(at)).collect();
+    writer.tombstones(&unknown, 0).await?;
+    writer.add(&index.adds, &keys, 0).await?;
+    let ended = writer.ended;
+    let unknown_bytes: i128 = unknown.iter().map(|(_, r)| i128::from(r.size.unwrap_or(0))).sum();
+    let bytes_removed = reported(ended.bytes_removed + unknown_bytes);
+    let projection = Projection {
+        protocol: index.protocol.as_ref(),
+        metadata: index.metadata.as_ref(),
+        txns: &index.txns,
+        domains: &index.domain_metadata,
+    };
+    projection.write(call, id, version).await?;
+    head.files = head.files.saturating_add(keys.live_files).saturating_sub(ended.files);
+    head.bytes += keys.live_bytes - ended.bytes;
+    let args = line(id, commit, bytes_removed)
+        .bind(commit.timestamp.0)
+        .bind(head.files)
+        .bind(reported(head.bytes));
+    call.execute(&sql.insert_commit, args).await?;
+    insert_chunks(call, id, version.get(), &commit.body.rest.zstd).await?;
+    let args = Args::new()
+        .bind(Id::from(id))
+        .bind(version.get())
+        .bind(commit.timestamp.0)
+        .bind(head.files)
+        .bind(head.bytes.to_string())
+        .bind(index.metadata.is_some() || index.protocol.is_some())
+        .bind(head.version.map(Version::get));
+    if call.execute(&sql.move_head, args).await? != 1 {
+        let what = "it moved while its row was locked";
+        return Err(crate::rows::corrupt(id, Some(version.get()), "head", what));
+    }
+    head.version = Some(version);
+    Ok(())
+}
+
+/// A commit at or below the base: a line of history and its bytes.
+async fn store_history(call: &mut Call, id: TableId, commit: &ImportedCommit) -> DbResult<()> {
+    let session = call.session.clone();
+    let sql = &session.sql.import;
+    let removes = &commit.index.removes;
+    let bytes_removed = reported(removes.iter().map(|r| i128::from(r.size.unwrap_or(0))).sum());
+    if call.execute(&sql.update_history, line(id, commit, bytes_removed)).await? == 0 {
+        let args = line(id, commit, bytes_removed).bind(commit.timestamp.0).bind(0_i64).bind(0_i64);
+        call.execute(&sql.insert_commit, args).await?;
+    }
+    insert_chunks(call, id, commit.version.get(), &commit.body.rest.zstd).await
+}
+
+pub(crate) async fn finish(
+    call: &mut Call,
+    id: TableId,
+    end: ImportEnd,
+    now: TimestampMs,
+) -> DbResult<TableRecord> {
+    let session = call.session.clone();
+    let sql = &session.sql.import;
+    let import = find_locked(call, id).await?;
+    let record = &import.progress.table;
+    let row = call.fetch_one(&sql.has_state, Args::new().bind(Id::from(id))).await?;
+    if record.head.is_none() || !row.try_get::<bool, _>(0)? {
+        return Err(CatalogError::corrupt(format!(
+            "import of '{}' has no version, protocol or metadata: the log it was read from is \
+             incomplete",
+            record.name
+        ))
+        .into());
+    }
+    check_published(record, end.published)?;
+    let state = if end.dropped_at.is_some() { TableState::Dropped } else { TableState::Active };
+    let args = Args::new()
+        .bind(Id::from(id))
+        .bind(state.as_str())
+        .bind(end.created_at.unwrap_or(record.created_at).0)
+        .bind(end.dropped_at.map(|time| time.0));
+    call.execute(&sql.finish, args).await?;
+    let args = Args::new().bind(Id::from(id)).bind(end.published.map(Version::get));
+    call.execute(&sql.publish, args).await?;
+    if record.mirror != MirrorMode::Off {
+        outbox::enqueue_missing(call, id, end.published, now).await?;
+    }
+    require_table(call, id).await
+}
+
+pub(crate) async fn abort(call: &mut Call, id: TableId) -> DbResult<()> {
+    find_locked(call, id).await?;
+    let session = call.session.clone();
+    let sql = &session.sql.import;
+    for text in [
+        &sql.delete_batches,
+        &sql.delete_files,
+        &sql.delete_chunks,
+        &sql.delete_commits,
+        &sql.delete_protocols,
+        &sql.delete_metadata,
+        &sql.delete_txns,
+        &sql.delete_domains,
+        &sql.delete_mirror,
+        &sql.delete_table,
+    ] {
+        call.execute(text, Args::new().bind(Id::from(id))).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,333 @@
+//! PostgreSQL backend of deltalakedb.
+//!
+//! [`PostgresBackend`] implements [`CatalogBackend`] on PostgreSQL 11 or newer, and engines that
+//! speak its protocol. Start with [`PostgresOptions::new`] and [`PostgresBackend::connect`], then
+//! [`CatalogBackend::migrate`] once.
+//!
+//! A commit is one statement, over any number of tables (see `commit`); opening a table is another.
+//! Nothing is set for a session. Poolers in transaction mode that do not know prepared statements
+//! need [`PostgresOptions::statement_cache`] = 0.
+#![forbid(unsafe_code)]
+
+mod commit;
+mod commit_sql;
+mod errors;
+mod files;
+mod grants;
+mod import;
+mod options;
+mod outbox;
+#[cfg(test)]
+mod plan_tests;
+mod reads;
+mod rows;
+mod schema;
+mod session;
+mod statements;
+mod tables;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
+use deltalakedb_catalog_core::backend::{
+    BackendInfo, CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest,
+    CommittedTable, ImportEnd, ImportProgress, ImportedCommit, MirrorLease, MirrorTask,
+    PublishFailure, Published, TableFilter,
+};
+use deltalakedb_catalog_core::commit::CommitBody;
+use deltalakedb_catalog_core::error::Result;
+use deltalakedb_catalog_core::ids::{
+    At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
+};
+use deltalakedb_catalog_core::model::{
+    BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
+    NewTable, Page, Snapshot, TableRecord, TombstoneRecord,
+};
+
+pub use grants::{GrantRole, grants};
+pub use options::{PoolOptions, PostgresOptions, Secret, TlsMode, TlsOptions};
+
+use schema::SCHEMA_VERSION;
+use session::{Mode, Session};
+
+/// A catalog in a PostgreSQL database.
+#[derive(Debug)]
+pub struct PostgresBackend {
+    session: Arc<Session>,
+}
+
+impl PostgresBackend {
+    /// Connects to a server. Our tables need not be there yet: [`CatalogBackend::migrate`] makes
+    /// them.
+    ///
+    /// # Errors
+    /// * `InvalidInput`: see [`PostgresOptions::validate`].
+    /// * `Unsupported`: the server is older than PostgreSQL 11.
+    /// * `Unavailable`: it cannot be reached, or refuses user, password or database.
+    pub async fn connect(options: PostgresOptions) -> Result<Arc<PostgresBackend>> {
+        Ok(Arc::new(PostgresBackend { session: Session::connect(options).await? }))
+    }
+
+    /// Closes all connections; calls that begin after it fail.
+    pub async fn close(&self) {
+        self.session.close().await;
+    }
+}
+
+/// One call: begin, work, end.
+macro_rules! call {
+    ($self:ident, $mode:ident, $doing:literal, |$call:ident| $work:expr) => {{
+        let mut call = $self.session.begin($doing, Mode::$mode).await?;
+        let $call = &mut call;
+        let result = $work.await;
+        call.end(result).await
+    }};
+}
+
+#[async_trait]
+impl CatalogBackend for PostgresBackend {
+    async fn info(&self) -> Result<BackendInfo> {
+        let doing = "reading the schema version";
+        let mut call = self.session.unchecked(doing, Mode::ReadOne).await?;
+        let found = schema::inspect(&mut call).await;
+        Ok(BackendInfo {
+            kind: "postgres",
+            server_version: self.session.server_version.get().cloned().unwrap_or_default(),
+            schema_version: call.end(found).await?,
+            supported_schema_version: SCHEMA_VERSION,
+        })
+    }
+
+    async fn migrate(&self, now: TimestampMs) -> Result<()> {
+        let doing = "creating or upgrading the schema";
+        let mut call = self.session.unchecked(doing, Mode::Write).await?;
+        let result = schema::migrate(&mut call, now).await;
+        call.end(result).await
+    }
+
+    async fn get_table(&self, table: &TableRef) -> Result<Option<TableRecord>> {
+        call!(self, ReadOne, "looking up a table", |call| tables::get_table(call, table))
+    }
+
+    async fn list_tables(
+        &self,
+        filter: &TableFilter,
+        after: Option<&(TableName, TableId)>,
+        limit: usize,
+    ) -> Result<Page<TableRecord, (TableName, TableId)>> {
+        call!(self, ReadOne, "listing tables", |call| tables::list_tables(
+            call, filter, after, limit
+        ))
+    }
+
+    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> Result<TableRecord> {
+        call!(self, Write, "dropping a table", |call| tables::drop_table(call, table_id, now))
+    }
+
+    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> Result<TableRecord> {
+        call!(self, Write, "bringing a table back", |call| tables::undrop_table(
+            call, table_id, name
+        ))
+    }
+
+    async fn snapshot(&self, table: &TableRef, at: At) -> Result<Snapshot> {
+        call!(self, ReadOne, "opening a table", |call| reads::snapshot(call, table, at))
+    }
+
+    async fn list_files(
+        &self,
+        table_id: TableId,
+        version: Version,
+        after: Option<FileCursor>,
+        limit: usize,
+    ) -> Result<Page<FileRecord, FileCursor>> {
+        call!(self, ReadOne, "listing files", |call| reads::list_files(
+            call, table_id, version, after, limit
+        ))
+    }
+
+    async fn list_tombstones(
+        &self,
+        table_id: TableId,
+        version: Version,
+        deleted_after: TimestampMs,
+        after: Option<FileCursor>,
+        limit: usize,
+    ) -> Result<Page<TombstoneRecord, FileCursor>> {
+        call!(self, ReadOne, "listing tombstones", |call| reads::list_tombstones(
+            call,
+            table_id,
+            version,
+            deleted_after,
+            after,
+            limit
+        ))
+    }
+
+    async fn app_transactions(&self, table_id: TableId, version: Version) -> Result<Vec<Txn>> {
+        call!(self, ReadOne, "listing application transactions", |call| reads::app_transactions(
+            call, table_id, version
+        ))
+    }
+
+    async fn domain_metadata(
+        &self,
+        table_id: TableId,
+        version: Version,
+    ) -> Result<Vec<DomainMetadata>> {
+        call!(self, ReadOne, "listing domain metadata", |call| reads::domain_metadata(
+            call, table_id, version
+        ))
+    }
+
+    async fn list_commits(
+        &self,
+        table_id: TableId,
+        filter: &CommitFilter,
+        before: Option<Version>,
+        limit: usize,
+    ) -> Result<Page<CommitRecord, Version>> {
+        call!(self, ReadOne, "listing commits", |call| reads::list_commits(
+            call, table_id, filter, before, limit
+        ))
+    }
+
+    async fn read_bodies(
+        &self,
+        table_id: TableId,
+        from: Version,
+        to: Version,
+        limit: usize,
+    ) -> Result<Vec<(CommitRecord, CommitBody)>> {
+        call!(self, ReadOne, "reading commits", |call| reads::read_bodies(
+            call, table_id, from, to, limit
+        ))
+    }
+
+    async fn commit(&self, request: CommitRequest) -> Result<CommitOutcome> {
+        commit::commit(&self.session, &request).await
+    }
+
+    async fn resolve_token(&self, token: &CommitToken) -> Result<Option<Vec<CommittedTable>>> {
+        call!(self, ReadOne, "resolving a token", |call| commit::resolve_token(call, token))
+    }
+
+    async fn import_begin(
+        &self,
+        table: &NewTable,
+        base: Version,
+        base_from_json: bool,
+        now: TimestampMs,
+    ) -> Result<ImportProgress> {
+        call!(self, Write, "beginning an import", |call| import::begin(
+            call,
+            table,
+            base,
+            base_from_json,
+            now
+        ))
+    }
+
+    async fn import_base(
+        &self,
+        table_id: TableId,
+        skip_files: u64,
+        skip_tombstones: u64,
+        chunk: BaseChunk,
+        tail: Option<BaseTail>,
+    ) -> Result<ImportProgress> {
+        call!(self, Write, "importing a checkpoint", |call| import::store_base(
+            call,
+            table_id,
+            (skip_files, skip_tombstones),
+            &chunk,
+            tail.as_ref()
+        ))
+    }
+
+    async fn import_commits(
+        &self,
+        table_id: TableId,
+        commits: Vec<ImportedCommit>,
+    ) -> Result<ImportProgress> {
+        call!(self, Write, "importing commits", |call| import::store_commits(
+            call, table_id, &commits
+        ))
+    }
+
+    async fn import_finish(
+        &self,
+        table_id: TableId,
+        end: ImportEnd,
+        now: TimestampMs,
+    ) -> Result<TableRecord> {
+        call!(self, Write, "finishing an import", |call| import::finish(call, table_id, end, now))
+    }
+
+    async fn import_abort(&self, table_id: TableId) -> Result<()> {
+        call!(self, Write, "aborting an import", |call| import::abort(call, table_id))
+    }
+
+    async fn mirror_claim(&self, request: &ClaimRequest) -> Result<Vec<MirrorTask>> {
+        if request.max_tables == 0 {
+            return Ok(Vec::new());
+        }
+        let found =
+            call!(self, ReadOne, "looking for work", |call| outbox::candidates(call, request))?;
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        call!(self, Write, "claiming work", |call| outbox::claim(call, request, &found))
+    }
+
+    async fn mirror_renew(
+        &self,
+        lease: &MirrorLease,
+        now: TimestampMs,
+        lease_ms: i64,
+    ) -> Result<Option<MirrorLease>> {
+        call!(self, Write, "renewing a lease", |call| outbox::renew(call, lease, now, lease_ms))
+    }
+
+    async fn mirror_complete(&self, lease: &MirrorLease, done: &[Published]) -> Result<bool> {
+        call!(self, Write, "recording published versions", |call| outbox::complete(
+            call, lease, done
+        ))
+    }
+
+    async fn mirror_fail(&self, lease: &MirrorLease, failure: &PublishFailure) -> Result<bool> {
+        call!(self, Write, "recording a failure", |call| outbox::fail(call, lease, failure))
+    }
+
+    async fn mirror_release(&self, lease: &MirrorLease) -> Result<()> {
+        call!(self, Write, "giving a lease up", |call| outbox::release(call, lease))
+    }
+
+    async fn mirror_rows(
+        &self,
+        table_id: Option<TableId>,
+        state: Option<MirrorState>,
+        after: Option<(TableId, Version)>,
+        limit: usize,
+    ) -> Result<Page<MirrorRow, (TableId, Version)>> {
+        call!(self, ReadOne, "listing the outbox", |call| outbox::rows(
+            call, table_id, state, after, limit
+        ))
+    }
+
+    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> Result<u64> {
+        call!(self, Write, "retrying publication", |call| outbox::retry(call, table_id, now))
+    }
+
+    async fn mirror_set_mode(
+        &self,
+        table_id: TableId,
+        mode: MirrorMode,
+        now: TimestampMs,
+    ) -> Result<TableRecord> {
+        call!(self, Write, "changing the mirror", |call| outbox::set_mode(
+            call, table_id, mode, now
+        ))
+    }
+}

@@ -1,0 +1,382 @@
+//! Our tables: their definition, their versions, and whose database this is.
+//!
+//! The shape is portable: the other databases have the same tables and columns. What differs is
+//! physical:
+//!
+//! * Text that is compared or ordered has the collation "C": the order of its bytes.
+//! * `head_files` and `head_bytes` stand on the row of the table, beside the head: a commit that
+//!   waited for that row reads it in its newest version, but every other table as it was before
+//!   the wait (see `commit`). Bytes are `numeric`, so that sums of hostile sizes stay exact.
+//! * `files_active` is unique: of one key at most one row is active, whoever writes at a time.
+//! * Names without a length limit (`app_id`, `domain`) are indexed by a digest: an index entry
+//!   has less than 2,704 bytes.
+//! * Rows that each commit changes (`tables`, `mirror`) leave room in their page and change no
+//!   indexed column, so that these are heap-only updates
+//!   (<https://www.postgresql.org/docs/current/storage-hot.html>).
+
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
+use deltalakedb_catalog_core::ids::TimestampMs;
+use sqlx::Row;
+
+use crate::errors::{DbError, DbResult};
+use crate::options::PostgresOptions;
+use crate::session::{Args, Call};
+use crate::statements::statements;
+
+/// The version of our tables that this program reads and writes.
+pub(crate) const SCHEMA_VERSION: u32 = 1;
+
+/// All of our tables, without prefix.
+pub(crate) const TABLES: [&str; 12] = [
+    "schema",
+    "tables",
+    "commits",
+    "commit_chunks",
+    "files",
+    "protocols",
+    "metadata",
+    "txns",
+    "domain_metadata",
+    "batches",
+    "mirror",
+    "mirror_status",
+];
+
+/// Each version's steps from the one before it.
+const MIGRATIONS: [(u32, &str); 1] = [(1, VERSION_1)];
+
+/// `{p}` is schema and prefix, `{i}` the prefix alone: an index lives in the schema of its table.
+/// 9223372036854775807 is `Version::NEVER`.
+const VERSION_1: &str = r#"
+CREATE TABLE {p}tables (
+    id uuid NOT NULL PRIMARY KEY,
+    namespace text COLLATE "C" NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    -- '' while the name is taken, the id once dropped: so only live names are unique.
+    drop_marker text COLLATE "C" NOT NULL,
+    location text NOT NULL,
+    storage_options text NOT NULL,
+    state text COLLATE "C" NOT NULL CHECK (state IN ('active', 'importing', 'dropped')),
+    created_at_ms bigint NOT NULL,
+    dropped_at_ms bigint,
+    head_version bigint,
+    head_timestamp_ms bigint,
+    -- Files and bytes at the head.
+    head_files bigint NOT NULL DEFAULT 0,
+    head_bytes numeric(38, 0) NOT NULL DEFAULT 0,
+    base_version bigint NOT NULL,
+    barrier_version bigint NOT NULL,
+    import_from_json boolean NOT NULL DEFAULT false,
+    import_base_done boolean NOT NULL DEFAULT false,
+    import_files bigint NOT NULL DEFAULT 0,
+    import_tombstones bigint NOT NULL DEFAULT 0,
+    import_history_through bigint,
+    UNIQUE (namespace, name, drop_marker)
+) WITH (fillfactor = 50);
+
+CREATE TABLE {p}commits (
+    table_id uuid NOT NULL,
+    version bigint NOT NULL,
+    timestamp_ms bigint NOT NULL,
+    token text COLLATE "C",
+    -- Position of the table in its batch.
+    batch_position bigint,
+    num_added bigint NOT NULL,
+    num_removed bigint NOT NULL,
+    bytes_added bigint NOT NULL,
+    bytes_removed bigint NOT NULL,
+    changes_metadata boolean NOT NULL,
+    changes_protocol boolean NOT NULL,
+    total_files bigint NOT NULL,
+    total_bytes bigint NOT NULL,
+    has_body boolean NOT NULL,
+    -- Length of the body without its first line, before compression, bytes.
+    body_len bigint NOT NULL,
+    first_line text,
+    -- Only where it is not in first_line.
+    commit_info text,
+    PRIMARY KEY (table_id, version)
+);
+CREATE INDEX {i}commits_by_time ON {p}commits (table_id, timestamp_ms);
+CREATE INDEX {i}commits_by_token ON {p}commits (token) WHERE token IS NOT NULL;
+
+CREATE TABLE {p}commit_chunks (
+    table_id uuid NOT NULL,
+    version bigint NOT NULL,
+    chunk_no bigint NOT NULL,
+    -- At most 1 MiB of the zstd frame.
+    body bytea NOT NULL,
+    PRIMARY KEY (table_id, version, chunk_no)
+);
+-- The bytes are compressed already.
+ALTER TABLE {p}commit_chunks ALTER COLUMN body SET STORAGE EXTERNAL;
+
+CREATE TABLE {p}files (
+    table_id uuid NOT NULL,
+    added_version bigint NOT NULL,
+    ordinal bigint NOT NULL,
+    -- The file is in the table at v if added_version <= v < removed_version.
+    removed_version bigint NOT NULL,
+    -- Whether a remove action ended it (or made the row: then removed_version = added_version).
+    is_tombstone boolean NOT NULL,
+    deletion_timestamp bigint,
+    file_key bytea NOT NULL,
+    size bigint NOT NULL,
+    modification_time bigint NOT NULL,
+    data_change boolean NOT NULL,
+    base_row_id bigint,
+    default_row_commit_version bigint,
+    path text NOT NULL,
+    dv_id text NOT NULL,
+    -- JSON objects; null for none or empty.
+    partition_values text,
+    tags text,
+    deletion_vector text,
+    clustering_provider text,
+    stats text,
+    -- The remove action, JSON, of a tombstone.
+    remove_action text,
+    PRIMARY KEY (table_id, added_version, ordinal)
+);
+CREATE INDEX {i}files_by_state ON {p}files (table_id, removed_version, added_version, ordinal);
+CREATE UNIQUE INDEX {i}files_active ON {p}files (table_id, file_key)
+    WHERE removed_version = 9223372036854775807;
+CREATE INDEX {i}files_ended ON {p}files (table_id, file_key)
+    WHERE removed_version < 9223372036854775807;
+CREATE INDEX {i}files_tombstones ON {p}files (table_id, deletion_timestamp) WHERE is_tombstone;
+
+CREATE TABLE {p}protocols (
+    table_id uuid NOT NULL,
+    version bigint NOT NULL,
+    protocol text NOT NULL,
+    PRIMARY KEY (table_id, version)
+);
+
+CREATE TABLE {p}metadata (
+    table_id uuid NOT NULL,
+    version bigint NOT NULL,
+    metadata text NOT NULL,
+    PRIMARY KEY (table_id, version)
+);
+
+CREATE TABLE {p}txns (
+    table_id uuid NOT NULL,
+    app_key bytea NOT NULL,
+    version bigint NOT NULL,
+    app_id text COLLATE "C" NOT NULL,
+    app_version bigint NOT NULL,
+    last_updated bigint,
+    PRIMARY KEY (table_id, app_key, version)
+);
+
+CREATE TABLE {p}domain_metadata (
+    table_id uuid NOT NULL,
+    domain_key bytea NOT NULL,
+    version bigint NOT NULL,
+    domain text COLLATE "C" NOT NULL,
+    removed boolean NOT NULL,
+    configuration text NOT NULL,
+    PRIMARY KEY (table_id, domain_key, version)
+);
+
+CREATE TABLE {p}batches (
+    token text COLLATE "C" NOT NULL PRIMARY KEY,
+    committed_at_ms bigint NOT NULL
+);
+
+CREATE TABLE {p}mirror (
+    table_id uuid NOT NULL PRIMARY KEY,
+    mode text COLLATE "C" NOT NULL CHECK (mode IN ('active', 'diverged', 'off')),
+    published_version bigint,
+    lease_owner text,
+    lease_epoch bigint NOT NULL,
+    lease_until_ms bigint NOT NULL,
+    -- When the first unpublished version was enqueued; null if there is none. Claims look at these
+    -- rows only, however many tables and published versions there are.
+    pending_since_ms bigint
+) WITH (fillfactor = 50);
+CREATE INDEX {i}mirror_pending ON {p}mirror (pending_since_ms, table_id)
+    WHERE pending_since_ms IS NOT NULL;
+
+CREATE TABLE {p}mirror_status (
+    table_id uuid NOT NULL,
+    version bigint NOT NULL,
+    state text COLLATE "C" NOT NULL
+        CHECK (state IN ('PENDING', 'IN_FLIGHT', 'COMPLETE', 'FAILED')),
+    attempts bigint NOT NULL,
+    enqueued_at_ms bigint NOT NULL,
+    retry_at_ms bigint,
+    published_at_ms bigint,
+    digest text,
+    last_error text,
+    PRIMARY KEY (table_id, version)
+);
+CREATE INDEX {i}mirror_status_open ON {p}mirror_status (table_id, version)
+    WHERE state <> 'COMPLETE';
+"#;
+
+/// `{p}schema`, in every version.
+const SCHEMA_TABLE: &str = "CREATE TABLE {p}schema (
+    version bigint NOT NULL PRIMARY KEY,
+    applied_at_ms bigint NOT NULL,
+    program text NOT NULL);";
+/// Its columns.
+const SCHEMA_COLUMNS: [&str; 3] = ["version", "applied_at_ms", "program"];
+
+statements! {
+    /// Statements about the server and the schema itself.
+    SchemaSql {
+        server: "SELECT current_setting('server_version_num')::int4,
+                current_setting('server_version')",
+        /// Tables under our names: in the schema that is asked for, else those that a name
+        /// without schema finds. Everyone may read the system catalogs.
+        names: "SELECT c.relname::text, n.nspname::text, ARRAY(
+                SELECT a.attname::text FROM pg_catalog.pg_attribute a
+                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                ORDER BY a.attnum)
+            FROM pg_catalog.pg_class c
+            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relname::text = ANY ($2::text[])
+              AND CASE WHEN $1::text IS NULL THEN pg_catalog.pg_table_is_visible(c.oid)
+                ELSE n.nspname::text = $1::text END
+            ORDER BY c.relname::text",
+        schema_exists: "SELECT EXISTS (
+            SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname::text = $1::text)",
+        version: "SELECT max(version) FROM {p}schema",
+        record: "INSERT INTO {p}schema (version, applied_at_ms, program) VALUES ($1, $2, $3)",
+        /// Makes the second of two migrations wait. Nothing rests on it: the tables' names and the
+        /// primary key of `{p}schema` let one of them through.
+        lock: "SELECT 1 FROM (SELECT pg_advisory_xact_lock(
+            7812738666512280684::bigint # hashtext($1::text)::bigint)) AS locked",
+    }
+}
+
+/// Looks for our tables: their version, 0 = none.
+///
+/// # Errors
+/// `Schema` if another program's tables stand under our names.
+pub(crate) async fn inspect(call: &mut Call) -> DbResult<u32> {
+    let session = call.session.clone();
+    let (options, sql) = (&session.options, &session.sql.schema);
+    let prefix = &options.table_prefix;
+    let wanted: Vec<String> = TABLES.iter().map(|table| format!("{prefix}{table}")).collect();
+    let args = Args::new().bind(options.schema.as_deref()).bind(&wanted);
+    let mut found: Vec<(String, String, Vec<String>)> = Vec::new();
+    for row in call.fetch(&sql.names, args).await? {
+        found.push((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+    }
+    let at = &session.at;
+    let schema_table = format!("{prefix}schema");
+    let Some((_, place, columns)) = found.iter().find(|(name, ..)| *name == schema_table) else {
+        return match found.first() {
+            None => Ok(0),
+            Some((name, place, _)) => Err(schema_error(format!(
+                "database '{at}' has a table '{place}.{name}' but no '{schema_table}': it is not \
+                 ours. Choose another table_prefix than '{prefix}', or another schema"
+            ))),
+        };
+    };
+    if columns != &SCHEMA_COLUMNS {
+        return Err(schema_error(format!(
+            "database '{at}' has a table '{place}.{schema_table}' with the columns {}, which is \
+             not ours. Choose another table_prefix than '{prefix}', or another schema",
+            columns.join(", ")
+        )));
+    }
+    let row = call.fetch_one(&sql.version, Args::new()).await?;
+    let version: Option<i64> = row.try_get(0)?;
+    version.and_then(|version| u32::try_from(version).ok()).ok_or_else(|| {
+        schema_error(format!(
+            "the table '{place}.{schema_table}' in database '{at}' is empty, so the version of \
+             the catalog is not known: restore it from a backup"
+        ))
+    })
+}
+
+/// Fails unless this is the version that this program works with.
+pub(crate) fn require(version: u32, options: &PostgresOptions) -> Result<()> {
+    let (at, prefix) = (options.place(), options.qualified_prefix());
+    match version {
+        SCHEMA_VERSION => Ok(()),
+        0 => Err(CatalogError::Schema(format!(
+            "database '{at}' holds no catalog yet (there is no table {prefix}schema): run `dl \
+             init` first"
+        ))),
+        newer if newer > SCHEMA_VERSION => Err(too_new(newer, &at)),
+        older => Err(CatalogError::Schema(format!(
+            "the catalog in database '{at}' has schema version {older}, this program works with \
+             {SCHEMA_VERSION}: make a backup and run `dl init`, which upgrades it"
+        ))),
+    }
+}
+
+fn too_new(version: u32, at: &str) -> CatalogError {
+    CatalogError::Schema(format!(
+        "the catalog in database '{at}' has schema version {version}, this program knows versions \
+         up to {SCHEMA_VERSION}: use a newer version of this program. Nothing was changed"
+    ))
+}
+
+fn schema_error(message: String) -> DbError {
+    DbError::Catalog(CatalogError::Schema(message))
+}
+
+/// Creates or upgrades our tables inside of the caller's transaction: DDL is transactional, so
+/// there is no schema half way.
+pub(crate) async fn migrate(call: &mut Call, now: TimestampMs) -> DbResult<()> {
+    let created = steps(call, now).await;
+    match created {
+        // Another process created them between our look and our CREATE, on a server where the
+        // lock does nothing.
+        Err(error) if error.is_duplicate_object() => {
+            let at = call.session.at.clone();
+            Err(DbError::Catalog(CatalogError::busy(
+                format!("another process creates the tables of database '{at}'"),
+                WriteState::NotApplied,
+            )))
+        }
+        other => other,
+    }
+}
+
+async fn steps(call: &mut Call, now: TimestampMs) -> DbResult<()> {
+    let session = call.session.clone();
+    let (options, sql) = (&session.options, &session.sql.schema);
+    let place = options.qualified_prefix();
+    call.simple("SAVEPOINT dl_lock".to_owned()).await?;
+    match call.fetch(&sql.lock, Args::new().bind(place.as_str())).await {
+        Ok(_) => {}
+        // feature_not_supported, undefined_function: engines that only speak the protocol.
+        Err(error) if matches!(error.code(), Some("0A000" | "42883")) => {
+            call.simple("ROLLBACK TO SAVEPOINT dl_lock".to_owned()).await?;
+        }
+        Err(error) => return Err(error),
+    }
+    let found = inspect(call).await?;
+    if found > SCHEMA_VERSION {
+        return Err(too_new(found, &session.at).into());
+    }
+    if found == SCHEMA_VERSION {
+        return Ok(());
+    }
+    let fill = |text: &str| text.replace("{p}", &place).replace("{i}", &options.table_prefix);
+    if found == 0 {
+        if let Some(schema) = &options.schema {
+            let row = call.fetch_one(&sql.schema_exists, Args::new().bind(schema.as_str())).await?;
+            // Even IF NOT EXISTS needs the right to create one.
+            if !row.try_get::<bool, _>(0)? {
+                call.simple(format!("CREATE SCHEMA \"{schema}\"")).await?;
+            }
+        }
+        call.simple(fill(SCHEMA_TABLE)).await?;
+    }
+    for (version, text) in MIGRATIONS.iter().filter(|(version, _)| *version > found) {
+        call.simple(fill(text)).await?;
+        let args = Args::new()
+            .bind(i64::from(*version))
+            .bind(now.0)
+            .bind(concat!("deltalakedb ", env!("CARGO_PKG_VERSION")));
+        call.execute(&sql.record, args).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,366 @@
+//! Connections, transactions and time limits.
+//!
+//! No state is ever set for a session: a pooler may give each transaction another server
+//! connection. What a transaction needs is set inside of it, in the round trip that begins it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions, PgRow};
+use sqlx::{AssertSqlSafe, Connection, Encode, Postgres, Type};
+
+use crate::errors::{DbError, DbResult};
+use crate::options::PostgresOptions;
+use crate::schema;
+use crate::statements::Statements;
+
+/// A connection that was used within this time is not tried before it is used again.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+/// The oldest server that works, as `server_version_num`.
+const OLDEST_SERVER: i32 = 110_000;
+
+/// What a call is, to the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Reading statements, each by itself.
+    ReadOne,
+    /// One statement that writes, a transaction by itself.
+    WriteOne,
+    /// Several statements that write.
+    Write,
+}
+
+/// A pool of connections and what every call needs.
+pub(crate) struct Session {
+    pool: PgPool,
+    pub(crate) options: PostgresOptions,
+    pub(crate) sql: Statements,
+    /// For messages: `host:port/database`.
+    pub(crate) at: String,
+    pub(crate) server_version: OnceLock<String>,
+    /// Whether our tables were seen to have the version that this program works with.
+    schema_is_right: AtomicBool,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    pub(crate) async fn connect(options: PostgresOptions) -> Result<Arc<Session>> {
+        options.validate()?;
+        let limit = |time: Duration| (!time.is_zero()).then_some(time);
+        let mut pool = PgPoolOptions::new()
+            .max_connections(options.pool.max_connections)
+            .min_connections(options.pool.min_connections)
+            .acquire_timeout(options.pool.acquire_timeout)
+            .idle_timeout(limit(options.pool.idle_timeout))
+            .max_lifetime(limit(options.pool.max_lifetime))
+            .test_before_acquire(false);
+        if options.pool.test_before_acquire {
+            // The driver's own test is a round trip for every call.
+            pool = pool.before_acquire(|connection, used| {
+                Box::pin(async move {
+                    if used.idle_for > TRUSTED_FOR {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            });
+        }
+        let session = Arc::new(Session {
+            pool: pool.connect_lazy_with(options.to_driver()),
+            sql: Statements::new(&options.qualified_prefix()),
+            at: options.place(),
+            options,
+            server_version: OnceLock::new(),
+            schema_is_right: AtomicBool::new(false),
+        });
+        session.check_server().await?;
+        Ok(session)
+    }
+
+    /// Refuses servers that are too old.
+    async fn check_server(self: &Arc<Self>) -> Result<()> {
+        let mut call = self.unchecked("connecting", Mode::ReadOne).await?;
+        let result = async {
+            let row = call.fetch_one(&self.sql.schema.server, Args::new()).await?;
+            let (number, text): (i32, String) =
+                (sqlx::Row::try_get(&row, 0)?, sqlx::Row::try_get(&row, 1)?);
+            check_server_version(number, &text, &self.at)?;
+            Ok(text)
+        }
+        .await;
+        let text = call.end(result).await?;
+        self.server_version.get_or_init(|| text);
+        Ok(())
+    }
+
+    /// Begins a call that needs our tables.
+    pub(crate) async fn begin(self: &Arc<Self>, doing: &'static str, mode: Mode) -> Result<Call> {
+        if !self.schema_is_right.load(Ordering::Acquire) {
+            let mut call = self.unchecked(doing, Mode::ReadOne).await?;
+            let found = schema::inspect(&mut call).await;
+            let found = call.end(found).await?;
+            schema::require(found, &self.options)?;
+            self.schema_is_right.store(true, Ordering::Release);
+        }
+        self.unchecked(doing, mode).await
+    }
+
+    /// Begins a call, whatever tables there are.
+    pub(crate) async fn unchecked(
+        self: &Arc<Self>,
+        doing: &'static str,
+        mode: Mode,
+    ) -> Result<Call> {
+        let connection = self.pool.acquire().await.map_err(|error| {
+            DbError::Sqlx(error).into_catalog(&self.at, doing, WriteState::NotApplied)
+        })?;
+        let mut call = Call {
+            session: self.clone(),
+            connection,
+            doing,
+            mode,
+            answered: true,
+            open: false,
+            in_doubt: false,
+        };
+        // Without prepared statements, parse and execution are two messages that a pooler may
+        // hand to two servers, unless a transaction holds them together.
+        let together = self.options.statement_cache == 0;
+        if (together || mode == Mode::Write)
+            && let Err(error) = call.open_transaction().await
+        {
+            return Err(call.fail(error));
+        }
+        Ok(call)
+    }
+
+    /// Closes all connections.
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Refuses servers that are too old.
+pub(crate) fn check_server_version(number: i32, text: &str, at: &str) -> Result<()> {
+    if number >= OLDEST_SERVER {
+        return Ok(());
+    }
+    Err(CatalogError::Unsupported(format!(
+        "database '{at}' is PostgreSQL {text}, {} or newer is needed: upgrade the server",
+        OLDEST_SERVER / 10_000
+    )))
+}
+
+/// One call on one connection.
+///
+/// Dropped before [`Call::end`], as when the caller's future is dropped, it closes the connection:
+/// the server rolls back what was open, and no other call meets it half way.
+pub(crate) struct Call {
+    pub(crate) session: Arc<Session>,
+    connection: PoolConnection<Postgres>,
+    doing: &'static str,
+    mode: Mode,
+    /// No statement is on its way.
+    answered: bool,
+    /// A transaction is open.
+    open: bool,
+    /// A statement that commits was sent and did not fail for certain.
+    in_doubt: bool,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if self.open || !self.answered {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+impl Call {
+    async fn open_transaction(&mut self) -> DbResult<()> {
+        let millis = self.session.options.statement_timeout.as_millis().min(2_147_483_647);
+        let kind = match self.mode {
+            Mode::ReadOne => "READ COMMITTED READ ONLY",
+            Mode::WriteOne | Mode::Write => "READ COMMITTED READ WRITE",
+        };
+        self.open = true;
+        self.simple(format!("BEGIN ISOLATION LEVEL {kind}; SET LOCAL statement_timeout = {millis}"))
+            .await
+    }
+
+    /// Text of ours without parameters, maybe several statements.
+    pub(crate) async fn simple(&mut self, sql: String) -> DbResult<()> {
+        let limit = self.session.options.statement_timeout;
+        self.answered = false;
+        let work = sqlx::Executor::execute(&mut *self.connection, AssertSqlSafe(sql));
+        let result = tokio::time::timeout(limit, work).await;
+        let result = match result {
+            Err(_) => Err(DbError::Timeout(limit)),
+            Ok(result) => result.map_err(DbError::Sqlx),
+        };
+        self.answered = result.as_ref().err().is_none_or(DbError::leaves_connection_usable);
+        result.map(|_| ())
+    }
+
+    /// Runs a statement, all rows.
+    pub(crate) async fn fetch(&mut self, sql: &Arc<str>, args: Args) -> DbResult<Vec<PgRow>> {
+        let arguments = args.finish()?;
+        let limit = self.session.options.statement_timeout;
+        let commits = self.mode == Mode::WriteOne && !self.open;
+        self.answered = false;
+        self.in_doubt |= commits;
+        let query = sqlx::query_with(AssertSqlSafe(sql.clone()), arguments)
+            .persistent(self.session.options.statement_cache > 0);
+        let result = match tokio::time::timeout(limit, query.fetch_all(&mut *self.connection)).await
+        {
+            Err(_) => Err(DbError::Timeout(limit)),
+            Ok(result) => result.map_err(DbError::Sqlx),
+        };
+        self.answered = result.as_ref().err().is_none_or(DbError::leaves_connection_usable);
+        if commits && result.as_ref().err().is_none_or(|error| !error.leaves_doubt()) {
+            self.in_doubt = false;
+        }
+        result
+    }
+
+    pub(crate) async fn fetch_optional(
+        &mut self,
+        sql: &Arc<str>,
+        args: Args,
+    ) -> DbResult<Option<PgRow>> {
+        Ok(self.fetch(sql, args).await?.into_iter().next())
+    }
+
+    pub(crate) async fn fetch_one(&mut self, sql: &Arc<str>, args: Args) -> DbResult<PgRow> {
+        match self.fetch_optional(sql, args).await? {
+            Some(row) => Ok(row),
+            None => Err(sqlx::Error::RowNotFound.into()),
+        }
+    }
+
+    /// Runs a statement that writes; number of rows that it changed.
+    pub(crate) async fn execute(&mut self, sql: &Arc<str>, args: Args) -> DbResult<u64> {
+        let arguments = args.finish()?;
+        let limit = self.session.options.statement_timeout;
+        self.answered = false;
+        let query = sqlx::query_with(AssertSqlSafe(sql.clone()), arguments)
+            .persistent(self.session.options.statement_cache > 0);
+        let result = match tokio::time::timeout(limit, query.execute(&mut *self.connection)).await {
+            Err(_) => Err(DbError::Timeout(limit)),
+            Ok(result) => result.map_err(DbError::Sqlx),
+        };
+        self.answered = result.as_ref().err().is_none_or(DbError::leaves_connection_usable);
+        result.map(|done| done.rows_affected())
+    }
+
+    /// Ends the call: what succeeded is committed, what failed is rolled back.
+    pub(crate) async fn end<T>(mut self, result: DbResult<T>) -> Result<T> {
+        let value = match result {
+            Ok(value) => value,
+            Err(error) => {
+                self.roll_back().await;
+                return Err(self.fail(error));
+            }
+        };
+        if self.open {
+            self.in_doubt = matches!(self.mode, Mode::Write | Mode::WriteOne);
+            if let Err(error) = self.simple("COMMIT".to_owned()).await {
+                self.in_doubt &= error.leaves_doubt();
+                return Err(self.fail(error));
+            }
+            self.open = false;
+        }
+        Ok(value)
+    }
+
+    /// Ends the call with nothing written, and an answer all the same.
+    pub(crate) async fn end_rolled_back<T>(mut self, result: DbResult<T>) -> Result<T> {
+        self.roll_back().await;
+        result.map_err(|error| self.fail(error))
+    }
+
+    /// Best effort: a connection that does not take it is closed, which rolls back too.
+    async fn roll_back(&mut self) {
+        if self.open && self.answered && self.simple("ROLLBACK".to_owned()).await.is_ok() {
+            self.open = false;
+        }
+    }
+
+    fn fail(&self, error: DbError) -> CatalogError {
+        let write = if self.in_doubt { WriteState::Unknown } else { WriteState::NotApplied };
+        error.into_catalog(&self.session.at, self.doing, write)
+    }
+}
+
+/// Parameters of a statement.
+pub(crate) struct Args {
+    arguments: PgArguments,
+    error: Option<DbError>,
+}
+
+impl Args {
+    pub(crate) fn new() -> Self {
+        Args { arguments: PgArguments::default(), error: None }
+    }
+
+    /// The next parameter. Text from users goes through [`Args::text`] and its like.
+    pub(crate) fn bind<'q, T: Encode<'q, Postgres> + Type<Postgres>>(mut self, value: T) -> Self {
+        if self.error.is_none()
+            && let Err(error) = sqlx::Arguments::add(&mut self.arguments, value)
+        {
+            self.error = Some(DbError::Sqlx(sqlx::Error::Encode(error)));
+        }
+        self
+    }
+
+    /// Text; PostgreSQL cannot store NUL in it, so that is refused, by the name of the field.
+    pub(crate) fn text(self, field: &'static str, value: &str) -> Self {
+        self.refuse_nul(field, [Some(value)]).bind(value)
+    }
+
+    pub(crate) fn text_opt(self, field: &'static str, value: Option<&str>) -> Self {
+        self.refuse_nul(field, [value]).bind(value)
+    }
+
+    pub(crate) fn texts(self, field: &'static str, values: &[&str]) -> Self {
+        self.refuse_nul(field, values.iter().map(|value| Some(*value))).bind(values)
+    }
+
+    pub(crate) fn texts_opt(self, field: &'static str, values: &[Option<&str>]) -> Self {
+        self.refuse_nul(field, values.iter().copied()).bind(values)
+    }
+
+    pub(crate) fn owned_texts(self, field: &'static str, values: &[String]) -> Self {
+        self.refuse_nul(field, values.iter().map(|value| Some(value.as_str()))).bind(values)
+    }
+
+    fn refuse_nul<'v>(
+        mut self,
+        field: &'static str,
+        values: impl IntoIterator<Item = Option<&'v str>>,
+    ) -> Self {
+        let mut values = values.into_iter().flatten();
+        if self.error.is_none() && values.any(|value| value.as_bytes().contains(&0)) {
+            self.error = Some(DbError::Catalog(CatalogError::invalid(format!(
+                "{field} contains a NUL character, which PostgreSQL cannot store in text"
+            ))));
+        }
+        self
+    }
+
+    fn finish(self) -> DbResult<PgArguments> {
+        match self.error {
+            None => Ok(self.arguments),
+            Some(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Opens the MySQL and MariaDB backend for a catalog's URL.
+
+use std::sync::Arc;
+
+use deltalakedb_backend_mysql::{GrantRole, MySqlBackend, MySqlOptions, Secret, TlsMode};
+use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::error::Result;
+
+use crate::grants::Role;
+use crate::uri::{self, ServerUri};
+
+pub(crate) async fn connect(uri: &ServerUri) -> Result<Arc<dyn CatalogBackend>> {
+    Ok(MySqlBackend::connect(login(uri, &uri::variable)?).await?)
+}
+
+pub(crate) fn grants(uri: &ServerUri, role: Role, login: &str) -> Result<Vec<String>> {
+    let role = match role {
+        Role::Writer => GrantRole::Writer,
+        Role::Reader => GrantRole::Reader,
+    };
+    deltalakedb_backend_mysql::grants(&options(uri, &uri::variable)?, role, login)
+}
+
+/// The options with the password to log in with.
+fn login(uri: &ServerUri, variable: &dyn Fn(&str) -> Option<String>) -> Result<MySqlOptions> {
+    let mut options = options(uri, variable)?;
+    options.password = uri.find_password(variable)?.map(|p| Secret::new(p.expose()));
+    Ok(options)
+}
+
+/// What the URL says, and for the rest what is usual; without the password.
+pub(crate) fn options(
+    uri: &ServerUri,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<MySqlOptions> {
+    let user = uri.find_user(variable)?;
+    let mut options = MySqlOptions::new(uri.host(), uri.port(), uri.database(), user);
+    options.socket = uri.socket().map(Into::into);
+    if let Some(prefix) = uri.table_prefix() {
+        prefix.clone_into(&mut options.table_prefix);
+    }
+    if let Some(mode) = uri.tls_mode() {
+        options.tls.mode = match mode {
+            uri::TlsMode::Disable => TlsMode::Disabled,
+            uri::TlsMode::Prefer => TlsMode::Preferred,
+            uri::TlsMode::Require => TlsMode::Required,
+            uri::TlsMode::VerifyCa => TlsMode::VerifyCa,
+            uri::TlsMode::VerifyFull => TlsMode::VerifyIdentity,
+        };
+    }
+    options.tls.ca_file = uri.ca_file().map(Into::into);
+    options.tls.cert_file = uri.cert_file().map(Into::into);
+    options.tls.key_file = uri.key_file().map(Into::into);
+    let pool = &mut options.pool;
+    pool.max_connections = uri.max_connections().unwrap_or(pool.max_connections);
+    pool.min_connections = uri.min_connections().unwrap_or(pool.min_connections);
+    pool.acquire_timeout = uri.acquire_timeout().unwrap_or(pool.acquire_timeout);
+    pool.idle_timeout = uri.idle_timeout().unwrap_or(pool.idle_timeout);
+    pool.max_lifetime = uri.max_lifetime().unwrap_or(pool.max_lifetime);
+    pool.test_before_acquire = uri.test_before_acquire().unwrap_or(pool.test_before_acquire);
+    options.statement_timeout = uri.statement_timeout().unwrap_or(options.statement_timeout);
+    options.validate()?;
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::uri::CatalogUri;
+
+    fn read(url: &str) -> Result<MySqlOptions> {
+        let uri: CatalogUri = url.parse().unwrap();
+        login(uri.server().unwrap(), &|name| (name == "USER").then(|| "system".to_owned()))
+    }
+
+    #[test]
+    fn every_option_arrives() {
+        let options = read(
+            "mariadb://ann:p%40ss@h:77/lake?ssl-mode=verify_identity&ssl-ca=ca&ssl-cert=cert\
+             &ssl-key=key&table_prefix=a_&max_connections=21&min_connections=2\
+             &acquire_timeout=3s&idle_timeout=4s&max_lifetime=5s&test_before_acquire=false\
+             &statement_timeout=6s",
+        )
+        .unwrap();
+        let mut expected = MySqlOptions::new("h", 77, "lake", "ann");
+        expected.password = Some(Secret::new("p@ss"));
+        expected.tls.mode = TlsMode::VerifyIdentity;
+        expected.tls.ca_file = Some("ca".into());
+        expected.tls.cert_file = Some("cert".into());
+        expected.tls.key_file = Some("key".into());
+        expected.table_prefix = "a_".into();
+        expected.pool.max_connections = 21;
+        expected.pool.min_connections = 2;
+        expected.pool.acquire_timeout = Duration::from_secs(3);
+        expected.pool.idle_timeout = Duration::from_secs(4);
+        expected.pool.max_lifetime = Duration::from_secs(5);
+        expected.pool.test_before_acquire = false;
+        expected.statement_timeout = Duration::from_secs(6);
+        assert_eq!(options, expected);
+    }
+
+    #[test]
+    fn what_is_left_out_is_the_default() {
+        let options = read("mysql:///lake?socket=/run/mysqld.sock").unwrap();
+        let mut expected = MySqlOptions::new("localhost", 3306, "lake", "system");
+        expected.socket = Some("/run/mysqld.sock".into());
+        assert_eq!(options, expected);
+    }
+}

@@ -1,0 +1,129 @@
+//! URLs of catalogs in SQLite files.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use deltalakedb_catalog_core::error::{CatalogError, Result};
+use percent_encoding::utf8_percent_encode;
+
+use super::prefix;
+use super::text::{IN_PATH, IN_SEGMENT, QueryWriter, decode, number, pairs, printable};
+
+/// `sqlite://path?options`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SqliteUri {
+    pub(super) path: PathBuf,
+    table_prefix: Option<String>,
+    readers: Option<usize>,
+    busy_timeout_ms: Option<u32>,
+}
+
+impl SqliteUri {
+    /// Options of a `sqlite://` URL.
+    pub const OPTIONS: &'static [&'static str] = &["table_prefix", "readers", "busy_timeout_ms"];
+
+    /// This file, with default options.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        SqliteUri { path: path.into(), table_prefix: None, readers: None, busy_timeout_ms: None }
+    }
+
+    /// The database file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `table_prefix`: what the names of the catalog's SQL tables start with.
+    #[must_use]
+    pub fn table_prefix(&self) -> Option<&str> {
+        self.table_prefix.as_deref()
+    }
+
+    /// `readers`: number of reader connections.
+    #[must_use]
+    pub fn readers(&self) -> Option<usize> {
+        self.readers
+    }
+
+    /// `busy_timeout_ms`: how long to wait for another writer, milliseconds.
+    #[must_use]
+    pub fn busy_timeout_ms(&self) -> Option<u32> {
+        self.busy_timeout_ms
+    }
+
+    pub(super) fn parse(path: &str, query: Option<&str>) -> Result<Self> {
+        let path = decode("the path of the catalog's URL", path)?;
+        if path.is_empty() {
+            return Err(CatalogError::invalid(
+                "the catalog's URL names no file: write sqlite:///absolute/path.db or \
+                 sqlite://relative.db",
+            ));
+        }
+        let mut this = SqliteUri::new(native(&path));
+        for (name, value) in pairs(query) {
+            let name = decode("an option's name", name)?;
+            let twice = match name.as_str() {
+                "table_prefix" => this.table_prefix.replace(prefix(value)?).is_some(),
+                "readers" => this.readers.replace(number(&name, value)?).is_some(),
+                "busy_timeout_ms" => this.busy_timeout_ms.replace(number(&name, value)?).is_some(),
+                _ => {
+                    return Err(CatalogError::invalid(format!(
+                        "unknown option '{}' in the catalog's URL: sqlite has {}",
+                        printable(&name),
+                        Self::OPTIONS.join(", ")
+                    )));
+                }
+            };
+            if twice {
+                return Err(CatalogError::invalid(format!(
+                    "option {name} stands twice in the catalog's URL"
+                )));
+            }
+        }
+        Ok(this)
+    }
+
+    /// Everything before the options.
+    pub(super) fn write_place(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.to_string_lossy();
+        // A drive letter follows the third slash: sqlite:///C:/lake/catalog.db
+        let slash = if cfg!(windows) && self.path.is_absolute() { "/" } else { "" };
+        write!(f, "sqlite://{slash}{}", utf8_percent_encode(&path, IN_PATH))
+    }
+
+    /// `?a=b&c=d`, or nothing.
+    pub(super) fn write_query(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut query = QueryWriter::new(f);
+        for (name, value) in [
+            ("table_prefix", self.table_prefix.clone()),
+            ("readers", self.readers.map(|n| n.to_string())),
+            ("busy_timeout_ms", self.busy_timeout_ms.map(|n| n.to_string())),
+        ] {
+            if let Some(value) = value {
+                query.option(name, &value, IN_SEGMENT)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SqliteUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_place(f)?;
+        self.write_query(f)
+    }
+}
+
+/// A path as the system takes it: on Windows `/C:/lake` loses its first slash.
+fn native(path: &str) -> PathBuf {
+    let drive = path.strip_prefix('/').filter(|rest| rest.as_bytes().get(1) == Some(&b':'));
+    match drive {
+        Some(rest) if cfg!(windows) => PathBuf::from(rest),
+        // SQLite itself would take it for a URI, with options such as mode=memory.
+        _ if path.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("file:")) => {
+            PathBuf::from(format!("./{path}"))
+        }
+        _ => PathBuf::from(path),
+    }
+}

@@ -1,0 +1,46 @@
+//! Throwaway database servers for tests, from the programs that the machine has installed.
+//!
+//! Each server runs on a random loopback port, as an unprivileged user (servers refuse to run as
+//! root), with durability on, in a folder of its own. It dies, and its folder goes, when its value
+//! is dropped, and also when the process that started it is killed.
+//!
+//! - [`Postgres`] (and its streaming [replicas](Postgres::replica)), [`MariaDb`] (or MySQL, where
+//!   that is what is installed), [`Galera`] and [`PgBouncer`] are servers.
+//! - [`CountingProxy`] stands between a client and a server: it counts round trips, and breaks
+//!   connections at a chosen moment.
+//! - [`shared_postgres`] and [`shared_mysql`] are what most tests want: the server that
+//!   `DL_TEST_POSTGRES_URL` or `DL_TEST_MYSQL_URL` names, else one that this process starts.
+//!
+//! Servers are started on Linux only: their processes are found in `/proc`.
+//!
+//! Nothing here is for anything but tests: the passwords are random but they are on disk.
+#![forbid(unsafe_code)]
+
+mod account;
+mod folder;
+mod galera;
+mod mariadb;
+mod pgbouncer;
+mod ports;
+mod postgres;
+mod process;
+mod programs;
+mod proxy;
+mod shared;
+mod system;
+mod tls;
+mod wait;
+
+pub use folder::{folders_of, home};
+pub use galera::Galera;
+pub use mariadb::{MariaDb, MariaDbOptions};
+pub use pgbouncer::{PgBouncer, PoolMode};
+pub use postgres::{Postgres, PostgresOptions};
+pub use programs::Software;
+pub use proxy::CountingProxy;
+pub use shared::{
+    galera_urls, mssql_urls, mysql_urls, postgres_urls, shared_galera, shared_mysql,
+    shared_postgres,
+};
+pub use tls::Tls;
+pub use wait::wait_until;
