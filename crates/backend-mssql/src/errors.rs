@@ -26,6 +26,8 @@ const LOGIN: [u32; 6] = [18456, 18452, 18487, 18488, 4060, 4064];
 const DENIED: [u32; 5] = [229, 230, 262, 297, 916];
 /// No such table, column or schema.
 const MISSING: [u32; 3] = [208, 207, 2760];
+/// Not enough memory.
+const OUT_OF_MEMORY: u32 = 701;
 /// From this class on the server closes the connection.
 const FATAL_CLASS: u8 = 20;
 
@@ -75,6 +77,17 @@ impl DbError {
     /// Whether a table is missing.
     pub(crate) fn is_missing(&self) -> bool {
         self.number().is_some_and(|number| MISSING.contains(&number))
+    }
+
+    /// Whether it is an answer of the server whose number says nothing to us.
+    pub(crate) fn is_unknown(&self) -> bool {
+        let DbError::Driver(Error::Server(token), _) = self else { return false };
+        let number = token.code();
+        token.class() < FATAL_CLASS
+            && number != OUT_OF_MEMORY
+            && [&DUPLICATES[..], &CONTENTION, &TRANSIENT, &DYING, &LOGIN, &DENIED, &MISSING]
+                .iter()
+                .all(|known| !known.contains(&number))
     }
 
     /// Whether a bulk load that failed so is better not tried again: anything but contention and
@@ -128,7 +141,7 @@ fn classify(error: &Error, sent: Sent, place: &str, doing: &str) -> CatalogError
     if CONTENTION.contains(&number)
         || TRANSIENT.contains(&number)
         || DUPLICATES.contains(&number)
-        || number == 701
+        || number == OUT_OF_MEMORY
     {
         return CatalogError::busy(text, not_applied);
     }

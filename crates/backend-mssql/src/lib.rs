@@ -127,14 +127,15 @@ impl MssqlBackend {
     }
 
     /// The answer as the caller sees it. A missing table is looked into: is it ours that is
-    /// missing, or too new?
+    /// missing, or too new? So is an error of an unknown number: servers that are not SQL Server
+    /// have some of their own.
     async fn told<T>(&self, lease: &mut Lease, doing: &str, answer: DbResult<T>) -> Result<T> {
         let place = self.session.place();
         let error = match answer {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        if error.is_missing()
+        if (error.is_missing() || error.is_unknown())
             && let Ok(version) = schema::inspect(lease, &self.sql, place).await
         {
             schema::require(version, place, &self.sql.names.prefix)?;

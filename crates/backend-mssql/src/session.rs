@@ -357,6 +357,8 @@ impl Lease {
         sent: Sent,
     ) -> DbResult<Sets> {
         self.in_flight = true;
+        let nul = nul_in(&parameters);
+        let (text, parameters) = with_typed_nulls(text, parameters);
         let mut query = Query::new(text);
         for parameter in parameters {
             query.bind(parameter);
@@ -367,7 +369,16 @@ impl Lease {
             stream.into_results().await
         });
         let answer = answer.await;
-        self.ended(answer, sent)
+        let answer = self.ended(answer, sent);
+        match (answer, nul) {
+            (Err(error), Some(start)) if error.is_unknown() => Err(CatalogError::invalid(format!(
+                "a text that begins with {start:?} contains a NUL character, which this \
+                     server does not store: {}",
+                error.into_catalog("", "").to_string().trim_start_matches([':', ' '])
+            ))
+            .into()),
+            (answer, _) => answer,
+        }
     }
 
     /// A statement inside of the transaction.
@@ -448,5 +459,84 @@ impl Lease {
                 Err(error)
             }
         }
+    }
+}
+
+/// The beginning of the first text with a NUL character in it. SQL Server stores it; not everything
+/// that speaks its protocol does.
+fn nul_in(parameters: &[ColumnData<'_>]) -> Option<String> {
+    parameters.iter().find_map(|value| match value {
+        ColumnData::String(Some(text)) if text.contains('\0') => {
+            Some(text.chars().take(40).collect())
+        }
+        _ => None,
+    })
+}
+
+/// The driver sends a null text or binary value without a type, which not every server takes, and
+/// which would be an integer to the rest. So these stand in the text, with their type; the
+/// parameter stays, so that the others keep their numbers.
+fn with_typed_nulls<'v>(
+    text: &str,
+    mut parameters: Vec<ColumnData<'v>>,
+) -> (String, Vec<ColumnData<'v>>) {
+    let mut literals: Vec<Option<&str>> = Vec::with_capacity(parameters.len());
+    for value in &mut parameters {
+        let literal = match value {
+            ColumnData::String(None) => Some("CAST(NULL AS NVARCHAR(MAX))"),
+            ColumnData::Binary(None) => Some("CAST(NULL AS VARBINARY(MAX))"),
+            _ => None,
+        };
+        if literal.is_some() {
+            *value = ColumnData::I64(None);
+        }
+        literals.push(literal);
+    }
+    if literals.iter().all(Option::is_none) {
+        return (text.to_owned(), parameters);
+    }
+    let mut written = String::with_capacity(text.len() + 256);
+    let mut rest = text;
+    while let Some(at) = rest.find("@P") {
+        let (before, from) = rest.split_at(at);
+        let digits = from.get(2..).unwrap_or_default();
+        let end = 2 + digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+        let (name, after) = from.split_at(end);
+        let number = name.get(2..).and_then(|number| number.parse::<usize>().ok());
+        let literal = number.and_then(|n| *literals.get(n.checked_sub(1)?)?);
+        written.push_str(before);
+        written.push_str(literal.unwrap_or(name));
+        rest = after;
+    }
+    written.push_str(rest);
+    (written, parameters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::{big, bytes, text, text_opt};
+
+    #[test]
+    fn null_texts_and_binaries_have_a_type() {
+        let values = vec![
+            big(1),
+            text_opt(None),
+            ColumnData::I64(None),
+            ColumnData::Binary(None),
+            bytes(b"x"),
+            text_opt(None),
+        ];
+        let sql = "SELECT @P1, @P2, @P3, @P4, @P5 WHERE @P6 = @P60 OR @P2 = @Previous";
+        let (sql, values) = with_typed_nulls(sql, values);
+        assert_eq!(
+            sql,
+            "SELECT @P1, CAST(NULL AS NVARCHAR(MAX)), @P3, CAST(NULL AS VARBINARY(MAX)), @P5 \
+             WHERE CAST(NULL AS NVARCHAR(MAX)) = @P60 OR CAST(NULL AS NVARCHAR(MAX)) = @Previous"
+        );
+        assert_eq!(values.len(), 6);
+        assert!(!values.iter().any(|v| matches!(v, ColumnData::String(None))));
+        let (sql, _) = with_typed_nulls("SELECT @P1", vec![text("@P1")]);
+        assert_eq!(sql, "SELECT @P1");
     }
 }

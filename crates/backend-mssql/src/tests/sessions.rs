@@ -102,7 +102,7 @@ async fn missing_tables_are_schema() {
 
 #[tokio::test]
 async fn a_connection_with_an_error_on_it_is_looked_at_before_it_is_used_again() {
-    let peer = Peer::new([one_table(), Reply::Error(8115, 16), one_table()]);
+    let peer = Peer::new([one_table(), Reply::Error(1205, 13), one_table()]);
     let db = connect(&peer).await.unwrap();
     let open = || async { db.snapshot(&TableRef::Id(table(7)), At::Head).await };
     open().await.unwrap();

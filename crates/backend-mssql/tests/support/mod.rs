@@ -102,9 +102,10 @@ async fn drop_tables(prefix: &str) -> std::result::Result<(), String> {
     } else if let Some(file) = &options.tls.ca_file {
         config.trust_cert_ca(file.display());
     }
-    // With `encrypt=false`, first with an encrypted login, then with none, as the backend does.
+    // With `encrypt=false`, first with no encryption: a server that wants the login encrypted says so
+    // at once, while the driver waits long for one that cannot.
     let levels: &[EncryptionLevel] = match options.tls.mode {
-        Encrypt::Off => &[EncryptionLevel::Off, EncryptionLevel::NotSupported],
+        Encrypt::Off => &[EncryptionLevel::NotSupported, EncryptionLevel::Off],
         Encrypt::On => &[EncryptionLevel::Required],
         Encrypt::Strict => &[EncryptionLevel::Strict],
     };
