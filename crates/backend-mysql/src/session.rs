@@ -38,6 +38,9 @@ const BEGIN_WRITE: &str =
 /// Begins a transaction whose statements all see one state.
 const BEGIN_READ: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
      START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY; ";
+/// The bit of `wsrep_sync_wait` that makes reads wait for what other nodes have committed
+/// (<https://mariadb.com/kb/en/galera-cluster-system-variables/#wsrep_sync_wait>).
+const WAIT_BEFORE_READS: u32 = 1;
 /// Statements in each of the two.
 const BEGIN_STATEMENTS: usize = 2;
 
@@ -61,6 +64,13 @@ pub(crate) struct Server {
     pub(crate) version: String,
     /// Its `max_allowed_packet`, bytes.
     max_packet: usize,
+    /// Takes one statement a message.
+    ///
+    /// A Galera node may roll a transaction back between two statements of a message, when another
+    /// node's write wins over it; it swallows that error and runs the rest of the message with no
+    /// transaction at all. TiDB refuses messages of several statements by default
+    /// (<https://docs.pingcap.com/tidb/stable/system-variables#tidb_multi_statement_mode-new-in-v4011>).
+    one_by_one: bool,
 }
 
 /// A pool of connections and what every call needs.
@@ -120,12 +130,39 @@ impl Session {
             let Some(row) = first(&sets) else { return Err(sqlx::Error::RowNotFound.into()) };
             let (version, packet): (String, u64) = (row.try_get(0)?, row.try_get(1)?);
             check_server_version(&version, &self.at)?;
-            Ok(Server { version, max_packet: usize::try_from(packet).unwrap_or(usize::MAX) })
+            let galera = self.look_for_galera(&mut call).await?;
+            Ok(Server {
+                one_by_one: galera || version.contains("TiDB"),
+                version,
+                max_packet: usize::try_from(packet).unwrap_or(usize::MAX),
+            })
         }
         .await;
         let server = call.end(result).await?;
         self.server.get_or_init(|| server);
         Ok(())
+    }
+
+    /// Whether the server is a node of a Galera cluster; warns if it lets reads lag.
+    async fn look_for_galera(&self, call: &mut Call) -> DbResult<bool> {
+        let sets = call.run("SHOW VARIABLES LIKE 'wsrep\\_%'".to_owned()).await?;
+        let (mut galera, mut sync_wait) = (false, 0_u32);
+        for row in sets.iter().flat_map(|set| &set.rows) {
+            let (name, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            match name.as_str() {
+                "wsrep_on" => galera = value.eq_ignore_ascii_case("ON"),
+                "wsrep_sync_wait" => sync_wait = value.parse().unwrap_or(0),
+                _ => {}
+            }
+        }
+        if galera && sync_wait & WAIT_BEFORE_READS == 0 {
+            tracing::warn!(
+                database = self.at,
+                "this Galera node answers reads before it has what other nodes committed: set \
+                 wsrep_sync_wait to 7 on each node"
+            );
+        }
+        Ok(galera)
     }
 
     /// Most bytes that one message may have.
@@ -191,6 +228,28 @@ pub(crate) fn check_server_version(text: &str, at: &str) -> Result<()> {
     )))
 }
 
+/// The statements of a message. No text of ours has a semicolon inside of a statement, and values are
+/// hexadecimal.
+fn statements(message: &str) -> impl Iterator<Item = &str> {
+    message.split(';').map(str::trim).filter(|statement| !statement.is_empty())
+}
+
+/// Sends one message, and reads all of its answers.
+async fn send(connection: &mut PoolConnection<MySql>, message: String) -> sqlx::Result<Vec<Set>> {
+    let mut stream = sqlx::raw_sql(AssertSqlSafe(message)).fetch_many(&mut **connection);
+    let mut sets = Vec::new();
+    let mut rows = Vec::new();
+    while let Some(item) = stream.try_next().await? {
+        match item {
+            Either::Left(done) => {
+                sets.push(Set { rows: std::mem::take(&mut rows), affected: done.rows_affected() });
+            }
+            Either::Right(row) => rows.push(row),
+        }
+    }
+    Ok(sets)
+}
+
 /// One call on one connection.
 ///
 /// Dropped before [`Call::end`], as when the caller's future is dropped, it closes the connection:
@@ -216,23 +275,19 @@ impl Drop for Call {
 }
 
 impl Call {
-    /// Sends statements in one message: one round trip. What each answered; the server stops at
-    /// the first that fails.
+    /// Sends statements in one message: one round trip (one for each, where the server does not
+    /// take that, see [`Server`]). What each answered; it ends with the first that fails.
     pub(crate) async fn run(&mut self, sql: String) -> DbResult<Vec<Set>> {
         let limit = self.session.options.statement_timeout;
+        let one_by_one = self.session.server.get().is_some_and(|server| server.one_by_one);
         self.answered = false;
         let work = async {
-            let mut stream = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(&mut *self.connection);
+            if !one_by_one {
+                return send(&mut self.connection, sql).await;
+            }
             let mut sets = Vec::new();
-            let mut rows = Vec::new();
-            while let Some(item) = stream.try_next().await? {
-                match item {
-                    Either::Left(done) => sets.push(Set {
-                        rows: std::mem::take(&mut rows),
-                        affected: done.rows_affected(),
-                    }),
-                    Either::Right(row) => rows.push(row),
-                }
+            for statement in statements(&sql) {
+                sets.append(&mut send(&mut self.connection, statement.to_owned()).await?);
             }
             Ok(sets)
         };
@@ -326,6 +381,17 @@ impl Call {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_are_taken_apart() {
+        let sql = format!("{BEGIN_WRITE}SELECT X'3b'; UPDATE t SET a = 1; ");
+        let apart: Vec<&str> = statements(&sql).collect();
+        assert_eq!(apart.len(), BEGIN_STATEMENTS + 2, "{apart:?}");
+        assert_eq!(apart.last().copied(), Some("UPDATE t SET a = 1"));
+        for text in [BEGIN_WRITE, BEGIN_READ] {
+            assert_eq!(statements(text).count(), BEGIN_STATEMENTS);
+        }
+    }
 
     #[test]
     fn old_servers_are_refused_with_what_is_needed() {

@@ -243,12 +243,13 @@ impl Env {
         CommitRequest { token: self.token(), now: self.now(), tables }
     }
 
-    /// Commits a batch with a fresh token.
+    /// Commits a batch with a fresh token; again while the database is busy.
     ///
     /// # Errors
     /// Those of the backend.
     pub async fn commit(&self, tables: Vec<TableCommit>) -> Result<CommitOutcome> {
-        self.db().commit(self.request(tables)).await
+        let request = self.request(tables);
+        retrying(|| self.db().commit(request.clone())).await
     }
 
     /// Creates a table in the namespace `ns` with a change on top of protocol and metadata.

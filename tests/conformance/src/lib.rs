@@ -84,6 +84,12 @@ pub trait Harness: Send + Sync + 'static {
         None
     }
 
+    /// Whether cases run one after another, as where making tables in one database disturbs
+    /// transactions in others (Galera).
+    fn one_at_a_time(&self) -> bool {
+        false
+    }
+
     /// A new, empty database (or schema) that no one else uses. `migrate` was not called on it.
     async fn fresh(&self) -> Result<Fixture>;
 

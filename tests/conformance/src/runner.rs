@@ -35,7 +35,10 @@ fn main(
     harnesses: &[Arc<dyn Harness>],
     trials: impl Fn(&Arc<dyn Harness>) -> Vec<Trial>,
 ) -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    if arguments.test_threads.is_none() && harnesses.iter().any(|h| h.one_at_a_time()) {
+        arguments.test_threads = Some(1);
+    }
     let mut all = Vec::new();
     for harness in harnesses {
         all.extend(availability(harness, &trials));

@@ -50,6 +50,10 @@ impl Harness for Cluster {
         "galera"
     }
 
+    fn one_at_a_time(&self) -> bool {
+        true
+    }
+
     async fn unavailable(&self) -> Option<String> {
         cluster().err()
     }
