@@ -243,7 +243,8 @@ pub(crate) async fn write_version(
     let version = new.version.get();
     let index = new.index;
     let writer = FileWriter { sql, table, version };
-    let delta = match writer.apply(lease, index, new.unknown, head.at.is_none()).await? {
+    let total = head.at.map(|_| head.total_files);
+    let delta = match writer.apply(lease, index, new.unknown, total).await? {
         Ok(delta) => delta,
         Err(key) => return Ok(Err(key)),
     };

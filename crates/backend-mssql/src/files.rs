@@ -4,14 +4,14 @@
 //! active row of its key and makes it a tombstone; an `add` whose key is active ends that row
 //! without one. Of one key at most one row is active.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
 use deltalakedb_catalog_core::action::{Add, FileKey, Remove};
 use deltalakedb_catalog_core::commit::CommitIndex;
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::TableId;
-use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, dv_id};
+use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, count, dv_id};
 
 use crate::batch::{Batch, MAX_PARAMETERS, MAX_VALUES};
 use crate::errors::DbResult;
@@ -22,6 +22,10 @@ use crate::statements::Statements;
 
 /// Keys that are looked up in one request.
 const KEYS: usize = 1000;
+/// If at least one in so many active rows is looked for, all are read.
+const SCAN_FROM_PART: i64 = 8;
+/// Rows in one page of them.
+const SCAN_PAGE: usize = 20_000;
 /// Removes or ended rows in one request.
 const UPDATES: usize = 400;
 /// From so many rows on the bulk protocol is used: below, its extra requests cost more.
@@ -66,20 +70,24 @@ pub(crate) struct FileWriter<'s> {
 }
 
 impl FileWriter<'_> {
-    /// Applies a commit: removes first, then adds. `Err` inside is the first remove of a file that
+    /// Applies a commit to a table with so many files (none: its first version): removes first,
+    /// then adds. `Err` inside is the first remove of a file that
     /// is not active.
     pub(crate) async fn apply(
         &self,
         lease: &mut Lease,
         index: &CommitIndex,
         unknown: UnknownFile,
-        is_first: bool,
+        total_files: Option<i64>,
     ) -> DbResult<Result<FileDelta, FileKey>> {
         let added = new_files(&index.adds, 0)?;
         let mut keys: Vec<[u8; 16]> = added.iter().map(|row| row.key).collect();
         let removed: Vec<FileKey> = index.removes.iter().map(Remove::key).collect();
         keys.extend(removed.iter().map(FileKey::digest));
-        let mut active = if is_first { HashMap::new() } else { self.active(lease, keys).await? };
+        let mut active = match total_files {
+            None => HashMap::new(),
+            Some(total) => self.active(lease, keys, total).await?,
+        };
         let mut delta = FileDelta::default();
         let mut ended: Vec<(Active, &Remove)> = Vec::new();
         let mut unknown_files = Vec::new();
@@ -116,7 +124,7 @@ impl FileWriter<'_> {
     ) -> DbResult<FileDelta> {
         let added = new_files(adds, first)?;
         let keys = added.iter().map(|row| row.key).collect();
-        let active = self.active(lease, keys).await?;
+        let active = self.active(lease, keys, i64::MAX).await?;
         self.add(lease, &added, active).await
     }
 
@@ -144,14 +152,19 @@ impl FileWriter<'_> {
         Ok(delta)
     }
 
-    /// The active rows of these keys.
+    /// The active rows of these keys: looked up, or picked from all of the table's active rows where
+    /// they are a good part of them.
     async fn active(
         &self,
         lease: &mut Lease,
         keys: Vec<[u8; 16]>,
+        total_files: i64,
     ) -> DbResult<HashMap<FileKey, Active>> {
+        let looked_up = count(keys.len());
+        if keys.len() > KEYS && looked_up.saturating_mul(SCAN_FROM_PART) >= total_files {
+            return self.active_of_all(lease, keys.into_iter().collect()).await;
+        }
         let files = self.sql.names.table("files");
-        let called = self.table.to_string();
         let mut active = HashMap::new();
         for keys in keys.chunks(KEYS) {
             let mut batch = Batch::new();
@@ -165,33 +178,73 @@ impl FileWriter<'_> {
             ));
             let sets = lease.run(&batch.sql, batch.values).await?;
             for row in sets.iter().flatten() {
-                let r = Reader::new(row, &called, None);
-                let key = FileKey { path: r.text(3)?, dv_id: r.text(4)? };
-                let row = Active { added_version: r.i64(0)?, ordinal: r.i64(1)?, size: r.i64(2)? };
+                let (key, row) = self.active_row(row)?;
                 active.insert(key, row);
             }
         }
         Ok(active)
     }
 
+    /// The same by one pass over the table's active rows, in pages.
+    async fn active_of_all(
+        &self,
+        lease: &mut Lease,
+        keys: HashSet<[u8; 16]>,
+    ) -> DbResult<HashMap<FileKey, Active>> {
+        let statement = format!(
+            "SELECT TOP ({SCAN_PAGE}) added_version, ordinal, size, path, dv_id FROM {} WHERE \
+             table_id = @P1 AND removed_version = 9223372036854775807 AND (added_version > @P2 OR \
+             (added_version = @P2 AND ordinal > @P3)) ORDER BY added_version, ordinal",
+            self.sql.names.table("files")
+        );
+        let mut active = HashMap::new();
+        let mut after = (-1, -1);
+        loop {
+            let values = vec![id(self.table), big(after.0), big(after.1)];
+            let sets = lease.run(&statement, values).await?;
+            let mut rows = 0;
+            for row in sets.iter().flatten() {
+                let (key, row) = self.active_row(row)?;
+                after = (row.added_version, row.ordinal);
+                rows += 1;
+                if keys.contains(&key.digest()) {
+                    active.insert(key, row);
+                }
+            }
+            if rows < SCAN_PAGE {
+                return Ok(active);
+            }
+        }
+    }
+
+    fn active_row(&self, row: &tiberius::Row) -> DbResult<(FileKey, Active)> {
+        let called = self.table.to_string();
+        let r = Reader::new(row, &called, None);
+        let key = FileKey { path: r.text(3)?, dv_id: r.text(4)? };
+        Ok((key, Active { added_version: r.i64(0)?, ordinal: r.i64(1)?, size: r.i64(2)? }))
+    }
+
     /// Makes tombstones of rows.
     async fn end_removed(&self, lease: &mut Lease, ended: &[(Active, &Remove)]) -> DbResult<()> {
-        let files = self.sql.names.table("files");
         for ended in ended.chunks(UPDATES) {
             let mut batch = Batch::new();
-            let table = batch.bind(id(self.table));
-            let version = batch.bind(big(self.version));
+            let (table, version) = (batch.bind(id(self.table)), batch.bind(big(self.version)));
+            let mut rows = Vec::with_capacity(ended.len());
             for (row, remove) in ended {
                 let added = batch.bind(big(row.added_version));
                 let ordinal = batch.bind(big(row.ordinal));
                 let deleted = batch.bind(big(remove.deletion_timestamp.unwrap_or(0)));
                 let action = batch.bind(owned(to_json(remove)?));
-                batch.write(format_args!(
-                    "UPDATE {files} SET removed_version = {version}, is_tombstone = 1, \
-                     deletion_timestamp = {deleted}, remove_action = {action} WHERE table_id = \
-                     {table} AND added_version = {added} AND ordinal = {ordinal};\n"
-                ));
+                rows.push(format!("({added}, {ordinal}, {deleted}, {action})"));
             }
+            batch.write(format_args!(
+                "UPDATE f SET removed_version = {version}, is_tombstone = 1, deletion_timestamp = \
+                 r.deleted, remove_action = r.action FROM {} f INNER JOIN (VALUES {}) AS r \
+                 (added_version, ordinal, deleted, action) ON f.added_version = r.added_version \
+                 AND f.ordinal = r.ordinal WHERE f.table_id = {table};\n",
+                self.sql.names.table("files"),
+                rows.join(", ")
+            ));
             lease.run(&batch.sql, batch.values).await?;
         }
         Ok(())
@@ -199,19 +252,22 @@ impl FileWriter<'_> {
 
     /// Ends rows without a tombstone.
     async fn end_replaced(&self, lease: &mut Lease, ended: &[Active]) -> DbResult<()> {
-        let files = self.sql.names.table("files");
         for ended in ended.chunks(UPDATES) {
             let mut batch = Batch::new();
-            let table = batch.bind(id(self.table));
-            let version = batch.bind(big(self.version));
+            let (table, version) = (batch.bind(id(self.table)), batch.bind(big(self.version)));
+            let mut rows = Vec::with_capacity(ended.len());
             for row in ended {
                 let added = batch.bind(big(row.added_version));
                 let ordinal = batch.bind(big(row.ordinal));
-                batch.write(format_args!(
-                    "UPDATE {files} SET removed_version = {version} WHERE table_id = {table} AND \
-                     added_version = {added} AND ordinal = {ordinal};\n"
-                ));
+                rows.push(format!("({added}, {ordinal})"));
             }
+            batch.write(format_args!(
+                "UPDATE f SET removed_version = {version} FROM {} f INNER JOIN (VALUES {}) AS r \
+                 (added_version, ordinal) ON f.added_version = r.added_version AND f.ordinal = \
+                 r.ordinal WHERE f.table_id = {table};\n",
+                self.sql.names.table("files"),
+                rows.join(", ")
+            ));
             lease.run(&batch.sql, batch.values).await?;
         }
         Ok(())

@@ -59,6 +59,7 @@
 
 pub mod change;
 pub mod env;
+pub mod live;
 
 mod cases;
 mod oracle;

@@ -12,7 +12,7 @@ use deltalakedb_catalog_core::error::Result;
 use deltalakedb_conformance::{Fixture, Harness};
 use tiberius::{AuthMethod, Client, Config, EncryptionLevel};
 use tokio::net::TcpStream;
-use tokio_util::compat::TokioAsyncWriteCompatExt;
+use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
 
 const VARIABLE: &str = "DL_TEST_MSSQL_URL";
 const TABLES: [&str; 12] = [
@@ -33,11 +33,20 @@ const TABLES: [&str; 12] = [
 /// The server of `DL_TEST_MSSQL_URL`.
 pub(crate) struct Mssql;
 
-fn options(prefix: &str) -> Result<MssqlOptions> {
+/// Options of the server, for tables with a prefix.
+pub(crate) fn options(prefix: &str) -> Result<MssqlOptions> {
     let url = std::env::var(VARIABLE).unwrap_or_default();
     let mut options = MssqlOptions::from_url(&url)?;
     prefix.clone_into(&mut options.table_prefix);
     Ok(options)
+}
+
+/// A prefix that no one else has.
+pub(crate) fn fresh_prefix() -> String {
+    static CASES: AtomicU64 = AtomicU64::new(0);
+    let case = CASES.fetch_add(1, Ordering::Relaxed);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    format!("t{}_{since}_{case}_", std::process::id())
 }
 
 #[async_trait]
@@ -54,10 +63,7 @@ impl Harness for Mssql {
     }
 
     async fn fresh(&self) -> Result<Fixture> {
-        static CASES: AtomicU64 = AtomicU64::new(0);
-        let case = CASES.fetch_add(1, Ordering::Relaxed);
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let prefix = format!("t{}_{since}_{case}_", std::process::id());
+        let prefix = fresh_prefix();
         let backend = MssqlBackend::connect(options(&prefix)?).await?;
         Ok(Fixture::new(backend, prefix.clone()).guarded_by(Tables { prefix }))
     }
@@ -68,8 +74,8 @@ impl Harness for Mssql {
 }
 
 /// Drops a case's tables.
-struct Tables {
-    prefix: String,
+pub(crate) struct Tables {
+    pub(crate) prefix: String,
 }
 
 impl Drop for Tables {
@@ -87,8 +93,10 @@ impl Drop for Tables {
     }
 }
 
-async fn drop_tables(prefix: &str) -> std::result::Result<(), String> {
-    let options = options(prefix).map_err(|e| e.to_string())?;
+/// A connection of the driver's own.
+pub(crate) async fn client(
+    options: &MssqlOptions,
+) -> std::result::Result<Client<Compat<TcpStream>>, String> {
     let mut config = Config::new();
     config.host(&options.host);
     config.port(options.port);
@@ -120,7 +128,12 @@ async fn drop_tables(prefix: &str) -> std::result::Result<(), String> {
             break;
         }
     }
-    let mut client = client?;
+    client
+}
+
+async fn drop_tables(prefix: &str) -> std::result::Result<(), String> {
+    let options = options(prefix).map_err(|e| e.to_string())?;
+    let mut client = client(&options).await?;
     for table in TABLES {
         let text = format!("DROP TABLE [{}].{prefix}{table}", options.schema);
         let answer = match client.simple_query(text).await {
