@@ -53,6 +53,7 @@ use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
     NewTable, Page, Snapshot, TableRecord, TombstoneRecord,
 };
+use deltalakedb_catalog_core::support::CLAIM_ROUNDS;
 
 pub use grants::{GrantRole, grants};
 pub use options::{Encrypt, MssqlOptions, PoolOptions, TlsOptions};
@@ -405,7 +406,7 @@ impl CatalogBackend for MssqlBackend {
     async fn mirror_claim(&self, request: &ClaimRequest) -> Result<Vec<MirrorTask>> {
         let mut tasks: Vec<MirrorTask> = Vec::new();
         // What others took between the look and the transaction is made up for.
-        for _ in 0..outbox::CLAIM_ROUNDS {
+        for _ in 0..CLAIM_ROUNDS {
             match self.claim_round(request, &tasks).await {
                 Ok(more) if more.is_empty() => break,
                 Ok(more) => tasks.extend(more.into_iter().flatten()),

@@ -27,8 +27,6 @@ use crate::tables::{bounded, fetch, first, not_found, require_table, state_of};
 
 /// Most tables in one claim, and most versions of one.
 const MAX_CLAIM: usize = 10_000;
-/// How often one call looks for more, where others were faster.
-pub(crate) const CLAIM_ROUNDS: usize = 8;
 
 /// Tables whose next version may be published by @P2 at @P1: a lease holds before its end and
 /// lapses at it.

@@ -196,6 +196,17 @@ pub(crate) fn server_error(
 /// Errors of the driver and the network. Their texts hold no secrets.
 fn driver_error(error: &sqlx::Error, at: &str, doing: &str, write: WriteState) -> CatalogError {
     match error {
+        // What rustls refuses comes as an I/O error.
+        sqlx::Error::Io(why) if why.kind() == std::io::ErrorKind::InvalidData => {
+            CatalogError::failed(
+                format!(
+                    "no encrypted connection to database '{at}' for {doing}: the server's \
+                     certificate or encryption was refused: {why}; check ssl-mode and the \
+                     certificate files"
+                ),
+                write,
+            )
+        }
         sqlx::Error::Io(why) => CatalogError::busy(
             format!(
                 "the connection to database '{at}' failed while {doing}: {why}; check that the \

@@ -45,6 +45,7 @@ use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
     NewTable, Page, Snapshot, TableRecord, TombstoneRecord,
 };
+use deltalakedb_catalog_core::support::CLAIM_ROUNDS;
 
 pub use grants::{GrantRole, grants};
 pub use options::{MySqlOptions, PoolOptions, Secret, TlsMode, TlsOptions};
@@ -84,6 +85,25 @@ macro_rules! call {
         let result = $work.await;
         call.end(result).await
     }};
+}
+
+impl MySqlBackend {
+    /// Tries to lease tables that this call has not leased yet; none if there are none.
+    async fn claim_round(
+        &self,
+        request: &ClaimRequest,
+        have: &[MirrorTask],
+        wanted: usize,
+    ) -> Result<Option<Vec<MirrorTask>>> {
+        let mut found = call!(self, "looking for work", |call| outbox::candidates(call, request))?;
+        found.retain(|id| have.iter().all(|task| task.table.id != *id));
+        found.truncate(wanted);
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let tasks = call!(self, "claiming work", |call| outbox::claim(call, request, &found))?;
+        Ok(Some(tasks))
+    }
 }
 
 #[async_trait]
@@ -284,10 +304,21 @@ impl CatalogBackend for MySqlBackend {
     }
 
     async fn mirror_claim(&self, request: &ClaimRequest) -> Result<Vec<MirrorTask>> {
-        if request.max_tables == 0 {
-            return Ok(Vec::new());
+        let mut tasks: Vec<MirrorTask> = Vec::new();
+        // What others took between the look and the transaction is made up for.
+        for _ in 0..CLAIM_ROUNDS {
+            let wanted = request.max_tables.saturating_sub(tasks.len());
+            if wanted == 0 {
+                break;
+            }
+            match self.claim_round(request, &tasks, wanted).await {
+                Ok(Some(more)) => tasks.extend(more),
+                Err(error) if tasks.is_empty() => return Err(error),
+                // What was had is ours: the rest can wait for the next call.
+                Ok(None) | Err(_) => break,
+            }
         }
-        call!(self, "claiming work", |call| outbox::claim(call, request))
+        Ok(tasks)
     }
 
     async fn mirror_renew(

@@ -128,32 +128,41 @@ struct Claimable {
     pending_since: i64,
 }
 
-pub(crate) async fn claim(call: &mut Call, request: &ClaimRequest) -> DbResult<Vec<MirrorTask>> {
-    let session = call.session.clone();
+fn claimable(call: &Call, request: &ClaimRequest) -> String {
+    let session = &call.session;
     let owner = Value::Text(&request.owner);
     let now = Value::Int(request.now.0);
-    let mut claimable = session.sql(CLAIMABLE, &[owner, owner, now, now]);
+    let mut sql = session.sql(CLAIMABLE, &[owner, owner, now, now]);
     if let Some(only) = request.only {
-        claimable.push_str(&session.sql(" AND m.table_id = ?", &[only.into()]));
+        sql.push_str(&session.sql(" AND m.table_id = ?", &[only.into()]));
     }
-    // Looked for without locks first: idle workers are in nobody's way.
+    sql
+}
+
+/// Tables with work, the oldest first. Looked for without locks: idle workers are in nobody's way.
+pub(crate) async fn candidates(call: &mut Call, request: &ClaimRequest) -> DbResult<Vec<TableId>> {
     let limit = i64::try_from(request.max_tables).unwrap_or(i64::MAX);
     let oldest = " ORDER BY m.pending_since_ms, m.table_id LIMIT ?";
-    let sets = call.run(claimable.clone() + &session.sql(oldest, &[limit.into()])).await?;
-    let mut ids = Vec::new();
-    for row in sets.first().into_iter().flat_map(|set| &set.rows) {
-        ids.push(id_of(row, 0)?);
-    }
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    // Then again, locked in one order: what another worker took meanwhile is left out.
+    let sql = claimable(call, request) + &call.session.sql(oldest, &[limit.into()]);
+    let sets = call.run(sql).await?;
+    sets.first().into_iter().flat_map(|set| &set.rows).map(|row| id_of(row, 0)).collect()
+}
+
+/// Leases them, as far as nobody else has meanwhile.
+pub(crate) async fn claim(
+    call: &mut Call,
+    request: &ClaimRequest,
+    candidates: &[TableId],
+) -> DbResult<Vec<MirrorTask>> {
+    let session = call.session.clone();
+    let claimable = claimable(call, request);
+    // Looked at again, locked in one order: what another worker took meanwhile is left out.
     let lock = session.sql(
         "SELECT STRAIGHT_JOIN t.id FROM {p}tables t JOIN {p}mirror m ON m.table_id = t.id
         WHERE t.id IN (",
         &[],
     );
-    let ids = list(ids.iter().map(|id| (*id).into()));
+    let ids = list(candidates.iter().map(|id| (*id).into()));
     let lock = format!("{lock}{ids}) ORDER BY t.id FOR UPDATE");
     let again = format!("{claimable} AND m.table_id IN ({ids})");
     let sets = call.open(&format!("{lock}; {again}")).await?;

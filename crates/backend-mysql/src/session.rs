@@ -6,21 +6,18 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
+use deltalakedb_sqlx_pool::{Lease, Limits, Pool};
 use futures::TryStreamExt;
-use sqlx::mysql::{MySqlPool, MySqlPoolOptions, MySqlRow};
-use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Connection, Either, MySql, Row};
+use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::{AssertSqlSafe, Either, Row};
 
 use crate::errors::{DbError, DbResult};
 use crate::literals::{Value, fill};
 use crate::options::MySqlOptions;
 use crate::schema;
 
-/// A connection that was used within this time is not tried before it is used again.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// Most bytes of one message, if the server would take more: what is held in memory twice.
 const MOST_BYTES: usize = 8 << 20;
 /// Room in a packet besides the statements.
@@ -75,7 +72,7 @@ pub(crate) struct Server {
 
 /// A pool of connections and what every call needs.
 pub(crate) struct Session {
-    pool: MySqlPool,
+    pool: Pool<MySqlConnection>,
     pub(crate) options: MySqlOptions,
     /// For messages: `host:port/database`.
     pub(crate) at: String,
@@ -93,33 +90,26 @@ impl fmt::Debug for Session {
 impl Session {
     pub(crate) async fn connect(options: MySqlOptions) -> Result<Arc<Session>> {
         options.validate()?;
-        let limit = |time: Duration| (!time.is_zero()).then_some(time);
-        let mut pool = MySqlPoolOptions::new()
-            .max_connections(options.pool.max_connections)
-            .min_connections(options.pool.min_connections)
-            .acquire_timeout(options.pool.acquire_timeout)
-            .idle_timeout(limit(options.pool.idle_timeout))
-            .max_lifetime(limit(options.pool.max_lifetime))
-            .test_before_acquire(false);
-        if options.pool.test_before_acquire {
-            // The driver's own test is a round trip for every call.
-            pool = pool.before_acquire(|connection, used| {
-                Box::pin(async move {
-                    if used.idle_for > TRUSTED_FOR {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            });
-        }
+        let limits = Limits {
+            max_connections: options.pool.max_connections,
+            min_connections: options.pool.min_connections,
+            acquire_timeout: options.pool.acquire_timeout,
+            idle_timeout: options.pool.idle_timeout,
+            max_lifetime: options.pool.max_lifetime,
+            test_before_acquire: options.pool.test_before_acquire,
+        };
+        let pool = Pool::new(options.to_driver(), limits)
+            .map_err(|error| CatalogError::invalid(format!("bad pool options: {error}")))?;
         let session = Arc::new(Session {
-            pool: pool.connect_lazy_with(options.to_driver()),
+            pool,
             at: options.place(),
             options,
             server: OnceLock::new(),
             schema_is_right: AtomicBool::new(false),
         });
         session.look_at_server().await?;
+        let filled = session.pool.fill().await.map_err(DbError::Sqlx);
+        filled.map_err(|e| e.into_catalog(&session.at, "connecting", WriteState::NotApplied))?;
         Ok(session)
     }
 
@@ -235,8 +225,8 @@ fn statements(message: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Sends one message, and reads all of its answers.
-async fn send(connection: &mut PoolConnection<MySql>, message: String) -> sqlx::Result<Vec<Set>> {
-    let mut stream = sqlx::raw_sql(AssertSqlSafe(message)).fetch_many(&mut **connection);
+async fn send(connection: &mut Lease<MySqlConnection>, message: String) -> sqlx::Result<Vec<Set>> {
+    let mut stream = sqlx::raw_sql(AssertSqlSafe(message)).fetch_many(connection.connection()?);
     let mut sets = Vec::new();
     let mut rows = Vec::new();
     while let Some(item) = stream.try_next().await? {
@@ -256,7 +246,7 @@ async fn send(connection: &mut PoolConnection<MySql>, message: String) -> sqlx::
 /// the server rolls back what was open, and no other call meets it half way.
 pub(crate) struct Call {
     pub(crate) session: Arc<Session>,
-    connection: PoolConnection<MySql>,
+    connection: Lease<MySqlConnection>,
     doing: &'static str,
     /// No message is on its way.
     answered: bool,
@@ -269,7 +259,7 @@ pub(crate) struct Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if self.open || !self.answered {
-            self.connection.close_on_drop();
+            self.connection.discard();
         }
     }
 }

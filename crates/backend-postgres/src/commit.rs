@@ -168,10 +168,18 @@ pub(crate) async fn commit(
     commit_in_steps(session, &batch).await
 }
 
+fn note_files(session: &Session, rows: &[PgRow]) -> DbResult<()> {
+    for row in rows {
+        session.note_files(row.try_get::<Option<i64>, _>(8)?.unwrap_or(0));
+    }
+    Ok(())
+}
+
 async fn attempt(call: &mut Call, batch: &Batch<'_>) -> DbResult<Verdict> {
     let sql = call.session.sql.commit.commit.clone();
     let args = batch.args(true)?;
     let rows = call.fetch(&sql, args).await?;
+    note_files(&call.session, &rows)?;
     batch.verdict(&rows)
 }
 
@@ -202,6 +210,7 @@ async fn steps(call: &mut Call, batch: &Batch<'_>) -> DbResult<CommitOutcome> {
     let large = batch.is_large();
     let args = batch.args(!large)?;
     let rows = call.fetch(&sql.commit, args).await?;
+    note_files(&session, &rows)?;
     let outcome = match batch.verdict(&rows)? {
         Verdict::Final(outcome) | Verdict::FinalIfNew(outcome) => outcome,
         // Cannot be: the locks are older than the snapshot.

@@ -8,8 +8,9 @@
 ///   metadata, `$38`–`$44` removes, `$45`–`$61` adds: each with the table's number first.
 ///
 /// Answers a row a table: its number, what is wrong with it (null = nothing), its id, the head
-/// before, version and timestamp after, the position of the first remove that is refused, and
-/// whether its head moved while the statement waited. For a token that is known: `replayed` rows.
+/// before, version and timestamp after, the position of the first remove that is refused,
+/// whether its head moved while the statement waited, and its files before. For a token that is
+/// known: `replayed` rows.
 ///
 /// Parts that are used once stand in sub-selects, so that the planner has fewer of them to
 /// materialize; `unnest` of a parameter inside of a scalar sub-select keeps its estimates the same
@@ -45,10 +46,12 @@ WITH part AS (
     -- Removes whose file is not active, by the snapshot: believed only where that is not stale.
     SELECT r.number, min(r.position) AS position
     FROM removes r JOIN part p ON p.number = r.number
-    WHERE NOT EXISTS (
+    -- Not `NOT EXISTS`, of which the planner may make a join with all files.
+    WHERE (
         SELECT 1 FROM {p}files f
         WHERE f.table_id = p.id AND f.file_key = r.key
-          AND f.removed_version = 9223372036854775807 AND f.path = r.path AND f.dv_id = r.dv_id)
+          AND f.removed_version = 9223372036854775807 AND f.path = r.path AND f.dv_id = r.dv_id
+        LIMIT 1) IS NULL
     GROUP BY r.number
 ), looked AS (
     SELECT p.*, l.id IS NOT NULL AS is_there, l.state, l.head_version, l.head_timestamp_ms,
@@ -199,10 +202,11 @@ WITH part AS (
     FROM go g LEFT JOIN mirrored m ON m.table_id = g.id
     WHERE coalesce(m.mode, g.mode) <> 'off'
 )
-SELECT c.number, c.problem, c.id, c.head_version, c.version, c.timestamp_ms, c.missing, c.stale
+SELECT c.number, c.problem, c.id, c.head_version, c.version, c.timestamp_ms, c.missing, c.stale,
+    c.head_files
 FROM checked c WHERE NOT EXISTS (SELECT 1 FROM known)
 UNION ALL
 SELECT coalesce(h.batch_position, 0), 'replayed', h.table_id, NULL, h.version, h.timestamp_ms,
-    NULL, false
+    NULL, false, NULL
 FROM known k LEFT JOIN {p}commits h ON h.token = k.token
 ORDER BY 1";

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use deltalakedb_catalog_core::action::{Add, FileKey, Remove};
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::TableId;
-use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, dv_id};
+use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, count, dv_id};
 use sqlx::Row;
 
 use crate::errors::DbResult;
@@ -72,11 +72,12 @@ statements! {
         first_missing: "SELECT min(r.position)
             FROM unnest($2::int8[], $3::bytea[], $4::text[], $5::text[])
                 AS r (position, key, path, dv_id)
-            WHERE NOT EXISTS (
+            WHERE (
                 SELECT 1 FROM {p}files f
                 WHERE f.table_id = $1 AND f.file_key = r.key
                   AND f.removed_version = 9223372036854775807
-                  AND f.path = r.path AND f.dv_id = r.dv_id)",
+                  AND f.path = r.path AND f.dv_id = r.dv_id
+                LIMIT 1) IS NULL",
     }
 }
 
@@ -326,6 +327,8 @@ impl<'c> FileWriter<'c> {
         let session = self.call.session.clone();
         let sql = &session.sql.files;
         for from in (0..adds.len()).step_by(ROWS) {
+            // What this transaction has added is read again for each part.
+            session.note_files(count(from.saturating_add(offset)));
             let mut rows = Adds::default();
             rows.push(0, adds, keys, from, offset)?;
             let replacing = || (0..rows.keys.len()).filter(|row| rows.replaces[*row]);

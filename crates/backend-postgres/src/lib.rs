@@ -44,6 +44,7 @@ use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
     NewTable, Page, Snapshot, TableRecord, TombstoneRecord,
 };
+use deltalakedb_catalog_core::support::CLAIM_ROUNDS;
 
 pub use grants::{GrantRole, grants};
 pub use options::{PoolOptions, PostgresOptions, Secret, TlsMode, TlsOptions};
@@ -83,6 +84,27 @@ macro_rules! call {
         let result = $work.await;
         call.end(result).await
     }};
+}
+
+impl PostgresBackend {
+    /// Tries to lease tables that this call has not leased yet; none if there are none.
+    async fn claim_round(
+        &self,
+        request: &ClaimRequest,
+        have: &[MirrorTask],
+        wanted: usize,
+    ) -> Result<Option<Vec<MirrorTask>>> {
+        let mut found =
+            call!(self, ReadOne, "looking for work", |call| outbox::candidates(call, request))?;
+        found.retain(|id| have.iter().all(|task| task.table.id != *id));
+        found.truncate(wanted);
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let tasks =
+            call!(self, Write, "claiming work", |call| outbox::claim(call, request, &found))?;
+        Ok(Some(tasks))
+    }
 }
 
 #[async_trait]
@@ -270,15 +292,21 @@ impl CatalogBackend for PostgresBackend {
     }
 
     async fn mirror_claim(&self, request: &ClaimRequest) -> Result<Vec<MirrorTask>> {
-        if request.max_tables == 0 {
-            return Ok(Vec::new());
+        let mut tasks: Vec<MirrorTask> = Vec::new();
+        // What others took between the look and the transaction is made up for.
+        for _ in 0..CLAIM_ROUNDS {
+            let wanted = request.max_tables.saturating_sub(tasks.len());
+            if wanted == 0 {
+                break;
+            }
+            match self.claim_round(request, &tasks, wanted).await {
+                Ok(Some(more)) => tasks.extend(more),
+                Err(error) if tasks.is_empty() => return Err(error),
+                // What was had is ours: the rest can wait for the next call.
+                Ok(None) | Err(_) => break,
+            }
         }
-        let found =
-            call!(self, ReadOne, "looking for work", |call| outbox::candidates(call, request))?;
-        if found.is_empty() {
-            return Ok(Vec::new());
-        }
-        call!(self, Write, "claiming work", |call| outbox::claim(call, request, &found))
+        Ok(tasks)
     }
 
     async fn mirror_renew(

@@ -80,6 +80,9 @@ macro_rules! by_name {
 
 /// Tombstones by cursor. A row is left out if its file is in the table at the version, or there
 /// is a later tombstone of it.
+///
+/// A scalar sub-select stays what it is, a look into the index for each row; of `NOT EXISTS` the
+/// planner may make a join with all of the table's files.
 macro_rules! tombstones {
     ($candidates:literal) => {
         concat!(
@@ -88,19 +91,21 @@ macro_rules! tombstones {
             WHERE f.table_id = $1 AND ",
             $candidates,
             " AND f.removed_version <= $5 AND (f.added_version, f.ordinal) > ($2, $3)
-              AND NOT EXISTS (
+              AND (
                 SELECT 1 FROM {p}files x
                 WHERE x.table_id = f.table_id AND x.file_key = f.file_key
                   AND x.removed_version = 9223372036854775807 AND x.path = f.path
-                  AND x.dv_id = f.dv_id AND x.added_version <= $5)
-              AND NOT EXISTS (
+                  AND x.dv_id = f.dv_id AND x.added_version <= $5
+                LIMIT 1) IS NULL
+              AND (
                 SELECT 1 FROM {p}files x
                 WHERE x.table_id = f.table_id AND x.file_key = f.file_key
                   AND x.removed_version < 9223372036854775807 AND x.path = f.path
                   AND x.dv_id = f.dv_id AND x.added_version <= $5
                   AND (x.removed_version > $5 OR (x.is_tombstone
                     AND (x.removed_version, x.added_version, x.ordinal)
-                      > (f.removed_version, f.added_version, f.ordinal))))
+                      > (f.removed_version, f.added_version, f.ordinal)))
+                LIMIT 1) IS NULL
             ORDER BY f.added_version, f.ordinal LIMIT $4"
         )
     };
@@ -229,6 +234,7 @@ pub(crate) async fn snapshot(call: &mut Call, table: &TableRef, at: At) -> DbRes
         let what = "protocol or metadata";
         return Err(corrupt(&called, Some(version.get()), what, "there is none at this version"));
     };
+    call.session.note_files(r.get(at_version + 2)?);
     Ok(Snapshot {
         table: record,
         version,

@@ -220,7 +220,23 @@ const SCHEMA_TABLE: &str = "CREATE TABLE {p}schema (
     version bigint NOT NULL PRIMARY KEY,
     applied_at_ms bigint NOT NULL,
     program text NOT NULL);";
-/// Its columns.
+
+/// Gives the planner statistics before there are files: without any it takes a table's active files
+/// for one row or none, however large `{p}files` is, reads all of them for each statement, and the
+/// server keeps that plan. Statistics outlive the rows that they are of, until there are others
+/// (<https://www.postgresql.org/docs/current/sql-analyze.html>).
+const SEED_STATISTICS: &str = "
+INSERT INTO {p}files (table_id, added_version, ordinal, removed_version, is_tombstone, file_key,
+    size, modification_time, data_change, path, dv_id)
+SELECT '00000000-0000-0000-0000-000000000000'::uuid, g / 10, g % 10,
+    CASE WHEN g % 5 = 0 THEN g / 10 + 1 ELSE 9223372036854775807 END, g % 5 = 0,
+    decode(lpad(to_hex(g::bigint * 2654435761), 32, '0'), 'hex'), g, g, true,
+    'part-' || g || '.parquet', ''
+FROM generate_series(0, 4999) AS g;
+ANALYZE {p}files;
+TRUNCATE {p}files";
+
+/// Columns of `{p}schema`.
 const SCHEMA_COLUMNS: [&str; 3] = ["version", "applied_at_ms", "program"];
 
 statements! {
@@ -377,6 +393,16 @@ async fn steps(call: &mut Call, now: TimestampMs) -> DbResult<()> {
             .bind(now.0)
             .bind(concat!("deltalakedb ", env!("CARGO_PKG_VERSION")));
         call.execute(&sql.record, args).await?;
+    }
+    if found == 0 {
+        call.simple("SAVEPOINT dl_seed".to_owned()).await?;
+        match call.simple(fill(SEED_STATISTICS)).await {
+            // Engines that only speak the protocol: they plan in their own way.
+            Err(error) if error.code().is_some() && error.leaves_connection_usable() => {
+                call.simple("ROLLBACK TO SAVEPOINT dl_seed".to_owned()).await?;
+            }
+            other => other?,
+        }
     }
     Ok(())
 }

@@ -4,22 +4,19 @@
 //! connection. What a transaction needs is set inside of it, in the round trip that begins it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions, PgRow};
-use sqlx::{AssertSqlSafe, Connection, Encode, Postgres, Type};
+use deltalakedb_sqlx_pool::{Lease, Limits, Pool};
+use sqlx::postgres::{PgArguments, PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Encode, Postgres, Type};
 
 use crate::errors::{DbError, DbResult};
 use crate::options::PostgresOptions;
 use crate::schema;
 use crate::statements::Statements;
 
-/// A connection that was used within this time is not tried before it is used again.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// The oldest server that works, as `server_version_num`.
 const OLDEST_SERVER: i32 = 110_000;
 
@@ -36,7 +33,7 @@ pub(crate) enum Mode {
 
 /// A pool of connections and what every call needs.
 pub(crate) struct Session {
-    pool: PgPool,
+    pool: Pool<PgConnection>,
     pub(crate) options: PostgresOptions,
     pub(crate) sql: Statements,
     /// For messages: `host:port/database`.
@@ -44,6 +41,8 @@ pub(crate) struct Session {
     pub(crate) server_version: OnceLock<String>,
     /// Whether our tables were seen to have the version that this program works with.
     schema_is_right: AtomicBool,
+    /// Size class of the largest table that was seen, see [`Session::note_files`].
+    size_class: AtomicU32,
 }
 
 impl fmt::Debug for Session {
@@ -55,34 +54,28 @@ impl fmt::Debug for Session {
 impl Session {
     pub(crate) async fn connect(options: PostgresOptions) -> Result<Arc<Session>> {
         options.validate()?;
-        let limit = |time: Duration| (!time.is_zero()).then_some(time);
-        let mut pool = PgPoolOptions::new()
-            .max_connections(options.pool.max_connections)
-            .min_connections(options.pool.min_connections)
-            .acquire_timeout(options.pool.acquire_timeout)
-            .idle_timeout(limit(options.pool.idle_timeout))
-            .max_lifetime(limit(options.pool.max_lifetime))
-            .test_before_acquire(false);
-        if options.pool.test_before_acquire {
-            // The driver's own test is a round trip for every call.
-            pool = pool.before_acquire(|connection, used| {
-                Box::pin(async move {
-                    if used.idle_for > TRUSTED_FOR {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            });
-        }
+        let limits = Limits {
+            max_connections: options.pool.max_connections,
+            min_connections: options.pool.min_connections,
+            acquire_timeout: options.pool.acquire_timeout,
+            idle_timeout: options.pool.idle_timeout,
+            max_lifetime: options.pool.max_lifetime,
+            test_before_acquire: options.pool.test_before_acquire,
+        };
+        let pool = Pool::new(options.to_driver(), limits)
+            .map_err(|error| CatalogError::invalid(format!("bad pool options: {error}")))?;
         let session = Arc::new(Session {
-            pool: pool.connect_lazy_with(options.to_driver()),
+            pool,
             sql: Statements::new(&options.qualified_prefix()),
             at: options.place(),
             options,
             server_version: OnceLock::new(),
             schema_is_right: AtomicBool::new(false),
+            size_class: AtomicU32::new(0),
         });
         session.check_server().await?;
+        let filled = session.pool.fill().await.map_err(DbError::Sqlx);
+        filled.map_err(|e| e.into_catalog(&session.at, "connecting", WriteState::NotApplied))?;
         Ok(session)
     }
 
@@ -143,10 +136,36 @@ impl Session {
         Ok(call)
     }
 
+    /// Tells how many files a table has.
+    ///
+    /// The server keeps the plan of a prepared statement until the statistics of a table change. One
+    /// that was made while there were some hundred rows reads all of them for each statement, and
+    /// does so with 100,000 rows too, until autovacuum has been there: a minute, or hours inside of
+    /// one transaction. So statements are prepared anew when a table has grown twofold.
+    pub(crate) fn note_files(&self, files: i64) {
+        self.size_class.fetch_max(size_class(files), Ordering::Relaxed);
+    }
+
+    /// A statement's text, which differs from size class to size class.
+    fn for_size(&self, sql: &Arc<str>) -> Arc<str> {
+        match self.size_class.load(Ordering::Relaxed) {
+            0 => sql.clone(),
+            class => format!("{sql} -- size class {class}").into(),
+        }
+    }
+
     /// Closes all connections.
     pub(crate) async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// 0 below 512 files, 1 below 2,048, and so on by fours.
+fn size_class(files: i64) -> u32 {
+    u64::try_from(files)
+        .ok()
+        .and_then(u64::checked_ilog2)
+        .map_or(0, |log| log.saturating_sub(7) / 2)
 }
 
 /// Refuses servers that are too old.
@@ -166,7 +185,7 @@ pub(crate) fn check_server_version(number: i32, text: &str, at: &str) -> Result<
 /// the server rolls back what was open, and no other call meets it half way.
 pub(crate) struct Call {
     pub(crate) session: Arc<Session>,
-    connection: PoolConnection<Postgres>,
+    connection: Lease<PgConnection>,
     doing: &'static str,
     mode: Mode,
     /// No statement is on its way.
@@ -180,7 +199,7 @@ pub(crate) struct Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if self.open || !self.answered {
-            self.connection.close_on_drop();
+            self.connection.discard();
         }
     }
 }
@@ -201,7 +220,7 @@ impl Call {
     pub(crate) async fn simple(&mut self, sql: String) -> DbResult<()> {
         let limit = self.session.options.statement_timeout;
         self.answered = false;
-        let work = sqlx::Executor::execute(&mut *self.connection, AssertSqlSafe(sql));
+        let work = sqlx::Executor::execute(self.connection.connection()?, AssertSqlSafe(sql));
         let result = tokio::time::timeout(limit, work).await;
         let result = match result {
             Err(_) => Err(DbError::Timeout(limit)),
@@ -218,13 +237,14 @@ impl Call {
         let commits = self.mode == Mode::WriteOne && !self.open;
         self.answered = false;
         self.in_doubt |= commits;
-        let query = sqlx::query_with(AssertSqlSafe(sql.clone()), arguments)
+        let query = sqlx::query_with(AssertSqlSafe(self.session.for_size(sql)), arguments)
             .persistent(self.session.options.statement_cache > 0);
-        let result = match tokio::time::timeout(limit, query.fetch_all(&mut *self.connection)).await
-        {
-            Err(_) => Err(DbError::Timeout(limit)),
-            Ok(result) => result.map_err(DbError::Sqlx),
-        };
+        let result =
+            match tokio::time::timeout(limit, query.fetch_all(self.connection.connection()?)).await
+            {
+                Err(_) => Err(DbError::Timeout(limit)),
+                Ok(result) => result.map_err(DbError::Sqlx),
+            };
         self.answered = result.as_ref().err().is_none_or(DbError::leaves_connection_usable);
         if commits && result.as_ref().err().is_none_or(|error| !error.leaves_doubt()) {
             self.in_doubt = false;
@@ -252,12 +272,13 @@ impl Call {
         let arguments = args.finish()?;
         let limit = self.session.options.statement_timeout;
         self.answered = false;
-        let query = sqlx::query_with(AssertSqlSafe(sql.clone()), arguments)
+        let query = sqlx::query_with(AssertSqlSafe(self.session.for_size(sql)), arguments)
             .persistent(self.session.options.statement_cache > 0);
-        let result = match tokio::time::timeout(limit, query.execute(&mut *self.connection)).await {
-            Err(_) => Err(DbError::Timeout(limit)),
-            Ok(result) => result.map_err(DbError::Sqlx),
-        };
+        let result =
+            match tokio::time::timeout(limit, query.execute(self.connection.connection()?)).await {
+                Err(_) => Err(DbError::Timeout(limit)),
+                Ok(result) => result.map_err(DbError::Sqlx),
+            };
         self.answered = result.as_ref().err().is_none_or(DbError::leaves_connection_usable);
         result.map(|done| done.rows_affected())
     }

@@ -12,6 +12,9 @@ use crate::error::{CatalogError, Result};
 use crate::ids::{TableId, TimestampMs, Version};
 use crate::model::{FileRecord, Page, TableRecord};
 
+/// How often one claim of mirror work looks for more, where other workers took what it had found.
+pub const CLAIM_ROUNDS: usize = 8;
+
 /// Largest piece of a commit's compressed bytes in one row, bytes.
 pub const CHUNK_BYTES: usize = 1 << 20;
 /// Compressed bytes after which `read_bodies` ends a call.

@@ -263,11 +263,11 @@ pub async fn import_table(
     };
     let now = catalog.clock().now();
     // The log that was read is the table's own: all of it is published.
-    let published =
-        catalog.backend().get_table(&TableRef::Id(table_id)).await?.and_then(|table| table.head);
+    let (retry, by_id) = (Retry::of(catalog), TableRef::Id(table_id));
+    let published = retry.repeat(|| catalog.backend().get_table(&by_id)).await?;
+    let published = published.and_then(|table| table.head);
     let end = ImportEnd { published, ..ImportEnd::default() };
-    let record =
-        Retry::of(catalog).repeat(|| catalog.backend().import_finish(table_id, end, now)).await?;
+    let record = retry.repeat(|| catalog.backend().import_finish(table_id, end, now)).await?;
     warnings.extend(state_warnings(&snapshot.protocol, &snapshot.metadata));
     Ok(report(&options, location, &source, counts, warnings, |r| {
         r.table_id = Some(record.id);

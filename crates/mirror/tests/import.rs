@@ -224,7 +224,6 @@ async fn busy_databases_are_waited_for() {
     let log = Log::cleaned(3);
     let faulty = FaultyBackend::new(MemoryBackend::new(), |call| match call.nth % 3 {
         2 => Fault::None,
-        _ if call.verb == Verb::AppTransactions || call.verb == Verb::DomainMetadata => Fault::None,
         _ => Fault::Busy,
     });
     import(&env::catalog(Arc::new(faulty)), log.options()).await.unwrap();

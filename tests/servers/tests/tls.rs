@@ -1,33 +1,9 @@
 //! Servers with a certificate that the test has made.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::path::Path;
 use std::process::Command;
 
 use deltalakedb_test_servers::{MariaDb, MariaDbOptions, Postgres, PostgresOptions, Software, Tls};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-
-/// Writes a CA, and a certificate for 127.0.0.1 that it has signed.
-fn certificates(folder: &Path) -> Tls {
-    let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
-    let mut ca = CertificateParams::new(Vec::new()).unwrap();
-    // The same name as that of what it signs would make that look signed by itself.
-    ca.distinguished_name.push(DnType::CommonName, "a CA of the tests");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca_cert = ca.self_signed(&ca_key).unwrap();
-    let server = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    let cert = server.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
-    let write = |name: &str, pem: String| {
-        let path = folder.join(name);
-        std::fs::write(&path, pem).unwrap();
-        path
-    };
-    Tls {
-        cert: write("cert.pem", cert.pem()),
-        key: write("key.pem", key.serialize_pem()),
-        ca: Some(write("ca.pem", ca_cert.pem())),
-    }
-}
 
 /// What a program prints, or, if it fails, what it complains of.
 fn said(command: &mut Command) -> Result<String, String> {
@@ -43,7 +19,7 @@ fn postgres_accepts_tls_and_may_insist_on_it() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let tls = certificates(folder.path());
+    let tls = Tls::made_in(folder.path()).unwrap();
     let ca = tls.ca.clone().unwrap();
     let server = Postgres::start(PostgresOptions {
         tls: Some(tls),
@@ -68,7 +44,7 @@ fn mariadb_accepts_tls_and_may_insist_on_it() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let tls = certificates(folder.path());
+    let tls = Tls::made_in(folder.path()).unwrap();
     let ca = tls.ca.clone().unwrap();
     let server = MariaDb::start(MariaDbOptions {
         tls: Some(tls),

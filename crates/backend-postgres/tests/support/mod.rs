@@ -64,9 +64,9 @@ fn blocking<T: Send>(
 }
 
 /// Drops its schema.
-struct Guard {
-    admin: String,
-    schema: String,
+pub(crate) struct Guard {
+    pub(crate) admin: String,
+    pub(crate) schema: String,
 }
 
 impl Drop for Guard {
@@ -87,7 +87,7 @@ fn broken(error: impl std::fmt::Display) -> CatalogError {
 }
 
 /// Options from a URL without options; the schema is its fragment.
-fn options(place: &str) -> Result<PostgresOptions> {
+pub(crate) fn options(place: &str) -> Result<PostgresOptions> {
     let url: Url = place.parse().map_err(broken)?;
     let mut options = PostgresOptions::new(
         url.host_str().unwrap_or("localhost"),

@@ -7,6 +7,7 @@ use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::model::Snapshot;
+use deltalakedb_catalog_core::retry::Retry;
 use futures::TryStreamExt;
 use serde_json::Value;
 
@@ -103,10 +104,11 @@ async fn compare(
         found.add(|| format!("file {key}: it is in the log, not in the catalog"));
     }
 
-    let txns = catalog.backend().app_transactions(id, version).await?;
+    let (retry, backend) = (Retry::of(catalog), catalog.backend());
+    let txns = retry.repeat(|| backend.app_transactions(id, version)).await?;
     let txns: BTreeMap<_, _> = txns.into_iter().map(|t| (t.app_id.clone(), t)).collect();
     found.check("application transactions", &txns, &kernel.txns);
-    let domains = catalog.backend().domain_metadata(id, version).await?;
+    let domains = retry.repeat(|| backend.domain_metadata(id, version)).await?;
     let domains: BTreeMap<_, _> = domains.into_iter().map(|d| (d.domain.clone(), d)).collect();
     found.check("domain metadata", &domains, &kernel.domain_metadata);
     Ok(found)
