@@ -116,10 +116,18 @@ impl Session {
     async fn look_at_server(self: &Arc<Self>) -> Result<()> {
         let mut call = self.unchecked("connecting").await?;
         let result = async {
-            let sets = call.run("SELECT VERSION(), @@max_allowed_packet".to_owned()).await?;
+            let about = "SELECT VERSION(), @@max_allowed_packet, CAST(@@autocommit AS SIGNED)";
+            let sets = call.run(about.to_owned()).await?;
             let Some(row) = first(&sets) else { return Err(sqlx::Error::RowNotFound.into()) };
             let (version, packet): (String, u64) = (row.try_get(0)?, row.try_get(1)?);
             check_server_version(&version, &self.at)?;
+            if row.try_get::<i64, _>(2)? == 0 {
+                return Err(DbError::Catalog(CatalogError::Unsupported(format!(
+                    "database '{}' leaves a transaction open after each statement of this login: \
+                     set autocommit = 1 on the server, or in its init_connect",
+                    self.at
+                ))));
+            }
             let galera = self.look_for_galera(&mut call).await?;
             Ok(Server {
                 one_by_one: galera || version.contains("TiDB"),

@@ -66,9 +66,9 @@ fn blocking<T: Send>(
 }
 
 /// Drops its database.
-struct Guard {
-    admin: String,
-    database: String,
+pub(crate) struct Guard {
+    pub(crate) admin: String,
+    pub(crate) database: String,
 }
 
 impl Drop for Guard {
@@ -89,7 +89,7 @@ fn broken(error: impl std::fmt::Display) -> CatalogError {
 }
 
 /// Options from a URL without options.
-fn options(url: &str) -> Result<MySqlOptions> {
+pub(crate) fn options(url: &str) -> Result<MySqlOptions> {
     let url: Url = url.parse().map_err(broken)?;
     let mut options = MySqlOptions::new(
         url.host_str().unwrap_or("localhost"),
