@@ -129,6 +129,10 @@ impl CatalogBackend for CachedBackend {
         self.inner.migrate(now).await
     }
 
+    fn note_change(&self, table_id: TableId) {
+        self.inner.note_change(table_id);
+    }
+
     async fn get_table(&self, table: &TableRef) -> Result<Option<TableRecord>> {
         self.inner.get_table(table).await
     }

@@ -293,6 +293,13 @@ pub trait CatalogBackend: Debug + Send + Sync + 'static {
 
     // ---- tables ----
 
+    /// Told when this process has changed a table through another handle: what is remembered of the
+    /// table's row is out of date. Views that may lag use it, so that nobody misses what they wrote
+    /// themselves; the rest needs nothing.
+    fn note_change(&self, table_id: TableId) {
+        let _ = table_id;
+    }
+
     /// The row of a table: by name a live (active or importing) one, by id any.
     async fn get_table(&self, table: &TableRef) -> Result<Option<TableRecord>>;
 

@@ -308,7 +308,9 @@ impl Catalog {
         // Which table is dropped is decided on what is true now.
         let record = self.table_on(&self.backend, table).await?;
         let now = self.clock.now();
-        self.repeat(|| self.backend.drop_table(record.id, now)).await
+        let dropped = self.repeat(|| self.backend.drop_table(record.id, now)).await?;
+        self.reader.note_change(dropped.id);
+        Ok(dropped)
     }
 
     /// Brings a dropped table back, under its old or a new name. By name: the one dropped last.
@@ -341,10 +343,26 @@ impl Catalog {
         };
         let record = record.ok_or_else(|| CatalogError::TableNotFound(table.to_string()))?;
         let name = new_name.unwrap_or_else(|| record.name.clone());
-        self.repeat(|| self.backend.undrop_table(record.id, &name)).await
+        let back = self.repeat(|| self.backend.undrop_table(record.id, &name)).await?;
+        self.reader.note_change(back.id);
+        Ok(back)
     }
 
     // ---- commit ----
+
+    /// What a commit did, which the view that users read is told of.
+    fn report(
+        &self,
+        token: CommitToken,
+        replayed: bool,
+        attempts: u32,
+        tables: Vec<CommittedTable>,
+    ) -> CommitReport {
+        for table in &tables {
+            self.reader.note_change(table.table_id);
+        }
+        CommitReport { token, replayed, attempts, tables }
+    }
 
     /// Commits a batch: over all of its tables, or not at all.
     ///
@@ -403,11 +421,11 @@ impl Catalog {
             let request = CommitRequest { token: token.clone(), now: self.clock.now(), tables };
             let failure = match self.backend.commit(request).await {
                 Ok(CommitOutcome::Committed(tables)) => {
-                    return Ok(CommitReport { token, replayed: false, attempts, tables });
+                    return Ok(self.report(token, false, attempts, tables));
                 }
                 Ok(CommitOutcome::Replayed(tables)) => {
                     // Our own lost answer is no replay in the caller's eyes.
-                    return Ok(CommitReport { token, replayed: !unknown, attempts, tables });
+                    return Ok(self.report(token, !unknown, attempts, tables));
                 }
                 Ok(CommitOutcome::HeadMoved { .. }) => None,
                 Ok(CommitOutcome::Rejected { index, reason }) => {
@@ -422,7 +440,7 @@ impl Catalog {
                 Err(error) if error.write_state() == WriteState::Unknown => {
                     unknown = true;
                     if let Ok(Some(tables)) = self.resolve(&token).await {
-                        return Ok(CommitReport { token, replayed: false, attempts, tables });
+                        return Ok(self.report(token, false, attempts, tables));
                     }
                     Some(error)
                 }

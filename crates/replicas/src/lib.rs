@@ -3,12 +3,17 @@
 //! [`ReplicaReader`] goes around a primary and its replicas. Writes and everything that decides
 //! about a write go to the primary. A replica never decides what is true:
 //!
-//! - What never changes (files, tombstones, transactions, domains, bodies and bounded history of a
-//!   named version) comes from a replica that is known to have that version of that table.
-//! - What holds the table's row (`get_table`, `snapshot` at any version) comes from a replica only
-//!   if [`ReplicaConfig::max_staleness`] is set, and only if the replica's row equals the row that
-//!   the primary had at a moment within that time, or is of a later head. Replicas that replay the
-//!   primary's commits in their order are assumed.
+//! - What never changes (the snapshot of a named version of a table by its id; files, tombstones,
+//!   transactions, domains, bodies and bounded history of a named version) comes from a replica that
+//!   is known to have that version of that table. In such a snapshot, the *table's row* (name,
+//!   head, state, what is published) may be as old as the replica is.
+//! - What depends on the table's row (`get_table`, `snapshot` by name, at the head or at a time)
+//!   comes from a replica only if [`ReplicaConfig::max_staleness`] is set, and only if the replica's
+//!   row equals the row that the primary had at a moment within that time, or is of a later head.
+//!   Replicas that replay the primary's commits in their order are assumed.
+//! - Within one process, the head of a table never goes back: what a replica has shown is what the
+//!   next one must have, and after a commit of this process
+//!   ([`CatalogBackend::note_change`]) the primary is asked.
 //! - Lists of tables, unbounded history and outbox rows come from the primary always.
 //!
 //! Whatever a replica cannot answer, the primary does; no error of a replica reaches the caller.
@@ -31,6 +36,9 @@ use deltalakedb_catalog_core::model::{TableRecord, TableState};
 
 pub use replica::Replica;
 use replica::{lock, ms};
+
+/// Tables that are remembered at most, here and of each replica.
+pub(crate) const MOST_TABLES: usize = 10_000;
 
 /// How replicas are used.
 #[derive(Debug, Clone)]
@@ -149,12 +157,26 @@ impl ReplicaReader {
         self.clock.as_ref().map_or_else(|| ms(self.started.elapsed()), |clock| clock.now().0)
     }
 
+    /// Remembers that a replica showed a later row than the primary's that was known: what comes
+    /// next must not be older. How old it may get is still counted from when the primary was asked.
+    fn advance(&self, row: &TableRecord) {
+        if let Some((known, _)) = lock(&self.known).rows.get_mut(&row.id)
+            && row.head > known.head
+        {
+            known.clone_from(row);
+        }
+    }
+
     /// Remembers a row that the primary gave; `asked` is from before the call.
     fn learn(&self, row: &TableRecord, asked: i64) {
         if self.config.max_staleness.is_none() || row.state == TableState::Importing {
             return;
         }
         let mut known = lock(&self.known);
+        if known.rows.len() >= MOST_TABLES || known.names.len() >= MOST_TABLES {
+            // Without them the primary is asked.
+            *known = Known::default();
+        }
         known.names.insert(row.name.clone(), row.id);
         if known.rows.get(&row.id).is_none_or(|(_, at)| *at <= asked) {
             known.rows.insert(row.id, (row.clone(), asked));
@@ -194,8 +216,10 @@ impl ReplicaReader {
             replica.in_flight.fetch_add(1, Ordering::Relaxed);
             let busy = Busy(&replica.in_flight);
             let call = async {
-                let backend = replica.open(&self.primary).await?;
-                read(backend, index).await
+                match replica.open(&self.primary).await? {
+                    Some(backend) => read(backend, index).await,
+                    None => Ok(None),
+                }
             };
             let answer = match tokio::time::timeout(self.config.read_timeout, call).await {
                 Ok(answer) => answer,
@@ -208,12 +232,19 @@ impl ReplicaReader {
                     replica.served.fetch_add(1, Ordering::Relaxed);
                     return Some(answer);
                 }
-                Ok(None)
-                | Err(CatalogError::TableNotFound(_) | CatalogError::VersionNotFound { .. }) => {
+                Ok(None) => {
+                    replica.fell_back.fetch_add(1, Ordering::Relaxed);
+                }
+                // Answers, and mistakes of the caller, of which the primary will tell.
+                Err(
+                    CatalogError::TableNotFound(_)
+                    | CatalogError::VersionNotFound { .. }
+                    | CatalogError::InvalidInput(_),
+                ) => {
                     replica.works();
                     replica.fell_back.fetch_add(1, Ordering::Relaxed);
                 }
-                Err(error) => replica.fails(self.now(), &self.config, &error).await,
+                Err(error) => replica.fails(self.now(), &self.config, &error),
             }
         }
         None

@@ -31,6 +31,10 @@ impl CatalogBackend for ReplicaReader {
         self.primary.migrate(now).await
     }
 
+    fn note_change(&self, table_id: TableId) {
+        self.note_commit(table_id);
+    }
+
     async fn get_table(&self, table: &TableRef) -> Result<Option<TableRecord>> {
         if let Some(known) = self.recent(table) {
             let known = &known;
@@ -40,7 +44,8 @@ impl CatalogBackend for ReplicaReader {
                     Ok(row.filter(|row| as_new(row, known)))
                 })
                 .await;
-            if answer.is_some() {
+            if let Some(row) = &answer {
+                self.advance(row);
                 return Ok(answer);
             }
         }
@@ -70,7 +75,13 @@ impl CatalogBackend for ReplicaReader {
     }
 
     async fn snapshot(&self, table: &TableRef, at: At) -> Result<Snapshot> {
-        if let Some(known) = self.recent(table) {
+        if let (TableRef::Id(id), At::Version(version)) = (table, at) {
+            let read =
+                |backend: Arc<dyn CatalogBackend>| async move { backend.snapshot(table, at).await };
+            if let Some(answer) = self.fixed(*id, version, read).await {
+                return Ok(answer);
+            }
+        } else if let Some(known) = self.recent(table) {
             let known = &known;
             let answer = self
                 .on_replica(|backend, _| async move {
@@ -79,6 +90,7 @@ impl CatalogBackend for ReplicaReader {
                 })
                 .await;
             if let Some(answer) = answer {
+                self.advance(&answer.table);
                 return Ok(answer);
             }
         }

@@ -13,7 +13,7 @@ use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{TableId, TableRef, Version};
 use deltalakedb_catalog_core::model::TableState;
 
-use crate::ReplicaConfig;
+use crate::{MOST_TABLES, ReplicaConfig};
 
 type Opening = Pin<Box<dyn Future<Output = Result<Arc<dyn CatalogBackend>>> + Send>>;
 type Connector = Box<dyn Fn() -> Opening + Send + Sync>;
@@ -23,7 +23,9 @@ type Connector = Box<dyn Fn() -> Opening + Send + Sync>;
 pub struct Replica {
     pub(crate) label: String,
     connector: Connector,
-    backend: tokio::sync::Mutex<Option<Arc<dyn CatalogBackend>>>,
+    backend: Mutex<Option<Arc<dyn CatalogBackend>>>,
+    /// Held by the one read that connects.
+    connecting: tokio::sync::Mutex<()>,
     /// Highest head seen of each table whose import is over: rows up to it never change.
     heads: Mutex<HashMap<TableId, Version>>,
     health: Mutex<Health>,
@@ -61,7 +63,8 @@ impl Replica {
         Replica {
             label: label.into(),
             connector: Box::new(move || Box::pin(connector())),
-            backend: tokio::sync::Mutex::default(),
+            backend: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
             heads: Mutex::default(),
             health: Mutex::default(),
             in_flight: AtomicUsize::new(0),
@@ -103,7 +106,7 @@ impl Replica {
     }
 
     /// Leaves it out for a while, and forgets what was known: it may come back as another server.
-    pub(crate) async fn fails(&self, now: i64, config: &ReplicaConfig, error: &CatalogError) {
+    pub(crate) fn fails(&self, now: i64, config: &ReplicaConfig, error: &CatalogError) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         let first = {
             let mut health = lock(&self.health);
@@ -114,23 +117,25 @@ impl Replica {
             health.failures == 1
         };
         lock(&self.heads).clear();
-        *self.backend.lock().await = None;
+        *lock(&self.backend) = None;
         if first {
             tracing::warn!(replica = %self.label, %error, "a read replica fails: it is left out");
         }
     }
 
-    /// The connection; opened, and checked to be of the primary's catalog, if there is none.
+    /// The connection; opened, and checked to be of the primary's catalog, if there is none. None
+    /// while another read opens it, or the primary cannot be asked: the replica is not at fault.
     pub(crate) async fn open(
         &self,
         primary: &Arc<dyn CatalogBackend>,
-    ) -> Result<Arc<dyn CatalogBackend>> {
-        let mut slot = self.backend.lock().await;
-        if let Some(backend) = slot.as_ref() {
-            return Ok(Arc::clone(backend));
+    ) -> Result<Option<Arc<dyn CatalogBackend>>> {
+        if let Some(backend) = lock(&self.backend).as_ref() {
+            return Ok(Some(Arc::clone(backend)));
         }
+        let Ok(_connecting) = self.connecting.try_lock() else { return Ok(None) };
         let backend = (self.connector)().await?;
-        let (ours, theirs) = (primary.info().await?, backend.info().await?);
+        let theirs = backend.info().await?;
+        let Ok(ours) = primary.info().await else { return Ok(None) };
         if ours.kind != theirs.kind || ours.schema_version != theirs.schema_version {
             return Err(CatalogError::Schema(format!(
                 "replica '{}' is {} with schema {}, the primary is {} with schema {}: check the \
@@ -142,7 +147,9 @@ impl Replica {
         // the primary does not know shows that this is no replica of it.
         let page = backend.list_tables(&TableFilter::default(), None, 1).await?;
         if let Some(table) = page.items.first() {
-            let known = primary.get_table(&TableRef::Id(table.id)).await?;
+            let Ok(known) = primary.get_table(&TableRef::Id(table.id)).await else {
+                return Ok(None);
+            };
             if known.is_none_or(|k| k.created_at != table.created_at) {
                 return Err(CatalogError::Schema(format!(
                     "replica '{}' has a table {} that the primary does not have: it is a replica \
@@ -151,8 +158,8 @@ impl Replica {
                 )));
             }
         }
-        *slot = Some(Arc::clone(&backend));
-        Ok(backend)
+        *lock(&self.backend) = Some(Arc::clone(&backend));
+        Ok(Some(backend))
     }
 
     /// Whether all of a table up to this version is here.
@@ -171,6 +178,9 @@ impl Replica {
             return Ok(false);
         };
         let mut heads = lock(&self.heads);
+        if heads.len() >= MOST_TABLES {
+            heads.clear();
+        }
         let known = heads.entry(table).or_insert(head);
         *known = head.max(*known);
         Ok(*known >= version)

@@ -88,7 +88,12 @@ async fn same(w: &World, version: i64) {
         b.read_bodies(ID, v(0), at, 99).await.unwrap()
     );
     let (id, at) = (TableRef::Id(ID), At::Version(at));
-    assert_eq!(a.snapshot(&id, at).await.unwrap(), b.snapshot(&id, at).await.unwrap());
+    let mut theirs = a.snapshot(&id, at).await.unwrap();
+    let ours = b.snapshot(&id, at).await.unwrap();
+    // The table's row may be as old as the replica: it has this version at least.
+    assert!(theirs.table.head >= Some(v(version)) && theirs.table.head <= ours.table.head);
+    theirs.table = ours.table.clone();
+    assert_eq!(theirs, ours);
 }
 
 #[tokio::test]
@@ -154,7 +159,7 @@ async fn a_replica_that_fails_is_left_out_and_taken_back() {
     w.clock.0.store(250, Ordering::SeqCst);
     same(&w, 0).await;
     let stats = w.reader.stats().remove(0);
-    assert!(stats.healthy && stats.served == 3, "{stats:?}");
+    assert!(stats.healthy && stats.served == 4, "{stats:?}");
 }
 
 #[tokio::test]
