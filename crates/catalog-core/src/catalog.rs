@@ -138,6 +138,14 @@ impl Catalog {
         self
     }
 
+    /// The same catalog with all of its reads on the backend, for work that must not see an old
+    /// state: publishing, comparing, copying.
+    #[must_use]
+    pub fn on_primary(mut self) -> Self {
+        self.reader = Arc::clone(&self.backend);
+        self
+    }
+
     /// What users read: the backend, unless [`Catalog::with_reader`] was called.
     #[must_use]
     pub fn reader(&self) -> &Arc<dyn CatalogBackend> {

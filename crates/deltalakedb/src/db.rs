@@ -97,6 +97,13 @@ impl Db {
         &self.catalog
     }
 
+    /// The same without read replicas, see [`Catalog::on_primary`].
+    #[must_use]
+    pub fn on_primary(mut self) -> Self {
+        self.catalog = self.catalog.on_primary();
+        self
+    }
+
     /// Where it is.
     #[must_use]
     pub fn uri(&self) -> &CatalogUri {

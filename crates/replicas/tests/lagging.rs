@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use deltalakedb_catalog_core::backend::{
     CatalogBackend, CommitFilter, CommitOutcome, CommitRequest,
 };
-use deltalakedb_catalog_core::env::Clock;
+use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
+use deltalakedb_catalog_core::conflict::Reads;
+use deltalakedb_catalog_core::env::{Clock, IdSource};
 use deltalakedb_catalog_core::fault::{Fault, FaultyBackend};
 use deltalakedb_catalog_core::ids::{At, CommitToken, TableId, TableRef, TimestampMs};
 use deltalakedb_catalog_core::memory::MemoryBackend;
@@ -27,6 +29,18 @@ impl Clock for TestClock {
         TimestampMs(self.0.load(Ordering::SeqCst))
     }
     async fn sleep(&self, _: Duration) {}
+}
+
+#[derive(Debug)]
+struct TestIds;
+
+impl IdSource for TestIds {
+    fn uuid(&self) -> Uuid {
+        Uuid::new_v4()
+    }
+    fn fraction(&self) -> f64 {
+        0.5
+    }
 }
 
 const ID: TableId = TableId(Uuid::from_u128(7));
@@ -169,4 +183,25 @@ async fn a_replica_of_another_catalog_is_refused() {
     assert!(w.reader.list_files(ID, v(0), None, 9).await.is_err(), "the primary has no such table");
     let stats = w.reader.stats().remove(0);
     assert_eq!((stats.served, stats.failed), (0, 1), "{stats:?}");
+}
+
+#[tokio::test]
+async fn a_process_sees_what_it_wrote_through_a_catalog() {
+    let w = world(Some(Duration::from_secs(60)));
+    commit(&w.primary, 0).await;
+    commit(&w.replica, 0).await;
+    let World { primary, reader, clock, .. } = w;
+    let catalog = Catalog::new(primary, clock, Arc::new(TestIds)).with_reader(Arc::new(reader));
+    let table = TableRef::Id(ID);
+    let head = async || catalog.snapshot(&table, At::Head).await.unwrap().version;
+    assert_eq!((head().await, head().await), (v(0), v(0)), "the second is the replica's");
+    let change = TableChange {
+        target: ChangeTarget::Existing { table: table.clone(), read_version: None },
+        ndjson: br#"{"txn":{"appId":"a","version":1}}"#.to_vec(),
+        origin: "test".to_owned(),
+        reads: Reads::default(),
+        operation: None,
+    };
+    catalog.commit(CommitBatch { token: None, tables: vec![change] }).await.unwrap();
+    assert_eq!(head().await, v(1), "it is newer than what the replica has");
 }

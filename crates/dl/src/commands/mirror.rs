@@ -94,6 +94,7 @@ impl Run {
         let (db, only) = match &self.table {
             Some(table) => {
                 let (db, table) = context.table(table).await?;
+                let db = db.on_primary();
                 let record = db.table(&table).await?;
                 if record.mirror == MirrorMode::Off {
                     context.out.warn(format!(
@@ -103,7 +104,7 @@ impl Run {
                 }
                 (db, Some(record.id))
             }
-            None => (context.db().await?, None),
+            None => (context.db().await?.on_primary(), None),
         };
         if self.watch {
             context.out.hint("Publishing as commits come. Ctrl-C ends it.");
@@ -171,6 +172,7 @@ impl Status {
     async fn run(&self, context: &Context) -> Result<()> {
         if let Some(table) = &self.table {
             let (db, table) = context.table(table).await?;
+            let db = db.on_primary();
             let record = db.table(&table).await?;
             let status = status_of(&db, record, true).await?;
             if context.out.is_json() {
@@ -198,7 +200,7 @@ impl Status {
             }
             return Ok(());
         }
-        let db = context.db().await?;
+        let db = context.db().await?.on_primary();
         let filter = TableFilter { state: Some(TableState::Active), ..TableFilter::default() };
         let mut tables = db.tables(filter);
         let mut list = context.out.list(
@@ -301,6 +303,7 @@ struct Retried {
 
 async fn retry(table: &str, context: &Context) -> Result<()> {
     let (db, table) = context.table(table).await?;
+    let db = db.on_primary();
     let record = db.table(&table).await?;
     let versions = db.backend().mirror_retry(record.id, db.clock().now()).await?;
     if context.out.is_json() {
@@ -316,6 +319,7 @@ async fn retry(table: &str, context: &Context) -> Result<()> {
 
 async fn set_mode(table: &str, mode: MirrorMode, context: &Context) -> Result<()> {
     let (db, table) = context.table(table).await?;
+    let db = db.on_primary();
     let record = db.table(&table).await?;
     let now = db.clock().now();
     let record = db.backend().mirror_set_mode(record.id, mode, now).await?;

@@ -84,8 +84,8 @@ impl Show {
         let (db, table) = context.table(&self.table).await?;
         let snapshot = self.at.snapshot(&db, &table).await?;
         let id = snapshot.table.id;
-        let txns = db.backend().app_transactions(id, snapshot.version).await?;
-        let domains = db.backend().domain_metadata(id, snapshot.version).await?;
+        let txns = db.reader().app_transactions(id, snapshot.version).await?;
+        let domains = db.reader().domain_metadata(id, snapshot.version).await?;
         // The snapshot may be from the cache; the row is as of now.
         let record = db.table(&TableRef::Id(id)).await?;
         if context.out.is_json() {
