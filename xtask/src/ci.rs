@@ -238,12 +238,16 @@ fn arrows() -> Result<Outcome> {
 fn may_use(package: &Package, used: &str) -> bool {
     const CORE: &str = "deltalakedb-catalog-core";
     const SERVERS: &str = "deltalakedb-test-servers";
+    const POOL: &str = "deltalakedb-sqlx-pool";
     const BELOW_FACADE: [&str; 4] =
         [CORE, "deltalakedb-cache", "deltalakedb-mirror", "deltalakedb-replicas"];
     let backend = |name: &str| name.starts_with("deltalakedb-backend-");
     match package.name.as_str() {
-        CORE | SERVERS => false,
+        CORE | SERVERS | POOL => false,
         "xtask" => used == SERVERS,
+        "deltalakedb-backend-postgres" | "deltalakedb-backend-mysql" => {
+            [CORE, POOL].contains(&used)
+        }
         "deltalakedb" => BELOW_FACADE.contains(&used) || backend(used),
         "deltalakedb-cache"
         | "deltalakedb-mirror"
