@@ -94,6 +94,26 @@ async fn the_pool_recovers_from_connections_that_were_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn writers_get_through_a_network_that_breaks() {
+    let Some((options, _tables)) = server() else { return };
+    let (proxy, options) = through(&options);
+    let db = open(&options).await;
+    db.migrate(NOW).await.unwrap();
+    let mut times = 0;
+    let disturb = || {
+        times += 1;
+        match times {
+            40.. => {}
+            _ if times % 3 == 0 => proxy.cut_after_next_request(),
+            _ => proxy.cut(),
+        }
+    };
+    let seen = live::disturbed(db, disturb).await.unwrap();
+    println!("{seen:?}");
+    assert!(seen.committed + seen.found > 100, "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_role_may_do_what_it_is_for() {
     let Some((options, _tables)) = server() else { return };
     let owner = open(&options).await;

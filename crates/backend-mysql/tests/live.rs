@@ -185,6 +185,25 @@ async fn dropped_calls_leave_no_transaction_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn writers_get_through_a_network_that_breaks() {
+    let Some(place) = Place::new().await else { return };
+    let (proxy, options) = place.through();
+    let db = open(&options).await;
+    let mut times = 0;
+    let disturb = || {
+        times += 1;
+        match times {
+            40.. => {}
+            _ if times % 3 == 0 => proxy.cut_after_next_request(),
+            _ => proxy.cut(),
+        }
+    };
+    let seen = live::disturbed(db, disturb).await.unwrap();
+    println!("{seen:?}");
+    assert!(seen.committed + seen.found > 100, "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_role_may_do_what_it_is_for() {
     let Some(place) = Place::new().await else { return };
     let mut admin = place.admin().await;

@@ -3,13 +3,19 @@
 //! The suite itself needs no more than a database. These need more around it (logins, a proxy, a
 //! clock), so that each backend calls them from tests of its own.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use async_trait::async_trait;
 use deltalakedb_catalog_core::action::{Add, Remove};
 use deltalakedb_catalog_core::backend::{
     CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest, ImportEnd,
     MirrorLease, PublishFailure, Published, TableCommit, TableFilter,
 };
+use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
+use deltalakedb_catalog_core::conflict::Reads;
+use deltalakedb_catalog_core::env::{Clock, IdSource};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
@@ -313,6 +319,121 @@ pub async fn lost_commits(db: &dyn CatalogBackend, lose: impl Fn(Lost)) -> Resul
         return odd(format!("after two commits: {head:?}"));
     }
     Ok(())
+}
+
+#[derive(Debug)]
+struct WallClock;
+
+#[async_trait]
+impl Clock for WallClock {
+    fn now(&self) -> TimestampMs {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    async fn sleep(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+}
+
+#[derive(Debug)]
+struct RandomIds;
+
+impl IdSource for RandomIds {
+    fn uuid(&self) -> Uuid {
+        Uuid::new_v4()
+    }
+
+    fn fraction(&self) -> f64 {
+        f64::from(Uuid::new_v4().as_fields().0) / f64::from(u32::MAX)
+    }
+}
+
+/// What [`disturbed`] saw.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Disturbed {
+    /// Commits that were answered.
+    pub committed: u64,
+    /// Commits that failed, and were not written.
+    pub failed: u64,
+    /// Commits that failed in doubt, and were written, as their tokens told afterwards.
+    pub found: u64,
+    /// Commits that failed in doubt, and were not written.
+    pub missing: u64,
+}
+
+/// Six tasks commit to one table through a [`Catalog`] while `disturb` does harm, again and again until
+/// they are done: each commit ends as committed, not committed, or to be told by its token, none is
+/// lost and none is there twice. Afterwards the database can be used by itself.
+///
+/// # Errors
+/// `Corrupt` that says what was seen; those of the backend.
+pub async fn disturbed(
+    db: Arc<dyn CatalogBackend>,
+    mut disturb: impl FnMut(),
+) -> Result<Disturbed> {
+    let id = make_table(db.as_ref()).await?;
+    let catalog = Catalog::new(db.clone(), Arc::new(WallClock), Arc::new(RandomIds));
+    let writers = (0..6).map(|writer| {
+        let catalog = catalog.clone();
+        tokio::spawn(async move {
+            let mut ends = Vec::new();
+            for number in 0..25 {
+                let token = fresh_token()?;
+                let path = format!("w{writer}-{number}");
+                let lines = format!(
+                    r#"{{"add":{{"path":"{path}","partitionValues":{{}},"size":1,"modificationTime":1,"dataChange":true}}}}"#
+                );
+                let change = TableChange {
+                    target: ChangeTarget::Existing { table: TableRef::Id(id), read_version: None },
+                    ndjson: lines.into_bytes(),
+                    origin: path.clone(),
+                    reads: Reads::default(),
+                    operation: None,
+                };
+                let batch = CommitBatch { token: Some(token.clone()), tables: vec![change] };
+                ends.push((path, token, catalog.commit(batch).await.map(drop)));
+            }
+            Ok::<_, CatalogError>(ends)
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
+        disturb();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    let head = retrying(|| async { db.snapshot(&TableRef::Id(id), At::Head).await }).await?;
+    let files = all_files(db.as_ref(), id, head.version, 1_000).await?;
+    let mut left: BTreeMap<String, usize> = BTreeMap::new();
+    for file in &files {
+        *left.entry(file.add.path.clone()).or_default() += 1;
+    }
+    let mut seen = Disturbed::default();
+    for writer in writers {
+        let ends = writer.await.map_err(|e| CatalogError::corrupt(format!("a writer: {e}")))??;
+        for (path, token, end) in ends {
+            let there = left.remove(&path).unwrap_or(0);
+            let told = db.resolve_token(&token).await?.is_some();
+            match (&end, there, told) {
+                (Ok(()), 1, true) => seen.committed += 1,
+                (Err(e), 0, false) if e.write_state() == WriteState::Unknown => seen.missing += 1,
+                (Err(e), 1, true) if e.write_state() == WriteState::Unknown => seen.found += 1,
+                (Err(_), 0, false) => seen.failed += 1,
+                _ => {
+                    return Err(CatalogError::corrupt(format!(
+                        "{path}: {end:?}, it is there {there} times, known by its token: {told}"
+                    )));
+                }
+            }
+        }
+    }
+    // Two files are of `make_table`; each commit is a version.
+    let written = seen.committed + seen.found;
+    let versions = u64::try_from(head.version.get()).unwrap_or(0) - 1;
+    if left.len() != 2 || versions != written {
+        return Err(CatalogError::corrupt(format!("{seen:?}, but {versions} versions, {left:?}")));
+    }
+    Ok(seen)
 }
 
 /// Both roles at work: each reads everything, the reader writes nothing, the writer everything.
