@@ -171,13 +171,17 @@ fn driver_failure(error: &Error, lost: WriteState, at: &str) -> CatalogError {
         Error::Io { message, .. } => {
             CatalogError::busy(format!("{at}: the connection was lost: {message}"), lost)
         }
-        Error::Tls(message) => CatalogError::failed(
-            format!(
-                "{at}: no encrypted connection: {message}. Check encrypt, \
-                 trust_server_certificate and trust_server_certificate_ca of the URL"
-            ),
-            lost,
-        ),
+        Error::Tls(message) => {
+            // What follows is advice for users of the driver's own interface.
+            let why = message.split(". To connect anyway").next().unwrap_or_default();
+            CatalogError::failed(
+                format!(
+                    "{at}: no encrypted connection: {why}. Check encrypt, \
+                     trust_server_certificate and trust_server_certificate_ca of the URL"
+                ),
+                lost,
+            )
+        }
         Error::BulkInput(message) | Error::Conversion(message) | Error::Encoding(message) => {
             CatalogError::failed(format!("{at}: the driver cannot send this: {message}"), lost)
         }

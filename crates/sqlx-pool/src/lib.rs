@@ -118,6 +118,7 @@ impl<C: Connection + 'static> Pool<C> {
         if limits.max_connections == 0 {
             return Err(Error::Configuration("max_connections is at least 1".into()));
         }
+        choose_cryptography();
         let config = PoolConfig {
             max_size: usize::try_from(limits.max_connections).unwrap_or(usize::MAX),
             timeouts: Timeouts::default(),
@@ -220,6 +221,15 @@ impl<C: Connection + 'static> Pool<C> {
                 }
             }
         });
+    }
+}
+
+/// sqlx verifies certificates with what rustls has as the process's default. Where two providers are
+/// compiled in, as another dependency may cause, there is none, and rustls panics.
+fn choose_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Another thread may be faster: any default will do.
+        rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     }
 }
 
