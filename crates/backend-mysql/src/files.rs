@@ -32,10 +32,21 @@ const INSERT: &str = "INSERT INTO {p}files (table_id, added_version, ordinal, re
 const INSERT_TOMBSTONE: &str = "INSERT INTO {p}files (table_id, added_version, ordinal,
         removed_version, is_tombstone, deletion_timestamp, file_key, size, modification_time,
         data_change, path, dv_id, remove_action) VALUES ";
-const REMOVE: &str = "UPDATE {p}files SET removed_version = ?, is_tombstone = 1,
-        deletion_timestamp = ?, remove_action = ?
-    WHERE table_id = ? AND added_version = ? AND ordinal = ?
-      AND removed_version = 9223372036854775807";
+/// Rows that are ended in one statement: each statement costs as much as some rows, and where only
+/// one goes into a message, a round trip.
+const ENDED: usize = 200;
+/// Bytes of remove actions in one statement.
+const ENDED_BYTES: usize = 128 << 10;
+/// Ends rows, as many as there are of `NEXT_ENDED`. `STRAIGHT_JOIN`: each is looked up by its key.
+const REMOVE: [&str; 2] = [
+    "UPDATE (SELECT ? AS added_version, ? AS ordinal, ? AS deleted, ? AS action",
+    ") r STRAIGHT_JOIN {p}files f
+        ON f.table_id = ? AND f.added_version = r.added_version AND f.ordinal = r.ordinal
+    SET f.removed_version = ?, f.is_tombstone = 1, f.deletion_timestamp = r.deleted,
+        f.remove_action = r.action
+    WHERE f.removed_version = 9223372036854775807",
+];
+const NEXT_ENDED: &str = " UNION ALL SELECT ?, ?, ?, ?";
 const REPLACE: &str = "UPDATE {p}files SET removed_version = ?
     WHERE table_id = ? AND added_version = ? AND ordinal = ?
       AND removed_version = 9223372036854775807";
@@ -240,17 +251,30 @@ impl<'i> Plan<'i> {
         version: Version,
     ) -> DbResult<()> {
         let at = Value::Int(version.get());
-        for (place, remove) in &self.removed {
-            let action = to_json(remove)?;
-            let values = [
-                at,
-                remove.deletion_timestamp.unwrap_or(0).into(),
-                (&action).into(),
-                table.into(),
-                place.added_version.into(),
-                place.ordinal.into(),
-            ];
-            out.push_one(REMOVE, &values).await?;
+        let mut rest = self.removed.as_slice();
+        while !rest.is_empty() {
+            let mut actions = Vec::new();
+            let mut bytes = 0;
+            for (_, remove) in rest.iter().take(ENDED) {
+                let action = to_json(remove)?;
+                bytes += action.len();
+                if bytes > ENDED_BYTES && !actions.is_empty() {
+                    break;
+                }
+                actions.push(action);
+            }
+            let (now, later) = rest.split_at(actions.len());
+            rest = later;
+            let mut values: Vec<Value<'_>> = Vec::with_capacity(now.len() * 4 + 2);
+            for ((place, remove), action) in now.iter().zip(&actions) {
+                values.push(place.added_version.into());
+                values.push(place.ordinal.into());
+                values.push(remove.deletion_timestamp.unwrap_or(0).into());
+                values.push(action.into());
+            }
+            values.extend([table.into(), at]);
+            let text = REMOVE.join(&NEXT_ENDED.repeat(now.len() - 1));
+            out.push_exactly(now.len(), &text, &values).await?;
         }
         for place in &self.replaced {
             let values = [at, table.into(), place.added_version.into(), place.ordinal.into()];

@@ -10,7 +10,7 @@ use crate::session::Call;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rows {
     Any,
-    One,
+    Exactly(usize),
 }
 
 /// Gathers statements and sends them when a message is full; [`Writer::finish`] sends the rest.
@@ -37,7 +37,17 @@ impl<'c> Writer<'c> {
 
     /// A statement that must find exactly one row: a compare-and-set.
     pub(crate) async fn push_one(&mut self, text: &str, values: &[Value<'_>]) -> DbResult<()> {
-        self.add(text, values, Rows::One).await
+        self.add(text, values, Rows::Exactly(1)).await
+    }
+
+    /// A statement that must find so many rows.
+    pub(crate) async fn push_exactly(
+        &mut self,
+        rows: usize,
+        text: &str,
+        values: &[Value<'_>],
+    ) -> DbResult<()> {
+        self.add(text, values, Rows::Exactly(rows)).await
     }
 
     async fn add(&mut self, text: &str, values: &[Value<'_>], rows: Rows) -> DbResult<()> {
@@ -94,7 +104,10 @@ impl<'c> Writer<'c> {
         let expected = std::mem::take(&mut self.expected);
         let sets = self.call.run(message).await?;
         let right = sets.len() == expected.len()
-            && sets.iter().zip(expected).all(|(set, rows)| rows == Rows::Any || set.affected == 1);
+            && sets.iter().zip(expected).all(|(set, rows)| match rows {
+                Rows::Any => true,
+                Rows::Exactly(rows) => usize::try_from(set.affected) == Ok(rows),
+            });
         if right {
             return Ok(());
         }
