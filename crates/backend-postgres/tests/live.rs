@@ -139,6 +139,52 @@ async fn the_pool_recovers_from_connections_that_were_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_that_rest_are_closed_but_for_some() {
+    let Some(place) = Place::new().await else { return };
+    let mut options = place.options.clone();
+    options.application_name = format!("rest-{}", Uuid::new_v4().simple());
+    options.pool.min_connections = 2;
+    options.pool.max_connections = 8;
+    options.pool.idle_timeout = Duration::from_secs(1);
+    let db = open(&options).await;
+    let mut admin = place.admin().await;
+    let mut count = async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
+        let row = sqlx::query(sql).bind(&options.application_name).fetch_one(&mut admin).await;
+        row.unwrap().get::<i64, _>(0)
+    };
+    assert_eq!(count().await, 2, "at the start");
+    let table = live::make_table(db.as_ref()).await.unwrap();
+    let slow = (0..8).map(|_| {
+        let db = Arc::clone(&db);
+        tokio::spawn(async move {
+            for _ in 0..20 {
+                db.snapshot(&TableRef::Id(table), At::Head).await.unwrap();
+            }
+        })
+    });
+    for reader in slow.collect::<Vec<_>>() {
+        reader.await.unwrap();
+    }
+    assert!((3..=8).contains(&count().await), "{}", count().await);
+    for attempt in 0.. {
+        if count().await == 2 {
+            break;
+        }
+        assert!(attempt < 100, "{} connections are left", count().await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(db);
+    for attempt in 0.. {
+        if count().await == 0 {
+            break;
+        }
+        assert!(attempt < 100, "{} connections outlive the pool", count().await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn dropped_calls_leave_no_transaction_open() {
     let Some(place) = Place::new().await else { return };
     let db = place.open().await;

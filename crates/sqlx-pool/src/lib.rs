@@ -243,7 +243,6 @@ fn may_pass(error: &Error) -> bool {
                 | ErrorKind::ConnectionAborted
                 | ErrorKind::UnexpectedEof
                 | ErrorKind::BrokenPipe
-                | ErrorKind::NotFound
         ),
         Error::Database(error) => error.is_transient_in_connect_phase(),
         _ => false,
