@@ -57,6 +57,8 @@ impl Dial for Tcp {
 
 /// A connection that rested for longer is asked whether it lives.
 const TRUSTED: Duration = Duration::from_secs(1);
+/// Resting connections are looked through this often at most.
+const SHORTEST_SWEEP: Duration = Duration::from_millis(500);
 /// Ends a transaction that should not be there. Error 3903 (there is none) cannot come of it.
 const RECYCLE: &str = "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SELECT 1 AS alive";
 const ROLLBACK: &str = "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION";
@@ -224,6 +226,7 @@ impl Session {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|e| CatalogError::invalid(format!("bad pool options: {e}")))?;
+        sweep_in_background(&pool, options);
         Ok(Session {
             pool,
             place: options.place(),
@@ -296,6 +299,29 @@ impl Session {
         )
         .into())
     }
+}
+
+/// Closes connections that rest for too long, while there is a pool. Those that are used are looked at
+/// when they are taken.
+fn sweep_in_background(pool: &Pool<Connections>, options: &MssqlOptions) {
+    let (idle, lifetime) = (options.pool.idle_timeout, options.pool.max_lifetime);
+    let every = (idle.min(lifetime) / 2).max(SHORTEST_SWEEP);
+    let (pool, keep) = (pool.weak(), options.pool.min_connections);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(every).await;
+            let Some(pool) = pool.upgrade() else { return };
+            let mut spare = pool.status().size.saturating_sub(keep);
+            let swept = pool.retain(|conn, metrics| {
+                let old =
+                    metrics.age() > lifetime || (spare > 0 && conn.last_used.elapsed() > idle);
+                spare = spare.saturating_sub(usize::from(old));
+                !old
+            });
+            // Their sockets close: the server ends the sessions.
+            drop(swept.removed);
+        }
+    });
 }
 
 /// One use of a connection.
