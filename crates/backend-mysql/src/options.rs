@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::support::check_identifier;
+pub use deltalakedb_sqlx_pool::PoolOptions;
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 
 /// Text that is never shown: `Debug` prints `***`.
@@ -90,37 +91,6 @@ pub struct TlsOptions {
     pub cert_file: Option<PathBuf>,
     /// Its private key (PEM).
     pub key_file: Option<PathBuf>,
-}
-
-/// Connections that are kept open.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PoolOptions {
-    /// Most connections at a time. Default 10.
-    pub max_connections: u32,
-    /// Connections that are kept open although nothing needs them. Default 0.
-    pub min_connections: u32,
-    /// How long a call waits for a connection. Default 10 s.
-    pub acquire_timeout: Duration,
-    /// After how long an unused connection is closed; zero = never. Default 10 min.
-    pub idle_timeout: Duration,
-    /// After how long a connection is replaced; zero = never. Default 30 min.
-    pub max_lifetime: Duration,
-    /// Whether a connection that was unused for more than a second is tried before it is used.
-    /// Default true.
-    pub test_before_acquire: bool,
-}
-
-impl Default for PoolOptions {
-    fn default() -> Self {
-        PoolOptions {
-            max_connections: 10,
-            min_connections: 0,
-            acquire_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(600),
-            max_lifetime: Duration::from_secs(1800),
-            test_before_acquire: true,
-        }
-    }
 }
 
 /// Where the catalog's database is and how it is used.

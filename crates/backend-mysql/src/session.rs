@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
-use deltalakedb_sqlx_pool::{Lease, Limits, Pool};
+use deltalakedb_sqlx_pool::{Lease, Pool};
 use futures::TryStreamExt;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Either, Row};
@@ -90,15 +90,7 @@ impl fmt::Debug for Session {
 impl Session {
     pub(crate) async fn connect(options: MySqlOptions) -> Result<Arc<Session>> {
         options.validate()?;
-        let limits = Limits {
-            max_connections: options.pool.max_connections,
-            min_connections: options.pool.min_connections,
-            acquire_timeout: options.pool.acquire_timeout,
-            idle_timeout: options.pool.idle_timeout,
-            max_lifetime: options.pool.max_lifetime,
-            test_before_acquire: options.pool.test_before_acquire,
-        };
-        let pool = Pool::new(options.to_driver(), limits)
+        let pool = Pool::new(options.to_driver(), options.pool.clone())
             .map_err(|error| CatalogError::invalid(format!("bad pool options: {error}")))?;
         let session = Arc::new(Session {
             pool,

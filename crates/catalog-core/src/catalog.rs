@@ -485,7 +485,7 @@ impl Catalog {
         error: CatalogError,
     ) -> Result<CommitReport> {
         match self.resolve(&token).await {
-            Ok(Some(tables)) => Ok(CommitReport { token, replayed: false, attempts, tables }),
+            Ok(Some(tables)) => Ok(self.report(token, false, attempts, tables)),
             // Refused because of a state of the tables that the attempt in doubt cannot pass either:
             // what is not there by now does not come any more.
             Ok(None) if !matches!(error, CatalogError::Unavailable { .. }) => Err(error),

@@ -83,6 +83,8 @@ pub async fn diff(
     options: DiffOptions,
     progress: &dyn Progress,
 ) -> Result<DiffReport> {
+    // A replica that lags would show differences that are none.
+    let catalog = &catalog.clone().on_primary();
     // Order matters, as commits and publishing go on meanwhile: what is recorded as published is
     // looked at before the log, and the head after it. So a log that is ahead is foreign.
     let before = catalog.table(table).await?;

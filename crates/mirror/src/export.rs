@@ -100,6 +100,8 @@ pub async fn publish_to(
     options: &BTreeMap<String, String>,
     progress: &dyn Progress,
 ) -> Result<ExportReport> {
+    // What is copied is the head there is, not the one that a replica has.
+    let catalog = &catalog.clone().on_primary();
     let head = catalog.snapshot(table, At::Head).await?;
     let to = crate::store::normalize_location(to)?;
     let sink = open_sink(&to, options)?;

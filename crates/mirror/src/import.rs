@@ -164,6 +164,8 @@ pub async fn import_table(
     options: ImportOptions,
     progress: &dyn Progress,
 ) -> Result<ImportReport> {
+    // What was written is compared where it was written.
+    let catalog = &catalog.clone().on_primary();
     let location = normalize_location(&options.location)?;
     if options.mirror == MirrorMode::Diverged {
         return Err(CatalogError::invalid("an import starts with its mirror on or off"));

@@ -29,21 +29,35 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Resting connections are looked through this often at most.
 const SHORTEST_SWEEP: Duration = Duration::from_millis(500);
 
-/// How many connections there are, and for how long.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Most at a time.
+/// How many connections are kept, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolOptions {
+    /// Most connections at a time. Default 10.
     pub max_connections: u32,
-    /// Opened at the start, and kept although nothing needs them.
+    /// Connections that are opened at the start and kept although nothing needs them. Default 0.
     pub min_connections: u32,
-    /// How long a call waits for one.
+    /// How long a call waits for a connection. Default 10 s.
     pub acquire_timeout: Duration,
-    /// After how long one that nobody uses is closed; zero = never.
+    /// After how long an unused connection is closed; zero = never. Default 10 min.
     pub idle_timeout: Duration,
-    /// After how long one is replaced; zero = never.
+    /// After how long a connection is replaced; zero = never. Default 30 min.
     pub max_lifetime: Duration,
-    /// Whether one that rested for more than a second is asked before it is used.
+    /// Whether a connection that was unused for more than a second is tried before it is used.
+    /// Default true.
     pub test_before_acquire: bool,
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        PoolOptions {
+            max_connections: 10,
+            min_connections: 0,
+            acquire_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(600),
+            max_lifetime: Duration::from_secs(1800),
+            test_before_acquire: true,
+        }
+    }
 }
 
 struct Kept<C> {
@@ -53,7 +67,7 @@ struct Kept<C> {
 
 struct Connections<C: Connection> {
     options: C::Options,
-    limits: Limits,
+    limits: PoolOptions,
 }
 
 impl<C: Connection + 'static> Manager for Connections<C> {
@@ -92,19 +106,18 @@ impl<C: Connection> Connections<C> {
 /// Connections to one database. Cheap to clone.
 pub struct Pool<C: Connection + 'static> {
     objects: Objects<Connections<C>>,
-    limits: Limits,
 }
 
 impl<C: Connection + 'static> Clone for Pool<C> {
     fn clone(&self) -> Self {
-        Pool { objects: self.objects.clone(), limits: self.limits }
+        Pool { objects: self.objects.clone() }
     }
 }
 
 impl<C: Connection + 'static> fmt::Debug for Pool<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The driver's options hold the password.
-        f.debug_struct("Pool").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("Pool").field("limits", self.limits()).finish_non_exhaustive()
     }
 }
 
@@ -114,7 +127,7 @@ impl<C: Connection + 'static> Pool<C> {
     ///
     /// # Errors
     /// `Configuration` if no connection is allowed.
-    pub fn new(options: C::Options, limits: Limits) -> Result<Pool<C>, Error> {
+    pub fn new(options: C::Options, limits: PoolOptions) -> Result<Pool<C>, Error> {
         if limits.max_connections == 0 {
             return Err(Error::Configuration("max_connections is at least 1".into()));
         }
@@ -130,9 +143,13 @@ impl<C: Connection + 'static> Pool<C> {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| Error::Configuration(error.to_string().into()))?;
-        let pool = Pool { objects, limits };
+        let pool = Pool { objects };
         pool.sweep_in_background();
         Ok(pool)
+    }
+
+    fn limits(&self) -> &PoolOptions {
+        &self.objects.manager().limits
     }
 
     /// A connection, for one call. A server that refuses connections, as one that starts, is tried
@@ -142,7 +159,7 @@ impl<C: Connection + 'static> Pool<C> {
     /// Those of connecting; `PoolTimedOut` if all connections were in use, or the server said
     /// nothing, for the whole time; `PoolClosed`.
     pub async fn acquire(&self) -> Result<Lease<C>, Error> {
-        let deadline = Instant::now() + self.limits.acquire_timeout;
+        let deadline = Instant::now() + self.limits().acquire_timeout;
         let mut pause = FIRST_PAUSE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -167,7 +184,7 @@ impl<C: Connection + 'static> Pool<C> {
     /// Those of [`Pool::acquire`].
     pub async fn fill(&self) -> Result<(), Error> {
         let mut leases = Vec::new();
-        for _ in 0..self.limits.min_connections.min(self.limits.max_connections) {
+        for _ in 0..self.limits().min_connections.min(self.limits().max_connections) {
             leases.push(self.acquire().await?);
         }
         Ok(())
@@ -191,13 +208,13 @@ impl<C: Connection + 'static> Pool<C> {
     }
 
     fn sweep_in_background(&self) {
-        let limits = [self.limits.idle_timeout, self.limits.max_lifetime];
+        let limits = [self.limits().idle_timeout, self.limits().max_lifetime];
         let Some(shortest) = limits.into_iter().filter(|limit| !limit.is_zero()).min() else {
             return;
         };
         let every = (shortest / 2).max(SHORTEST_SWEEP);
         let pool = self.objects.weak();
-        let keep = usize::try_from(self.limits.min_connections).unwrap_or(usize::MAX);
+        let keep = usize::try_from(self.limits().min_connections).unwrap_or(usize::MAX);
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(every).await;

@@ -134,10 +134,9 @@ impl Diff {
     async fn tables(&self, context: &Context) -> Result<(Db, Vec<TableRef>, bool)> {
         if let Some(table) = self.positional.as_ref().or(self.table.as_ref()) {
             let (db, table) = context.table(table).await?;
-            let db = db.on_primary();
             return Ok((db, vec![table], false));
         }
-        let db = context.db().await?.on_primary();
+        let db = context.db().await?;
         if let Some(id) = &self.table_id {
             return Ok((db, vec![TableRef::Id(id.parse::<TableId>()?)], false));
         }

@@ -22,7 +22,6 @@ pub(crate) struct Drop {
 impl Drop {
     pub(crate) async fn run(&self, context: &Context) -> Result<()> {
         let (db, table) = context.table(&self.table).await?;
-        let db = db.on_primary();
         let dropped = db.drop_table(&table).await?;
         if context.out.is_json() {
             return context.out.document(&TableView::from(&dropped));
@@ -54,7 +53,6 @@ impl Undrop {
     pub(crate) async fn run(&self, context: &Context) -> Result<()> {
         let name = self.name.as_deref().map(str::parse).transpose()?;
         let (db, table) = context.table(&self.table).await?;
-        let db = db.on_primary();
         let record = db.undrop_table(&table, name).await?;
         if context.out.is_json() {
             return context.out.document(&TableView::from(&record));

@@ -33,7 +33,6 @@ impl Publish {
     pub(crate) async fn run(&self, context: &Context) -> Result<()> {
         let options = key_values("--storage-option", &self.storage_options)?;
         let (db, table) = context.table(&self.table).await?;
-        let db = db.on_primary();
         let report = publish_to(&db, &table, &self.to, &options, &context.progress).await?;
         if context.out.is_json() {
             return context.out.document(&view::plain(&report));
