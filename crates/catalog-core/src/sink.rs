@@ -17,6 +17,15 @@ pub enum PutOutcome {
     Exists,
 }
 
+/// Answer of a replacement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replaced {
+    /// The object has our bytes now.
+    Done,
+    /// The object is gone or has other bytes than were expected; it was not touched.
+    Changed,
+}
+
 /// An object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SinkEntry {
@@ -40,6 +49,13 @@ pub trait MirrorSink: Debug + Send + Sync + 'static {
     /// 2. Exactly one of several racing callers gets `Created`.
     /// 3. `Created` = durable.
     async fn put_if_absent(&self, name: &str, bytes: Bytes) -> Result<PutOutcome>;
+
+    /// Replaces an object whose bytes are `expected`, atomically and durably. Only for what a torn
+    /// write left behind.
+    ///
+    /// 1. An object with other bytes is not touched: compare-and-swap where the storage has it. A
+    ///    file system has none: there the bytes are compared right before.
+    async fn replace(&self, name: &str, expected: &[u8], bytes: Bytes) -> Result<Replaced>;
 
     /// Creates or replaces an object, atomically and durably. Only for `_last_checkpoint`.
     async fn put_replace(&self, name: &str, bytes: Bytes) -> Result<()>;

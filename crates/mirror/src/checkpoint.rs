@@ -17,10 +17,13 @@ use deltalakedb_catalog_core::backend::CatalogBackend;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::Version;
 use deltalakedb_catalog_core::model::Snapshot;
-use deltalakedb_catalog_core::sink::{MirrorSink, PutOutcome};
+use deltalakedb_catalog_core::sink::MirrorSink;
+use md5::{Digest, Md5};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use crate::properties::tombstone_retention_ms;
+use crate::put::{Put, put_over_torn, torn_text};
 use rows::CheckpointEncoder;
 
 /// Rows per page and per batch: bounds the memory of unencoded rows.
@@ -114,30 +117,40 @@ pub async fn encode_checkpoint(
     }
 }
 
-/// Writes the checkpoint of a snapshot, unless its version has one.
+/// Writes the checkpoint of a snapshot, unless its version has one. With `repair`, what is left of
+/// a torn write of it is replaced.
 ///
 /// # Errors
-/// Those of [`encode_checkpoint`] and of the sink.
+/// Those of [`encode_checkpoint`] and of the sink; `Corrupt` if something stands there that is no
+/// Parquet file.
 pub async fn write_checkpoint(
     backend: &dyn CatalogBackend,
     snapshot: &Snapshot,
     sink: &dyn MirrorSink,
+    repair: bool,
 ) -> Result<CheckpointInfo> {
     let name = checkpoint_name(snapshot.version);
     let encoded = encode_checkpoint(backend, snapshot).await?;
     let EncodedCheckpoint { bytes, actions, add_files } = encoded;
-    let our_size = bytes.len();
-    let (created, size) = match sink.put_if_absent(&name, bytes).await? {
-        PutOutcome::Created => (true, our_size),
-        // An earlier run of ours, or another engine that read our log: as good as ours.
-        PutOutcome::Exists => {
-            let found = sink.get(&name).await?.ok_or_else(|| {
-                CatalogError::busy(
-                    format!("'{}/{name}' went away while it was looked at", sink.describe()),
-                    WriteState::NotApplied,
-                )
-            })?;
-            (false, found.len())
+    let (created, size) = match put_over_torn(sink, &name, &bytes, repair).await? {
+        Put::Created => (true, bytes.len()),
+        Put::Same => (false, bytes.len()),
+        Put::Foreign(foreign) if foreign.torn => {
+            let text = torn_text(&sink.describe(), &name, foreign);
+            return Err(CatalogError::busy(text, WriteState::NotApplied));
+        }
+        // Another engine that read our log, or another version of this one: as good as ours, if it
+        // is whole.
+        Put::Foreign(foreign) => {
+            let found = sink.get(&name).await?.unwrap_or_default();
+            if !is_parquet(&found) {
+                return Err(CatalogError::corrupt(format!(
+                    "'{}/{name}' is no Parquet file: it was damaged, or another program wrote it. \
+                     Readers that come across it fail: delete it",
+                    sink.describe()
+                )));
+            }
+            (false, foreign.found)
         }
     };
     Ok(CheckpointInfo {
@@ -150,6 +163,12 @@ pub async fn write_checkpoint(
     })
 }
 
+/// Whether bytes begin and end as those of a Parquet file do.
+fn is_parquet(bytes: &[u8]) -> bool {
+    const MAGIC: &[u8] = b"PAR1";
+    bytes.len() > 2 * MAGIC.len() && bytes.starts_with(MAGIC) && bytes.ends_with(MAGIC)
+}
+
 /// `_last_checkpoint`, as far as we write it. All fields but the first two are optional.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -158,6 +177,8 @@ struct LastCheckpoint {
     size: u64,
     size_in_bytes: u64,
     num_of_add_files: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checksum: Option<String>,
 }
 
 /// What decides whether an existing hint is newer.
@@ -178,16 +199,65 @@ pub async fn write_last_checkpoint(sink: &dyn MirrorSink, info: &CheckpointInfo)
     {
         return Ok(false);
     }
-    let hint = LastCheckpoint {
+    let bad = |e: serde_json::Error| {
+        CatalogError::invalid(format!("cannot write '{LAST_CHECKPOINT}': {e}"))
+    };
+    let mut hint = LastCheckpoint {
         version: info.version.get(),
         size: info.actions,
         size_in_bytes: info.size_bytes,
         num_of_add_files: info.add_files,
+        checksum: None,
     };
-    let bytes = serde_json::to_vec(&hint)
-        .map_err(|e| CatalogError::invalid(format!("cannot write '{LAST_CHECKPOINT}': {e}")))?;
+    hint.checksum = Some(json_checksum(&serde_json::to_value(&hint).map_err(bad)?));
+    let bytes = serde_json::to_vec(&hint).map_err(bad)?;
     sink.put_replace(LAST_CHECKPOINT, bytes.into()).await?;
     Ok(true)
+}
+
+/// Checksum of `_last_checkpoint` (protocol section "JSON checksum"): MD5 of its canonical text,
+/// without the field `checksum`, as 32 hexadecimal digits.
+pub(crate) fn json_checksum(value: &serde_json::Value) -> String {
+    use std::fmt::Write;
+    let mut lines = Vec::new();
+    canonical(value, "", true, &mut lines);
+    let mut text = String::with_capacity(32);
+    for byte in Md5::digest(lines.join(",").as_bytes()) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// A JSON value as lines `path=value`: fields by name, elements by position, texts percent-encoded.
+fn canonical(value: &serde_json::Value, path: &str, top: bool, lines: &mut Vec<String>) {
+    use serde_json::Value;
+    let step = |key: String| if path.is_empty() { key } else { format!("{path}+{key}") };
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_by(|a, b| a.0.cmp(b.0));
+            for (name, value) in fields {
+                if !(top && name == "checksum") {
+                    canonical(value, &step(quoted(name)), false, lines);
+                }
+            }
+        }
+        Value::Array(elements) => {
+            for (i, value) in elements.iter().enumerate() {
+                canonical(value, &step(i.to_string()), false, lines);
+            }
+        }
+        Value::String(text) => lines.push(format!("{path}={}", quoted(text))),
+        literal => lines.push(format!("{path}={literal}")),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    /// RFC 3986: everything but the unreserved characters.
+    const RESERVED: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    format!("\"{}\"", utf8_percent_encode(text, RESERVED))
 }
 
 /// Encoding is processor work: not on the threads that serve connections.

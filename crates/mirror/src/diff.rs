@@ -18,10 +18,13 @@ use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs, Version};
-use deltalakedb_catalog_core::model::{MirrorMode, MirrorRow, MirrorState, Snapshot, TableRecord};
+use deltalakedb_catalog_core::model::{
+    CommitRecord, MirrorMode, MirrorRow, MirrorState, Snapshot, TableRecord,
+};
 use deltalakedb_catalog_core::sink::MirrorSink;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use crate::checksum::{Checksums, VersionChecksum, checksum_name};
 use crate::kernel::{KernelState, LogLocation, read_state};
 use crate::log::listing::LogName;
 use crate::put::commit_name;
@@ -138,20 +141,26 @@ fn is_state(name: &str) -> bool {
 }
 
 /// Commits in a log folder.
+#[derive(Default)]
 struct LogFiles {
     commits: BTreeSet<Version>,
+    checksums: BTreeSet<Version>,
     /// Latest version of any commit or checkpoint.
     last: Option<Version>,
 }
 
 impl LogFiles {
     async fn list(sink: &dyn MirrorSink) -> Result<LogFiles> {
-        let mut files = LogFiles { commits: BTreeSet::new(), last: None };
+        let mut files = LogFiles::default();
         for entry in sink.list(None).await? {
             let version = match LogName::parse(&entry.name) {
                 LogName::Commit(version) => {
                     files.commits.insert(version);
                     version
+                }
+                LogName::Checksum(version) => {
+                    files.checksums.insert(version);
+                    continue;
                 }
                 LogName::Checkpoint(version)
                 | LogName::CheckpointPart { version, .. }
@@ -162,6 +171,14 @@ impl LogFiles {
         }
         Ok(files)
     }
+}
+
+/// A version's files, with the bytes that its commit should have.
+struct Compared {
+    record: CommitRecord,
+    ours: Bytes,
+    commit: Option<Bytes>,
+    checksum: Option<Bytes>,
 }
 
 struct Compare<'a> {
@@ -289,7 +306,8 @@ impl Compare<'_> {
         if compare {
             self.compare_bytes(&mut drift, sink, there).await?;
         }
-        for versions in [&mut drift.missing, &mut drift.different, &mut drift.foreign] {
+        let ByteDrift { missing, different, foreign, checksums, .. } = &mut drift;
+        for versions in [missing, different, foreign, checksums] {
             versions.finish(MAX_VERSIONS);
         }
         report.bytes = drift;
@@ -308,6 +326,8 @@ impl Compare<'_> {
         };
         self.progress.begin("comparing", "commit files", u64::try_from(ours.len()).ok());
         let backend = self.catalog.backend();
+        let (id, base) = (self.table_id(), self.head.table.base_version);
+        let mut checksums = Checksums::new(Arc::clone(backend), self.retry.clone(), id);
         loop {
             let bodies = self
                 .retry
@@ -315,26 +335,44 @@ impl Compare<'_> {
                 .await?;
             let Some((end, _)) = bodies.last() else { break };
             let end = end.version;
-            let found: Vec<(Version, Bytes, Option<Bytes>)> = stream::iter(bodies)
+            let found: Vec<Compared> = stream::iter(bodies)
                 .filter(|(record, _)| {
                     futures::future::ready(there.commits.contains(&record.version))
                 })
                 .map(|(record, body)| {
                     let sink = Arc::clone(sink);
+                    let version = record.version;
+                    let with_checksum = version >= base && there.checksums.contains(&version);
                     async move {
-                        let found = sink.get(&commit_name(record.version)).await?;
-                        Ok::<_, CatalogError>((record.version, body.published()?, found))
+                        let commit = sink.get(&commit_name(version)).await?;
+                        let checksum = if with_checksum {
+                            sink.get(&checksum_name(version)).await?
+                        } else {
+                            None
+                        };
+                        let ours = body.published()?;
+                        Ok::<_, CatalogError>(Compared { record, ours, commit, checksum })
                     }
                 })
                 .buffered(READS)
                 .try_collect()
                 .await?;
-            for (version, ours, found) in found {
+            for Compared { record, ours, commit, checksum } in found {
+                if let Some(theirs) = checksum {
+                    checksums.advance(&record, &ours).await?;
+                    let ours = checksums.checksum(&record);
+                    let theirs = VersionChecksum::parse(&theirs);
+                    // One that says nothing is passed over by readers; one that says something
+                    // else is believed.
+                    if ours.zip(theirs).is_none_or(|(ours, theirs)| !theirs.agrees_with(&ours)) {
+                        drift.checksums.add(record.version);
+                    }
+                }
                 // One that is gone by now was cleaned up since the listing.
-                let Some(found) = found else { continue };
+                let Some(commit) = commit else { continue };
                 drift.compared += 1;
-                if found != ours {
-                    drift.different.add(version);
+                if commit != ours {
+                    drift.different.add(record.version);
                 }
                 self.progress.advance(1);
             }

@@ -5,12 +5,13 @@
 //! starts at a later base (it was imported from a checkpoint) gets the checkpoint of its base
 //! *first*: with it alone the log reads as that version. Commits below the base are history; a
 //! reader passes over them, as it starts from the newest checkpoint. Then come the commits in
-//! order, each checkpoint after its commit, and `_last_checkpoint` after the checkpoint it names.
+//! order, each with its version checksum, each checkpoint after its commit, and `_last_checkpoint` after the checkpoint it names.
 //!
 //! Nothing is ever overwritten. An export that died is continued by running it again: what is
 //! there is compared with what belongs there, before anything is written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use deltalakedb_catalog_core::backend::CommitFilter;
@@ -18,7 +19,7 @@ use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, Version};
-use deltalakedb_catalog_core::model::Snapshot;
+use deltalakedb_catalog_core::model::{CommitRecord, Snapshot};
 use deltalakedb_catalog_core::sink::MirrorSink;
 use futures::TryStreamExt;
 use serde::Serialize;
@@ -26,6 +27,7 @@ use serde::Serialize;
 use crate::checkpoint::{
     CheckpointInfo, checkpoint_name, encode_checkpoint, write_last_checkpoint,
 };
+use crate::checksum::{self, Checksums, checksum_name};
 use crate::log::listing::LogName;
 use crate::properties::checkpoint_interval;
 use crate::put::{ForeignBytes, Put, commit_name, put};
@@ -189,7 +191,7 @@ impl Export<'_> {
     async fn check_place(&mut self) -> Result<()> {
         let entries = self.sink.list(None).await?;
         let mut commits = BTreeSet::new();
-        let mut checkpoints = BTreeSet::new();
+        let (mut checkpoints, mut checksums) = (BTreeSet::new(), BTreeSet::new());
         let mut strange = Vec::new();
         for entry in entries {
             let readable = self.base()..=self.head.version;
@@ -201,6 +203,9 @@ impl Export<'_> {
                 }
                 LogName::Checkpoint(version) if readable.contains(&version) => {
                     checkpoints.insert(version);
+                }
+                LogName::Checksum(version) if readable.contains(&version) => {
+                    checksums.insert(version);
                 }
                 LogName::LastCheckpoint => {}
                 _ => strange.push(entry.name),
@@ -219,9 +224,18 @@ impl Export<'_> {
                 }
             )));
         }
-        for version in commits {
-            let bytes = self.body(version).await?;
-            self.compare(&commit_name(version), &bytes).await?;
+        let mut walk = self.checksums();
+        for version in commits.union(&checksums).copied() {
+            let (record, bytes) = self.body(version).await?;
+            if commits.contains(&version) {
+                self.compare(&commit_name(version), &bytes).await?;
+            }
+            if checksums.contains(&version) {
+                walk.advance(&record, &bytes).await?;
+                if let Some(ours) = walk.checksum(&record) {
+                    self.compare(&checksum_name(version), &checksum::encode(&ours)?).await?;
+                }
+            }
         }
         for version in checkpoints {
             let snapshot = self.snapshot(version).await?;
@@ -262,12 +276,17 @@ impl Export<'_> {
         ))
     }
 
-    async fn body(&self, version: Version) -> Result<Bytes> {
+    fn checksums(&self) -> Checksums {
+        let backend = Arc::clone(self.catalog.backend());
+        Checksums::new(backend, self.retry.clone(), self.table_id())
+    }
+
+    async fn body(&self, version: Version) -> Result<(CommitRecord, Bytes)> {
         let backend = self.catalog.backend();
         let found =
             self.retry.repeat(|| backend.read_bodies(self.table_id(), version, version, 1)).await?;
-        match found.first() {
-            Some((_, body)) => body.published(),
+        match found.into_iter().next() {
+            Some((record, body)) => Ok((record, body.published()?)),
             None => Err(self.no_bytes(version)),
         }
     }
@@ -292,6 +311,7 @@ impl Export<'_> {
         }
         let (mut written, mut found) = (0_u64, 0_u64);
         let backend = self.catalog.backend();
+        let mut checksums = self.checksums();
         let mut next = self.stored.keys().next().copied();
         while let Some(from) = next {
             let bodies = self
@@ -304,16 +324,23 @@ impl Export<'_> {
                 .filter(|next| *next <= self.head.version);
             for (record, body) in bodies {
                 let name = commit_name(record.version);
+                let bytes = body.published()?;
                 if self.present.contains(&name) {
                     found += 1;
                 } else {
-                    match put(self.sink, &name, &body.published()?).await? {
+                    match put(self.sink, &name, &bytes).await? {
                         Put::Created => written += 1,
                         Put::Same => found += 1,
                         Put::Foreign(_) => return Err(self.interfered(&name)),
                     }
                 }
                 self.sink.set_modified(&name, record.timestamp).await?;
+                if record.version >= self.base() {
+                    checksums.advance(&record, &bytes).await?;
+                    if let Some(ours) = checksums.checksum(&record) {
+                        self.checksum(record.version, &checksum::encode(&ours)?).await?;
+                    }
+                }
                 if record.version > self.base() && self.checkpoints.contains(&record.version) {
                     self.checkpoint(record.version).await?;
                 }
@@ -322,6 +349,17 @@ impl Export<'_> {
         }
         self.point_to_last_checkpoint().await?;
         Ok((written, found))
+    }
+
+    async fn checksum(&self, version: Version, bytes: &Bytes) -> Result<()> {
+        let name = checksum_name(version);
+        if self.present.contains(&name) {
+            return Ok(());
+        }
+        match put(self.sink, &name, bytes).await? {
+            Put::Created | Put::Same => Ok(()),
+            Put::Foreign(_) => Err(self.interfered(&name)),
+        }
     }
 
     async fn checkpoint(&mut self, version: Version) -> Result<()> {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
+pub mod checksum;
 pub mod diff;
 pub mod export;
 pub mod import;

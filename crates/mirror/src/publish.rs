@@ -263,5 +263,8 @@ impl Publisher {
 }
 
 #[cfg(test)]
+#[path = "publish/fault_tests.rs"]
+mod fault_tests;
+#[cfg(test)]
 #[path = "publish/tests.rs"]
 mod tests;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::Version;
-use deltalakedb_catalog_core::sink::{MirrorSink, PutOutcome};
+use deltalakedb_catalog_core::sink::{MirrorSink, PutOutcome, Replaced};
 use sha2::{Digest, Sha256};
 
 /// What stands under a name now.
@@ -71,4 +71,40 @@ pub(crate) async fn put(sink: &dyn MirrorSink, name: &str, bytes: &Bytes) -> Res
             Ok(ForeignBytes::compare(&found, bytes).map_or(Put::Same, Put::Foreign))
         }
     }
+}
+
+/// As [`put`], and where a torn write stands (a beginning of these bytes, left by a store that is
+/// not atomic) and `repair` says that it had time to become whole, it is replaced.
+///
+/// What is replaced can only be a write of ours: another writer's commit begins with other bytes,
+/// and one that is still being written has grown by the time of a repair.
+pub(crate) async fn put_over_torn(
+    sink: &dyn MirrorSink,
+    name: &str,
+    bytes: &Bytes,
+    repair: bool,
+) -> Result<Put> {
+    let foreign = match put(sink, name, bytes).await? {
+        Put::Foreign(foreign) => foreign,
+        fine => return Ok(fine),
+    };
+    if !(foreign.torn && repair) {
+        return Ok(Put::Foreign(foreign));
+    }
+    let torn = bytes.slice(..foreign.found);
+    tracing::warn!(name, at = %sink.describe(), found = foreign.found, "replacing a torn write");
+    match sink.replace(name, &torn, bytes.clone()).await? {
+        Replaced::Done => Ok(Put::Created),
+        // It has changed since: looked at anew, and not touched again.
+        Replaced::Changed => put(sink, name, bytes).await,
+    }
+}
+
+/// What is said of an object that holds a beginning of what belongs there.
+pub(crate) fn torn_text(log_dir: &str, name: &str, foreign: ForeignBytes) -> String {
+    format!(
+        "'{log_dir}/{name}' holds the first {} of {} bytes, as after a torn write. It is replaced at \
+         the next attempt, if it still does",
+        foreign.found, foreign.ours
+    )
 }

@@ -248,3 +248,12 @@ impl Lake {
 pub(crate) fn is_commit(name: &str) -> bool {
     matches!(LogName::parse(name), LogName::Commit(_))
 }
+
+/// Deletes the version checksums of a log.
+pub(crate) fn remove_checksums(folder: &Path) {
+    for name in names(folder) {
+        if matches!(LogName::parse(&name), LogName::Checksum(_)) {
+            std::fs::remove_file(folder.join(name)).unwrap();
+        }
+    }
+}

@@ -8,13 +8,15 @@ use bytes::Bytes;
 use super::{Call, Director, Fault};
 use crate::error::{CatalogError, Result, WriteState};
 use crate::ids::TimestampMs;
-use crate::sink::{MirrorSink, PutOutcome, SinkEntry};
+use crate::sink::{MirrorSink, PutOutcome, Replaced, SinkEntry};
 
 /// A method of [`MirrorSink`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SinkVerb {
     /// [`MirrorSink::put_if_absent`].
     PutIfAbsent,
+    /// [`MirrorSink::replace`].
+    Replace,
     /// [`MirrorSink::put_replace`].
     PutReplace,
     /// [`MirrorSink::get`].
@@ -37,8 +39,8 @@ pub enum SinkFault {
     /// `WriteState::Unknown` (a store that tears writes). Gets: only so many bytes come back.
     /// Other calls: no fault.
     Truncate(usize),
-    /// `put_if_absent` says `Exists` and writes nothing; `get` says there is no such object;
-    /// `list` is empty. Other calls: no fault.
+    /// `put_if_absent` says `Exists` and writes nothing; `replace` says `Changed`; `get` says there is
+    /// no such object; `list` is empty. Other calls: no fault.
     Lie,
 }
 
@@ -104,6 +106,20 @@ impl<S: MirrorSink> MirrorSink for FaultySink<S> {
                 Err(torn(name))
             }
             SinkFault::Lie => Ok(PutOutcome::Exists),
+        }
+    }
+
+    async fn replace(&self, name: &str, expected: &[u8], bytes: Bytes) -> Result<Replaced> {
+        match self.fault(SinkVerb::Replace, name) {
+            SinkFault::None => self.inner.replace(name, expected, bytes).await,
+            SinkFault::Common(fault) => {
+                fault.around(name, self.inner.replace(name, expected, bytes)).await
+            }
+            SinkFault::Truncate(len) => {
+                self.inner.replace(name, expected, first(&bytes, len)).await?;
+                Err(torn(name))
+            }
+            SinkFault::Lie => Ok(Replaced::Changed),
         }
     }
 

@@ -7,7 +7,7 @@ use super::*;
 use crate::backend::CatalogBackend;
 use crate::ids::TimestampMs;
 use crate::memory::MemoryBackend;
-use crate::sink::{MirrorSink, PutOutcome, SinkEntry};
+use crate::sink::{MirrorSink, PutOutcome, Replaced, SinkEntry};
 
 #[derive(Debug, Default)]
 struct MapSink(Mutex<BTreeMap<String, Bytes>>);
@@ -21,6 +21,15 @@ impl MirrorSink for MapSink {
         }
         map.insert(name.to_owned(), bytes);
         Ok(PutOutcome::Created)
+    }
+    async fn replace(&self, name: &str, expected: &[u8], bytes: Bytes) -> Result<Replaced> {
+        match self.0.lock().unwrap().get_mut(name) {
+            Some(found) if *found == expected => {
+                *found = bytes;
+                Ok(Replaced::Done)
+            }
+            _ => Ok(Replaced::Changed),
+        }
     }
     async fn put_replace(&self, name: &str, bytes: Bytes) -> Result<()> {
         self.0.lock().unwrap().insert(name.to_owned(), bytes);

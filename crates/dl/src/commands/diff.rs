@@ -289,6 +289,7 @@ fn describe(report: &DiffReport) -> String {
         ("other bytes in the log", &report.bytes.different),
         ("missing in the log", &report.bytes.missing),
         ("not in the catalog", &report.bytes.foreign),
+        ("with another checksum (.crc)", &report.bytes.checksums),
     ] {
         if versions.count > 0 {
             let _ = write!(text, "\n  {what}: versions {}", list(versions));

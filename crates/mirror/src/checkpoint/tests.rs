@@ -20,7 +20,9 @@ async fn snapshot(lake: &Lake, id: TableId, version: i64) -> Snapshot {
 async fn only_checkpoint(lake: &Lake, id: TableId, version: i64, to: &str) -> CheckpointInfo {
     let sink = open_sink(&lake.location(to), &BTreeMap::new()).unwrap();
     let snapshot = snapshot(lake, id, version).await;
-    write_checkpoint(lake.catalog.backend().as_ref(), &snapshot, sink.as_ref()).await.unwrap()
+    write_checkpoint(lake.catalog.backend().as_ref(), &snapshot, sink.as_ref(), false)
+        .await
+        .unwrap()
 }
 
 const VECTORS: &str = "\"deletionVectors\",\"domainMetadata\",\"appendOnly\"";
@@ -136,10 +138,37 @@ async fn an_existing_checkpoint_is_left_alone() {
     let id = lake.table("t", 2).await;
     let first = only_checkpoint(&lake, id, 2, "copy").await;
     let path = lake.log("copy").join(&first.name);
-    std::fs::write(&path, b"of another engine").unwrap();
+    let theirs = b"PAR1 of another engine PAR1";
+    std::fs::write(&path, theirs).unwrap();
     let again = only_checkpoint(&lake, id, 2, "copy").await;
-    assert_eq!((again.created, again.size_bytes), (false, 17));
-    assert_eq!(std::fs::read(&path).unwrap(), b"of another engine");
+    assert_eq!((again.created, again.size_bytes), (false, 27));
+    assert_eq!(std::fs::read(&path).unwrap(), theirs);
+}
+
+/// What is not whole is not pointed to: readers that find it fail.
+#[tokio::test]
+async fn what_is_no_checkpoint_is_shown_and_what_is_torn_is_repaired() {
+    let lake = Lake::new();
+    let id = lake.table("t", 2).await;
+    let info = only_checkpoint(&lake, id, 2, "copy").await;
+    let path = lake.log("copy").join(&info.name);
+    let whole = std::fs::read(&path).unwrap();
+    let snapshot = snapshot(&lake, id, 2).await;
+    let sink = open_sink(&lake.location("copy"), &BTreeMap::new()).unwrap();
+    let backend = lake.catalog.backend();
+    let write = |repair| write_checkpoint(backend.as_ref(), &snapshot, sink.as_ref(), repair);
+    std::fs::write(&path, b"something else").unwrap();
+    for repair in [false, true] {
+        let error = write(repair).await.unwrap_err();
+        assert!(matches!(error, CatalogError::Corrupt(_)), "{error}");
+        assert!(error.to_string().contains("is no Parquet file"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"something else");
+    }
+    std::fs::write(&path, &whole[..100]).unwrap();
+    let error = write(false).await.unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("first 100 of"), "{error}");
+    assert_eq!(write(true).await.unwrap(), info);
+    assert_eq!(std::fs::read(&path).unwrap(), whole);
 }
 
 #[tokio::test]
@@ -165,10 +194,9 @@ async fn the_hint_never_moves_backwards() {
     let hint = || std::fs::read_to_string(lake.log("copy").join(LAST_CHECKPOINT)).unwrap();
     assert!(write_last_checkpoint(sink.as_ref(), &infos[0]).await.unwrap());
     let size = infos[0].size_bytes;
-    assert_eq!(
-        hint(),
-        format!("{{\"version\":2,\"size\":4,\"sizeInBytes\":{size},\"numOfAddFiles\":2}}")
-    );
+    let fields = format!("\"version\":2,\"size\":4,\"sizeInBytes\":{size},\"numOfAddFiles\":2");
+    let checksum = json_checksum(&serde_json::from_str(&format!("{{{fields}}}")).unwrap());
+    assert_eq!(hint(), format!("{{{fields},\"checksum\":\"{checksum}\"}}"));
     assert!(write_last_checkpoint(sink.as_ref(), &infos[1]).await.unwrap());
     assert!(!write_last_checkpoint(sink.as_ref(), &infos[2]).await.unwrap());
     assert!(!write_last_checkpoint(sink.as_ref(), &infos[1]).await.unwrap());
@@ -202,4 +230,14 @@ async fn columns_are_those_of_the_protocol() {
         assert!(columns.contains(column), "{column} is missing in {columns:?}");
     }
     assert!(!columns.iter().any(|c| c.starts_with("checkpointMetadata")));
+}
+
+/// The example of the protocol, section "JSON checksum".
+#[test]
+fn the_checksum_of_the_hint_is_the_protocols() {
+    let example = serde_json::json!({
+        "k0": "'v 0'", "checksum": "adsaskfljadfkjadfkj",
+        "k1": {"k2": 2, "k3": ["v3", [1, 2], {"k4": "v4", "k5": ["v5", "v6", "v7"]}]}
+    });
+    assert_eq!(json_checksum(&example), "6a92d155a59bf2eecbd4b4ec7fd1f875");
 }

@@ -185,6 +185,9 @@ pub struct ByteDrift {
     pub missing: VersionList,
     /// Versions in the log that the catalog does not know.
     pub foreign: VersionList,
+    /// Versions whose version checksum (`N.crc`) is unreadable or says something else than the
+    /// catalog.
+    pub checksums: VersionList,
 }
 
 /// The outbox of a table.
@@ -276,6 +279,7 @@ impl DiffReport {
             ("Commit files with other bytes than the catalog's", &self.bytes.different),
             ("Commit files that are missing", &self.bytes.missing),
             ("Commit files that the catalog does not know", &self.bytes.foreign),
+            ("Version checksums that contradict the catalog", &self.bytes.checksums),
         ] {
             if versions.count > 0 {
                 drift.push(format!("{what}: {}.", versions.text()));

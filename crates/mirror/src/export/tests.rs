@@ -4,6 +4,7 @@ use deltalakedb_catalog_core::env::NoProgress;
 use deltalakedb_catalog_core::model::MirrorMode;
 
 use super::*;
+use crate::checksum::checksum_name;
 use crate::kernel::{LogLocation, read_state};
 use crate::testing::{Lake, add, is_commit, names, zero};
 
@@ -31,7 +32,7 @@ async fn the_whole_log_is_written_and_reads_at_every_version() {
     assert_eq!((report.first_version, report.version), (Some(v(0)), v(25)));
     assert_eq!(report.checkpoints, [v(10), v(20)]);
     assert!(report.log_dir.ends_with("/copy/_delta_log"), "{}", report.log_dir);
-    assert_eq!(names(&lake.log("copy")).len(), 26 + 2 + 1);
+    assert_eq!(names(&lake.log("copy")).len(), 26 + 26 + 2 + 1);
     for version in [0, 9, 10, 15, 20, 25] {
         let got = files_at(&lake, "copy", Some(v(version))).await.unwrap();
         assert_eq!(got, (v(version), usize::try_from(version).unwrap()));
@@ -60,6 +61,9 @@ async fn an_imported_base_is_readable_at_every_moment() {
         let mut order = vec![checkpoint_name(v(6))];
         for version in 3..=13 {
             order.push(commit_name(v(version)));
+            if version >= 6 {
+                order.push(checksum_name(v(version)));
+            }
             if version > 6 && version % 4 == 0 {
                 order.push(checkpoint_name(v(version)));
             }

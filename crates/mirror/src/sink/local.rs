@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::TimestampMs;
-use deltalakedb_catalog_core::sink::{MirrorSink, PutOutcome, SinkEntry};
+use deltalakedb_catalog_core::sink::{MirrorSink, PutOutcome, Replaced, SinkEntry};
 use uuid::Uuid;
 
 use super::check_name;
@@ -63,6 +63,27 @@ impl MirrorSink for LocalSink {
         check_name(name)?;
         let name = name.to_owned();
         self.blocking(move |folder| put_if_absent(&folder.join(name), &bytes)).await
+    }
+
+    async fn replace(&self, name: &str, expected: &[u8], bytes: Bytes) -> Result<Replaced> {
+        check_name(name)?;
+        let (name, expected) = (name.to_owned(), expected.to_vec());
+        self.blocking(move |folder| {
+            let path = folder.join(name);
+            let (mut staged, folder) = stage(&path, &bytes)?;
+            match fs::read(&path) {
+                Ok(found) if found == expected => {}
+                Ok(_) => return Ok(Replaced::Changed),
+                Err(e) if is_missing(&e) => return Ok(Replaced::Changed),
+                Err(e) => return Err(failure("read", &path, &e, WriteState::NotApplied)),
+            }
+            let unknown = |e: io::Error| failure("write", &path, &e, WriteState::Unknown);
+            fs::rename(&staged.path, &path).map_err(unknown)?;
+            staged.moved = true;
+            sync_folder(&folder).map_err(unknown)?;
+            Ok(Replaced::Done)
+        })
+        .await
     }
 
     async fn put_replace(&self, name: &str, bytes: Bytes) -> Result<()> {

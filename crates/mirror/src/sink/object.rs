@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::TimestampMs;
-use deltalakedb_catalog_core::sink::{MirrorSink, PutOutcome, SinkEntry};
+use deltalakedb_catalog_core::sink::{MirrorSink, PutOutcome, Replaced, SinkEntry};
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{
+    Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion,
+};
 
 use super::check_name;
 use crate::store::store_error;
@@ -59,6 +61,27 @@ impl MirrorSink for ObjectSink {
             // callers compare bytes, so that is no harm.
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(PutOutcome::Exists),
             Err(e) => Err(self.error("write", name, &e)),
+        }
+    }
+
+    async fn replace(&self, name: &str, expected: &[u8], bytes: Bytes) -> Result<Replaced> {
+        let path = self.path(name)?;
+        let found = match self.store.get(&path).await {
+            Ok(found) => found,
+            Err(Error::NotFound { .. }) => return Ok(Replaced::Changed),
+            Err(e) => return Err(self.error("read", name, &e)),
+        };
+        let seen =
+            UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+        let there = found.bytes().await.map_err(|e| self.error("read", name, &e))?;
+        if there != expected {
+            return Ok(Replaced::Changed);
+        }
+        let options = PutOptions::from(PutMode::Update(seen));
+        match self.store.put_opts(&path, PutPayload::from_bytes(bytes), options).await {
+            Ok(_) => Ok(Replaced::Done),
+            Err(Error::Precondition { .. } | Error::NotFound { .. }) => Ok(Replaced::Changed),
+            Err(e) => Err(self.error("replace", name, &e)),
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use deltalakedb_catalog_core::error::WriteState;
 use deltalakedb_catalog_core::ids::TimestampMs;
-use deltalakedb_catalog_core::sink::PutOutcome;
+use deltalakedb_catalog_core::sink::{PutOutcome, Replaced};
 use uuid::Uuid;
 
 use super::*;
@@ -49,6 +49,22 @@ async fn objects_are_created_once_read_back_and_listed_in_order() {
         assert_eq!(sink.get("_last_checkpoint").await.unwrap().unwrap(), "22");
         sink.set_modified("00.json", TimestampMs(1_000)).await.unwrap();
         assert!(sink.describe().ends_with("_delta_log"), "{}", sink.describe());
+    }
+}
+
+#[tokio::test]
+async fn only_the_bytes_that_were_expected_are_replaced() {
+    let (_dir, sinks) = sinks();
+    for sink in sinks {
+        let whole = Bytes::from_static(b"whole");
+        assert_eq!(sink.replace("a", b"", whole.clone()).await.unwrap(), Replaced::Changed);
+        assert_eq!(sink.get("a").await.unwrap(), None);
+        sink.put_if_absent("a", Bytes::from_static(b"wh")).await.unwrap();
+        assert_eq!(sink.replace("a", b"w", whole.clone()).await.unwrap(), Replaced::Changed);
+        assert_eq!(sink.get("a").await.unwrap().unwrap(), "wh");
+        assert_eq!(sink.replace("a", b"wh", whole.clone()).await.unwrap(), Replaced::Done);
+        assert_eq!(sink.get("a").await.unwrap().unwrap(), whole);
+        assert_eq!(names(&sink.list(None).await.unwrap()), ["a"]);
     }
 }
 

@@ -1,0 +1,483 @@
+//! Every step of publishing, and what happens if it fails, and if its recovery fails, too.
+//!
+//! A step is a call to the catalog or to the store: there is no other place where a fault can be
+//! noticed, and a crash between two calls is a crash before the second one. The steps are counted,
+//! so none can be forgotten: pairs of a step of the first run and a step of the run that recovers
+//! are tried one by one, each with every kind of fault. [`Step::of_verb`] and [`Step::of_call`] name
+//! the steps with exhaustive matches, and [`Step::ALL`] must be what was seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicUsize;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use deltalakedb_catalog_core::fault::{
+    Fault, FaultyBackend, FaultySink, SinkFault, SinkVerb, Verb,
+};
+use deltalakedb_catalog_core::ids::{TimestampMs, Version};
+use deltalakedb_catalog_core::sink::{PutOutcome, Replaced, SinkEntry};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+
+use super::*;
+use crate::log::listing::LogName;
+use crate::sink::ObjectSink;
+use crate::testing::{Lake, add, remove, zero};
+
+/// A place where publishing can be hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Claim,
+    ReadCommits,
+    ReadState,
+    PutCommit,
+    CompareCommit,
+    SetTime,
+    PutChecksum,
+    CompareChecksum,
+    PutCheckpoint,
+    CompareCheckpoint,
+    ReadHint,
+    PutHint,
+    RepairTorn,
+    Record,
+    RecordFailure,
+    Release,
+    Count,
+}
+
+impl Step {
+    const ALL: [Step; 17] = [
+        Step::Claim,
+        Step::ReadCommits,
+        Step::ReadState,
+        Step::PutCommit,
+        Step::CompareCommit,
+        Step::SetTime,
+        Step::PutChecksum,
+        Step::CompareChecksum,
+        Step::PutCheckpoint,
+        Step::CompareCheckpoint,
+        Step::ReadHint,
+        Step::PutHint,
+        Step::RepairTorn,
+        Step::Record,
+        Step::RecordFailure,
+        Step::Release,
+        Step::Count,
+    ];
+
+    fn of_verb(verb: Verb) -> Option<Step> {
+        match verb {
+            Verb::MirrorClaim => Some(Step::Claim),
+            Verb::ReadBodies => Some(Step::ReadCommits),
+            Verb::Snapshot
+            | Verb::ListFiles
+            | Verb::ListTombstones
+            | Verb::AppTransactions
+            | Verb::DomainMetadata => Some(Step::ReadState),
+            Verb::MirrorComplete => Some(Step::Record),
+            Verb::MirrorFail => Some(Step::RecordFailure),
+            Verb::MirrorRelease => Some(Step::Release),
+            Verb::MirrorRows => Some(Step::Count),
+            // Renewals come by the clock, not in the order of the work.
+            Verb::MirrorRenew => None,
+            Verb::Info
+            | Verb::Migrate
+            | Verb::GetTable
+            | Verb::ListTables
+            | Verb::DropTable
+            | Verb::UndropTable
+            | Verb::ListCommits
+            | Verb::Commit
+            | Verb::ResolveToken
+            | Verb::ImportBegin
+            | Verb::ImportBase
+            | Verb::ImportCommits
+            | Verb::ImportFinish
+            | Verb::ImportAbort
+            | Verb::MirrorRetry
+            | Verb::MirrorSetMode => panic!("publishing does not call {verb:?}"),
+        }
+    }
+
+    fn of_call(verb: SinkVerb, name: &str) -> Step {
+        use LogName as L;
+        match (verb, LogName::parse(name)) {
+            (SinkVerb::PutIfAbsent, L::Commit(_)) => Step::PutCommit,
+            (SinkVerb::PutIfAbsent, L::Checksum(_)) => Step::PutChecksum,
+            (SinkVerb::PutIfAbsent, L::Checkpoint(_)) => Step::PutCheckpoint,
+            (SinkVerb::Get, L::Commit(_)) => Step::CompareCommit,
+            (SinkVerb::Get, L::Checksum(_)) => Step::CompareChecksum,
+            (SinkVerb::Get, L::Checkpoint(_)) => Step::CompareCheckpoint,
+            (SinkVerb::Get, L::LastCheckpoint) => Step::ReadHint,
+            (SinkVerb::PutReplace, L::LastCheckpoint) => Step::PutHint,
+            (SinkVerb::Replace, L::Commit(_) | L::Checksum(_) | L::Checkpoint(_)) => {
+                Step::RepairTorn
+            }
+            (SinkVerb::SetModified, L::Commit(_)) => Step::SetTime,
+            (verb, _) => panic!("publishing does not call {verb:?} for '{name}'"),
+        }
+    }
+}
+
+/// What happens at a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// An error, and nothing was done.
+    Fails,
+    /// Done, and reported as failed.
+    LosesAnswer,
+    /// A put leaves a beginning of the object behind, and reports that it does not know. Elsewhere
+    /// as `LosesAnswer`.
+    Tears,
+    /// The process dies before the step.
+    Dies,
+    /// The process dies right after it.
+    DiesAfter,
+}
+
+const KINDS: [Kind; 5] = [Kind::Fails, Kind::LosesAnswer, Kind::Tears, Kind::Dies, Kind::DiesAfter];
+
+/// A store that looks at the log after each change: no reader may ever see a gap.
+#[derive(Debug)]
+struct WatchedSink {
+    inner: ObjectSink,
+}
+
+impl WatchedSink {
+    async fn look(&self) {
+        let names: Vec<String> =
+            self.inner.list(None).await.unwrap().into_iter().map(|e| e.name).collect();
+        let of = |pick: fn(LogName) -> Option<Version>| -> BTreeSet<Version> {
+            names.iter().filter_map(|name| pick(LogName::parse(name))).collect()
+        };
+        let commits = of(|n| if let LogName::Commit(v) = n { Some(v) } else { None });
+        let checksums = of(|n| if let LogName::Checksum(v) = n { Some(v) } else { None });
+        let checkpoints = of(|n| if let LogName::Checkpoint(v) = n { Some(v) } else { None });
+        let gapless = commits.iter().zip(0_i64..).all(|(version, i)| version.get() == i);
+        assert!(gapless, "{names:?}");
+        assert!(checksums.is_subset(&commits) && checkpoints.is_subset(&commits), "{names:?}");
+        if let Some(hint) = self.inner.get("_last_checkpoint").await.unwrap()
+            && let Ok(hint) = serde_json::from_slice::<serde_json::Value>(&hint)
+        {
+            let version = Version::new(hint["version"].as_i64().unwrap()).unwrap();
+            assert!(checkpoints.contains(&version), "{names:?}");
+        }
+    }
+}
+
+#[async_trait]
+impl MirrorSink for WatchedSink {
+    async fn put_if_absent(&self, name: &str, bytes: Bytes) -> Result<PutOutcome> {
+        let done = self.inner.put_if_absent(name, bytes).await;
+        self.look().await;
+        done
+    }
+    async fn replace(&self, name: &str, expected: &[u8], bytes: Bytes) -> Result<Replaced> {
+        self.inner.replace(name, expected, bytes).await
+    }
+    async fn put_replace(&self, name: &str, bytes: Bytes) -> Result<()> {
+        let done = self.inner.put_replace(name, bytes).await;
+        self.look().await;
+        done
+    }
+    async fn get(&self, name: &str) -> Result<Option<Bytes>> {
+        self.inner.get(name).await
+    }
+    async fn list(&self, after: Option<&str>) -> Result<Vec<SinkEntry>> {
+        self.inner.list(after).await
+    }
+    async fn set_modified(&self, name: &str, modified: TimestampMs) -> Result<()> {
+        self.inner.set_modified(name, modified).await
+    }
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+/// Three versions of a table, with every artifact, and its log in memory.
+struct World {
+    lake: Lake,
+    id: TableId,
+    store: Arc<InMemory>,
+    seen: Arc<Mutex<BTreeSet<Step>>>,
+}
+
+/// How a worker ended.
+#[derive(Debug)]
+enum Ended {
+    Returned,
+    /// It stands at the step: dead if it is dropped, slow if it goes on.
+    Stopped,
+}
+
+/// A worker that is hit at some of its steps.
+struct Worker {
+    publisher: Publisher,
+    steps: Arc<AtomicUsize>,
+    stopped: Arc<Notify>,
+    gate: Arc<Notify>,
+}
+
+impl World {
+    async fn new() -> World {
+        let lake = Lake::new();
+        let features = "\"domainMetadata\"";
+        let id = lake.create("t", &zero(features, "\"delta.checkpointInterval\":\"2\"")).await;
+        let txn = "{\"txn\":{\"appId\":\"a\",\"version\":1}}";
+        let domain = "{\"domainMetadata\":{\"domain\":\"d\",\"configuration\":\"\",\
+                      \"removed\":false}}\n";
+        lake.commit(id, &(add("1") + txn)).await;
+        lake.commit(id, &(domain.to_owned() + &add("2") + &remove("1", 1_700_000_000_000))).await;
+        World { lake, id, store: Arc::default(), seen: Arc::default() }
+    }
+
+    fn sink(&self) -> WatchedSink {
+        let store = Arc::clone(&self.store) as _;
+        WatchedSink { inner: ObjectSink::new(store, Path::from("t"), "memory://t") }
+    }
+
+    fn worker(&self, hits: &[(usize, Kind)]) -> Worker {
+        let steps = Arc::new(AtomicUsize::new(0));
+        let (stopped, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let hit = {
+            let (steps, hits) = (Arc::clone(&steps), hits.to_vec());
+            move || {
+                let step = steps.fetch_add(1, Ordering::Relaxed);
+                hits.iter().find(|(at, _)| *at == step).map(|(_, kind)| *kind)
+            }
+        };
+        let stop = {
+            let (stopped, gate) = (Arc::clone(&stopped), Arc::clone(&gate));
+            move || -> futures::future::BoxFuture<'static, ()> {
+                let (stopped, gate) = (Arc::clone(&stopped), Arc::clone(&gate));
+                Box::pin(async move {
+                    stopped.notify_one();
+                    gate.notified().await;
+                })
+            }
+        };
+        let fault = move |kind| match kind {
+            Kind::Fails => Fault::Fail,
+            Kind::LosesAnswer | Kind::Tears => Fault::LoseAnswer,
+            Kind::Dies => Fault::Before(stop()),
+            Kind::DiesAfter => Fault::After(stop()),
+        };
+        let backend = {
+            let (hit, fault, seen) = (hit.clone(), fault.clone(), Arc::clone(&self.seen));
+            FaultyBackend::new(Arc::clone(self.lake.catalog.backend()), move |call| {
+                let Some(step) = Step::of_verb(call.verb) else { return Fault::None };
+                let Some(kind) = hit() else { return Fault::None };
+                seen.lock().unwrap().insert(step);
+                fault(kind)
+            })
+        };
+        let (store, seen) = (Arc::clone(&self.store), Arc::clone(&self.seen));
+        let config = PublisherConfig { complete_batch: 2, ..Default::default() };
+        let publisher = self.lake.publisher_on(Arc::new(backend), config).with_sinks(move |_| {
+            let store = Arc::clone(&store) as _;
+            let inner = ObjectSink::new(store, Path::from("t"), "memory://t");
+            let (hit, fault, seen) = (hit.clone(), fault.clone(), Arc::clone(&seen));
+            Ok(Arc::new(FaultySink::new(WatchedSink { inner }, move |call, name: &str| {
+                let step = Step::of_call(call.verb, name);
+                let Some(kind) = hit() else { return SinkFault::None };
+                seen.lock().unwrap().insert(step);
+                let puts = [SinkVerb::PutIfAbsent, SinkVerb::PutReplace, SinkVerb::Replace];
+                if kind == Kind::Tears && puts.contains(&call.verb) {
+                    return SinkFault::Truncate(25);
+                }
+                SinkFault::Common(fault(kind))
+            })))
+        });
+        Worker { publisher, steps, stopped, gate }
+    }
+
+    /// Lets leases lapse and pauses end.
+    fn later(&self) {
+        self.lake.clock.advance(1_000_000);
+    }
+
+    /// Runs until everything is published, which may take an attempt or two after a torn write.
+    async fn recover(&self, what: &str) {
+        for _ in 0..8 {
+            self.later();
+            let report = self.worker(&[]).publisher.run_once(None).await.unwrap();
+            assert_eq!(report.diverged, 0, "{what}: {report:?}");
+            if report.unpublished == 0 {
+                return;
+            }
+        }
+        panic!("{what}: not published");
+    }
+
+    /// Names and bytes of the log.
+    async fn log(&self) -> BTreeMap<String, Bytes> {
+        let sink = self.sink();
+        let mut log = BTreeMap::new();
+        for entry in sink.list(None).await.unwrap() {
+            let bytes = sink.get(&entry.name).await.unwrap().unwrap();
+            log.insert(entry.name, bytes);
+        }
+        log
+    }
+}
+
+impl Worker {
+    /// Runs to the end, or until it stops at its step.
+    async fn run(&self) -> Ended {
+        tokio::select! {
+            biased;
+            _ = self.publisher.run_once(None) => Ended::Returned,
+            () = self.stopped.notified() => Ended::Stopped,
+        }
+    }
+}
+
+/// The log without faults, and how many steps it takes.
+async fn undisturbed() -> (BTreeMap<String, Bytes>, usize) {
+    let world = World::new().await;
+    let worker = world.worker(&[]);
+    assert!(matches!(worker.run().await, Ended::Returned));
+    let log = world.log().await;
+    let names: Vec<&str> = log.keys().map(|name| name.trim_start_matches('0')).collect();
+    assert_eq!(
+        names,
+        [
+            ".crc",
+            ".json",
+            "1.crc",
+            "1.json",
+            "2.checkpoint.parquet",
+            "2.crc",
+            "2.json",
+            "_last_checkpoint"
+        ]
+    );
+    (log, worker.steps.load(Ordering::Relaxed))
+}
+
+/// Two faults: the workers that run one after the other, each with its own. Returns whether the
+/// last of them came to pass.
+async fn after_faults(
+    want: &BTreeMap<String, Bytes>,
+    seen: &mut BTreeSet<Step>,
+    runs: &[&[(usize, Kind)]],
+) -> bool {
+    let what = format!("{runs:?}");
+    let world = World::new().await;
+    let mut last_hit = false;
+    for hits in runs {
+        let worker = world.worker(hits);
+        worker.run().await;
+        let steps = worker.steps.load(Ordering::Relaxed);
+        last_hit = hits.last().is_some_and(|(at, _)| *at < steps);
+        world.later();
+    }
+    world.recover(&what).await;
+    let log = world.log().await;
+    if log != *want {
+        let names = |log: &BTreeMap<String, Bytes>| {
+            log.iter().map(|(name, bytes)| format!("{name} {}", bytes.len())).collect::<Vec<_>>()
+        };
+        panic!("{what}: {:?}, not {:?}", names(&log), names(want));
+    }
+    let table = world.lake.catalog.table(&world.id.into()).await.unwrap();
+    assert_eq!(table.published_version, Version::new(2).ok(), "{what}");
+    seen.extend(world.seen.lock().unwrap().iter());
+    last_hit
+}
+
+/// Does a step of the first run after the other, on all processors.
+fn each_step<T: Send>(steps: usize, test: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let k = next.fetch_add(1, Ordering::Relaxed);
+            if k >= steps {
+                return done;
+            }
+            done.push(test(k));
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    })
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+/// k × k: a fault at every step, then at every later step of the same run and at every step of the
+/// run that recovers, with every pair of kinds.
+#[test]
+fn faults_at_every_step_and_at_every_step_of_the_recovery_end_in_the_same_log() {
+    let (want, steps) = block_on(undisturbed());
+    let done = each_step(steps, |k| {
+        block_on(async {
+            let (mut seen, mut pairs) = (BTreeSet::new(), 0);
+            for first in KINDS {
+                for second in KINDS {
+                    let mut j = 0;
+                    while after_faults(&want, &mut seen, &[&[(k, first)], &[(j, second)]]).await {
+                        j += 1;
+                    }
+                    pairs += j;
+                    let mut j = k + 1;
+                    while after_faults(&want, &mut seen, &[&[(k, first), (j, second)]]).await {
+                        j += 1;
+                    }
+                    pairs += j - k - 1;
+                }
+            }
+            (seen, pairs)
+        })
+    });
+    let seen: BTreeSet<Step> = done.iter().flat_map(|(seen, _)| seen).copied().collect();
+    assert_eq!(seen, BTreeSet::from(Step::ALL), "steps without a fault");
+    let pairs: usize = done.iter().map(|(_, pairs)| pairs).sum();
+    assert!(pairs > steps * KINDS.len() * KINDS.len() * 5, "{pairs} pairs of {steps} steps");
+}
+
+/// Two workers: one stands still at step `k` for longer than its lease, another one takes over and
+/// is hit at step `j`, then the first goes on as if nothing had happened.
+#[test]
+fn a_slow_worker_and_its_successor_end_in_the_same_log() {
+    let (want, steps) = block_on(undisturbed());
+    each_step(steps, |k| block_on(slow_at(&want, steps, k)));
+}
+
+async fn slow_at(want: &BTreeMap<String, Bytes>, steps: usize, k: usize) {
+    for late in [Kind::Dies, Kind::DiesAfter] {
+        for second in KINDS {
+            for j in 0..steps {
+                let what = format!("slow at {k} ({late:?}), then {second:?} at {j}");
+                let world = World::new().await;
+                let slow = world.worker(&[(k, late)]);
+                let mut running = Box::pin(slow.publisher.run_once(None));
+                tokio::select! {
+                    biased;
+                    report = &mut running => panic!("{what}: never stopped: {report:?}"),
+                    () = slow.stopped.notified() => {}
+                }
+                world.later();
+                let next = world.worker(&[(j, second)]);
+                next.run().await;
+                let done = next.steps.load(Ordering::Relaxed) <= j;
+                drop(next);
+                slow.gate.notify_one();
+                // Its error is that of a lost lease, or none.
+                drop(running.await);
+                world.recover(&what).await;
+                assert!(world.log().await == *want, "{what}");
+                if done {
+                    break;
+                }
+            }
+        }
+    }
+}
