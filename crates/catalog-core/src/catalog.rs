@@ -15,12 +15,13 @@ use crate::commit::{index_lines, parse_ndjson};
 use crate::conflict::{self, Conflict, ConflictKind, Isolation, Reads};
 use crate::env::{Clock, IdSource};
 use crate::error::{CatalogError, Result, WriteState};
+use crate::fence::FenceChange;
 use crate::ids::{At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version};
 use crate::model::{
     CommitRecord, FileCursor, FileRecord, MirrorMode, NewTable, Page, Snapshot, TableRecord,
     TableState, TombstoneRecord,
 };
-use crate::plan::{Plan, PlanBase, plan};
+use crate::plan::{Plan, PlanBase, PlanTarget, plan};
 use crate::retry::{self, Retry};
 
 /// How often a commit is tried again after losing a race, or after a busy database.
@@ -71,6 +72,8 @@ pub enum ChangeTarget {
         storage_options: BTreeMap<String, String>,
         /// `Active` or `Off`.
         mirror: MirrorMode,
+        /// Whether writers that do not go through the catalog are kept out (see [`crate::fence`]).
+        fence: bool,
     },
     /// Adds a version.
     Existing {
@@ -78,6 +81,14 @@ pub enum ChangeTarget {
         table: TableRef,
         /// Version that the writer read; none = the head at the time of the call.
         read_version: Option<Version>,
+    },
+    /// Puts a table's fence up or takes it away; the actions follow from its head, and those of the
+    /// change must be empty.
+    Fence {
+        /// Table.
+        table: TableRef,
+        /// What to do.
+        change: FenceChange,
     },
 }
 
@@ -400,7 +411,9 @@ impl Catalog {
                 change,
                 label: match &change.target {
                     ChangeTarget::Create { name, .. } => name.to_string(),
-                    ChangeTarget::Existing { table, .. } => table.to_string(),
+                    ChangeTarget::Existing { table, .. } | ChangeTarget::Fence { table, .. } => {
+                        table.to_string()
+                    }
                 },
                 new_id: None,
                 table_id: None,
@@ -417,16 +430,18 @@ impl Catalog {
         let mut unknown = false;
         loop {
             attempts += 1;
+            // The time that the database will take, unless a head is later.
+            let now = self.clock.now();
             let mut tables = Vec::with_capacity(working.len());
             for part in &mut working {
-                match self.prepare(part, &token).await {
+                match self.prepare(part, &token, now).await {
                     Ok(table) => tables.push(table),
                     Err(error) if unknown => return self.settle(token, attempts, error).await,
                     Err(error) => return Err(error),
                 }
             }
             reject_duplicates(&working)?;
-            let request = CommitRequest { token: token.clone(), now: self.clock.now(), tables };
+            let request = CommitRequest { token: token.clone(), now, tables };
             let failure = match self.backend.commit(request).await {
                 Ok(CommitOutcome::Committed(tables)) => {
                     return Ok(self.report(token, false, attempts, tables));
@@ -476,6 +491,33 @@ impl Catalog {
         }
     }
 
+    /// Puts a table's fence up or takes it away. None if it is as wanted already.
+    ///
+    /// It is a change of the protocol: commits that were planned before and have not taken effect
+    /// yet conflict with it.
+    ///
+    /// # Errors
+    /// Those of [`Catalog::commit`].
+    pub async fn change_fence(
+        &self,
+        table: &TableRef,
+        change: FenceChange,
+    ) -> Result<Option<CommitReport>> {
+        let head = self.snapshot_on(&self.backend, table, At::Head).await?;
+        if change.lines(&head)?.is_none() {
+            return Ok(None);
+        }
+        let part = TableChange {
+            target: ChangeTarget::Fence { table: TableRef::Id(head.table.id), change },
+            ndjson: Vec::new(),
+            origin: change.operation().to_ascii_lowercase(),
+            reads: Reads::default(),
+            operation: None,
+        };
+        let batch = CommitBatch { token: None, tables: vec![part] };
+        self.commit(batch).await.map(Some)
+    }
+
     /// Ends a commit that cannot go on, and of which an earlier attempt was in doubt: the error
     /// speaks of the last attempt only.
     async fn settle(
@@ -502,14 +544,20 @@ impl Catalog {
     }
 
     /// Brings one table of a batch up to the current head.
-    async fn prepare(&self, part: &mut Working<'_>, token: &CommitToken) -> Result<TableCommit> {
+    async fn prepare(
+        &self,
+        part: &mut Working<'_>,
+        token: &CommitToken,
+        now: TimestampMs,
+    ) -> Result<TableCommit> {
         let change = part.change;
         let target = match &change.target {
-            ChangeTarget::Create { name, location, storage_options, mirror } => {
+            ChangeTarget::Create { name, location, storage_options, mirror, fence } => {
                 let id = *part.new_id.get_or_insert_with(|| TableId(self.ids.uuid()));
                 part.table_id = Some(id);
                 if part.plan.is_none() {
-                    part.plan = Some(plan_change(change, None, token)?);
+                    part.plan =
+                        Some(plan_change(change, PlanTarget::New { fence: *fence }, token)?);
                 }
                 CommitTarget::Create(NewTable {
                     id,
@@ -519,23 +567,27 @@ impl Catalog {
                     mirror: *mirror,
                 })
             }
-            ChangeTarget::Existing { table, read_version } => {
-                let by_id = part.table_id.map(TableRef::Id);
-                // A commit is planned and checked on the primary only.
-                let asked = by_id.as_ref().unwrap_or(table);
-                let head = match self.snapshot_on(&self.backend, asked, At::Head).await {
-                    Err(CatalogError::TableNotFound(_)) if by_id.is_some() => {
-                        return Err(part.conflict(None, ConflictKind::TableDropped));
-                    }
-                    other => other?,
+            ChangeTarget::Fence { table, change: fence } => {
+                let head = self.head_for(part, table).await?;
+                let Some(ndjson) = fence.lines(&head)? else {
+                    return Err(CatalogError::invalid(format!(
+                        "the fence of table '{}' is {} already",
+                        part.label,
+                        if *fence == FenceChange::Raise { "up" } else { "down" }
+                    )));
                 };
-                if head.table.state != TableState::Active {
-                    return Err(match by_id {
-                        Some(_) => part.conflict(None, ConflictKind::TableDropped),
-                        None => CatalogError::TableNotFound(table.to_string()),
-                    });
-                }
-                part.table_id = Some(head.table.id);
+                let base = PlanBase {
+                    lowers_fence: *fence != FenceChange::Raise,
+                    ..plan_base(&head, now)
+                };
+                let (target, reads) = (PlanTarget::On(base), Reads::default());
+                let operation = Some(fence.operation());
+                part.plan = Some(plan(&change.origin, &ndjson, target, &reads, operation, token)?);
+                let rule = HeadRule::Exactly(head.version);
+                CommitTarget::Existing { table_id: head.table.id, rule }
+            }
+            ChangeTarget::Existing { table, read_version } => {
+                let head = self.head_for(part, table).await?;
                 let read = *part.read_version.get_or_insert(read_version.unwrap_or(head.version));
                 if read > head.version || read < head.table.base_version {
                     return Err(CatalogError::VersionNotFound {
@@ -545,9 +597,9 @@ impl Catalog {
                         latest: head.version,
                     });
                 }
-                if part.plan.is_none() {
-                    let base = PlanBase { protocol: &head.protocol, metadata: &head.metadata };
-                    let plan = plan_change(change, Some(base), token)?;
+                if part.plan.as_ref().is_none_or(|plan| plan.exact) {
+                    let base = PlanTarget::On(plan_base(&head, now));
+                    let plan = plan_change(change, base, token)?;
                     part.isolation = Isolation::for_commit(
                         head.metadata.property("delta.isolationLevel"),
                         &plan.index,
@@ -579,6 +631,27 @@ impl Catalog {
             rest: plan.rest.clone(),
             index: Arc::clone(&plan.index),
         })
+    }
+
+    /// The head that a part of a batch goes on: of the table that it was found to be at first.
+    async fn head_for(&self, part: &mut Working<'_>, table: &TableRef) -> Result<Snapshot> {
+        let by_id = part.table_id.map(TableRef::Id);
+        // A commit is planned and checked on the primary only.
+        let asked = by_id.as_ref().unwrap_or(table);
+        let head = match self.snapshot_on(&self.backend, asked, At::Head).await {
+            Err(CatalogError::TableNotFound(_)) if by_id.is_some() => {
+                return Err(part.conflict(None, ConflictKind::TableDropped));
+            }
+            other => other?,
+        };
+        if head.table.state != TableState::Active {
+            return Err(match by_id {
+                Some(_) => part.conflict(None, ConflictKind::TableDropped),
+                None => CatalogError::TableNotFound(table.to_string()),
+            });
+        }
+        part.table_id = Some(head.table.id);
+        Ok(head)
     }
 
     /// Checks a commit against `from < version <= to`.
@@ -654,13 +727,20 @@ impl Catalog {
     }
 }
 
-fn plan_change(
-    change: &TableChange,
-    base: Option<PlanBase<'_>>,
-    token: &CommitToken,
-) -> Result<Plan> {
+fn plan_change(change: &TableChange, target: PlanTarget<'_>, token: &CommitToken) -> Result<Plan> {
     let operation = change.operation.as_deref();
-    plan(&change.origin, &change.ndjson, base, &change.reads, operation, token)
+    plan(&change.origin, &change.ndjson, target, &change.reads, operation, token)
+}
+
+/// A head as the base of a plan, for a request of this time.
+fn plan_base(head: &Snapshot, now: TimestampMs) -> PlanBase<'_> {
+    PlanBase {
+        protocol: &head.protocol,
+        metadata: &head.metadata,
+        next_version: head.version.next(),
+        next_timestamp: now.max(head.timestamp.plus_ms(1)),
+        lowers_fence: false,
+    }
 }
 
 impl Working<'_> {
@@ -680,7 +760,7 @@ fn reject_duplicates(working: &[Working<'_>]) -> Result<()> {
     for part in working {
         let fresh_name = match &part.change.target {
             ChangeTarget::Create { name, .. } => names.insert(name),
-            ChangeTarget::Existing { .. } => true,
+            ChangeTarget::Existing { .. } | ChangeTarget::Fence { .. } => true,
         };
         if !fresh_name || part.table_id.is_some_and(|id| !seen.insert(id)) {
             return Err(CatalogError::invalid(format!(

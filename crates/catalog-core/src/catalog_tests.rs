@@ -75,6 +75,7 @@ fn create(table: &str) -> TableChange {
         location: format!("memory://x/{table}"),
         storage_options: BTreeMap::new(),
         mirror: MirrorMode::Active,
+        fence: false,
     };
     change(target, zero("\"inCommitTimestamp\"", "\"delta.enableInCommitTimestamps\":\"true\""))
 }

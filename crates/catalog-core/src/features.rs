@@ -6,6 +6,7 @@
 
 use crate::action::{Metadata, NullableMap, Protocol};
 use crate::error::{CatalogError, Result};
+use crate::fence;
 use crate::schema::{DataType, StructType};
 
 /// A feature that a commit from a client may use.
@@ -50,11 +51,14 @@ const KNOWN: &[Known] = &[
     both("variantType", None),
     both("variantType-preview", None),
     both("variantShredding-preview", None),
+    // Ours: keeps out who does not go through the catalog.
+    writer(fence::FEATURE, None),
 ];
 
 /// Highest writer version without a list of features.
 const LAST_LEGACY_WRITER: i32 = 6;
-const FEATURES_WRITER: i32 = 7;
+/// Writer version from which on features are listed.
+pub(crate) const FEATURES_WRITER: i32 = 7;
 const FEATURES_READER: i32 = 3;
 
 /// Property that turns on in-commit timestamps.
@@ -66,6 +70,14 @@ const FEATURE: &str = "delta.feature.";
 
 fn known(name: &str) -> Option<&'static Known> {
     KNOWN.iter().find(|k| k.name == name)
+}
+
+/// Features that a writer version without a list stands for.
+pub(crate) fn implied(min_writer_version: i32) -> impl Iterator<Item = &'static str> {
+    KNOWN
+        .iter()
+        .filter(move |k| k.legacy_writer.is_some_and(|version| min_writer_version >= version))
+        .map(|k| k.name)
 }
 
 /// Whether the protocol supports a writer feature: listed (writer version 7), or implied by a
@@ -295,12 +307,14 @@ pub fn default_protocol_for(
     for (key, value) in &configuration {
         let Some(value) = value.as_deref() else { continue };
         if let Some(name) = key.strip_prefix(FEATURE) {
-            let feature = known(name).filter(|k| k.name != "columnMapping").ok_or_else(|| {
-                CatalogError::Unsupported(format!(
-                    "property {key}: a new table cannot have the feature '{name}' here{}",
-                    reason(name).map(|r| format!(" ({r})")).unwrap_or_default()
-                ))
-            })?;
+            let feature = known(name)
+                .filter(|k| ![fence::FEATURE, "columnMapping"].contains(&k.name))
+                .ok_or_else(|| {
+                    CatalogError::Unsupported(format!(
+                        "property {key}: a new table cannot have the feature '{name}' here{}",
+                        reason(name).map(|r| format!(" ({r})")).unwrap_or_default()
+                    ))
+                })?;
             if !matches!(value, "supported" | "enabled") {
                 return Err(CatalogError::invalid(format!(
                     "property {key} is '{value}': the only value is 'supported'"

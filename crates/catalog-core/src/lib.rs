@@ -12,6 +12,8 @@ pub mod env;
 pub mod error;
 pub mod fault;
 pub mod features;
+pub mod fence;
+mod fields;
 pub mod ids;
 pub mod memory;
 pub mod model;

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::action::{Action, Add, FileKey, Metadata, NullableMap, Protocol, Remove};
@@ -15,7 +14,9 @@ use crate::commit::{CommitIndex, FirstLine, Packed, index_lines, parse_ndjson};
 use crate::conflict::Reads;
 use crate::error::{CatalogError, Result};
 use crate::features;
-use crate::ids::CommitToken;
+use crate::fence;
+use crate::fields::Fields;
+use crate::ids::{CommitToken, TimestampMs, Version};
 use crate::schema::StructType;
 
 /// Longest path of a file, in bytes.
@@ -30,6 +31,24 @@ pub struct PlanBase<'a> {
     pub protocol: &'a Protocol,
     /// Metadata in force.
     pub metadata: &'a Metadata,
+    /// Version that the commit gets if nothing comes between.
+    pub next_version: Version,
+    /// Commit timestamp that it gets then.
+    pub next_timestamp: TimestampMs,
+    /// Whether the commit may take the fence away.
+    pub lowers_fence: bool,
+}
+
+/// What a commit is planned for.
+#[derive(Debug, Clone, Copy)]
+pub enum PlanTarget<'a> {
+    /// Version 0 of a new table.
+    New {
+        /// Whether foreign writers are kept out (see [`crate::fence`]).
+        fence: bool,
+    },
+    /// The next version of a table.
+    On(PlanBase<'a>),
 }
 
 /// A validated commit to one table.
@@ -37,17 +56,21 @@ pub struct PlanBase<'a> {
 pub struct Plan {
     /// First line of the file to be.
     pub first_line: FirstLine,
-    /// The other lines, byte for byte as given.
+    /// The other lines, byte for byte as given but for `protocol` and `metaData`.
     pub rest: Packed,
     /// Their index.
     pub index: Arc<CommitIndex>,
     /// Whether it only adds files and read nothing: it may go on top of any head.
     pub blind_append: bool,
+    /// Whether it holds for [`PlanBase::next_version`] and [`PlanBase::next_timestamp`] only: on
+    /// another head it is planned anew.
+    pub exact: bool,
 }
 
 /// Validates a client's commit and makes its plan.
 ///
-/// `base` is none for version 0. `origin` names the source of the bytes in errors. `operation` is
+/// `protocol` and `metaData` lines get what the catalog keeps up for all writers: the fence, and
+/// in-commit timestamps (see [`crate::fence`]). All other lines keep their bytes. `origin` names the source of the bytes in errors. `operation` is
 /// used where the client gives no `commitInfo`.
 ///
 /// # Errors
@@ -55,12 +78,17 @@ pub struct Plan {
 pub fn plan(
     origin: &str,
     ndjson: &[u8],
-    base: Option<PlanBase<'_>>,
+    target: PlanTarget<'_>,
     reads: &Reads,
     operation: Option<&str>,
     token: &CommitToken,
 ) -> Result<Plan> {
-    let lines = parse_ndjson(origin, ndjson)?;
+    let base = match target {
+        PlanTarget::New { .. } => None,
+        PlanTarget::On(base) => Some(base),
+    };
+    let fence::Dressed { ndjson, enables_ict } = fence::dress(origin, ndjson, &target)?;
+    let lines = parse_ndjson(origin, &ndjson)?;
     let mut check = Checker::new(origin);
     let mut rest = Vec::with_capacity(ndjson.len() + 1);
     let mut info_line: Option<&str> = None;
@@ -109,13 +137,6 @@ pub fn plan(
     };
     if let Some(base) = base {
         features::check_commit(base.protocol, base.metadata)?;
-        if features::ict_enabled(protocol, metadata)
-            && !features::ict_enabled(base.protocol, base.metadata)
-        {
-            return Err(CatalogError::Unsupported(format!(
-                "{origin}: in-commit timestamps can only be turned on when a table is created"
-            )));
-        }
     }
     features::check_commit(protocol, metadata)?;
 
@@ -147,7 +168,13 @@ pub fn plan(
             crate::commit::commit_info_object(&first_line.render(crate::ids::TimestampMs(0)))
                 .map(str::to_owned);
     }
-    Ok(Plan { first_line, rest: Packed::pack(&rest)?, index: Arc::new(index), blind_append })
+    Ok(Plan {
+        first_line,
+        rest: Packed::pack(&rest)?,
+        index: Arc::new(index),
+        blind_append,
+        exact: enables_ict,
+    })
 }
 
 /// Keys that `partitionValues` must have: physical column names.
@@ -202,29 +229,6 @@ fn with_timestamp(origin: &str, line: &str) -> Result<FirstLine> {
     }
     tail.push_str("}}");
     Ok(FirstLine::with_parts(vec!["{\"commitInfo\":{\"inCommitTimestamp\":".to_owned(), tail]))
-}
-
-/// The fields of an object, in order, values as bytes.
-struct Fields(Vec<(String, Box<RawValue>)>);
-
-impl<'de> serde::Deserialize<'de> for Fields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Fields;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a JSON object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    fields.push(entry);
-                }
-                Ok(Fields(fields))
-            }
-        }
-        deserializer.deserialize_map(InOrder)
-    }
 }
 
 /// Checks of single lines, and of lines against each other.

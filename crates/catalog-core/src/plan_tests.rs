@@ -28,10 +28,20 @@ fn metadata(partitions: &[&str], properties: &[(&str, &str)]) -> Metadata {
     }
 }
 
+fn on<'a>(protocol: &'a Protocol, metadata: &'a Metadata) -> PlanTarget<'a> {
+    PlanTarget::On(PlanBase {
+        protocol,
+        metadata,
+        next_version: Version::new(5).unwrap(),
+        next_timestamp: TimestampMs(5_000),
+        lowers_fence: false,
+    })
+}
+
 fn run(ndjson: &str, protocol: &Protocol, metadata: &Metadata) -> Result<Plan> {
-    let base = PlanBase { protocol, metadata };
+    let base = on(protocol, metadata);
     let token = CommitToken::new("t").unwrap();
-    plan("f.json", ndjson.as_bytes(), Some(base), &Reads::default(), None, &token)
+    plan("f.json", ndjson.as_bytes(), base, &Reads::default(), None, &token)
 }
 
 fn plain(ndjson: &str) -> Result<Plan> {
@@ -85,10 +95,10 @@ fn only_pure_additions_are_blind_appends() {
         assert!(!plain(&format!("{}\n{more}", add("a"))).unwrap().blind_append);
     }
     let (p, m) = (protocol(&[]), metadata(&[], &[]));
-    let base = PlanBase { protocol: &p, metadata: &m };
+    let base = on(&p, &m);
     let token = CommitToken::new("t").unwrap();
     let bytes = add("a");
-    let read = plan("f", bytes.as_bytes(), Some(base), &Reads::whole_table(), None, &token);
+    let read = plan("f", bytes.as_bytes(), base, &Reads::whole_table(), None, &token);
     assert!(!read.unwrap().blind_append);
 }
 
@@ -147,23 +157,58 @@ fn partition_values_fit_the_columns() {
 #[test]
 fn version_zero_needs_protocol_and_metadata() {
     let token = CommitToken::new("t").unwrap();
-    let error = plan("f", add("a").as_bytes(), None, &Reads::default(), None, &token).unwrap_err();
+    let error = plan(
+        "f",
+        add("a").as_bytes(),
+        PlanTarget::New { fence: false },
+        &Reads::default(),
+        None,
+        &token,
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("'protocol' is missing"), "{error}");
     let zero = format!(
         "{{\"protocol\":{{\"minReaderVersion\":1,\"minWriterVersion\":2}}}}\n{{\"metaData\":{{\"id\":\"i\",\"format\":{{\"provider\":\"parquet\",\"options\":{{}}}},\"schemaString\":\"{SCHEMA}\",\"partitionColumns\":[\"nope\"],\"configuration\":{{}}}}}}"
     );
-    let error =
-        plan("f", zero.as_bytes(), None, &Reads::default(), None, &token).unwrap_err().to_string();
+    let error = plan(
+        "f",
+        zero.as_bytes(),
+        PlanTarget::New { fence: false },
+        &Reads::default(),
+        None,
+        &token,
+    )
+    .unwrap_err()
+    .to_string();
     assert!(
         error.contains("unknown partition column 'nope'") && error.contains("id, day"),
         "{error}"
     );
     let fixed = zero.replace("nope", "day");
     assert!(
-        !plan("f", fixed.as_bytes(), None, &Reads::default(), None, &token).unwrap().blind_append
+        !plan(
+            "f",
+            fixed.as_bytes(),
+            PlanTarget::New { fence: false },
+            &Reads::default(),
+            None,
+            &token
+        )
+        .unwrap()
+        .blind_append
     );
     let broken = fixed.replace("struct", "strcut");
-    assert!(plan("f", broken.as_bytes(), None, &Reads::default(), None, &token).is_err());
+    assert!(
+        plan(
+            "f",
+            broken.as_bytes(),
+            PlanTarget::New { fence: false },
+            &Reads::default(),
+            None,
+            &token
+        )
+        .is_err()
+    );
 }
 
 #[test]

@@ -13,10 +13,12 @@ mod validate;
 
 use std::collections::BTreeMap;
 
+use deltalakedb_catalog_core::action::Protocol;
 use deltalakedb_catalog_core::backend::{ImportEnd, ImportProgress, TableFilter};
 use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::fence;
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, NewTable, TableRecord, TableState};
 use futures::TryStreamExt;
@@ -53,6 +55,10 @@ pub struct ImportOptions {
     pub resume: bool,
     /// Throw an interrupted import of this name away, and begin anew.
     pub restart: bool,
+    /// Import and publish a table whose log says that a catalog owns it (see
+    /// [`deltalakedb_catalog_core::fence`]). Two catalogs that publish one log fork it: only where
+    /// the other one is gone.
+    pub take_over: bool,
 }
 
 impl ImportOptions {
@@ -69,7 +75,22 @@ impl ImportOptions {
             mirror: MirrorMode::Active,
             resume: false,
             restart: false,
+            take_over: false,
         }
+    }
+
+    /// Refuses a log that another catalog publishes.
+    fn check_owner(&self, location: &str, protocol: &Protocol) -> Result<()> {
+        if self.take_over || self.mirror == MirrorMode::Off || !fence::is_up(protocol) {
+            return Ok(());
+        }
+        Err(CatalogError::invalid(format!(
+            "the log at '{location}' is published by a catalog (it has the writer feature '{}'): \
+             two catalogs would fork it. Have that catalog let go of the table (`dl release`), or \
+             take it over if that catalog is gone (`dl import --take-over`). With its mirror off \
+             the table can be imported as it is",
+            fence::FEATURE
+        )))
     }
 }
 
@@ -150,7 +171,7 @@ pub struct ImportReport {
 /// writer.
 ///
 /// # Errors
-/// * `InvalidInput`: the place belongs to another table of the catalog that is published, and this
+/// * `InvalidInput`: another catalog publishes this log ([`ImportOptions::take_over`]); the place belongs to another table of the catalog that is published, and this
 ///   one is to be published too; no Delta table there; a commit that is not the protocol's JSON (file, line);
 ///   no such version; options that exclude each other; an interrupted import without `resume`.
 /// * `TableExists`: the name is taken.
@@ -202,6 +223,7 @@ pub async fn import_table(
         let (num_files, size_bytes) = loader.totals();
         let counts = loader.counts();
         if let (Some(protocol), Some(metadata)) = (&source.protocol, &source.metadata) {
+            options.check_owner(&location, protocol)?;
             warnings.extend(state_warnings(protocol, metadata));
         }
         return Ok(report(&options, location, &source, counts, warnings, |r| {
@@ -236,6 +258,10 @@ pub async fn import_table(
             }
         }
         let snapshot = catalog.snapshot(&TableRef::Id(table_id), At::Head).await?;
+        if let Err(error) = options.check_owner(&location, &snapshot.protocol) {
+            abort(catalog, table_id).await?;
+            return Err(error);
+        }
         if options.skip_validation {
             break (table_id, resumed, counts, snapshot, Validation::Skipped);
         }

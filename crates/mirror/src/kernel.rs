@@ -314,9 +314,8 @@ fn arrow_batch(data: Box<dyn EngineData>) -> Result<RecordBatch> {
 }
 
 fn protocol(protocol: &delta_kernel::actions::Protocol) -> Protocol {
-    let names = |features: Option<&[TableFeature]>| {
-        features.map(|f| f.iter().map(|feature| feature.as_ref().to_owned()).collect())
-    };
+    let names =
+        |features: Option<&[TableFeature]>| features.map(|f| f.iter().map(feature_name).collect());
     Protocol {
         min_reader_version: protocol.min_reader_version(),
         min_writer_version: protocol.min_writer_version(),
@@ -345,13 +344,21 @@ fn metadata(metadata: &delta_kernel::actions::Metadata) -> Metadata {
     }
 }
 
+/// The kernel gives all features that it does not know one name.
+fn feature_name(feature: &TableFeature) -> String {
+    match feature {
+        TableFeature::Unknown(name) => name.clone(),
+        known => known.as_ref().to_owned(),
+    }
+}
+
 /// Whether two protocols ask the same of a client. Feature lists are compared as sets, and by the
 /// names that the kernel knows features by: some have had others in their previews.
 #[must_use]
 pub fn same_protocol(a: &Protocol, b: &Protocol) -> bool {
     let set = |features: &Option<Vec<String>>| {
         features.as_ref().map(|f| {
-            let names = f.iter().map(|name| TableFeature::from(name.clone()).as_ref().to_owned());
+            let names = f.iter().map(|name| feature_name(&TableFeature::from(name.clone())));
             names.collect::<BTreeSet<_>>()
         })
     };

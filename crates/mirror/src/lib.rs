@@ -8,6 +8,7 @@ pub mod export;
 pub mod import;
 pub mod kernel;
 pub mod log;
+pub mod ownership;
 mod properties;
 pub mod publish;
 mod put;

@@ -110,6 +110,7 @@ impl Lake {
             location: self.location(name),
             storage_options: BTreeMap::new(),
             mirror,
+            fence: false,
         };
         self.change(target, zero).await.0
     }

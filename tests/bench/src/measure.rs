@@ -105,6 +105,7 @@ async fn commit(dir: &Path, seconds: u64, tasks: u64) -> Result<(), AnyError> {
         location,
         storage_options: BTreeMap::new(),
         mirror: deltalakedb::core::model::MirrorMode::Active,
+        fence: false,
     };
     db.commit(batch(create, format!("{protocol}\n{metadata}\n"))).await?;
 

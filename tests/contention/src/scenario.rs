@@ -86,6 +86,7 @@ pub fn create(run: &str, table: usize) -> Result<TableChange> {
             name,
             storage_options: BTreeMap::new(),
             mirror: MirrorMode::Active,
+            fence: false,
         },
         ndjson: format!("{protocol}\n{metadata}\n").into_bytes(),
         origin: "contention".to_owned(),

@@ -109,6 +109,7 @@ fn create(dir: &Path, table: &str) -> Result<TableChange, AnyError> {
             location,
             storage_options: BTreeMap::new(),
             mirror: MirrorMode::Active,
+            fence: true,
         },
         ndjson: format!("{protocol}\n{metadata}\n").into_bytes(),
         origin: "crash worker".to_owned(),

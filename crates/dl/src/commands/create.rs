@@ -29,7 +29,9 @@ byte short integer long float double decimal(p,s) string binary boolean date tim
 timestamp_ntz variant array<…> map<…> struct<…>.
 
 The protocol is the least that schema and properties need; in-commit timestamps are on unless
---property delta.enableInCommitTimestamps=false.
+--property delta.enableInCommitTimestamps=false. The published protocol also lists the writer
+feature 'deltalakedb': every Delta reader reads the table, and writers that do not go through the
+catalog refuse it instead of forking its log (--no-fence: without).
 
 Examples:
   dl create sales.orders --location /lake/orders \\
@@ -60,6 +62,9 @@ pub(crate) struct Create {
     /// Keep commits in the catalog only
     #[arg(long)]
     no_mirror: bool,
+    /// Let writers that do not go through the catalog commit to its files: they fork its log
+    #[arg(long)]
+    no_fence: bool,
     /// Leave publishing to `dl mirror run`
     #[arg(long)]
     no_publish: bool,
@@ -128,6 +133,7 @@ impl Create {
                 location,
                 storage_options,
                 mirror: if self.no_mirror { MirrorMode::Off } else { MirrorMode::Active },
+                fence: !self.no_fence,
             },
             ndjson: ndjson.into_bytes(),
             origin: "dl create".to_owned(),

@@ -26,7 +26,8 @@ const NAME: &str = "{name}";
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The table's data and log stay where they are; every commit that the log still has is kept byte for
-byte. From the end of the import on, the catalog is the only writer: stop others before.
+byte. From the end of the import on, the catalog is to be the only writer: stop others before, and
+keep them out with `dl cutover`.
 The result is compared with what the Delta kernel reads from the log (--skip-validation: not).
 
 Several tables at once: a pattern in PATH, and {name} in NAME, which stands for the folder's name
@@ -68,6 +69,9 @@ pub(crate) struct Import {
     /// Do not compare the result with what the Delta kernel reads
     #[arg(long)]
     skip_validation: bool,
+    /// Take a table over from another catalog, which must be gone: two would fork its log
+    #[arg(long)]
+    take_over: bool,
     /// Keep later commits in the catalog only
     #[arg(long)]
     no_mirror: bool,
@@ -99,6 +103,7 @@ impl Import {
             },
             resume: self.resume,
             restart: self.restart,
+            take_over: self.take_over,
             ..ImportOptions::new(TableName::new("none", "none")?, "")
         };
         let name_for = |location: &str| -> Result<TableName> {

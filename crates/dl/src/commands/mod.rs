@@ -14,6 +14,7 @@ mod import;
 mod init;
 mod list;
 mod mirror;
+mod ownership;
 mod publish;
 mod quickstart;
 mod show;
@@ -51,6 +52,10 @@ pub(crate) enum Command {
     Drop(drop::Drop),
     /// Bring a dropped table back
     Undrop(drop::Undrop),
+    /// Keep writers that do not go through the catalog out of a table
+    Cutover(ownership::Cutover),
+    /// Hand a table back to writers of its files
+    Release(ownership::Release),
     /// Publish commits to _delta_log/, and see how that goes
     #[command(subcommand)]
     Mirror(mirror::Mirror),
@@ -81,6 +86,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::History(command) => command.run(context).await?,
         Command::Drop(command) => command.run(context).await?,
         Command::Undrop(command) => command.run(context).await?,
+        Command::Cutover(command) => command.run(context).await?,
+        Command::Release(command) => command.run(context).await?,
         Command::Mirror(command) => return command.run(context).await,
         Command::Publish(command) => command.run(context).await?,
         Command::Diff(command) => return command.run(context).await,

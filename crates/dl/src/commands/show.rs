@@ -6,6 +6,7 @@ use std::fmt::Write;
 use clap::Args;
 use deltalakedb::core::action::{DomainMetadata, Protocol, Txn};
 use deltalakedb::core::features::{column_mapping_enabled, ict_enabled, is_append_only};
+use deltalakedb::core::fence;
 use deltalakedb::core::ids::{TableRef, Version};
 use deltalakedb::core::model::{MirrorMode, Snapshot, TableState};
 use deltalakedb::core::schema::{DataType, StructType};
@@ -62,6 +63,7 @@ struct Features<'a> {
     writer: &'a [String],
     append_only: bool,
     in_commit_timestamps: bool,
+    fence: bool,
     column_mapping: bool,
 }
 
@@ -73,6 +75,7 @@ impl<'a> Features<'a> {
             writer: protocol.writer_features.as_deref().unwrap_or_default(),
             append_only: is_append_only(protocol, metadata),
             in_commit_timestamps: ict_enabled(protocol, metadata),
+            fence: fence::is_up(protocol),
             column_mapping: column_mapping_enabled(metadata),
         }
     }
@@ -209,6 +212,7 @@ fn features_lines(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
     for (on, name) in [
         (features.append_only, "append-only"),
         (features.in_commit_timestamps, "in-commit timestamps"),
+        (features.fence, "foreign writers kept out"),
         (features.column_mapping, "column mapping"),
     ] {
         if on {

@@ -16,6 +16,7 @@ mod diffing;
 mod importing;
 mod interruptions;
 mod mirroring;
+mod ownership;
 mod quickstart;
 mod reading;
 mod transcript;

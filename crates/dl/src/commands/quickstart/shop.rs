@@ -112,6 +112,7 @@ impl<'a> Shop<'a> {
                     location,
                     storage_options: BTreeMap::new(),
                     mirror: MirrorMode::Active,
+                    fence: true,
                 },
                 ndjson: lines([Action::Protocol(new.protocol), Action::Metadata(metadata)])?,
                 origin: "dl quickstart".to_owned(),

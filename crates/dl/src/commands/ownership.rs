@@ -1,0 +1,110 @@
+//! `dl cutover` and `dl release`
+
+use clap::Args;
+use deltalakedb::mirror::ownership::{self, CutoverReport};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::failure::Result;
+use crate::output::plural;
+use crate::publishing;
+use crate::view;
+
+/// Arguments of `dl cutover`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Commits a protocol that also lists the writer feature 'deltalakedb', and turns in-commit timestamps
+on unless the table refuses them. Every Delta reader reads on; other writers fail with the name of
+that feature instead of forking the log. Tables that `dl create` makes have it from the start.
+
+Writers that were in the middle of a commit through the catalog get a conflict and try again.
+Some engines still vacuum or checkpoint such a table, as these are no commits: vacuum with the
+catalog's retention only.
+
+Examples:
+  dl import /lake/orders sales.orders
+  dl cutover sales.orders
+  dl release sales.orders           the other way")]
+pub(crate) struct Cutover {
+    /// Table: namespace.table, its id, or a delta+sql:// URL
+    table: String,
+    /// Leave publishing to `dl mirror run`
+    #[arg(long)]
+    no_publish: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct CutoverView {
+    #[serde(flatten)]
+    report: CutoverReport,
+    warnings: Vec<String>,
+}
+
+impl Cutover {
+    pub(crate) async fn run(&self, context: &Context) -> Result<()> {
+        let (db, table) = context.table(&self.table).await?;
+        let report = ownership::cutover(&db, &table).await?;
+        let warnings = if self.no_publish {
+            Vec::new()
+        } else {
+            publishing::after_commit(context, &db, &[report.table_id]).await
+        };
+        if context.out.is_json() {
+            return context.out.document(&CutoverView { report, warnings });
+        }
+        context.out.say(match report.version {
+            Some(version) if self.no_publish || !warnings.is_empty() => format!(
+                "The fence of '{}' is up at version {version}. Other writers are kept out once that \
+                 is published.",
+                report.name
+            ),
+            Some(version) => format!(
+                "The fence of '{}' is up from version {version} on: the catalog is its only writer.",
+                report.name
+            ),
+            None => format!("The fence of '{}' is up already.", report.name),
+        })
+    }
+}
+
+/// Arguments of `dl release`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Commits a protocol without the fence, and without in-commit timestamps, which some writers do not
+know (--keep-timestamps: with them). Then the catalog lets go of the table: it is dropped there,
+with its history kept, and all of its commits are in _delta_log/. From then on any Delta writer may
+commit to its files.
+
+A release that was interrupted is finished by the same command.
+
+Examples:
+  dl release sales.orders
+  dl import /lake/orders sales.orders    takes it in again")]
+pub(crate) struct Release {
+    /// Table: namespace.table, its id, or a delta+sql:// URL
+    table: String,
+    /// Keep in-commit timestamps
+    #[arg(long)]
+    keep_timestamps: bool,
+}
+
+impl Release {
+    pub(crate) async fn run(&self, context: &Context) -> Result<()> {
+        let (db, table) = context.table(&self.table).await?;
+        context.to_go_on("the same command goes on from there");
+        let report =
+            ownership::release(&db, &table, self.keep_timestamps, &context.progress).await?;
+        if context.out.is_json() {
+            return context.out.document(&view::plain(&report));
+        }
+        context.out.say(format!(
+            "Released '{}' at version {} ({} published now): its log at {} is complete, and other \
+             writers may commit to it. Its history is kept here under id {}.",
+            report.name,
+            report.version,
+            plural(report.published, "version"),
+            report.location,
+            report.table_id
+        ))
+    }
+}

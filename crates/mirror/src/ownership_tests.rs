@@ -1,0 +1,162 @@
+use std::collections::BTreeMap;
+use std::fs;
+
+use deltalakedb_catalog_core::env::NoProgress;
+use deltalakedb_catalog_core::fault::{Fault, FaultyBackend, Verb};
+use deltalakedb_catalog_core::features;
+use deltalakedb_catalog_core::memory::MemoryBackend;
+
+use super::*;
+use crate::diff::{DiffOptions, Verdict, diff};
+use crate::kernel::{LogLocation, read_state};
+use crate::testing::{Lake, add, zero};
+
+fn v(version: i64) -> Version {
+    Version::new(version).unwrap()
+}
+
+/// A table of a legacy protocol, as most tables are.
+async fn legacy(lake: &Lake) -> TableId {
+    let zero = zero("", "")
+        .replace("\"minWriterVersion\":7,\"writerFeatures\":[]", "\"minWriterVersion\":2");
+    let id = lake.create("t", &zero).await;
+    lake.commit(id, &add("1")).await;
+    id
+}
+
+async fn parity(lake: &Lake, id: TableId) {
+    let report =
+        diff(&lake.catalog, &TableRef::Id(id), DiffOptions::default(), &NoProgress).await.unwrap();
+    assert_eq!(report.verdict, Verdict::Parity, "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_cut_over_and_released() {
+    let lake = Lake::new();
+    let id = legacy(&lake).await;
+    let table = TableRef::Id(id);
+    lake.publisher().run_once(None).await.unwrap();
+    let report = cutover(&lake.catalog, &table).await.unwrap();
+    assert_eq!(report.version, Some(v(2)));
+    assert_eq!(cutover(&lake.catalog, &table).await.unwrap().version, None);
+    lake.commit(id, &add("2")).await;
+    let report = lake.publisher().run_once(None).await.unwrap();
+    assert_eq!((report.published, report.failures), (2, vec![]));
+    parity(&lake, id).await;
+
+    let location = LogLocation::Table(lake.location("t"));
+    let log = read_state(location.clone(), &BTreeMap::new(), None).await.unwrap();
+    assert_eq!((log.protocol.min_reader_version, log.protocol.min_writer_version), (1, 7));
+    assert_eq!(
+        log.protocol.writer_features.as_deref().unwrap(),
+        ["appendOnly", "invariants", "deltalakedb", "inCommitTimestamp"]
+    );
+    let at = lake.catalog.snapshot(&table, At::Version(v(2))).await.unwrap();
+    let property = |name: &str| log.metadata.property(name).map(str::to_owned);
+    assert_eq!(property("delta.inCommitTimestampEnablementVersion").unwrap(), "2");
+    assert_eq!(
+        property("delta.inCommitTimestampEnablementTimestamp").unwrap(),
+        at.timestamp.0.to_string()
+    );
+    let commit = fs::read_to_string(lake.log("t").join(commit_name(v(2)))).unwrap();
+    let ict = format!("{{\"commitInfo\":{{\"inCommitTimestamp\":{},", at.timestamp.0);
+    assert!(commit.starts_with(&ict), "{commit}");
+
+    lake.commit(id, &add("3")).await;
+    let report = release(&lake.catalog, &table, false, &NoProgress).await.unwrap();
+    assert_eq!((report.version, report.published), (v(5), 2));
+    let log = read_state(location, &BTreeMap::new(), None).await.unwrap();
+    assert_eq!((log.version, log.files.len()), (v(5), 3));
+    assert_eq!((log.protocol.min_reader_version, log.protocol.min_writer_version), (1, 2));
+    assert_eq!(log.protocol.writer_features, None);
+    assert_eq!(log.metadata.configuration, BTreeMap::new());
+    let record = lake.catalog.table(&table).await.unwrap();
+    assert_eq!(record.state, TableState::Dropped);
+    // Again: by id, and by name.
+    for table in [table, TableRef::Name("t".parse().unwrap())] {
+        let again = release(&lake.catalog, &table, false, &NoProgress).await.unwrap();
+        assert_eq!((again.version, again.published), (v(5), 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_commit_timestamps_may_stay() {
+    let lake = Lake::new();
+    let id = legacy(&lake).await;
+    cutover(&lake.catalog, &TableRef::Id(id)).await.unwrap();
+    release(&lake.catalog, &TableRef::Id(id), true, &NoProgress).await.unwrap();
+    let location = LogLocation::Table(lake.location("t"));
+    let log = read_state(location, &BTreeMap::new(), None).await.unwrap();
+    assert!(features::ict_enabled(&log.protocol, &log.metadata));
+    assert!(!fence::is_up(&log.protocol));
+}
+
+#[tokio::test]
+async fn a_log_with_foreign_commits_is_neither_cut_over_nor_released() {
+    let lake = Lake::new();
+    let id = legacy(&lake).await;
+    lake.publisher().run_once(None).await.unwrap();
+    fs::write(lake.log("t").join(commit_name(v(2))), "{\"commitInfo\":{}}\n").unwrap();
+    let table = TableRef::Id(id);
+    for error in [
+        cutover(&lake.catalog, &table).await.unwrap_err(),
+        release(&lake.catalog, &table, false, &NoProgress).await.unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("holds version 2"), "{error}");
+    }
+    let record = lake.catalog.table(&table).await.unwrap();
+    assert_eq!((record.state, record.head), (TableState::Active, Some(v(1))));
+    assert_eq!(record.mirror, MirrorMode::Active);
+}
+
+#[tokio::test]
+async fn a_table_that_is_not_published_is_not_cut_over() {
+    let lake = Lake::new();
+    let id = lake.create_with("t", &zero("", ""), MirrorMode::Off).await;
+    let error = cutover(&lake.catalog, &TableRef::Id(id)).await.unwrap_err();
+    assert!(error.to_string().contains("dl mirror enable default.t"), "{error}");
+}
+
+/// The fence comes down in the log only once the catalog gets no more commits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_dies_anywhere_is_finished_by_the_next() {
+    for verb in [
+        Verb::MirrorSetMode,
+        Verb::Commit,
+        Verb::DropTable,
+        Verb::Snapshot,
+        Verb::ReadBodies,
+        Verb::AppTransactions,
+    ] {
+        for nth in 0..3 {
+            for lost in [false, true] {
+                let memory = std::sync::Arc::new(MemoryBackend::new());
+                let lake = Lake::on(std::sync::Arc::clone(&memory) as _);
+                let id = legacy(&lake).await;
+                cutover(&lake.catalog, &TableRef::Id(id)).await.unwrap();
+                lake.publisher().run_once(None).await.unwrap();
+                let faulty = FaultyBackend::new(memory, move |call| match (call.verb, lost) {
+                    (v, false) if v == verb && call.nth == nth => Fault::Fail,
+                    (v, true) if v == verb && call.nth == nth => Fault::LoseAnswer,
+                    _ => Fault::None,
+                });
+                let (clock, ids) = (lake.catalog.clock().clone(), lake.catalog.ids().clone());
+                let catalog = Catalog::new(std::sync::Arc::new(faulty), clock, ids);
+                let name = TableRef::Name("t".parse().unwrap());
+                let first = release(&catalog, &name, false, &NoProgress).await;
+                // A publisher in between must not put the commit without a fence too early.
+                lake.publisher().run_once(None).await.unwrap();
+                let live = lake.catalog.table(&TableRef::Id(id)).await.unwrap().state;
+                let there = lake.log("t").join(commit_name(v(3))).exists();
+                assert!(!(there && live == TableState::Active), "{verb:?} {nth} {lost}");
+                if first.is_err() {
+                    release(&lake.catalog, &name, false, &NoProgress).await.unwrap();
+                }
+                let location = LogLocation::Table(lake.location("t"));
+                let log = read_state(location, &BTreeMap::new(), None).await.unwrap();
+                assert_eq!(log.version, v(3), "{verb:?} {nth} {lost}");
+                assert!(!fence::is_up(&log.protocol));
+            }
+        }
+    }
+}
