@@ -68,7 +68,7 @@ def delta_field(field: pa.Field) -> dict:
 class Table:
     """A table that is made through `dl`. Remembers what should be in it."""
 
-    def __init__(self, dl: Dl, folder: Path, name: str, schema: pa.Schema, partition_by=(), properties=()):
+    def __init__(self, dl: Dl, folder: Path, name: str, schema: pa.Schema, partition_by=(), properties=(), arguments=()):
         self.dl, self.folder, self.name, self.schema = dl, folder, name, schema
         self.partition_by = list(partition_by)
         self.files: dict[str, pa.Table] = {}
@@ -80,7 +80,7 @@ class Table:
             args += ["--partition-by", ",".join(self.partition_by)]
         for prop in properties:
             args += ["--property", prop]
-        dl(*args)
+        dl(*args, *arguments)
 
     def write(self, file_name: str, data: pa.Table) -> Path:
         """Writes a data file in hive layout; the partition is that of the first row."""

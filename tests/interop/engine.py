@@ -1,48 +1,146 @@
-"""Reads one Delta table with one engine, in this process, and prints the facts of what it read.
+"""One engine, in this process: reads Delta tables and prints the facts of what it read, or tries to append.
 
-engine.py ENGINE TABLE_FOLDER [VERSION]
+engine.py ENGINE [--append]
+
+Standard input is a JSON list of readings, {"folder": …, "version": … or null}. For each, one line of JSON is printed:
+{"facts": …} or {"error": …}; with --append {"wrote": true} or {"error": …}.
 """
 
 import json
+import logging
 import os
 import sys
+import warnings
 from pathlib import Path
+
+import pyarrow as pa
 
 from facts import facts
 
-
-def read_deltalake(table: str, version):
-    from deltalake import DeltaTable
-
-    return DeltaTable(table, version=version).to_pyarrow_table()
+ONE_ROW = pa.table({"id": pa.array([424242], pa.int64()), "amount": pa.array([1.5]), "name": pa.array(["foreign"])})
 
 
-def read_polars(table: str, version):
-    import polars
+class Deltalake:
+    def read(self, table: str, version):
+        from deltalake import DeltaTable, QueryBuilder
 
-    return polars.scan_delta(table, version=version).collect().to_arrow()
+        # Its own reader: the one for PyArrow knows fewer features.
+        query = QueryBuilder().register("t", DeltaTable(table, version=version))
+        return pa.table(query.execute("SELECT * FROM t").read_all())
 
+    def append(self, table: str):
+        from deltalake import write_deltalake
 
-def read_duckdb(table: str, version):
-    import duckdb
-    import duckdb_extension_delta
-
-    package = Path(duckdb_extension_delta.__file__).parent
-    (extension,) = package.rglob("delta.duckdb_extension")
-    connection = duckdb.connect(
-        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
-    )
-    connection.execute(f"LOAD '{extension}'")
-    connection.execute("SET TimeZone = 'UTC'")
-    scan = "SELECT * FROM delta_scan(?)" if version is None else f"SELECT * FROM delta_scan(?, version => {int(version)})"
-    return connection.execute(scan, [table]).to_arrow_table()
+        write_deltalake(table, ONE_ROW, mode="append")
 
 
-ENGINES = {"deltalake": read_deltalake, "polars": read_polars, "duckdb": read_duckdb}
+class Polars:
+    def read(self, table: str, version):
+        import polars
 
-if __name__ == "__main__":
-    engine, folder = sys.argv[1:3]
-    at = int(sys.argv[3]) if len(sys.argv) > 3 else None
-    print(json.dumps(facts(ENGINES[engine](folder, at))), flush=True)
+        return polars.scan_delta(table, version=version).collect().to_arrow()
+
+    def append(self, table: str):
+        import polars
+
+        polars.from_arrow(ONE_ROW).write_delta(table, mode="append")
+
+
+class DuckDb:
+    def __init__(self):
+        import duckdb
+        import duckdb_extension_delta
+
+        package = Path(duckdb_extension_delta.__file__).parent
+        (extension,) = package.rglob("delta.duckdb_extension")
+        self.connection = duckdb.connect(
+            config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+        )
+        self.connection.execute(f"LOAD '{extension}'")
+        self.connection.execute("SET TimeZone = 'UTC'")
+
+    def read(self, table: str, version):
+        at = "" if version is None else f", version => {int(version)}"
+        return self.connection.execute(f"SELECT * FROM delta_scan(?{at})", [table]).to_arrow_table()
+
+    def append(self, table: str):
+        path = table.replace("'", "''")
+        self.connection.execute(f"ATTACH '{path}' AS t (TYPE delta)")
+        self.connection.execute("INSERT INTO t VALUES (424242, 1.5, 'foreign')")
+
+
+class Sail:
+    """Spark's API on Sail, whose Delta reader and writer are its own."""
+
+    def __init__(self):
+        warnings.simplefilter("ignore")
+        from pysail.spark import SparkConnectServer
+        from pyspark.sql import SparkSession
+
+        self.server = SparkConnectServer()
+        self.server.start(background=True)
+        _, port = self.server.listening_address
+        self.spark = SparkSession.builder.remote(f"sc://localhost:{port}").getOrCreate()
+        self.spark.conf.set("spark.sql.session.timeZone", "UTC")
+
+    def read(self, table: str, version):
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", str(version))
+        return reader.load(table).toArrow()
+
+    def append(self, table: str):
+        rows = self.spark.createDataFrame([(424242, 1.5, "foreign")], "id long, amount double, name string")
+        rows.write.format("delta").mode("append").save(table)
+
+
+class ClickHouse:
+    """ClickHouse in this process, which reads through a build of the Delta kernel of its own."""
+
+    def __init__(self):
+        # It reads below its working directory only.
+        os.chdir("/")
+
+    def read(self, table: str, version):
+        import chdb
+
+        path = table.replace("\\", "\\\\").replace("'", "\\'")
+        settings = ["output_format_arrow_string_as_string=1", "session_timezone='UTC'"]
+        if version is not None:
+            settings.append(f"delta_lake_snapshot_version={int(version)}")
+        query = f"SELECT * FROM deltaLakeLocal('{path}') SETTINGS {', '.join(settings)}"
+        return chdb.query(query, "ArrowTable")
+
+
+ENGINES = {
+    "deltalake": Deltalake,
+    "polars": Polars,
+    "duckdb": DuckDb,
+    "sail": Sail,
+    "clickhouse": ClickHouse,
+}
+
+
+def main() -> None:
+    logging.disable(logging.CRITICAL)
+    readings = json.load(sys.stdin)
+    # What engines print themselves does not get in between.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    engine = ENGINES[sys.argv[1]]()
+    for reading in readings:
+        try:
+            if "--append" in sys.argv:
+                engine.append(reading["folder"])
+                answer = {"wrote": True}
+            else:
+                answer = {"facts": facts(engine.read(reading["folder"], reading["version"]))}
+        except Exception as e:  # Each engine has errors of its own.
+            answer = {"error": f"{type(e).__name__}: {e}"}
+        print(json.dumps(answer), file=out, flush=True)
     # Now and then the thread pools of these packages abort while the interpreter shuts down, after all is read.
     os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

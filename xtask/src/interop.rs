@@ -46,6 +46,9 @@ fn cases(args: &Args) -> Result<Tally> {
     command.arg("-u").arg(scripts().join("run.py"));
     command.arg("--dl").arg(workspace::dev_binary("dl"));
     command.arg("--work").arg(home().join("tables"));
+    if let Some(tables) = workspace::delta_tables() {
+        command.arg("--tables").arg(tables);
+    }
     if args.keep {
         command.arg("--keep");
     }

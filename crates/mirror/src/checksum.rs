@@ -165,14 +165,16 @@ impl Checksums {
         let facts = self.facts.as_ref().filter(|facts| facts.version == record.version)?;
         let Snapshot { protocol, metadata, .. } = &facts.snapshot;
         let ict = features::ict_enabled(protocol, metadata);
+        let info = Info::of(record);
         let total = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         Some(VersionChecksum {
-            txn_id: txn_id(record),
+            txn_id: info.txn_id,
             table_size_bytes: total(record.total_bytes),
             num_files: total(record.total_files),
             num_metadata: 1,
             num_protocol: 1,
-            in_commit_timestamp_opt: ict.then_some(record.timestamp.0),
+            // That of the commit's bytes: an imported one may go back in time.
+            in_commit_timestamp_opt: info.in_commit_timestamp.filter(|_| ict),
             set_transactions: (facts.txns.len() <= MAX_LISTED).then(|| facts.txns.clone()),
             domain_metadata: (facts.domains.len() <= MAX_LISTED).then(|| facts.domains.clone()),
             metadata: metadata.clone(),
@@ -204,15 +206,22 @@ pub(crate) fn encode(checksum: &VersionChecksum) -> Result<Bytes> {
         .map_err(|e| CatalogError::invalid(format!("cannot write a version checksum: {e}")))
 }
 
-/// `commitInfo.txnId`.
-fn txn_id(record: &CommitRecord) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Info {
-        #[serde(rename = "txnId")]
-        txn_id: Option<String>,
+/// What a checksum holds of `commitInfo`.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Info {
+    txn_id: Option<String>,
+    in_commit_timestamp: Option<i64>,
+}
+
+impl Info {
+    fn of(record: &CommitRecord) -> Info {
+        record
+            .commit_info
+            .as_deref()
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default()
     }
-    let info: Info = serde_json::from_str(record.commit_info.as_deref()?).ok()?;
-    info.txn_id
 }
 
 fn contains(bytes: &[u8], word: &[u8]) -> bool {
