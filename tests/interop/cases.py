@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import shutil
+import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -11,15 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dl import Dl, Table, ndjson
+from stores import Store
 
 UTC = dt.timezone.utc
 
 
 @dataclass
 class Reading:
-    """A table folder (at a version, or the head), and what an engine must read from it."""
+    """A table folder or URL (at a version, or the head), and what an engine must read from it."""
 
-    folder: Path
+    folder: Path | str
     expected: pa.Table | None = None
     version: int | None = None
     # This is what others are compared with: made by another engine, and not by `dl`.
@@ -28,6 +30,8 @@ class Reading:
     same_as: Path | None = None
     # Engines that read this wrong whoever writes it, and why. They must: else the note is out of date.
     unable: dict[str, str] = field(default_factory=dict)
+    # Where the table is, if not on this machine.
+    store: Store | None = None
 
 
 @dataclass
@@ -37,6 +41,9 @@ class Foreign:
     open: Reading
     fenced: Reading
     commits: int
+
+
+SAIL_TRAVEL = {"sail": "finds no version between the first and the one in _last_checkpoint"}
 
 
 def rows(schema: pa.Schema, first: int, count: int) -> pa.Table:
@@ -281,7 +288,7 @@ def checkpoint(dl: Dl, home: Path):
             table.folder,
             middle,
             version=13,
-            unable={"sail": "finds no version between the first and the one in _last_checkpoint"},
+            unable=SAIL_TRAVEL,
         ),
         Reading(cleaned, table.expected()),
     ]
@@ -374,6 +381,51 @@ def released(dl: Dl, home: Path):
     more = rows(SIMPLE, 100, 10)
     write_deltalake(table.folder, more, mode="append")
     return [Reading(table.folder, pa.concat_tables([table.expected(), more]))]
+
+
+def store_cases() -> list:
+    """The same on object stores, as far as their emulators are there."""
+    stores = [Store.find(kind) for kind in ("s3", "azure")]
+    return [store_case(store) for store in stores if store]
+
+
+def store_case(store: Store):
+    """A table that `dl` makes on a store, and one of deltalake's that is imported and cut over."""
+
+    def case(dl: Dl, home: Path):
+        import polars
+        from deltalake import write_deltalake
+
+        bucket = f"interop-{int(time.time() * 1000)}"
+        store.make_bucket(bucket)
+        options = store.options()
+        flags = [f"--storage-option={name}={value}" for name, value in options.items()]
+        made = f"{store.url(bucket)}/made"
+        name = f"stores.made_on_{store.kind}"
+        columns = "id long, amount double, name string"
+        dl("create", name, "--location", made, "--columns", columns, "--property", "delta.checkpointInterval=5", *flags)
+        parts = [rows(SIMPLE, i * 10, 10) for i in range(12)]
+        for i, part in enumerate(parts):
+            file = f"{made}/part-{i}.parquet"
+            polars.from_arrow(part).write_parquet(file, storage_options=options)
+            dl("append", name, file)
+        taken = f"{store.url(bucket)}/taken"
+        # Once: deltalake cannot append on a store whose listings begin at the start, as Azurite's do.
+        write_deltalake(taken, pa.concat_tables(parts[:3]), storage_options=options)
+        name = f"stores.taken_on_{store.kind}"
+        dl("import", taken, name, *flags)
+        dl("cutover", name)
+        dl("diff", "--table", name)
+        # Its address is not in what it is told.
+        unable = {"duckdb": "reaches Azure's emulator at its usual port only"} if store.kind == "azure" else {}
+        return [
+            Reading(made, pa.concat_tables(parts), unable=unable, store=store),
+            Reading(made, pa.concat_tables(parts[:7]), version=7, unable=unable | SAIL_TRAVEL, store=store),
+            Reading(taken, pa.concat_tables(parts[:3]), unable=unable, store=store),
+        ]
+
+    case.__name__ = f"tables_on_{store.kind}"
+    return case
 
 
 # Tables of other engines, by what is special about them.

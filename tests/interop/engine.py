@@ -2,10 +2,11 @@
 
 engine.py ENGINE [--append]
 
-Standard input is a JSON list of readings, {"folder": …, "version": … or null}. For each, one line of JSON is printed:
-{"facts": …} or {"error": …}; with --append {"wrote": true} or {"error": …}.
+Standard input is a JSON list of readings, {"table": folder or URL, "version": … or null, "store": … or null}. For each,
+one line of JSON is printed: {"facts": …} or {"error": …}; with --append {"wrote": true} or {"error": …}.
 """
 
+import importlib
 import json
 import logging
 import os
@@ -16,16 +17,18 @@ from pathlib import Path
 import pyarrow as pa
 
 from facts import facts
+from stores import Store
 
 ONE_ROW = pa.table({"id": pa.array([424242], pa.int64()), "amount": pa.array([1.5]), "name": pa.array(["foreign"])})
 
 
 class Deltalake:
-    def read(self, table: str, version):
+    def read(self, table: str, version, store):
         from deltalake import DeltaTable, QueryBuilder
 
         # Its own reader: the one for PyArrow knows fewer features.
-        query = QueryBuilder().register("t", DeltaTable(table, version=version))
+        opened = DeltaTable(table, version=version, storage_options=store and store.options())
+        query = QueryBuilder().register("t", opened)
         return pa.table(query.execute("SELECT * FROM t").read_all())
 
     def append(self, table: str):
@@ -35,10 +38,11 @@ class Deltalake:
 
 
 class Polars:
-    def read(self, table: str, version):
+    def read(self, table: str, version, store):
         import polars
 
-        return polars.scan_delta(table, version=version).collect().to_arrow()
+        options = store and store.options()
+        return polars.scan_delta(table, version=version, storage_options=options).collect().to_arrow()
 
     def append(self, table: str):
         import polars
@@ -49,17 +53,26 @@ class Polars:
 class DuckDb:
     def __init__(self):
         import duckdb
-        import duckdb_extension_delta
 
-        package = Path(duckdb_extension_delta.__file__).parent
-        (extension,) = package.rglob("delta.duckdb_extension")
         self.connection = duckdb.connect(
             config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
         )
-        self.connection.execute(f"LOAD '{extension}'")
+        for name in ("httpfs", "azure", "delta"):
+            package = Path(importlib.import_module(f"duckdb_extension_{name}").__file__).parent
+            (extension,) = package.rglob(f"{name}.duckdb_extension")
+            self.connection.execute(f"LOAD '{extension}'")
         self.connection.execute("SET TimeZone = 'UTC'")
 
-    def read(self, table: str, version):
+    def read(self, table: str, version, store):
+        if store and store.kind == "s3":
+            self.connection.execute(
+                "CREATE OR REPLACE SECRET (TYPE s3, KEY_ID 'test', SECRET 'test', REGION 'us-east-1', "
+                f"ENDPOINT '{store.endpoint.removeprefix('http://')}', USE_SSL false, URL_STYLE 'path')"
+            )
+        elif store:
+            self.connection.execute(
+                f"CREATE OR REPLACE SECRET (TYPE azure, CONNECTION_STRING '{store.connection_string()}')"
+            )
         at = "" if version is None else f", version => {int(version)}"
         return self.connection.execute(f"SELECT * FROM delta_scan(?{at})", [table]).to_arrow_table()
 
@@ -83,7 +96,7 @@ class Sail:
         self.spark = SparkSession.builder.remote(f"sc://localhost:{port}").getOrCreate()
         self.spark.conf.set("spark.sql.session.timeZone", "UTC")
 
-    def read(self, table: str, version):
+    def read(self, table: str, version, _store):
         reader = self.spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", str(version))
@@ -101,14 +114,21 @@ class ClickHouse:
         # It reads below its working directory only.
         os.chdir("/")
 
-    def read(self, table: str, version):
+    def read(self, table: str, version, store):
         import chdb
 
         path = table.replace("\\", "\\\\").replace("'", "\\'")
+        source = f"deltaLakeLocal('{path}')"
+        if store:
+            bucket, _, key = table.split("://")[1].partition("/")
+            if store.kind == "s3":
+                source = f"deltaLake('{store.endpoint}/{bucket}/{key}/', 'test', 'test')"
+            else:
+                source = f"deltaLakeAzure('{store.connection_string()}', '{bucket}', '{key}')"
         settings = ["output_format_arrow_string_as_string=1", "session_timezone='UTC'"]
         if version is not None:
             settings.append(f"delta_lake_snapshot_version={int(version)}")
-        query = f"SELECT * FROM deltaLakeLocal('{path}') SETTINGS {', '.join(settings)}"
+        query = f"SELECT * FROM {source} SETTINGS {', '.join(settings)}"
         return chdb.query(query, "ArrowTable")
 
 
@@ -127,14 +147,19 @@ def main() -> None:
     # What engines print themselves does not get in between.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    for reading in readings:
+        if reading["store"]:
+            # Where engines find what they have no option for.
+            os.environ.update(Store(**reading["store"]).environment())
     engine = ENGINES[sys.argv[1]]()
     for reading in readings:
+        store = reading["store"] and Store(**reading["store"])
         try:
             if "--append" in sys.argv:
-                engine.append(reading["folder"])
+                engine.append(reading["table"])
                 answer = {"wrote": True}
             else:
-                answer = {"facts": facts(engine.read(reading["folder"], reading["version"]))}
+                answer = {"facts": facts(engine.read(reading["table"], reading["version"], store))}
         except Exception as e:  # Each engine has errors of its own.
             answer = {"error": f"{type(e).__name__}: {e}"}
         print(json.dumps(answer), file=out, flush=True)

@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from cases import CASES, Foreign, corpus_cases
+from cases import CASES, Foreign, corpus_cases, store_cases
 from dl import Dl
 from facts import differences, facts
 
@@ -22,7 +22,9 @@ ENGINES = ["deltalake", "polars", "duckdb", "sail", "clickhouse"]
 def ask(engine: str, readings, *arguments: str) -> list[dict]:
     """The answers of an engine in a process of its own, one a reading."""
     command = [sys.executable, str(Path(__file__).with_name("engine.py")), engine, *arguments]
-    asked = json.dumps([{"folder": str(r.folder), "version": r.version} for r in readings])
+    asked = json.dumps(
+        [{"table": str(r.folder), "version": r.version, "store": r.store and vars(r.store)} for r in readings]
+    )
     done = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=300, check=False)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     if len(answers) != len(readings):
@@ -33,7 +35,7 @@ def ask(engine: str, readings, *arguments: str) -> list[dict]:
 
 def where(reading) -> str:
     at = "" if reading.version is None else f" at version {reading.version}"
-    return reading.folder.name + at
+    return str(reading.folder).rsplit("/", 1)[-1] + at
 
 
 def read(engine: str, readings) -> tuple[list[str], str | None]:
@@ -111,7 +113,7 @@ def main() -> int:
     dl = Dl(args.dl.resolve(), args.work.resolve() / "catalog.db")
     dl("init")
 
-    cases = [c for c in CASES + corpus_cases(args.tables) if args.filter in c.__name__]
+    cases = [c for c in CASES + store_cases() + corpus_cases(args.tables) if args.filter in c.__name__]
     print(f"running {len(cases) * len(ENGINES)} tests", flush=True)
     outcomes: dict[tuple[str, str], str] = {}
     for case in cases:

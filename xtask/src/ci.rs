@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 use crate::run;
 use crate::workspace::{self, Package};
 
-/// What the tests must not skip: all that a machine with a Rust toolchain, Python and the packages of
-/// the database servers can run. SQL Server has no package: it is tested where it is given by URL.
-const REQUIRED: &str = "sqlite,postgres,replica,pgbouncer,mysql,galera,interop,crash";
+/// What the tests must not skip: all that a machine with a Rust toolchain, Python, Node.js and the
+/// packages of the database servers can run. SQL Server has no package: it is tested where it is given by URL.
+const REQUIRED: &str = "sqlite,postgres,replica,pgbouncer,mysql,galera,s3,azure,interop,crash";
 
 /// Packages that must be absent from the facade unless a feature asks for them: (feature, packages).
 const HEAVY: [(&str, &[&str]); 4] = [
@@ -53,12 +53,12 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
     step(&mut steps, "crates know only what they may", arrows);
     step(&mut steps, "lints", || {
         let mut command = cargo(&["clippy"]);
-        command.args(workspace::WITH_ALL_DATABASES);
+        command.args(workspace::WITH_EVERYTHING);
         passed(command.args(["--all-targets", "--", "-D", "warnings"]))
     });
     step(&mut steps, "docs", || {
         let mut command = cargo(&["doc", "--no-deps"]);
-        command.args(workspace::WITH_ALL_DATABASES);
+        command.args(workspace::WITH_EVERYTHING);
         passed(command.env("RUSTDOCFLAGS", "-D warnings"))
     });
     step(&mut steps, "dependencies", || deny(&["bans", "licenses", "sources"]));

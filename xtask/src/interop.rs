@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::servers::Servers;
 use crate::tally::Tally;
 use crate::{run, test, workspace};
 
@@ -23,17 +24,20 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
     if !test::build_all()? {
         return Ok(false);
     }
-    let tally = cases(args)?;
+    let mut tally = Tally::default();
+    let servers = Servers::for_interop(&mut tally);
+    tally.add(cases(args, &servers)?);
+    drop(servers);
     let ran = tally.skipped.is_empty();
     Ok(tally.report() && ran)
 }
 
 /// The same as a part of all tests; `dl` is built already.
-pub(crate) fn run() -> Result<Tally> {
-    cases(&Args::default())
+pub(crate) fn run(servers: &Servers) -> Result<Tally> {
+    cases(&Args::default(), servers)
 }
 
-fn cases(args: &Args) -> Result<Tally> {
+fn cases(args: &Args, servers: &Servers) -> Result<Tally> {
     let python = match python()? {
         Ok(python) => python,
         Err(why) => {
@@ -56,6 +60,7 @@ fn cases(args: &Args) -> Result<Tally> {
         command.arg(filter);
     }
     command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command.envs(servers.variables());
     test::tallied(&mut command, "interop", true)
 }
 

@@ -31,13 +31,14 @@ enum Task {
     /// Real tables of other engines are looked for in $DL_DELTA_TABLES, then in
     /// ../shared/delta-tables. What cannot run is listed as skipped, with the reason.
     /// Database servers are started for the run, unless DL_TEST_POSTGRES_URL, DL_TEST_MYSQL_URL or
-    /// DL_TEST_GALERA_URL names some; SQL Server is tested where DL_TEST_MSSQL_URL names one.
-    /// DL_REQUIRE=sqlite,postgres,replica,pgbouncer,mysql,galera,mssql,corpus,interop,crash turns
+    /// DL_TEST_GALERA_URL names some; SQL Server is tested where DL_TEST_MSSQL_URL names one. So are
+    /// emulators of S3 and Azure Blob Storage (DL_TEST_S3_ENDPOINT, DL_TEST_AZURE_ENDPOINT).
+    /// DL_REQUIRE=sqlite,postgres,replica,pgbouncer,mysql,galera,mssql,s3,azure,corpus,interop,crash turns
     /// a skip of these into a failure.
     Test(test::Args),
     /// Everything that a change must pass: format, lints, docs, dependencies, features, tests.
     Ci(ci::Args),
-    /// Make tables with `dl` and read them with deltalake, Polars and DuckDB.
+    /// Make tables with `dl` and read them with deltalake, Polars, DuckDB, Sail and ClickHouse.
     Interop(interop::Args),
     /// Kill a committing and publishing process at random moments and check what is left.
     Crash(crash::Args),

@@ -2,6 +2,7 @@
 //!
 //! One process holds them and does nothing else. When it ends, however it ends, they end.
 
+mod emulators;
 mod install;
 
 use std::fmt::Write as _;
@@ -13,8 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use deltalakedb_test_servers::{
-    Galera, MariaDb, MariaDbOptions, PgBouncer, PoolMode, Postgres, PostgresOptions, Software,
-    folders_of, home, wait_until,
+    Galera, MariaDb, MariaDbOptions, ObjectStore, ObjectStoreKind, PgBouncer, PoolMode, Postgres,
+    PostgresOptions, Software, folders_of, home, wait_until,
 };
 
 use crate::tally::Tally;
@@ -34,7 +35,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Start PostgreSQL with a replica and PgBouncer, and MariaDB, unless they run.
+    /// Start PostgreSQL with a replica and PgBouncer, MariaDB, and emulators of S3 and Azure Blob
+    /// Storage, unless they run.
     ///
     /// Missing packages are installed if that is possible without a password.
     Up {
@@ -117,6 +119,7 @@ fn up(galera: bool) -> Result<bool> {
         wanted.extend(galera.then_some(Software::Galera));
         // What cannot be had is named by the holder, with the command that installs it.
         install::missing(&wanted);
+        emulators::missing(&[ObjectStoreKind::S3, ObjectStoreKind::Azure]);
         let log_path = place("log")?;
         let log = File::create(&log_path)
             .with_context(|| format!("cannot write {}", log_path.display()))?;
@@ -206,6 +209,8 @@ pub(crate) struct Given {
     postgres: bool,
     mysql: bool,
     galera: bool,
+    s3: bool,
+    azure: bool,
 }
 
 impl Given {
@@ -216,7 +221,17 @@ impl Given {
             postgres: given("DL_TEST_POSTGRES_URL"),
             mysql: given("DL_TEST_MYSQL_URL"),
             galera: given("DL_TEST_GALERA_URL"),
+            s3: given("DL_TEST_S3_ENDPOINT"),
+            azure: given("DL_TEST_AZURE_ENDPOINT"),
         }
+    }
+}
+
+impl Given {
+    /// Object stores that are not given.
+    fn stores(&self) -> Vec<ObjectStoreKind> {
+        let stores = [(self.s3, ObjectStoreKind::S3), (self.azure, ObjectStoreKind::Azure)];
+        stores.into_iter().filter(|(given, _)| !given).map(|(_, kind)| kind).collect()
     }
 }
 
@@ -228,6 +243,8 @@ pub(crate) struct Servers {
     postgres: Option<Postgres>,
     maria: Option<MariaDb>,
     galera: Option<Galera>,
+    s3: Option<ObjectStore>,
+    azure: Option<ObjectStore>,
     /// What does not run and was not given, and why.
     absent: Vec<(&'static str, String)>,
 }
@@ -248,6 +265,9 @@ impl Servers {
             let maria =
                 (!given.mysql).then(|| scope.spawn(|| MariaDb::start(MariaDbOptions::default())));
             let galera = (galera && !given.galera).then(|| scope.spawn(|| Galera::start(3)));
+            let s3 = (!given.s3).then(|| scope.spawn(|| ObjectStore::start(ObjectStoreKind::S3)));
+            let azure =
+                (!given.azure).then(|| scope.spawn(|| ObjectStore::start(ObjectStoreKind::Azure)));
             if let Some(thread) = postgres {
                 match joined(thread.join()) {
                     Ok((server, replica, pgbouncer)) => {
@@ -268,6 +288,12 @@ impl Servers {
             }
             if let Some(thread) = galera {
                 servers.galera = servers.kept("galera", joined(thread.join()));
+            }
+            if let Some(thread) = s3 {
+                servers.s3 = servers.kept("s3", joined(thread.join()));
+            }
+            if let Some(thread) = azure {
+                servers.azure = servers.kept("azure", joined(thread.join()));
             }
         });
         servers
@@ -293,13 +319,26 @@ impl Servers {
             wanted.push(Software::Galera);
         }
         install::missing(&wanted);
-        println!("starting database servers");
+        emulators::missing(&given.stores());
+        println!("starting database servers and emulators of object stores");
         let mut servers = Servers::start(&given, !quick);
         for (name, why) in servers.absent.drain(..) {
             tally.skip(name, why);
         }
         if quick && !given.galera {
             tally.skip("galera", "left out by --quick");
+        }
+        servers
+    }
+
+    /// For other engines alone: emulators of object stores.
+    pub(crate) fn for_interop(tally: &mut Tally) -> Servers {
+        let from_env = Given::from_env();
+        emulators::missing(&from_env.stores());
+        let given = Given { postgres: true, mysql: true, galera: true, ..from_env };
+        let mut servers = Servers::start(&given, false);
+        for (name, why) in servers.absent.drain(..) {
+            tally.skip(name, why);
         }
         servers
     }
@@ -321,6 +360,11 @@ impl Servers {
         }
         if let Some(cluster) = &self.galera {
             variables.push(("DL_TEST_GALERA_URL", cluster.superuser_urls("mysql").join(" ")));
+        }
+        for (name, store) in
+            [("DL_TEST_S3_ENDPOINT", &self.s3), ("DL_TEST_AZURE_ENDPOINT", &self.azure)]
+        {
+            variables.extend(store.as_ref().map(|store| (name, store.endpoint())));
         }
         variables
     }

@@ -19,7 +19,8 @@ const SLOW: [&str; 2] = ["deltalakedb-contention", "deltalakedb-test-servers"];
 
 /// Parts of `DL_REQUIRE` that are satisfied if they were not skipped; of the others, which are
 /// databases, some test must have run, too.
-const SERVICES: [&str; 6] = ["corpus", "interop", "crash", "galera", "replica", "pgbouncer"];
+const SERVICES: [&str; 8] =
+    ["corpus", "interop", "crash", "galera", "replica", "pgbouncer", "s3", "azure"];
 
 /// Rounds of the crash test in a run of all tests: enough to find what breaks at once.
 const CRASH_ROUNDS: u32 = 30;
@@ -46,7 +47,6 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
     if build_all()? {
         let servers = Servers::for_tests(args.quick, &mut tally);
         tally.add(cargo_test(args, &servers, tables.as_deref())?);
-        drop(servers);
         if args.quick {
             tally.skip("interop", "left out by --quick");
             tally.skip("crash", "left out by --quick");
@@ -54,7 +54,8 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
                 tally.skip(package, "left out by --quick");
             }
         } else {
-            tally.add(interop::run()?);
+            tally.add(interop::run(&servers)?);
+            drop(servers);
             tally.add(crash::run(&crash::Args::short(CRASH_ROUNDS))?);
         }
     } else {
@@ -74,13 +75,13 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
 /// Builds every target of the workspace.
 pub(crate) fn build_all() -> Result<bool> {
     run::on_terminal(
-        run::cargo().arg("build").args(workspace::WITH_ALL_DATABASES).arg("--all-targets"),
+        run::cargo().arg("build").args(workspace::WITH_EVERYTHING).arg("--all-targets"),
     )
 }
 
 fn cargo_test(args: &Args, servers: &Servers, tables: Option<&Path>) -> Result<Tally> {
     let mut command = run::cargo();
-    command.arg("test").args(workspace::WITH_ALL_DATABASES).arg("--no-fail-fast");
+    command.arg("test").args(workspace::WITH_EVERYTHING).arg("--no-fail-fast");
     if args.quick {
         command.args(SLOW.iter().flat_map(|package| ["--exclude", package]));
     }

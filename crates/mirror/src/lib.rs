@@ -15,4 +15,6 @@ mod put;
 pub mod sink;
 pub mod store;
 #[cfg(test)]
+mod stores_tests;
+#[cfg(test)]
 mod testing;

@@ -122,7 +122,7 @@ impl Lake {
         self.change(target, ndjson).await.1
     }
 
-    async fn change(&self, target: ChangeTarget, ndjson: &str) -> (TableId, Version) {
+    pub(crate) async fn change(&self, target: ChangeTarget, ndjson: &str) -> (TableId, Version) {
         let change = TableChange {
             target,
             ndjson: ndjson.into(),

@@ -1,4 +1,4 @@
-//! Throwaway database servers for tests, from the programs that the machine has installed.
+//! Throwaway database servers and emulators of object stores for tests, from the programs that the machine has installed.
 //!
 //! Each server runs on a random loopback port, as an unprivileged user (servers refuse to run as
 //! root), with durability on, in a folder of its own. It dies, and its folder goes, when its value
@@ -6,6 +6,9 @@
 //!
 //! - [`Postgres`] (and its streaming [replicas](Postgres::replica)), [`MariaDb`] (or MySQL, where
 //!   that is what is installed), [`Galera`] and [`PgBouncer`] are servers.
+//! - [`ObjectStore`] is an emulator of S3 (moto) or Azure Blob Storage (Azurite), with everything in
+//!   memory; [`shared_object_store`] is the one that `DL_TEST_S3_ENDPOINT` or `DL_TEST_AZURE_ENDPOINT`
+//!   names, else one that this process starts.
 //! - [`CountingProxy`] stands between a client and a server: it counts round trips, and breaks
 //!   connections at a chosen moment.
 //! - [`shared_postgres`] and [`shared_mysql`] are what most tests want: the server that
@@ -20,6 +23,7 @@ mod account;
 mod folder;
 mod galera;
 mod mariadb;
+mod objects;
 mod pgbouncer;
 mod ports;
 mod postgres;
@@ -34,13 +38,14 @@ mod wait;
 pub use folder::{folders_of, home};
 pub use galera::Galera;
 pub use mariadb::{MariaDb, MariaDbOptions};
+pub use objects::{EmulatedStore, ObjectStore, ObjectStoreKind, check_object_store};
 pub use pgbouncer::{PgBouncer, PoolMode};
 pub use postgres::{Postgres, PostgresOptions};
-pub use programs::Software;
+pub use programs::{Software, emulators};
 pub use proxy::CountingProxy;
 pub use shared::{
     galera_urls, mssql_urls, mysql_urls, postgres_urls, shared_galera, shared_mysql,
-    shared_postgres,
+    shared_object_store, shared_postgres,
 };
 pub use tls::Tls;
 pub use wait::wait_until;

@@ -182,6 +182,45 @@ pub(crate) fn pgbouncer() -> Result<PathBuf> {
     which(&["pgbouncer"]).ok_or_else(|| Software::PgBouncer.missing("PgBouncer"))
 }
 
+/// Where `cargo xtask` installs the emulators of object stores: `emulators` in cargo's target folder.
+///
+/// # Errors
+/// If it is not known where that is.
+pub fn emulators() -> Result<PathBuf> {
+    let servers = crate::folder::home()?;
+    Ok(servers.with_file_name("emulators"))
+}
+
+fn emulator(place: &str, name: &str) -> Result<PathBuf> {
+    let installed = emulators()?.join(place).join(name);
+    if installed.is_file() {
+        return Ok(installed);
+    }
+    which(&[name]).ok_or_else(|| {
+        anyhow::anyhow!(
+            "{name} not found: `cargo xtask servers up` installs it, if there is {}",
+            if name == "moto_server" { "a Python with the module venv" } else { "npm" }
+        )
+    })
+}
+
+/// The S3 emulator.
+pub(crate) fn moto() -> Result<PathBuf> {
+    emulator("venv/bin", "moto_server")
+}
+
+/// The emulator of Azure Blob Storage.
+pub(crate) fn azurite() -> Result<PathBuf> {
+    emulator("node_modules/.bin", "azurite-blob")
+}
+
+/// Node.js, which Azurite runs on.
+pub(crate) fn node() -> Result<PathBuf> {
+    which(&["node"]).ok_or_else(|| {
+        anyhow::anyhow!("Node.js (node) not found: install it with `apt-get install -y nodejs npm`")
+    })
+}
+
 /// The first of these programs that there is.
 fn which(names: &[&str]) -> Option<PathBuf> {
     let path = path();

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use crate::galera::Galera;
 use crate::mariadb::{MariaDb, MariaDbOptions};
+use crate::objects::{EmulatedStore, ObjectStore, ObjectStoreKind};
 use crate::postgres::{Postgres, PostgresOptions};
 
 /// A server of this process with its URL (or URLs), or why there is none. It is never dropped: its
@@ -94,6 +95,29 @@ pub fn shared_galera() -> Result<Vec<String>, String> {
         Ok((cluster.superuser_urls("mysql"), cluster))
     });
     cluster.as_ref().map(|(urls, _)| urls.clone()).map_err(Clone::clone)
+}
+
+/// The emulator of an object store: the one at the address in `DL_TEST_S3_ENDPOINT` or
+/// `DL_TEST_AZURE_ENDPOINT`, else one that this process starts at the first call. That one ends with
+/// the process.
+///
+/// # Errors
+/// Why there is none: a reason to skip the tests that need it.
+pub fn shared_object_store(kind: ObjectStoreKind) -> Result<EmulatedStore, String> {
+    static S3: Shared<EmulatedStore, ObjectStore> = OnceLock::new();
+    static AZURE: Shared<EmulatedStore, ObjectStore> = OnceLock::new();
+    let (variable, cell) = match kind {
+        ObjectStoreKind::S3 => ("DL_TEST_S3_ENDPOINT", &S3),
+        ObjectStoreKind::Azure => ("DL_TEST_AZURE_ENDPOINT", &AZURE),
+    };
+    if let Some(endpoint) = urls(variable).into_iter().next() {
+        return Ok(EmulatedStore { kind, endpoint });
+    }
+    let store = cell.get_or_init(|| {
+        let store = ObjectStore::start(kind).map_err(|error| format!("{error:#}"))?;
+        Ok((EmulatedStore { kind, endpoint: store.endpoint() }, store))
+    });
+    store.as_ref().map(|(address, _)| address.clone()).map_err(Clone::clone)
 }
 
 #[cfg(test)]

@@ -26,11 +26,17 @@ pub(super) fn missing(wanted: &[Software]) {
     let mut packages: Vec<&str> = Vec::new();
     for software in wanted.iter().filter(|s| s.check().is_err()) {
         for package in software.packages() {
-            if !packages.contains(package) && !is_installed(package) {
+            if !packages.contains(package) {
                 packages.push(package);
             }
         }
     }
+    self::packages(&packages);
+}
+
+/// Installs those of these packages that are not there, if it may.
+pub(super) fn packages(wanted: &[&str]) {
+    let packages: Vec<&str> = wanted.iter().copied().filter(|p| !is_installed(p)).collect();
     if packages.is_empty() {
         return;
     }
