@@ -9,6 +9,9 @@ use crate::{interop, run, workspace};
 /// Options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Publishing instead: rates, lag, checkpoints.
+    #[arg(long)]
+    mirror: bool,
     /// Do not measure Python's `deltalake` beside.
     #[arg(long)]
     no_peer: bool,
@@ -24,7 +27,7 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
     }
     let mut command =
         Command::new(workspace::target().join("release").join(workspace::executable("bench")));
-    command.arg("all");
+    command.arg(if args.mirror { "mirror" } else { "all" });
     if !args.no_peer {
         match interop::python()? {
             Ok(python) => {

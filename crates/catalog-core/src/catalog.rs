@@ -35,6 +35,11 @@ const FILE_PAGE: usize = 10_000;
 /// Rows per page of table and commit lists.
 const LIST_PAGE: usize = 1_000;
 
+/// Table property: a commit waits, and after some seconds fails as busy, while so many versions are
+/// not published. Without it the mirror may lag behind as far as it likes. Writers that commit at the
+/// same moment may exceed it by their number.
+pub const MAX_UNPUBLISHED: &str = "deltalakedb.maxUnpublishedVersions";
+
 /// A commit over one or more tables.
 #[derive(Debug, Clone, Default)]
 pub struct CommitBatch {
@@ -114,6 +119,13 @@ pub struct Catalog {
     reader: Arc<dyn CatalogBackend>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
+    hook: Option<Arc<dyn CommitHook>>,
+}
+
+/// Told of every batch that a catalog has committed.
+pub trait CommitHook: std::fmt::Debug + Send + Sync {
+    /// Must not block: the answer to the writer waits for it.
+    fn committed(&self, tables: &[CommittedTable]);
 }
 
 /// One table of a batch on its way through the attempts.
@@ -128,6 +140,8 @@ struct Working<'a> {
     read_version: Option<Version>,
     /// Head up to which this commit is known not to conflict.
     checked: Option<Version>,
+    /// Why the commit has to wait: too much is not published yet.
+    pressure: Option<String>,
 }
 
 impl Catalog {
@@ -138,7 +152,7 @@ impl Catalog {
         clock: Arc<dyn Clock>,
         ids: Arc<dyn IdSource>,
     ) -> Self {
-        Catalog { reader: Arc::clone(&backend), backend, clock, ids }
+        Catalog { reader: Arc::clone(&backend), backend, clock, ids, hook: None }
     }
 
     /// Reads that users ask for go to `reader` from now on. It must be a view of the same database.
@@ -146,6 +160,13 @@ impl Catalog {
     #[must_use]
     pub fn with_reader(mut self, reader: Arc<dyn CatalogBackend>) -> Self {
         self.reader = reader;
+        self
+    }
+
+    /// Tells `hook` of every commit of this catalog and of its clones made from now on.
+    #[must_use]
+    pub fn with_commit_hook(mut self, hook: Arc<dyn CommitHook>) -> Self {
+        self.hook = Some(hook);
         self
     }
 
@@ -380,6 +401,9 @@ impl Catalog {
         for table in &tables {
             self.reader.note_change(table.table_id);
         }
+        if let Some(hook) = &self.hook {
+            hook.committed(&tables);
+        }
         CommitReport { token, replayed, attempts, tables }
     }
 
@@ -421,6 +445,7 @@ impl Catalog {
                 isolation: Isolation::default(),
                 read_version: None,
                 checked: None,
+                pressure: None,
             })
             .collect();
 
@@ -441,8 +466,14 @@ impl Catalog {
                 }
             }
             reject_duplicates(&working)?;
+            let pressure = working.iter_mut().find_map(|part| part.pressure.take());
             let request = CommitRequest { token: token.clone(), now, tables };
-            let failure = match self.backend.commit(request).await {
+            let outcome = match pressure {
+                // Nothing was sent. Where an attempt before was in doubt, it may still be found.
+                Some(text) => Err(CatalogError::busy(text, WriteState::NotApplied)),
+                None => self.backend.commit(request).await,
+            };
+            let failure = match outcome {
                 Ok(CommitOutcome::Committed(tables)) => {
                     return Ok(self.report(token, false, attempts, tables));
                 }
@@ -588,6 +619,7 @@ impl Catalog {
             }
             ChangeTarget::Existing { table, read_version } => {
                 let head = self.head_for(part, table).await?;
+                part.pressure = back_pressure(&head);
                 let read = *part.read_version.get_or_insert(read_version.unwrap_or(head.version));
                 if read > head.version || read < head.table.base_version {
                     return Err(CatalogError::VersionNotFound {
@@ -730,6 +762,25 @@ impl Catalog {
 fn plan_change(change: &TableChange, target: PlanTarget<'_>, token: &CommitToken) -> Result<Plan> {
     let operation = change.operation.as_deref();
     plan(&change.origin, &change.ndjson, target, &change.reads, operation, token)
+}
+
+/// Why a commit has to wait for the mirror, if the table asks for that (see [`MAX_UNPUBLISHED`]).
+fn back_pressure(head: &Snapshot) -> Option<String> {
+    let bound: i64 = head.metadata.property(MAX_UNPUBLISHED)?.trim().parse().ok()?;
+    let stopped = match head.table.mirror {
+        MirrorMode::Off => return None,
+        MirrorMode::Active => "",
+        MirrorMode::Diverged => ", and publishing has stopped: a foreign commit stands in its log",
+    };
+    let published = head.table.published_version.map_or(-1, Version::get);
+    let waiting = head.version.get() - published;
+    (bound > 0 && waiting >= bound).then(|| {
+        format!(
+            "table '{}' has {waiting} versions that are not published yet{stopped}; \
+             {MAX_UNPUBLISHED} is {bound}: commits wait until there are fewer",
+            head.table.name
+        )
+    })
 }
 
 /// A head as the base of a plan, for a request of this time.

@@ -9,7 +9,7 @@
 //! The fence is part of the stored bytes, so what is published stays a pure function of them, and a
 //! catalog that is rebuilt from its logs knows which tables it had fenced. Writers through the
 //! catalog do not see it ([`writer_view`]): the catalog puts it, and the in-commit timestamps that
-//! it upholds for everyone, into whatever protocol and metadata they commit ([`dress`]).
+//! it upholds for everyone, into whatever protocol and metadata they commit (`dress`).
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -60,6 +60,9 @@ pub trait MirrorSink: Debug + Send + Sync + 'static {
     /// Creates or replaces an object, atomically and durably. Only for `_last_checkpoint`.
     async fn put_replace(&self, name: &str, bytes: Bytes) -> Result<()>;
 
+    /// Deletes an object; one that is not there is fine. Only for expired parts of a log.
+    async fn delete(&self, name: &str) -> Result<()>;
+
     /// The whole object, or none.
     async fn get(&self, name: &str) -> Result<Option<Bytes>>;
 

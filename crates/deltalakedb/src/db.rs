@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use deltalakedb_cache::CachedBackend;
 use deltalakedb_catalog_core::backend::CatalogBackend;
-use deltalakedb_catalog_core::catalog::Catalog;
+use deltalakedb_catalog_core::catalog::{Catalog, CommitHook};
 use deltalakedb_catalog_core::env::{Clock, IdSource};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_mirror::publish::{Publisher, PublisherConfig};
@@ -101,6 +101,13 @@ impl Db {
     #[must_use]
     pub fn on_primary(mut self) -> Self {
         self.catalog = self.catalog.on_primary();
+        self
+    }
+
+    /// The same with a hook, see [`Catalog::with_commit_hook`].
+    #[must_use]
+    pub fn with_commit_hook(mut self, hook: Arc<dyn CommitHook>) -> Self {
+        self.catalog = self.catalog.with_commit_hook(hook);
         self
     }
 

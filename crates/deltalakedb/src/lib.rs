@@ -9,6 +9,7 @@
 //! tables that are not in local folders there are `s3`, `azure` and `gcs`.
 #![forbid(unsafe_code)]
 
+pub mod background;
 pub mod config;
 pub mod copy;
 pub mod db;

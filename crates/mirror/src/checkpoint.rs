@@ -187,6 +187,12 @@ struct LastCheckpointVersion {
     version: i64,
 }
 
+/// The version that a hint names, if it can be read.
+pub(crate) fn hinted_version(hint: &[u8]) -> Option<Version> {
+    let hint: LastCheckpointVersion = serde_json::from_slice(hint).ok()?;
+    Version::new(hint.version).ok()
+}
+
 /// Points `_last_checkpoint` to a checkpoint, unless it points to this or a later one. Returns
 /// whether it was written.
 ///

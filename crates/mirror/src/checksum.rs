@@ -25,7 +25,7 @@ const MAX_LISTED: usize = 100;
 
 /// Name of a version's checksum.
 #[must_use]
-pub fn checksum_name(version: Version) -> String {
+pub(crate) fn checksum_name(version: Version) -> String {
     format!("{}.crc", version.padded())
 }
 

@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
-pub mod checksum;
+mod checksum;
+mod cleanup;
 pub mod diff;
 pub mod export;
 pub mod import;
@@ -12,6 +13,9 @@ pub mod ownership;
 mod properties;
 pub mod publish;
 mod put;
+pub mod rebuild;
+pub mod reconcile;
+pub mod repair;
 pub mod sink;
 pub mod store;
 #[cfg(test)]

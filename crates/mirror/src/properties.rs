@@ -8,6 +8,25 @@ const DEFAULT_CHECKPOINT_INTERVAL: i64 = 10;
 /// `delta.deletedFileRetentionDuration` where it is not set: one week.
 const DEFAULT_TOMBSTONE_RETENTION_MS: i64 = 7 * 24 * 3_600_000;
 
+/// `delta.logRetentionDuration` where it is not set: 30 days.
+const DEFAULT_LOG_RETENTION_MS: i64 = 30 * 24 * 3_600_000;
+
+/// `delta.enableExpiredLogCleanup`: whether expired log files are deleted. True if not set.
+pub(crate) fn expired_log_cleanup(metadata: &Metadata) -> bool {
+    metadata
+        .property("delta.enableExpiredLogCleanup")
+        .is_none_or(|value| !value.trim().eq_ignore_ascii_case("false"))
+}
+
+/// `delta.logRetentionDuration`, milliseconds: how long a version stays readable in the log.
+pub(crate) fn log_retention_ms(metadata: &Metadata) -> i64 {
+    metadata
+        .property("delta.logRetentionDuration")
+        .map_or(Some(DEFAULT_LOG_RETENTION_MS), parse_interval_ms)
+        // What cannot be read is no reason to delete anything.
+        .unwrap_or(i64::MAX)
+}
+
 /// `delta.checkpointInterval`: a checkpoint is due at each multiple of it. At least 1.
 pub(crate) fn checkpoint_interval(metadata: &Metadata) -> i64 {
     metadata

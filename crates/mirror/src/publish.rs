@@ -13,8 +13,9 @@
 
 mod report;
 mod table;
+mod wait;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,8 +24,8 @@ use std::time::Duration;
 use deltalakedb_catalog_core::backend::{CatalogBackend, ClaimRequest, MirrorTask};
 use deltalakedb_catalog_core::env::{Clock, IdSource};
 use deltalakedb_catalog_core::error::Result;
-use deltalakedb_catalog_core::ids::TableId;
-use deltalakedb_catalog_core::model::TableRecord;
+use deltalakedb_catalog_core::ids::{TableId, TableRef};
+use deltalakedb_catalog_core::model::{TableRecord, TableState};
 use deltalakedb_catalog_core::sink::MirrorSink;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -34,6 +35,7 @@ use crate::sink::open_sink;
 use deltalakedb_catalog_core::retry::{Retry, backoff_ms};
 
 pub use report::{PublishIssue, RunReport, TableRun};
+pub use wait::{Waited, wait_published};
 
 /// Opened sinks that are kept for the next version, at most.
 const MAX_SINKS: usize = 256;
@@ -233,10 +235,23 @@ impl Publisher {
         self.retry.repeat(|| self.backend.mirror_claim(&request)).await
     }
 
+    /// Versions that wait, of tables that are not dropped: theirs wait for nothing.
     async fn count_unpublished(&self, only: Option<TableId>) -> Result<u64> {
         let page =
             self.retry.repeat(|| self.backend.mirror_rows(only, None, None, MAX_COUNTED)).await?;
-        Ok(u64::try_from(page.items.len()).unwrap_or(u64::MAX))
+        let mut waiting: BTreeMap<TableId, u64> = BTreeMap::new();
+        for row in page.items {
+            *waiting.entry(row.table_id).or_default() += 1;
+        }
+        let mut total = 0;
+        for (id, versions) in waiting {
+            let table = TableRef::Id(id);
+            let record = self.retry.repeat(|| self.backend.get_table(&table)).await?;
+            if record.is_some_and(|record| record.state == TableState::Active) {
+                total += versions;
+            }
+        }
+        Ok(total)
     }
 
     fn backoff(&self, attempt: u32) -> i64 {

@@ -5,6 +5,7 @@
 
 mod generate;
 mod measure;
+mod mirror;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -33,16 +34,32 @@ enum Args {
         #[arg(long)]
         python: Option<PathBuf>,
     },
+    /// Publishing: checkpoints of a large table, rates and lag; prints a Markdown table.
+    Mirror {
+        /// Files of the table whose checkpoint is measured.
+        #[arg(long, default_value_t = 1_000_000)]
+        files: u64,
+        /// Runs of each measurement.
+        #[arg(long, default_value_t = 3)]
+        runs: usize,
+        /// Seconds during which 200 commits a second come.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// A Python with the `deltalake` package, to measure beside on the same table.
+        #[arg(long)]
+        python: Option<PathBuf>,
+    },
     /// One measurement (started by `all`); prints `name=value` lines.
     One {
-        /// `import`, `import-validated`, `open`, `list` or `commit`.
+        /// `import`, `import-validated`, `open`, `list`, `commit`, `checkpoint`, `publish-local`,
+        /// `publish-s3`, `lag-local` or `lag-s3`.
         what: String,
         /// Working folder.
         dir: PathBuf,
-        /// Seconds of the commit loop, tasks that commit at once.
+        /// Seconds of the commit loop.
         #[arg(long, default_value_t = 10)]
         seconds: u64,
-        /// Concurrent committers.
+        /// Concurrent committers, or tables.
         #[arg(long, default_value_t = 1)]
         tasks: u64,
     },
@@ -52,6 +69,9 @@ fn main() -> ExitCode {
     let outcome = match Args::parse() {
         Args::All { commits, files_per_commit, runs, seconds, python } => {
             all(commits, files_per_commit, runs, seconds, python.as_deref())
+        }
+        Args::Mirror { files, runs, seconds, python } => {
+            publishing(files, runs, seconds, python.as_deref())
         }
         Args::One { what, dir, seconds, tasks } => measure::one(&what, &dir, seconds, tasks),
     };
@@ -122,12 +142,83 @@ fn all(
             write_checkpoint(python, &table)?;
         }
     }
+    print_rows(&rows);
+    println!("\nlog: {log_bytes} bytes of JSON; database: {database_bytes} bytes");
+    Ok(())
+}
+
+fn publishing(
+    files: u64,
+    runs: usize,
+    seconds: u64,
+    python: Option<&Path>,
+) -> Result<(), AnyError> {
+    let mut rows: Vec<Row> = Vec::new();
+    for (what, place) in [("publish-local", "local"), ("publish-s3", "S3 emulator, 20 ms away")] {
+        for tables in [1, 16] {
+            let figures = (0..runs)
+                .map(|_| child(what, tempfile::tempdir()?.path(), seconds, tables))
+                .collect::<Result<Vec<_>, _>>()?;
+            let label = format!("publish one-file commits, {tables} table(s), {place}");
+            rows.push(Row::named(&label, &figures, "versions_per_s", "versions/s"));
+        }
+    }
+    for (what, tables, place) in [
+        ("lag-local", 1, "local"),
+        ("lag-local", 16, "local"),
+        ("lag-s3", 16, "S3 emulator, 20 ms away"),
+    ] {
+        let figures = vec![child(what, tempfile::tempdir()?.path(), seconds, tables)?];
+        for name in ["p50", "p95", "p99", "max"] {
+            let label =
+                format!("lag, 200 commits/s for {seconds} s, {tables} table(s), {place}: {name}");
+            rows.push(Row::named(&label, &figures, &format!("{name}_ms"), "ms"));
+        }
+    }
+    let dir = tempfile::tempdir()?;
+    let table = dir.path().join("t");
+    let per_commit = files.div_ceil(100);
+    generate::table(&table, files.div_ceil(per_commit), per_commit)?;
+    child("import", dir.path(), seconds, 1)?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        ours.push(child("checkpoint", dir.path(), seconds, 1)?);
+        if let Some(python) = python {
+            theirs.push(peer_checkpoint(python, &table)?);
+        }
+    }
+    rows.push(Row::new(&format!("checkpoint of {files} files"), &ours, "ms"));
+    rows.push(Row::named("… its size", &ours, "mb", "MB"));
+    if python.is_some() {
+        rows.push(Row::new("peer: Python deltalake, create_checkpoint", &theirs, "ms"));
+        let label = "… opening the table, and then create_checkpoint";
+        rows.push(Row::named(label, &theirs, "all_ms", "ms"));
+    }
+    print_rows(&rows);
+    Ok(())
+}
+
+/// The same checkpoint by the peer. The commits are read by then.
+fn peer_checkpoint(python: &Path, table: &Path) -> Result<Figures, AnyError> {
+    let script = "import sys,time,resource,glob,os\nfrom deltalake import DeltaTable\n\
+        a=time.perf_counter(); t=DeltaTable(sys.argv[1]); b=time.perf_counter()\n\
+        t.create_checkpoint(); c=time.perf_counter()\n\
+        print(f'ms={(c-b)*1e3}'); print(f'all_ms={(c-a)*1e3}')\n\
+        print(f'peak_mb={resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024}')\n\
+        log=sys.argv[1]+'/_delta_log/'\n\
+        for f in glob.glob(log+'*.checkpoint*')+[log+'_last_checkpoint']: os.remove(f)\n";
+    let output = Command::new(python).args(["-c", script]).arg(table).output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+    }
+    figures(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn print_rows(rows: &[Row]) {
     println!("\n| what | median | peak memory, MB |\n| --- | --- | --- |");
     for row in rows {
         println!("| {} | {} {} | {} |", row.label, row.value, row.unit, row.memory);
     }
-    println!("\nlog: {log_bytes} bytes of JSON; database: {database_bytes} bytes");
-    Ok(())
 }
 
 struct Row {

@@ -15,9 +15,9 @@ use deltalakedb::mirror::store::normalize_location;
 use deltalakedb::uri::CatalogUri;
 use futures::TryStreamExt;
 
-use crate::AnyError;
+use crate::{AnyError, mirror};
 
-const TABLE: &str = "bench.t";
+pub(crate) const TABLE: &str = "bench.t";
 const HOT: &str = "bench.hot";
 
 pub(crate) fn one(what: &str, dir: &Path, seconds: u64, tasks: u64) -> Result<(), AnyError> {
@@ -28,17 +28,22 @@ pub(crate) fn one(what: &str, dir: &Path, seconds: u64, tasks: u64) -> Result<()
         "open" => runtime.block_on(open(dir))?,
         "list" => runtime.block_on(list(dir))?,
         "commit" => runtime.block_on(commit(dir, seconds, tasks))?,
+        "checkpoint" => runtime.block_on(mirror::checkpoint(dir))?,
+        "publish-local" => runtime.block_on(mirror::publish(dir, "local", tasks, 400))?,
+        "publish-s3" => runtime.block_on(mirror::publish(dir, "s3", tasks, 400))?,
+        "lag-local" => runtime.block_on(mirror::lag(dir, "local", tasks, 200, seconds))?,
+        "lag-s3" => runtime.block_on(mirror::lag(dir, "s3", tasks, 200, seconds))?,
         other => return Err(format!("no measurement '{other}'").into()),
     }
     println!("peak_mb={}", peak_mb()?);
     Ok(())
 }
 
-fn uri(dir: &Path) -> CatalogUri {
+pub(crate) fn uri(dir: &Path) -> CatalogUri {
     CatalogUri::sqlite(dir.join("catalog.db"))
 }
 
-fn print_ms(since: Instant) {
+pub(crate) fn print_ms(since: Instant) {
     println!("ms={}", since.elapsed().as_secs_f64() * 1e3);
 }
 
@@ -157,7 +162,7 @@ async fn commit(dir: &Path, seconds: u64, tasks: u64) -> Result<(), AnyError> {
     Ok(())
 }
 
-fn batch(target: ChangeTarget, ndjson: String) -> CommitBatch {
+pub(crate) fn batch(target: ChangeTarget, ndjson: String) -> CommitBatch {
     CommitBatch {
         token: None,
         tables: vec![TableChange {

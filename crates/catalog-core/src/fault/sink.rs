@@ -19,6 +19,8 @@ pub enum SinkVerb {
     Replace,
     /// [`MirrorSink::put_replace`].
     PutReplace,
+    /// [`MirrorSink::delete`].
+    Delete,
     /// [`MirrorSink::get`].
     Get,
     /// [`MirrorSink::list`].
@@ -40,7 +42,7 @@ pub enum SinkFault {
     /// Other calls: no fault.
     Truncate(usize),
     /// `put_if_absent` says `Exists` and writes nothing; `replace` says `Changed`; `get` says there is
-    /// no such object; `list` is empty. Other calls: no fault.
+    /// no such object; `delete` does nothing; `list` is empty. Other calls: no fault.
     Lie,
 }
 
@@ -133,6 +135,14 @@ impl<S: MirrorSink> MirrorSink for FaultySink<S> {
                 self.inner.put_replace(name, first(&bytes, len)).await?;
                 Err(torn(name))
             }
+        }
+    }
+
+    async fn delete(&self, name: &str) -> Result<()> {
+        match self.fault(SinkVerb::Delete, name) {
+            SinkFault::Common(fault) => fault.around(name, self.inner.delete(name)).await,
+            SinkFault::None | SinkFault::Truncate(_) => self.inner.delete(name).await,
+            SinkFault::Lie => Ok(()),
         }
     }
 

@@ -35,6 +35,10 @@ impl MirrorSink for MapSink {
         self.0.lock().unwrap().insert(name.to_owned(), bytes);
         Ok(())
     }
+    async fn delete(&self, name: &str) -> Result<()> {
+        self.0.lock().unwrap().remove(name);
+        Ok(())
+    }
     async fn get(&self, name: &str) -> Result<Option<Bytes>> {
         Ok(self.0.lock().unwrap().get(name).cloned())
     }

@@ -184,7 +184,7 @@ fn result(table: &TableCopy) -> String {
 }
 
 /// A catalog's URL from the command line.
-fn uri(context: &Context, what: &str, text: &str) -> Result<CatalogUri> {
+pub(super) fn uri(context: &Context, what: &str, text: &str) -> Result<CatalogUri> {
     let Some(name) = text.strip_prefix(FROM_ENVIRONMENT) else {
         let uri = text.parse().map_err(|e| Failure::invalid(format!("{what}: {e}")))?;
         context.warn_of_password(&uri);

@@ -5,11 +5,13 @@ use deltalakedb::Db;
 use deltalakedb::core::backend::TableFilter;
 use deltalakedb::core::ids::{TableRef, TimestampMs, Version};
 use deltalakedb::core::model::{MirrorMode, MirrorRow, MirrorState, TableRecord, TableState};
+use deltalakedb::mirror::publish::wait_published;
+use deltalakedb::mirror::reconcile::{FindingKind, ReconcilePass, reconcile_all};
 use futures::TryStreamExt;
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::failure::{Result, exit};
+use crate::failure::{Failure, Result, exit};
 use crate::output::{count, plural};
 use crate::publishing;
 use crate::time;
@@ -25,6 +27,10 @@ pub(crate) enum Mirror {
     Run(Run),
     /// Show how far publishing is
     Status(Status),
+    /// Wait until a version is published
+    Wait(Wait),
+    /// Look for published files that are missing or changed, and put missing ones back
+    Reconcile(Reconcile),
     /// Try failed versions again now, and go on with a table that diverged
     Retry(One),
     /// Publish a table's commits from now on, and those it has
@@ -54,6 +60,9 @@ pub(crate) struct Run {
 /// Arguments of `dl mirror status`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Exit code 0 if all is well, 2 if a foreign commit stands in some table's log (its publishing has
+stopped), 3 if a version has been waiting for longer than --late.
+
 Examples:
   dl mirror status
   dl mirror status sales.orders     each unpublished version, with its last error
@@ -61,6 +70,57 @@ Examples:
 pub(crate) struct Status {
     /// Only this table: namespace.table, its id, or a delta+sql:// URL
     table: Option<String>,
+    /// How long a version may wait before that is worth an exit code
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    late: u32,
+}
+
+/// Arguments of `dl mirror wait`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Publishes nothing itself: a worker does, of a service or of `dl mirror run --watch`.
+
+Examples:
+  dl mirror wait sales.orders               the latest version
+  dl mirror wait sales.orders 41 --timeout 5")]
+pub(crate) struct Wait {
+    /// Table: namespace.table, its id, or a delta+sql:// URL
+    table: String,
+    /// Version; the latest if not given
+    version: Option<i64>,
+    /// Give up after this time
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<f64>,
+}
+
+/// Arguments of `dl mirror reconcile`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+One listing of a log, no reads of its files: sizes are compared with the catalog's commits. What is
+missing is written again, what is there is never overwritten. `dl diff` compares bytes and states.
+Commits before the first one in the log are not missed: readers start from a checkpoint.
+
+Exit code 0 if all is right (now), 2 if something is not and stays so.
+
+Examples:
+  dl mirror reconcile
+  dl mirror reconcile sales.orders --dry-run
+  dl mirror reconcile --watch --every 300 --metrics-output /var/lib/node_exporter/dl_parity.prom")]
+pub(crate) struct Reconcile {
+    /// Only this table: namespace.table, its id, or a delta+sql:// URL
+    table: Option<String>,
+    /// Write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Go on until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+    /// Pause between two passes
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "watch")]
+    every: u32,
+    /// File for the counter mirror_parity_drift_total, in Prometheus' text format
+    #[arg(long, value_name = "FILE")]
+    metrics_output: Option<std::path::PathBuf>,
 }
 
 /// A command on one table's mirror.
@@ -80,7 +140,9 @@ impl Mirror {
     pub(crate) async fn run(self, context: &Context) -> Result<u8> {
         match self {
             Mirror::Run(run) => return run.run(context).await,
-            Mirror::Status(status) => status.run(context).await?,
+            Mirror::Status(status) => return status.run(context).await,
+            Mirror::Reconcile(reconcile) => return reconcile.run(context).await,
+            Mirror::Wait(wait) => wait.run(context).await?,
             Mirror::Retry(one) => retry(&one.table, context).await?,
             Mirror::Enable(one) => set_mode(&one.table, MirrorMode::Active, context).await?,
             Mirror::Disable(one) => set_mode(&one.table, MirrorMode::Off, context).await?,
@@ -145,6 +207,109 @@ impl Run {
     }
 }
 
+impl Wait {
+    async fn run(&self, context: &Context) -> Result<()> {
+        let version = self.version.map(Version::new).transpose()?;
+        let limit = self
+            .timeout
+            .map(|seconds| {
+                std::time::Duration::try_from_secs_f64(seconds)
+                    .map_err(|_| Failure::invalid(format!("--timeout {seconds}: not a time")))
+            })
+            .transpose()?;
+        let (db, table) = context.table(&self.table).await?;
+        let waited = wait_published(&db, &table, version, limit).await?;
+        if context.out.is_json() {
+            return context.out.document(&crate::view::plain(&waited));
+        }
+        context.out.say(format!(
+            "{}: version {} is published (up to {} is)",
+            waited.name, waited.version, waited.published_version
+        ))
+    }
+}
+
+impl Reconcile {
+    async fn run(&self, context: &Context) -> Result<u8> {
+        let (db, only) = match &self.table {
+            Some(table) => {
+                let (db, table) = context.table(table).await?;
+                (db, Some(table))
+            }
+            None => (context.db().await?, None),
+        };
+        let db = db.on_primary();
+        let mut stop = context.stop();
+        let mut total = 0;
+        loop {
+            let tables: Vec<TableRecord> = if let Some(table) = &only {
+                vec![db.table(table).await?]
+            } else {
+                let state = Some(TableState::Active);
+                db.tables(TableFilter { state, ..TableFilter::default() }).try_collect().await?
+            };
+            let pass = reconcile_all(&db, &tables, !self.dry_run).await;
+            total += pass.drift();
+            if let Some(file) = &self.metrics_output {
+                write_metric(file, total)?;
+            }
+            Self::print(context, &pass)?;
+            if !self.watch {
+                let fine = pass.unrepaired() == 0 && pass.failures.is_empty();
+                return Ok(if fine { exit::OK } else { exit::DRIFT });
+            }
+            let pause = std::time::Duration::from_secs(u64::from(self.every));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.changed() => return Ok(exit::OK),
+            }
+        }
+    }
+
+    fn print(context: &Context, pass: &ReconcilePass) -> Result<()> {
+        if context.out.is_json() {
+            return context.out.document(pass);
+        }
+        for table in pass.tables.iter().filter(|table| table.drift > 0) {
+            for finding in &table.findings {
+                let what = match finding.kind {
+                    FindingKind::Missing => "is missing",
+                    FindingKind::Different => "is not what the catalog published",
+                    FindingKind::Foreign => "is a commit that the catalog does not know",
+                };
+                let done = if finding.repaired { "; it was written again" } else { "" };
+                context.out.warn(format!("{}: '{}' {what}{done}", table.name, finding.name));
+            }
+        }
+        for (name, error) in &pass.failures {
+            context.out.warn(format!("{name}: {error}"));
+        }
+        let objects: u64 = pass.tables.iter().map(|table| table.expected).sum();
+        context.out.say(format!(
+            "{}, {}: {}",
+            plural(u64::try_from(pass.tables.len()).unwrap_or(u64::MAX), "table"),
+            plural(objects, "commit file"),
+            match (pass.drift(), pass.unrepaired()) {
+                (0, _) => "all is there".to_owned(),
+                (drift, 0) => format!("{drift} wrong, all put right"),
+                (drift, left) => format!("{drift} wrong, {left} of them still are"),
+            }
+        ))
+    }
+}
+
+/// Under its name once it is complete: a collector may read at any moment.
+fn write_metric(file: &std::path::Path, total: u64) -> Result<()> {
+    let text = format!(
+        "# HELP mirror_parity_drift_total Published objects that were missing or changed.\n\
+         # TYPE mirror_parity_drift_total counter\nmirror_parity_drift_total {total}\n"
+    );
+    let part = file.with_extension("part");
+    std::fs::write(&part, text)
+        .and_then(|()| std::fs::rename(&part, file))
+        .map_err(|e| Failure::io(format!("cannot write '{}'", file.display()), e))
+}
+
 #[derive(Debug, Serialize)]
 struct StatusView {
     #[serde(flatten)]
@@ -152,6 +317,7 @@ struct StatusView {
     unpublished: u64,
     failed: u64,
     lag_seconds: f64,
+    late: bool,
     attempts: u32,
     last_error: Option<String>,
     retry_at_ms: Option<TimestampMs>,
@@ -169,14 +335,28 @@ struct VersionView {
 }
 
 impl Status {
-    async fn run(&self, context: &Context) -> Result<()> {
+    /// What a monitor wants to know of a table.
+    fn code(status: &StatusView) -> u8 {
+        if status.table.mirror == MirrorMode::Diverged {
+            exit::DRIFT
+        } else if status.late {
+            exit::LAG
+        } else {
+            exit::OK
+        }
+    }
+
+    async fn run(&self, context: &Context) -> Result<u8> {
+        let late = f64::from(self.late);
         if let Some(table) = &self.table {
             let (db, table) = context.table(table).await?;
             let db = db.on_primary();
             let record = db.table(&table).await?;
-            let status = status_of(&db, record, true).await?;
+            let status = status_of(&db, record, true, late).await?;
+            let code = Self::code(&status);
             if context.out.is_json() {
-                return context.out.document(&[status]);
+                context.out.document(&[status])?;
+                return Ok(code);
             }
             context.out.text(summary(&status))?;
             if !status.versions.is_empty() {
@@ -198,7 +378,7 @@ impl Status {
                 }
                 list.end()?;
             }
-            return Ok(());
+            return Ok(code);
         }
         let db = context.db().await?.on_primary();
         let filter = TableFilter { state: Some(TableState::Active), ..TableFilter::default() };
@@ -207,8 +387,12 @@ impl Status {
             &["table", "mirror", "version", "published", "waiting", "failed", "lag", "error"],
             &[2, 3, 4, 5, 6],
         );
+        let (mut diverged, mut lags) = (false, false);
         while let Some(record) = tables.try_next().await? {
-            let status = status_of(&db, record, false).await?;
+            let status = status_of(&db, record, false, late).await?;
+            let code = Self::code(&status);
+            diverged |= code == exit::DRIFT;
+            lags |= code == exit::LAG;
             list.push(&status, || {
                 let version =
                     |v: Option<Version>| v.map_or_else(|| "-".to_owned(), |v| v.to_string());
@@ -224,7 +408,12 @@ impl Status {
                 ]
             })?;
         }
-        list.end()
+        list.end()?;
+        Ok(match (diverged, lags) {
+            (true, _) => exit::DRIFT,
+            (false, true) => exit::LAG,
+            (false, false) => exit::OK,
+        })
     }
 }
 
@@ -251,7 +440,7 @@ fn lag(seconds: f64) -> String {
 }
 
 /// Reads a table's part of the outbox; with `versions`, the first page of it in full.
-async fn status_of(db: &Db, record: TableRecord, versions: bool) -> Result<StatusView> {
+async fn status_of(db: &Db, record: TableRecord, versions: bool, late: f64) -> Result<StatusView> {
     let now = db.clock().now();
     let mut after = None;
     let (mut unpublished, mut failed) = (0_u64, 0_u64);
@@ -288,6 +477,7 @@ async fn status_of(db: &Db, record: TableRecord, versions: bool) -> Result<Statu
         unpublished,
         failed,
         lag_seconds: lag.as_secs_f64(),
+        late: record.mirror != MirrorMode::Off && lag.as_secs_f64() > late,
         attempts: first.as_ref().map_or(0, |row| row.attempts),
         retry_at_ms: first.as_ref().and_then(|row| row.retry_at),
         last_error: first.and_then(|row| row.last_error),

@@ -17,6 +17,8 @@ mod mirror;
 mod ownership;
 mod publish;
 mod quickstart;
+mod rebuild;
+mod repair;
 mod show;
 mod target;
 
@@ -61,6 +63,10 @@ pub(crate) enum Command {
     Mirror(mirror::Mirror),
     /// Write a table's whole log, as published, to an empty place
     Publish(publish::Publish),
+    /// Decide about commits that another program has put into a published log
+    Repair(repair::Repair),
+    /// Make a catalog from published logs alone
+    Rebuild(rebuild::Rebuild),
     /// Compare the catalog with a _delta_log/
     Diff(diff::Diff),
     /// Copy a whole catalog to another database
@@ -90,6 +96,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Release(command) => command.run(context).await?,
         Command::Mirror(command) => return command.run(context).await,
         Command::Publish(command) => command.run(context).await?,
+        Command::Repair(command) => return command.run(context).await,
+        Command::Rebuild(command) => return command.run(context).await,
         Command::Diff(command) => return command.run(context).await,
         Command::CopyCatalog(command) => return command.run(context).await,
         Command::Grants(command) => command.run(context)?,

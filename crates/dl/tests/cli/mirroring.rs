@@ -62,6 +62,9 @@ fn a_foreign_commit_stops_the_table_and_is_kept() {
     assert!(run.stderr.contains("warning") && run.stderr.contains("s.t"), "{}", run.stderr);
     assert_eq!(world.json(&["show", "s.t"])["mirror"], "diverged");
     world.dl(&["list"]).ok().says("DIVERGED");
+    world.dl(&["mirror", "status"]).code(2);
+    world.dl(&["mirror", "status", "s.t", "--format", "json"]).code(2);
+    world.dl(&["mirror", "wait", "s.t"]).fails(&["version 1 of table 's.t'", "has stopped"]);
     world.dl(&["diff", "--table", "s.t"]).code(2);
     world.dl(&["mirror", "run"]).code(1);
     assert_eq!(world.read("t/_delta_log/00000000000000000001.json"), "{\"foreign\":{}}\n");
@@ -89,4 +92,70 @@ fn publishing_can_be_off_and_turned_on() {
     world.dl(&["mirror", "enable", "s.t"]).ok();
     world.dl(&["mirror", "run", "s.t"]).ok().says("1 version published");
     assert_eq!(world.log_versions("t"), [0, 1, 2]);
+}
+
+#[test]
+fn a_version_is_waited_for() {
+    let world = World::new();
+    world.create("s.t", "t", &["--partition-by", "day", "--no-publish"]).ok();
+    world
+        .dl(&["mirror", "wait", "s.t", "--timeout", "0.2"])
+        .fails(&["version 0 of table 's.t' is not published after", "dl mirror run s.t"]);
+    world.dl(&["mirror", "wait", "s.t", "7"]).fails(&["7"]);
+    world.dl(&["mirror", "wait", "s.t", "--timeout=-1"]).fails(&["--timeout"]);
+    // It is late by any measure.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    world.dl(&["mirror", "status", "--late", "0"]).code(3);
+    world.dl(&["mirror", "status"]).ok();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| world.dl(&["mirror", "wait", "s.t"]));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        world.dl(&["mirror", "run"]).ok();
+        waiting.join().unwrap().ok().says("s.t: version 0 is published");
+    });
+    assert_eq!(world.json(&["mirror", "wait", "s.t", "0"])["published_version"], 0);
+    world.dl(&["mirror", "status", "--late", "0"]).ok();
+}
+
+#[test]
+fn a_bound_on_what_is_not_published_holds_commits_back() {
+    let world = World::new();
+    let bound = ["--property", "deltalakedb.maxUnpublishedVersions=2", "--no-publish"];
+    world.create("s.t", "t", &[&bound[..], &["--partition-by", "day"]].concat()).ok();
+    let commit = |name: &str| {
+        world.dl_with_input(&["commit", "s.t", "--no-publish"], &add(&format!("day=1/{name}"), "1"))
+    };
+    commit("a").ok();
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| commit("b"));
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert!(!held.is_finished());
+        world.dl(&["mirror", "run"]).ok();
+        held.join().unwrap().ok();
+    });
+    assert_eq!(world.json(&["show", "s.t"])["version"], 2);
+}
+
+#[test]
+fn missing_files_are_put_back() {
+    let world = World::with_table();
+    world.dl_with_input(&["commit", "s.t"], &add("day=1/a", "1")).ok();
+    world.dl(&["mirror", "reconcile"]).ok().says("1 table, 2 commit files: all is there");
+    let file = world.path("t/_delta_log/00000000000000000001.json");
+    let bytes = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    world.dl(&["mirror", "reconcile", "--dry-run"]).code(2);
+    assert!(!file.exists());
+    let metrics = world.path("parity.prom");
+    let output = metrics.to_str().unwrap();
+    world
+        .dl(&["mirror", "reconcile", "s.t", "--metrics-output", output])
+        .ok()
+        .says("1 wrong, all put right");
+    assert_eq!(fs::read(&file).unwrap(), bytes);
+    assert!(fs::read_to_string(&metrics).unwrap().ends_with("\nmirror_parity_drift_total 1\n"));
+    world.file("t/_delta_log/00000000000000000002.json", "{\"foreign\":{}}\n");
+    world.dl(&["mirror", "reconcile"]).code(2).says("1 wrong, 1 of them still are");
+    let report = world.dl(&["mirror", "reconcile", "--format", "json"]).code(2);
+    assert_eq!(report.json()["tables"][0]["findings"][0]["kind"], "foreign");
 }

@@ -88,3 +88,52 @@ fn a_table_that_cannot_be_cut_over_says_why() {
     }
     world.dl(&["cutover", "s.none"]).fails(&["s.none"]);
 }
+
+#[test]
+fn a_lost_catalog_is_rebuilt() {
+    let world = World::new();
+    for name in ["orders", "items"] {
+        world.create(&format!("sales.{name}"), &format!("lake/sales/{name}"), &[]).ok();
+    }
+    fs::remove_file(world.path("catalog.db")).unwrap();
+    let url = format!("sqlite://{}", world.path("new.db").display());
+    let lake = world.path("lake");
+    let rebuild = ["rebuild", &url, "--from", lake.to_str().unwrap()];
+    world.dl(&rebuild).ok().says("sales.orders: version 0").says("2 of 2 tables are in");
+    world.dl(&rebuild).ok().says("sales.items: there already");
+    world.dl(&["--catalog", &url, "diff"]).ok();
+    world.file("lake/bad/_delta_log/00000000000000000009.json", "{}\n");
+    world.dl(&rebuild).code(1).says("2 of 3 tables");
+    world.dl(&["rebuild", &url, "--from", "/nowhere", "--names", "x.y"]).fails(&["{name}"]);
+}
+
+#[test]
+fn a_fork_is_shown_and_repaired() {
+    let world = World::new();
+    let table = ["--no-fence", "--partition-by", "day"];
+    world.create("s.t", "t", &table).ok();
+    world.dl(&["repair", "s.t"]).ok().says("nothing that the catalog does not have");
+    let theirs = |version: u32, file: &str| {
+        let info = r#"{"commitInfo":{"operation":"WRITE","engineInfo":"other 1.0"}}"#;
+        let name = format!("t/_delta_log/{version:020}.json");
+        world.file(&name, &format!("{info}\n{}\n", add(file, "1")));
+    };
+    theirs(1, "day=1/theirs");
+    world.dl(&["repair", "s.t"]).code(2).says("parts at version 1").says("other 1.0");
+    world.dl(&["repair", "s.t", "--adopt"]).ok().says("Adopted 1 foreign commit");
+    assert_eq!(world.json(&["mirror", "status"])[0]["published_version"], 1);
+    theirs(2, "day=1/more");
+    world.dl_with_input(&["commit", "s.t", "--blind"], &add("day=1/ours", "1")).ok();
+    world.dl(&["mirror", "status"]).code(2);
+    world.dl(&["repair", "s.t", "--adopt"]).fails(&["--rebase"]);
+    let both = world.dl(&["repair", "s.t", "--format", "json"]).code(2);
+    assert_eq!((&both.json()["fork"], &both.json()["log"][0]["adds"]), (&json!(2), &json!(1)));
+    world.dl(&["repair", "s.t", "--rebase"]).ok().says("1 commit of 's.t' now follow");
+    world.dl(&["diff", "--table", "s.t"]).ok();
+    assert_eq!(world.json(&["show", "s.t"])["num_files"], 3);
+    theirs(4, "day=1/again");
+    world.dl_with_input(&["commit", "s.t"], &add("day=1/b", "1")).ok();
+    world.dl(&["repair", "s.t", "--detach"]).ok().says("Publishing of 's.t' is off");
+    world.dl(&["mirror", "status"]).ok();
+    world.dl(&["repair", "s.t", "--detach", "--adopt"]).code(2);
+}

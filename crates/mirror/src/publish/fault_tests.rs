@@ -42,12 +42,15 @@ enum Step {
     RepairTorn,
     Record,
     RecordFailure,
+    FindExpired,
+    ListLog,
+    DeleteExpired,
     Release,
     Count,
 }
 
 impl Step {
-    const ALL: [Step; 17] = [
+    const ALL: [Step; 20] = [
         Step::Claim,
         Step::ReadCommits,
         Step::ReadState,
@@ -63,6 +66,9 @@ impl Step {
         Step::RepairTorn,
         Step::Record,
         Step::RecordFailure,
+        Step::FindExpired,
+        Step::ListLog,
+        Step::DeleteExpired,
         Step::Release,
         Step::Count,
     ];
@@ -78,17 +84,16 @@ impl Step {
             | Verb::DomainMetadata => Some(Step::ReadState),
             Verb::MirrorComplete => Some(Step::Record),
             Verb::MirrorFail => Some(Step::RecordFailure),
+            Verb::ListCommits => Some(Step::FindExpired),
             Verb::MirrorRelease => Some(Step::Release),
-            Verb::MirrorRows => Some(Step::Count),
+            Verb::MirrorRows | Verb::GetTable => Some(Step::Count),
             // Renewals come by the clock, not in the order of the work.
             Verb::MirrorRenew => None,
             Verb::Info
             | Verb::Migrate
-            | Verb::GetTable
             | Verb::ListTables
             | Verb::DropTable
             | Verb::UndropTable
-            | Verb::ListCommits
             | Verb::Commit
             | Verb::ResolveToken
             | Verb::ImportBegin
@@ -116,6 +121,10 @@ impl Step {
                 Step::RepairTorn
             }
             (SinkVerb::SetModified, L::Commit(_)) => Step::SetTime,
+            (SinkVerb::List, _) => Step::ListLog,
+            (SinkVerb::Delete, L::Commit(_) | L::Checksum(_) | L::Checkpoint(_)) => {
+                Step::DeleteExpired
+            }
             (verb, _) => panic!("publishing does not call {verb:?} for '{name}'"),
         }
     }
@@ -155,8 +164,11 @@ impl WatchedSink {
         let commits = of(|n| if let LogName::Commit(v) = n { Some(v) } else { None });
         let checksums = of(|n| if let LogName::Checksum(v) = n { Some(v) } else { None });
         let checkpoints = of(|n| if let LogName::Checkpoint(v) = n { Some(v) } else { None });
-        let gapless = commits.iter().zip(0_i64..).all(|(version, i)| version.get() == i);
-        assert!(gapless, "{names:?}");
+        // From the first commit that has not expired on; that is one which can be read.
+        let first = commits.first().map_or(0, |version| version.get());
+        let gapless = commits.iter().zip(first..).all(|(version, i)| version.get() == i);
+        let readable = first == 0 || checkpoints.iter().any(|version| version.get() >= first);
+        assert!(gapless && readable, "{names:?}");
         assert!(checksums.is_subset(&commits) && checkpoints.is_subset(&commits), "{names:?}");
         if let Some(hint) = self.inner.get("_last_checkpoint").await.unwrap()
             && let Ok(hint) = serde_json::from_slice::<serde_json::Value>(&hint)
@@ -179,6 +191,11 @@ impl MirrorSink for WatchedSink {
     }
     async fn put_replace(&self, name: &str, bytes: Bytes) -> Result<()> {
         let done = self.inner.put_replace(name, bytes).await;
+        self.look().await;
+        done
+    }
+    async fn delete(&self, name: &str) -> Result<()> {
+        let done = self.inner.delete(name).await;
         self.look().await;
         done
     }
@@ -221,10 +238,15 @@ struct Worker {
 }
 
 impl World {
-    async fn new() -> World {
+    /// With `expires`, nothing but what the head needs is retained in the log.
+    async fn new(expires: bool) -> World {
         let lake = Lake::new();
         let features = "\"domainMetadata\"";
-        let id = lake.create("t", &zero(features, "\"delta.checkpointInterval\":\"2\"")).await;
+        let mut properties = "\"delta.checkpointInterval\":\"2\"".to_owned();
+        if expires {
+            properties += ",\"delta.logRetentionDuration\":\"interval 0 seconds\"";
+        }
+        let id = lake.create("t", &zero(features, &properties)).await;
         let txn = "{\"txn\":{\"appId\":\"a\",\"version\":1}}";
         let domain = "{\"domainMetadata\":{\"domain\":\"d\",\"configuration\":\"\",\
                       \"removed\":false}}\n";
@@ -335,37 +357,38 @@ impl Worker {
 }
 
 /// The log without faults, and how many steps it takes.
-async fn undisturbed() -> (BTreeMap<String, Bytes>, usize) {
-    let world = World::new().await;
+async fn undisturbed(expires: bool) -> (BTreeMap<String, Bytes>, usize) {
+    let world = World::new(expires).await;
+    world.lake.clock.advance(1);
     let worker = world.worker(&[]);
     assert!(matches!(worker.run().await, Ended::Returned));
     let log = world.log().await;
     let names: Vec<&str> = log.keys().map(|name| name.trim_start_matches('0')).collect();
-    assert_eq!(
-        names,
-        [
-            ".crc",
-            ".json",
-            "1.crc",
-            "1.json",
-            "2.checkpoint.parquet",
-            "2.crc",
-            "2.json",
-            "_last_checkpoint"
-        ]
-    );
+    let all = [
+        ".crc",
+        ".json",
+        "1.crc",
+        "1.json",
+        "2.checkpoint.parquet",
+        "2.crc",
+        "2.json",
+        "_last_checkpoint",
+    ];
+    assert_eq!(names, if expires { &all[4..] } else { &all[..] });
     (log, worker.steps.load(Ordering::Relaxed))
 }
 
 /// Two faults: the workers that run one after the other, each with its own. Returns whether the
 /// last of them came to pass.
 async fn after_faults(
+    expires: bool,
     want: &BTreeMap<String, Bytes>,
     seen: &mut BTreeSet<Step>,
     runs: &[&[(usize, Kind)]],
 ) -> bool {
     let what = format!("{runs:?}");
-    let world = World::new().await;
+    let world = World::new(expires).await;
+    world.lake.clock.advance(1);
     let mut last_hit = false;
     for hits in runs {
         let worker = world.worker(hits);
@@ -375,7 +398,13 @@ async fn after_faults(
         world.later();
     }
     world.recover(&what).await;
-    let log = world.log().await;
+    let mut log = world.log().await;
+    if expires {
+        // What was not deleted is found after the next checkpoint.
+        log.retain(|name, _| {
+            want.contains_key(name) || !EXPIRED.iter().any(|start| name.starts_with(start))
+        });
+    }
     if log != *want {
         let names = |log: &BTreeMap<String, Bytes>| {
             log.iter().map(|(name, bytes)| format!("{name} {}", bytes.len())).collect::<Vec<_>>()
@@ -387,6 +416,9 @@ async fn after_faults(
     seen.extend(world.seen.lock().unwrap().iter());
     last_hit
 }
+
+/// Names of versions 0 and 1 begin with it, and that of no other object.
+const EXPIRED: [&str; 2] = ["00000000000000000000", "00000000000000000001"];
 
 /// Does a step of the first run after the other, on all processors.
 fn each_step<T: Send>(steps: usize, test: impl Fn(usize) -> T + Sync) -> Vec<T> {
@@ -416,38 +448,48 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 /// run that recovers, with every pair of kinds.
 #[test]
 fn faults_at_every_step_and_at_every_step_of_the_recovery_end_in_the_same_log() {
-    let (want, steps) = block_on(undisturbed());
-    let done = each_step(steps, |k| {
-        block_on(async {
-            let (mut seen, mut pairs) = (BTreeSet::new(), 0);
-            for first in KINDS {
-                for second in KINDS {
-                    let mut j = 0;
-                    while after_faults(&want, &mut seen, &[&[(k, first)], &[(j, second)]]).await {
-                        j += 1;
-                    }
-                    pairs += j;
-                    let mut j = k + 1;
-                    while after_faults(&want, &mut seen, &[&[(k, first), (j, second)]]).await {
-                        j += 1;
-                    }
-                    pairs += j - k - 1;
-                }
-            }
-            (seen, pairs)
-        })
-    });
+    let mut done = Vec::new();
+    for expires in [false, true] {
+        let (want, steps) = block_on(undisturbed(expires));
+        // Where files expire, only what comes after the rest is new.
+        let from = if expires { steps - 9 } else { 0 };
+        done.extend(each_step(steps - from, |k| block_on(pairs_from(expires, &want, from + k))));
+    }
     let seen: BTreeSet<Step> = done.iter().flat_map(|(seen, _)| seen).copied().collect();
     assert_eq!(seen, BTreeSet::from(Step::ALL), "steps without a fault");
     let pairs: usize = done.iter().map(|(_, pairs)| pairs).sum();
-    assert!(pairs > steps * KINDS.len() * KINDS.len() * 5, "{pairs} pairs of {steps} steps");
+    assert!(pairs > 15_000, "{pairs} pairs");
+}
+
+/// All pairs whose first fault is at step `k`.
+async fn pairs_from(
+    expires: bool,
+    want: &BTreeMap<String, Bytes>,
+    k: usize,
+) -> (BTreeSet<Step>, usize) {
+    let (mut seen, mut pairs) = (BTreeSet::new(), 0);
+    for first in KINDS {
+        for second in KINDS {
+            let mut j = 0;
+            while after_faults(expires, want, &mut seen, &[&[(k, first)], &[(j, second)]]).await {
+                j += 1;
+            }
+            pairs += j;
+            let mut j = k + 1;
+            while after_faults(expires, want, &mut seen, &[&[(k, first), (j, second)]]).await {
+                j += 1;
+            }
+            pairs += j - k - 1;
+        }
+    }
+    (seen, pairs)
 }
 
 /// Two workers: one stands still at step `k` for longer than its lease, another one takes over and
 /// is hit at step `j`, then the first goes on as if nothing had happened.
 #[test]
 fn a_slow_worker_and_its_successor_end_in_the_same_log() {
-    let (want, steps) = block_on(undisturbed());
+    let (want, steps) = block_on(undisturbed(false));
     each_step(steps, |k| block_on(slow_at(&want, steps, k)));
 }
 
@@ -456,7 +498,8 @@ async fn slow_at(want: &BTreeMap<String, Bytes>, steps: usize, k: usize) {
         for second in KINDS {
             for j in 0..steps {
                 let what = format!("slow at {k} ({late:?}), then {second:?} at {j}");
-                let world = World::new().await;
+                let world = World::new(false).await;
+                world.lake.clock.advance(1);
                 let slow = world.worker(&[(k, late)]);
                 let mut running = Box::pin(slow.publisher.run_once(None));
                 tokio::select! {

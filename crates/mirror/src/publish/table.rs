@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use deltalakedb_catalog_core::action::Metadata;
 use deltalakedb_catalog_core::backend::{MirrorLease, MirrorTask, PublishFailure, Published};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{At, TableRef, TimestampMs, Version};
@@ -16,6 +17,7 @@ use super::Publisher;
 use super::report::{PublishIssue, TableRun, TaskOutcome};
 use crate::checkpoint::{write_checkpoint, write_last_checkpoint};
 use crate::checksum::{self, Checksums, VersionChecksum, checksum_name};
+use crate::cleanup::clean;
 use crate::properties::checkpoint_interval;
 use crate::put::{ForeignBytes, Put, commit_name, digest, put_over_torn, torn_text};
 
@@ -64,6 +66,8 @@ struct Work<'a> {
     /// Put, not yet recorded.
     put: Vec<Published>,
     checksums: Checksums,
+    /// Properties in force at the last checkpoint that was written, if any was.
+    cleans: Option<Metadata>,
     /// Checksums on their way, of versions that are put.
     on_their_way: JoinSet<Extra>,
     run: TableRun,
@@ -123,6 +127,7 @@ impl Publisher {
                         self.retry.clone(),
                         table.id,
                     ),
+                    cleans: None,
                     on_their_way: JoinSet::new(),
                     run: outcome.run.clone(),
                     failures: Vec::new(),
@@ -235,7 +240,24 @@ impl Work<'_> {
             };
         }
         self.record().await?;
+        if end.is_ok() {
+            self.clean().await;
+        }
         end
+    }
+
+    /// Deletes what has expired of the log, now that there is a new checkpoint. Best effort: what is
+    /// left behind is found after the next one.
+    async fn clean(&mut self) {
+        let (Some(metadata), Some(published)) = (self.cleans.take(), self.run.published_version)
+        else {
+            return;
+        };
+        let Publisher { backend, retry, clock, .. } = self.publisher;
+        let (id, now, sink) = (self.table.id, clock.now(), self.sink.as_ref());
+        if let Err(error) = clean(backend, retry, id, &metadata, published, now, sink).await {
+            tracing::warn!(table = %self.table.name, %error, "expired log files were not deleted");
+        }
     }
 
     async fn put_all(
@@ -398,6 +420,7 @@ impl Work<'_> {
             .await?;
         self.run.checkpoints += u64::from(info.created);
         write_last_checkpoint(self.sink.as_ref(), &info).await?;
+        self.cleans = Some(snapshot.metadata);
         Ok(())
     }
 
@@ -498,7 +521,8 @@ pub(super) fn foreign_commit(
         "'{log_dir}/{name}' ({found} bytes) is not version {version} of table '{table}' in the \
          catalog ({ours} bytes): another program has committed to this table's log. Nothing was \
          overwritten, and publishing of this table has stopped; commits to the catalog go on. \
-         Compare with `dl diff --table {table}`. To publish again, move that file and all later \
-         versions out of the log, then run `dl mirror retry {table}`"
+         `dl repair {table}` shows both histories and what can be done. To publish again as if \
+         nothing had happened, move that file and all later versions out of the log, then run \
+         `dl mirror retry {table}`"
     )
 }

@@ -115,6 +115,19 @@ async fn only_the_table_asked_for_is_published() {
 }
 
 #[tokio::test]
+async fn what_a_dropped_table_has_not_published_waits_for_nothing() {
+    let lake = Lake::new();
+    let id = lake.table("t", 3).await;
+    lake.table("other", 1).await;
+    lake.catalog.drop_table(&TableRef::Id(id)).await.unwrap();
+    let report = lake.publisher().run_once(None).await.unwrap();
+    assert_eq!((report.published, report.unpublished), (2, 0));
+    lake.catalog.undrop_table(&TableRef::Id(id), None).await.unwrap();
+    let report = lake.publisher().run_once(None).await.unwrap();
+    assert_eq!((report.published, report.unpublished), (4, 0));
+}
+
+#[tokio::test]
 async fn a_foreign_commit_stops_its_table_and_nothing_is_lost() {
     let lake = Lake::new();
     let (id, other) = (lake.table("t", 3).await, lake.table("other", 1).await);
@@ -264,6 +277,9 @@ impl MirrorSink for GatedSink {
     }
     async fn put_replace(&self, name: &str, bytes: Bytes) -> Result<()> {
         self.inner.put_replace(name, bytes).await
+    }
+    async fn delete(&self, name: &str) -> Result<()> {
+        self.inner.delete(name).await
     }
     async fn get(&self, name: &str) -> Result<Option<Bytes>> {
         self.inner.get(name).await

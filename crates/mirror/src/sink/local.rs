@@ -99,6 +99,19 @@ impl MirrorSink for LocalSink {
         .await
     }
 
+    async fn delete(&self, name: &str) -> Result<()> {
+        check_name(name)?;
+        let name = name.to_owned();
+        self.blocking(move |folder| {
+            let path = folder.join(name);
+            match fs::remove_file(&path) {
+                Err(e) if !is_missing(&e) => Err(failure("delete", &path, &e, WriteState::Unknown)),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
     async fn get(&self, name: &str) -> Result<Option<Bytes>> {
         check_name(name)?;
         let name = name.to_owned();

@@ -93,6 +93,13 @@ impl MirrorSink for ObjectSink {
         }
     }
 
+    async fn delete(&self, name: &str) -> Result<()> {
+        match self.store.delete(&self.path(name)?).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(self.error("delete", name, &e)),
+        }
+    }
+
     async fn get(&self, name: &str) -> Result<Option<Bytes>> {
         let path = self.path(name)?;
         let result = match self.store.get(&path).await {

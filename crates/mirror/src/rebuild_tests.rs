@@ -1,0 +1,83 @@
+use deltalakedb_catalog_core::env::NoProgress;
+use deltalakedb_catalog_core::ids::{At, TableRef};
+use deltalakedb_catalog_core::model::MirrorMode;
+
+use super::*;
+use crate::diff::{DiffOptions, Verdict, diff};
+use crate::testing::{Lake, add};
+
+#[test]
+fn names_come_from_folders() {
+    let name = |pattern: &str, location: &str| {
+        name_of(pattern, "s3://b/lake", location).map(|name| name.to_string()).unwrap()
+    };
+    let pattern = "{parent}.{name}";
+    assert_eq!(name(pattern, "s3://b/lake/sales/orders"), "sales.orders");
+    assert_eq!(name(pattern, "s3://b/lake/orders"), "default.orders");
+    assert_eq!(name(pattern, "s3://b/lake/a/b/sales/orders.v1"), "sales.orders_v1");
+    assert_eq!(name(pattern, "s3://b/lake"), "default.lake");
+    assert_eq!(name("x.{parent}_{name}", "s3://b/lake/a/b"), "x.a_b");
+    assert!(name_of(pattern, "s3://b", "s3://b/a%0A/b").is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_catalog_is_rebuilt_from_its_logs() {
+    let lake = Lake::new();
+    let names = ["sales/orders", "sales/items 1", "hr/deep/er/people"];
+    let mut heads = Vec::new();
+    for (i, name) in names.iter().enumerate() {
+        // Folders like those of namespaces.
+        let id = lake.table(&format!("t{i}"), 12 + i64::try_from(i).unwrap()).await;
+        lake.publisher().run_once(None).await.unwrap();
+        let to = lake.dir.path().join("lake").join(name);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::rename(lake.dir.path().join(format!("t{i}")), &to).unwrap();
+        let snapshot = lake.catalog.snapshot(&TableRef::Id(id), At::Head).await.unwrap();
+        heads.push((snapshot.version, snapshot.num_files, snapshot.protocol, snapshot.metadata));
+    }
+    std::fs::create_dir_all(lake.dir.path().join("lake/sales/_hidden/_delta_log")).unwrap();
+    std::fs::create_dir_all(lake.dir.path().join("lake/broken/_delta_log")).unwrap();
+    std::fs::write(lake.dir.path().join("lake/broken/_delta_log/00000000000000000003.json"), "")
+        .unwrap();
+    drop(lake.catalog);
+
+    let new = Lake::new();
+    let options = RebuildOptions {
+        from: lake.dir.path().join("lake").to_str().unwrap().to_owned(),
+        storage_options: BTreeMap::new(),
+        names: "{parent}.{name}".to_owned(),
+        skip_validation: false,
+    };
+    let bad = RebuildOptions { names: "a.b".to_owned(), ..options.clone() };
+    assert!(rebuild(&new.catalog, &bad, &NoProgress).await.is_err());
+    let rebuilt = rebuild(&new.catalog, &options, &NoProgress).await.unwrap();
+    let outcomes: Vec<String> = rebuilt
+        .iter()
+        .map(|table| match &table.outcome {
+            RebuildOutcome::Imported(report) => report.name.to_string(),
+            RebuildOutcome::There { .. } => "there".to_owned(),
+            RebuildOutcome::Failed { error } => {
+                assert!(error.contains("broken"), "{error}");
+                "failed".to_owned()
+            }
+        })
+        .collect();
+    assert_eq!(outcomes, ["failed", "er.people", "sales.items 1", "sales.orders"]);
+    for (name, head) in [("sales.orders", &heads[0]), ("sales.items 1", &heads[1])] {
+        let table = TableRef::Name(name.parse().unwrap());
+        let snapshot = new.catalog.snapshot(&table, At::Head).await.unwrap();
+        let found = (snapshot.version, snapshot.num_files, snapshot.protocol, snapshot.metadata);
+        assert_eq!(&found, head);
+        assert_eq!(snapshot.table.mirror, MirrorMode::Active);
+        // It goes on where the lost one stopped.
+        new.commit(snapshot.table.id, &add("more")).await;
+    }
+    let report = new.publisher().run_once(None).await.unwrap();
+    assert_eq!((report.published, report.diverged), (2, 0));
+    let table = TableRef::Name("sales.orders".parse().unwrap());
+    let report = diff(&new.catalog, &table, DiffOptions::default(), &NoProgress).await.unwrap();
+    assert_eq!(report.verdict, Verdict::Parity);
+    let again = rebuild(&new.catalog, &options, &NoProgress).await.unwrap();
+    let there = |t: &&RebuiltTable| matches!(t.outcome, RebuildOutcome::There { .. });
+    assert_eq!(again.iter().filter(there).count(), 3);
+}

@@ -1,0 +1,297 @@
+//! Compares what is published with what should be, cheaply, and puts back what is missing.
+//!
+//! One listing of the log and the stored lengths of the commits tell which commit files are missing
+//! or have another size, and whether the newest checkpoint and `_last_checkpoint` are there. What is
+//! missing is written with put-if-absent; what is there is never overwritten. Bytes and states are
+//! compared by [`crate::diff`].
+//!
+//! Other engines and `delta.enableExpiredLogCleanup` delete old commits once a checkpoint covers
+//! them: commits before the first one in the log are not missed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use deltalakedb_catalog_core::catalog::Catalog;
+use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, Version};
+use deltalakedb_catalog_core::model::TableRecord;
+use deltalakedb_catalog_core::retry::Retry;
+use deltalakedb_catalog_core::sink::MirrorSink;
+use serde::Serialize;
+
+use crate::checkpoint::{
+    LAST_CHECKPOINT, checkpoint_name, hinted_version, write_checkpoint, write_last_checkpoint,
+};
+use crate::log::listing::LogName;
+use crate::properties::checkpoint_interval;
+use crate::put::{Put, commit_name, put};
+use crate::sink::open_sink;
+
+/// Commit bodies looked at a call.
+const BODY_PAGE: usize = 256;
+/// Findings kept of one table.
+const MAX_FINDINGS: usize = 1_000;
+
+/// What a comparison of one table found and did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReconcileReport {
+    /// Table.
+    pub table_id: TableId,
+    /// Its name.
+    pub name: TableName,
+    /// Commit files that should be there.
+    pub expected: u64,
+    /// What was wrong, all of it counted (`mirror_parity_drift_total`).
+    pub drift: u64,
+    /// Objects that were missing and are there again.
+    pub republished: u64,
+    /// What was wrong, ascending, to a bound.
+    pub findings: Vec<Finding>,
+}
+
+/// Something that was wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Name of the object in the log folder.
+    pub name: String,
+    /// What is wrong with it.
+    pub kind: FindingKind,
+    /// Whether it is right now.
+    pub repaired: bool,
+}
+
+/// What is wrong with an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FindingKind {
+    /// It is not there.
+    Missing,
+    /// It has other bytes than the catalog's commit: another program wrote it.
+    Different,
+    /// A commit that the catalog does not know.
+    Foreign,
+}
+
+impl ReconcileReport {
+    /// What is still wrong.
+    #[must_use]
+    pub fn unrepaired(&self) -> u64 {
+        self.drift - self.republished
+    }
+
+    fn add(&mut self, name: &str, kind: FindingKind, repaired: bool) {
+        self.drift += 1;
+        self.republished += u64::from(repaired);
+        tracing::warn!(table = %self.name, name, ?kind, repaired, "mirror parity drift");
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.push(Finding { name: name.to_owned(), kind, repaired });
+        }
+    }
+}
+
+/// Compares a table's log with what is recorded as published, and with `repair` puts back what is
+/// missing.
+///
+/// Publishing may go on meanwhile: only what was published when the call began is looked at.
+///
+/// # Errors
+/// `TableNotFound`; those of the database and of the store.
+pub async fn reconcile(
+    catalog: &Catalog,
+    table: &TableRef,
+    repair: bool,
+) -> Result<ReconcileReport> {
+    let catalog = &catalog.clone().on_primary();
+    // Before the listing: what is published later does not count.
+    let record = catalog.table(table).await?;
+    let mut report = ReconcileReport {
+        table_id: record.id,
+        name: record.name.clone(),
+        expected: 0,
+        drift: 0,
+        republished: 0,
+        findings: Vec::new(),
+    };
+    let Some(published) = record.published_version else { return Ok(report) };
+    let sink = open_sink(&record.location, &record.storage_options)?;
+    let there: BTreeMap<String, u64> =
+        sink.list(None).await?.into_iter().map(|e| (e.name, e.size_bytes)).collect();
+    let work = Work { catalog, retry: Retry::of(catalog), record, sink, there, published, repair };
+    work.commits(&mut report).await?;
+    work.foreign(&mut report).await?;
+    work.checkpoint(&mut report).await?;
+    Ok(report)
+}
+
+struct Work<'a> {
+    catalog: &'a Catalog,
+    retry: Retry,
+    record: TableRecord,
+    sink: Arc<dyn MirrorSink>,
+    there: BTreeMap<String, u64>,
+    published: Version,
+    repair: bool,
+}
+
+impl Work<'_> {
+    /// First version whose commit file must be there: the first one that is, or, where none is, the
+    /// first that the catalog has.
+    fn first(&self) -> Version {
+        self.there
+            .keys()
+            .find_map(|name| match LogName::parse(name) {
+                LogName::Commit(version) => Some(version),
+                _ => None,
+            })
+            .unwrap_or(Version::ZERO)
+    }
+
+    async fn commits(&self, report: &mut ReconcileReport) -> Result<()> {
+        let backend = self.catalog.backend();
+        let mut next = self.first();
+        while next <= self.published {
+            let bodies = self
+                .retry
+                .repeat(|| backend.read_bodies(self.record.id, next, self.published, BODY_PAGE))
+                .await?;
+            let Some((last, _)) = bodies.last() else { break };
+            next = last.version.next();
+            for (commit, body) in bodies {
+                report.expected += 1;
+                let name = commit_name(commit.version);
+                let first_line = body.first_line.as_ref().map_or(0, |line| line.len() + 1);
+                let size = u64::try_from(first_line).unwrap_or(0) + body.rest.raw_len;
+                match self.there.get(&name) {
+                    Some(found) if *found == size => {}
+                    Some(_) => report.add(&name, FindingKind::Different, false),
+                    None if !self.repair => report.add(&name, FindingKind::Missing, false),
+                    None => match put(self.sink.as_ref(), &name, &body.published()?).await? {
+                        Put::Created | Put::Same => {
+                            self.sink.set_modified(&name, commit.timestamp).await?;
+                            report.add(&name, FindingKind::Missing, true);
+                        }
+                        Put::Foreign(_) => report.add(&name, FindingKind::Different, false),
+                    },
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits after everything that the catalog has.
+    async fn foreign(&self, report: &mut ReconcileReport) -> Result<()> {
+        // As of now: what was committed since the beginning is the catalog's own.
+        let head = self.catalog.table(&TableRef::Id(self.record.id)).await?.head;
+        for name in self.there.keys() {
+            if matches!(LogName::parse(name), LogName::Commit(v) if Some(v) > head) {
+                report.add(name, FindingKind::Foreign, false);
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest checkpoint that is due, and the hint that leads to one.
+    async fn checkpoint(&self, report: &mut ReconcileReport) -> Result<()> {
+        let id = TableRef::Id(self.record.id);
+        let head = self.catalog.snapshot(&id, At::Version(self.published)).await?;
+        let interval = checkpoint_interval(&head.metadata);
+        let due = self.published.get() / interval * interval;
+        let newest = self
+            .there
+            .keys()
+            .filter_map(|name| match LogName::parse(name) {
+                LogName::Checkpoint(version)
+                | LogName::CheckpointPart { version, .. }
+                | LogName::UuidCheckpoint { version, .. } => Some(version),
+                _ => None,
+            })
+            .filter(|version| *version <= self.published)
+            .max();
+        let readable = due > 0 && due >= self.record.base_version.get();
+        if readable && newest.is_none_or(|newest| newest.get() < due) {
+            let version = Version::new(due)?;
+            let name = checkpoint_name(version);
+            if self.repair {
+                let snapshot = self.catalog.snapshot(&id, At::Version(version)).await?;
+                let backend = self.catalog.backend().as_ref();
+                let info = write_checkpoint(backend, &snapshot, self.sink.as_ref(), false).await?;
+                write_last_checkpoint(self.sink.as_ref(), &info).await?;
+            }
+            report.add(&name, FindingKind::Missing, self.repair);
+            return Ok(());
+        }
+        let Some(newest) = newest else { return Ok(()) };
+        // A hint that leads nowhere makes some readers fail; without one they list.
+        let hint = self.sink.get(LAST_CHECKPOINT).await?;
+        let hinted = hint.as_deref().and_then(hinted_version);
+        let leads = hinted.is_some_and(|version| {
+            self.there.keys().any(|name| {
+                matches!(LogName::parse(name),
+                    LogName::Checkpoint(v) | LogName::CheckpointPart { version: v, .. }
+                    | LogName::UuidCheckpoint { version: v, .. } if v == version)
+            })
+        });
+        if leads {
+            return Ok(());
+        }
+        let kind = if hint.is_some() { FindingKind::Different } else { FindingKind::Missing };
+        let name = checkpoint_name(newest);
+        let ours = self.there.contains_key(&name) && newest >= self.record.base_version;
+        if self.repair && ours {
+            let snapshot = self.catalog.snapshot(&id, At::Version(newest)).await?;
+            let backend = self.catalog.backend().as_ref();
+            let info = write_checkpoint(backend, &snapshot, self.sink.as_ref(), false).await?;
+            if hinted.is_some() {
+                // One that leads nowhere is not kept for being later.
+                self.sink.put_replace(LAST_CHECKPOINT, bytes::Bytes::new()).await?;
+            }
+            write_last_checkpoint(self.sink.as_ref(), &info).await?;
+        }
+        report.add(LAST_CHECKPOINT, kind, self.repair && ours);
+        Ok(())
+    }
+}
+
+/// What a pass over all tables found.
+#[derive(Debug, Default, Serialize)]
+pub struct ReconcilePass {
+    /// Reports of tables.
+    pub tables: Vec<ReconcileReport>,
+    /// Tables that could not be looked at, and why.
+    pub failures: Vec<(TableName, String)>,
+}
+
+impl ReconcilePass {
+    /// All that was wrong.
+    #[must_use]
+    pub fn drift(&self) -> u64 {
+        self.tables.iter().map(|table| table.drift).sum()
+    }
+
+    /// What still is.
+    #[must_use]
+    pub fn unrepaired(&self) -> u64 {
+        self.tables.iter().map(ReconcileReport::unrepaired).sum()
+    }
+}
+
+/// A pass over these tables; one that fails does not keep the others from their turn.
+pub async fn reconcile_all(
+    catalog: &Catalog,
+    tables: &[TableRecord],
+    repair: bool,
+) -> ReconcilePass {
+    let mut pass = ReconcilePass::default();
+    for table in tables {
+        match reconcile(catalog, &TableRef::Id(table.id), repair).await {
+            Ok(report) => pass.tables.push(report),
+            Err(CatalogError::TableNotFound(_)) => {}
+            Err(error) => pass.failures.push((table.name.clone(), error.to_string())),
+        }
+    }
+    pass
+}
+
+#[cfg(test)]
+#[path = "reconcile_tests.rs"]
+mod tests;
