@@ -10,6 +10,7 @@
 //! version's commit timestamp, not to the time of writing. Files are read page by page; what stays
 //! in memory is the encoded Parquet file, some 100 bytes a file.
 
+mod parsed;
 mod rows;
 
 use bytes::Bytes;

@@ -27,6 +27,21 @@ pub(crate) fn log_retention_ms(metadata: &Metadata) -> i64 {
         .unwrap_or(i64::MAX)
 }
 
+/// `delta.checkpoint.writeStatsAsJson`: whether checkpoints hold statistics as text. True if not set.
+pub(crate) fn stats_as_json(metadata: &Metadata) -> bool {
+    metadata
+        .property("delta.checkpoint.writeStatsAsJson")
+        .is_none_or(|value| !value.trim().eq_ignore_ascii_case("false"))
+}
+
+/// `delta.checkpoint.writeStatsAsStruct`: whether checkpoints hold statistics and partition values as
+/// typed columns. If not set, only where they would be lost else.
+pub(crate) fn stats_as_struct(metadata: &Metadata) -> bool {
+    metadata
+        .property("delta.checkpoint.writeStatsAsStruct")
+        .map_or(!stats_as_json(metadata), |value| value.trim().eq_ignore_ascii_case("true"))
+}
+
 /// `delta.checkpointInterval`: a checkpoint is due at each multiple of it. At least 1.
 pub(crate) fn checkpoint_interval(metadata: &Metadata) -> i64 {
     metadata

@@ -22,9 +22,11 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use super::EncodedCheckpoint;
+use super::parsed::Parsed;
 
-/// A row group is closed once so much of it is encoded, bytes.
-const ROW_GROUP_BYTES: usize = 64 << 20;
+/// A row group is closed once so much of it is encoded, bytes: that bounds what is held besides the
+/// file itself.
+const ROW_GROUP_BYTES: usize = 8 << 20;
 /// Table feature of the V2 checkpoint spec.
 const V2_CHECKPOINT: &str = "v2Checkpoint";
 
@@ -144,11 +146,11 @@ static CHECKPOINT_METADATA: LazyLock<Fields> = LazyLock::new(|| {
     Fields::from(vec![required("version", DataType::Int64), optional("tags", map_type())])
 });
 
-fn schema(v2: bool) -> SchemaRef {
+fn schema(v2: bool, add: &Fields) -> SchemaRef {
     let column = |name: &str, fields: &Fields| optional(name, DataType::Struct(fields.clone()));
     let mut columns = vec![
         column("txn", &TXN),
-        column("add", &ADD),
+        column("add", add),
         column("remove", &REMOVE),
         column("metaData", &METADATA),
         column("protocol", &PROTOCOL),
@@ -166,18 +168,24 @@ pub(super) struct CheckpointEncoder {
     schema: SchemaRef,
     snapshot: Box<Snapshot>,
     v2: bool,
+    parsed: Parsed,
+    /// Columns of `add`.
+    add: Fields,
     actions: u64,
     add_files: u64,
 }
 
-fn encode_error(e: impl std::fmt::Display) -> CatalogError {
+pub(super) fn encode_error(e: impl std::fmt::Display) -> CatalogError {
     CatalogError::invalid(format!("cannot encode a checkpoint: {e}"))
 }
 
 impl CheckpointEncoder {
     pub(super) fn new(snapshot: &Snapshot) -> Result<Self> {
         let v2 = features::supports_writer(&snapshot.protocol, V2_CHECKPOINT);
-        let schema = schema(v2);
+        let parsed = Parsed::of(&snapshot.metadata);
+        let add: Fields =
+            ADD.iter().cloned().chain(parsed.fields().into_iter().map(Arc::new)).collect();
+        let schema = schema(v2, &add);
         // Paths and statistics hardly repeat: a dictionary of them is wasted work.
         let plain = [["add", "path"], ["add", "stats"], ["remove", "path"]];
         let mut properties = WriterProperties::builder()
@@ -195,7 +203,16 @@ impl CheckpointEncoder {
         let writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)
             .map_err(encode_error)?;
         let snapshot = Box::new(snapshot.clone());
-        Ok(CheckpointEncoder { writer, schema, snapshot, v2, actions: 0, add_files: 0 })
+        Ok(CheckpointEncoder {
+            writer,
+            schema,
+            snapshot,
+            v2,
+            parsed,
+            add,
+            actions: 0,
+            add_files: 0,
+        })
     }
 
     /// Everything but files: protocol, metadata, application transactions, domains.
@@ -258,21 +275,24 @@ impl CheckpointEncoder {
     /// Active files. `dataChange` is false in checkpoints, as in those of other engines.
     pub(super) fn adds(&mut self, files: &[FileRecord]) -> Result<()> {
         let adds = || files.iter().map(|f| &f.add);
-        let columns = vec![
+        let json = self.parsed.json;
+        let mut columns = vec![
             texts(adds().map(|a| Some(a.path.as_str()))),
             maps(adds().map(|a| Some(&a.partition_values)))?,
             int64s(adds().map(|a| Some(a.size))),
             int64s(adds().map(|a| Some(a.modification_time))),
             flags(adds().map(|_| Some(false))),
-            texts(adds().map(|a| a.stats.as_deref())),
+            texts(adds().map(|a| a.stats.as_deref().filter(|_| json))),
             maps(adds().map(|a| a.tags.as_ref()))?,
             vectors(adds().map(|a| a.deletion_vector.as_ref()))?,
             int64s(adds().map(|a| a.base_row_id)),
             int64s(adds().map(|a| a.default_row_commit_version)),
             texts(adds().map(|a| a.clustering_provider.as_deref())),
         ];
+        columns.extend(self.parsed.columns(adds())?);
         self.add_files += u64::try_from(files.len()).unwrap_or(u64::MAX);
-        self.write("add", &ADD, columns)
+        let fields = self.add.clone();
+        self.write("add", &fields, columns)
     }
 
     /// Tombstones that have not expired.

@@ -241,3 +241,29 @@ fn the_checksum_of_the_hint_is_the_protocols() {
     });
     assert_eq!(json_checksum(&example), "6a92d155a59bf2eecbd4b4ec7fd1f875");
 }
+
+/// Statistics that only the typed columns have: the kernel and our own import read them.
+#[tokio::test(flavor = "multi_thread")]
+async fn typed_columns_are_read_back() {
+    use crate::import::{ImportOptions, import_table};
+    use deltalakedb_catalog_core::env::NoProgress;
+    let lake = Lake::new();
+    let properties = "\"delta.checkpoint.writeStatsAsJson\":\"false\"";
+    let id = rich(&lake, VECTORS, properties).await;
+    only_checkpoint(&lake, id, 3, "copy").await;
+    assert_reads_back(&lake, id, 3, "copy").await;
+    let import = ImportOptions::new("copy".parse().unwrap(), lake.location("copy"));
+    let report = import_table(&lake.catalog, import, &NoProgress).await.unwrap();
+    let copy = report.table_id.unwrap();
+    let files = |id| {
+        let backend = lake.catalog.backend();
+        async move {
+            let page = backend.list_files(id, v(3), None, 1_000).await.unwrap();
+            let mut files: Vec<(String, Option<String>)> =
+                page.items.into_iter().map(|f| (f.add.path, f.add.stats)).collect();
+            files.sort();
+            files
+        }
+    };
+    assert_eq!(files(copy).await, files(id).await);
+}
