@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import os
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -399,7 +400,9 @@ def store_case(store: Store):
         bucket = f"interop-{int(time.time() * 1000)}"
         store.make_bucket(bucket)
         options = store.options()
-        flags = [f"--storage-option={name}={value}" for name, value in options.items()]
+        flags = [f"--storage-option={name}={value}" for name, value in store.references().items()]
+        # Where `dl` finds the secrets.
+        os.environ.update(store.environment())
         made = f"{store.url(bucket)}/made"
         name = f"stores.made_on_{store.kind}"
         columns = "id long, amount double, name string"

@@ -43,6 +43,11 @@ class Store:
             "azure_allow_http": "true",
         }
 
+    def references(self) -> dict[str, str]:
+        """The same for what is kept in a catalog: secrets are looked up in the environment."""
+        secret = ("aws_secret_access_key", "azure_storage_account_key")
+        return {n: f"env:{n.upper()}" if n in secret else value for n, value in self.options().items()}
+
     def environment(self) -> dict[str, str]:
         """The same for who takes it from the environment."""
         return {name.upper(): value for name, value in self.options().items()} | {

@@ -23,6 +23,7 @@ use crate::model::{
 };
 use crate::plan::{Plan, PlanBase, PlanTarget, plan};
 use crate::retry::{self, Retry};
+use crate::secrets;
 
 /// How often a commit is tried again after losing a race, or after a busy database.
 const MAX_COMMIT_ATTEMPTS: u32 = 100;
@@ -584,6 +585,7 @@ impl Catalog {
         let change = part.change;
         let target = match &change.target {
             ChangeTarget::Create { name, location, storage_options, mirror, fence } => {
+                secrets::check_options(storage_options)?;
                 let id = *part.new_id.get_or_insert_with(|| TableId(self.ids.uuid()));
                 part.table_id = Some(id);
                 if part.plan.is_none() {

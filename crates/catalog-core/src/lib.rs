@@ -21,5 +21,6 @@ pub mod plan;
 pub mod predicate;
 pub mod retry;
 pub mod schema;
+pub mod secrets;
 pub mod sink;
 pub mod support;

@@ -107,11 +107,31 @@ fn run(
     result
 }
 
+/// Ctrl-C, or the signal by which services are stopped.
 async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        // Without signals there is nothing to wait for.
-        std::future::pending::<()>().await;
+    tokio::select! {
+        told = tokio::signal::ctrl_c() => if told.is_err() {
+            // Without signals there is nothing to wait for.
+            std::future::pending::<()>().await;
+        },
+        () = terminated() => {}
     }
+}
+
+#[cfg(unix)]
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut signals) => {
+            signals.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(not(unix))]
+async fn terminated() {
+    std::future::pending().await
 }
 
 /// Prints help, version or what is wrong with the command line.

@@ -27,6 +27,7 @@ use serde::Serialize;
 use crate::log::{Base, CheckpointKind};
 use crate::store::normalize_location;
 use deltalakedb_catalog_core::retry::Retry;
+use deltalakedb_catalog_core::secrets;
 use load::{Fault, Loader};
 use source::{Source, state_warnings};
 
@@ -37,7 +38,7 @@ pub struct ImportOptions {
     pub name: TableName,
     /// Table root: the folder above `_delta_log/`, as URL or local path.
     pub location: String,
-    /// Options of the object store; secrets only by reference (`env:NAME`).
+    /// Options of the object store; secrets only by reference (`env:NAME`, `file:/path`).
     pub storage_options: BTreeMap<String, String>,
     /// Read everything and report, write nothing.
     pub dry_run: bool,
@@ -188,6 +189,7 @@ pub async fn import_table(
     // What was written is compared where it was written.
     let catalog = &catalog.clone().on_primary();
     let location = normalize_location(&options.location)?;
+    secrets::check_options(&options.storage_options)?;
     if options.mirror == MirrorMode::Diverged {
         return Err(CatalogError::invalid("an import starts with its mirror on or off"));
     }

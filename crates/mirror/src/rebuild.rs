@@ -31,7 +31,7 @@ const PARENT: &str = "{parent}";
 pub struct RebuildOptions {
     /// Folder or URL whose tables are imported, at any depth.
     pub from: String,
-    /// Options of the object store; secrets only by reference (`env:NAME`).
+    /// Options of the object store; secrets only by reference (`env:NAME`, `file:/path`).
     pub storage_options: BTreeMap<String, String>,
     /// Name of a table, with `{name}` for its folder's name and `{parent}` for that of the folder
     /// above (`default` where that is the place itself). Dots in them become underscores.

@@ -3,7 +3,7 @@
 //! A location is a URL without a trailing slash (`file:///data/my%20table`, `s3://bucket/table`).
 //! Bare and relative paths are accepted where people type them, and become `file://` URLs before
 //! they are stored. URLs never hold secrets here: credentials in them are refused, and options
-//! name the environment variable that holds a secret (`env:NAME`).
+//! name the environment variable or the file that holds a secret (`env:NAME`, `file:/path`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::env;
@@ -12,6 +12,7 @@ use std::path::{Component, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
+use deltalakedb_catalog_core::secrets::{ENV_REFERENCE, FILE_REFERENCE};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -20,8 +21,6 @@ use url::Url;
 
 /// Folder of the log below a table's root (Delta protocol, "File Types").
 pub const LOG_FOLDER: &str = "_delta_log";
-/// Prefix of an option's value that names the environment variable with the real value.
-const ENV_REFERENCE: &str = "env:";
 
 /// An opened location.
 #[derive(Clone)]
@@ -210,7 +209,8 @@ fn check_cloud(url: &Url, scheme: &str) -> Result<()> {
 /// Opens a location. Nothing is read or written yet; a local folder need not exist.
 ///
 /// `options` are those of the object store (`region`, `endpoint`, `account_name`, …). A value
-/// `env:NAME` stands for the value of that environment variable. What options do not say is taken
+/// `env:NAME` stands for the value of that environment variable, and `file:/path` for the contents of
+/// that file, without the newline at its end. What options do not say is taken
 /// from the variables that the vendor's tools use (`AWS_…`, `AZURE_…`, `GOOGLE_…`).
 ///
 /// # Errors
@@ -262,14 +262,24 @@ fn with_environment(
         .collect();
     all.sort();
     for (name, value) in options {
-        let value = match value.strip_prefix(ENV_REFERENCE) {
-            None => value.clone(),
-            Some(variable) => env::var(variable).map_err(|_| {
+        let value = if let Some(variable) = value.strip_prefix(ENV_REFERENCE) {
+            env::var(variable).map_err(|_| {
                 CatalogError::invalid(format!(
                     "storage option '{name}' of '{url}' refers to the environment variable \
                      '{variable}', which is not set"
                 ))
-            })?,
+            })?
+        } else if let Some(file) = value.strip_prefix(FILE_REFERENCE) {
+            let text = std::fs::read_to_string(file).map_err(|e| {
+                CatalogError::invalid(format!(
+                    "storage option '{name}' of '{url}' refers to the file '{file}', which cannot be \
+                     read: {e}"
+                ))
+            })?;
+            // Editors end a file with a newline.
+            text.trim_end_matches(['\r', '\n']).to_owned()
+        } else {
+            value.clone()
         };
         all.push((name.clone(), value));
     }

@@ -10,6 +10,7 @@ use deltalakedb_catalog_core::catalog::ChangeTarget;
 use deltalakedb_catalog_core::env::NoProgress;
 use deltalakedb_catalog_core::ids::{TableId, TableRef, Version};
 use deltalakedb_catalog_core::model::MirrorMode;
+use deltalakedb_catalog_core::secrets::is_secret;
 use deltalakedb_catalog_core::sink::{MirrorSink, PutOutcome, Replaced};
 use deltalakedb_test_servers::{
     CountingProxy, EmulatedStore, ObjectStoreKind, shared_object_store,
@@ -30,7 +31,8 @@ struct Place {
     root: String,
     options: BTreeMap<String, String>,
     emulator: Option<EmulatedStore>,
-    _folder: Option<tempfile::TempDir>,
+    /// Kept as long as the place.
+    folder: Option<tempfile::TempDir>,
 }
 
 impl Place {
@@ -46,7 +48,7 @@ impl Place {
                 (crate::store::normalize_location(path).unwrap(), Some(folder))
             }
         };
-        Some(Place { root, options: BTreeMap::new(), emulator: None, _folder: folder })
+        Some(Place { root, options: BTreeMap::new(), emulator: None, folder })
     }
 
     fn emulated(kind: ObjectStoreKind) -> Option<Place> {
@@ -63,11 +65,12 @@ impl Place {
             Ok(emulator) => {
                 let bucket = format!("dl-{}", Uuid::new_v4().simple());
                 emulator.make_bucket(&bucket).unwrap();
+                let folder = tempfile::tempdir().unwrap();
                 Some(Place {
                     root: emulator.url(&bucket),
-                    options: emulator.options().into_iter().collect(),
+                    options: by_reference(&emulator, folder.path()),
                     emulator: Some(emulator),
-                    _folder: None,
+                    folder: Some(folder),
                 })
             }
             Err(why) => {
@@ -102,10 +105,23 @@ impl Place {
 
     /// The same place through another address.
     fn through(&self, port: u16) -> BTreeMap<String, String> {
-        let emulator = self.emulator.as_ref().unwrap();
+        let emulator = self.emulator.clone().unwrap();
         let endpoint = format!("http://127.0.0.1:{port}");
-        EmulatedStore { endpoint, ..emulator.clone() }.options().into_iter().collect()
+        by_reference(&EmulatedStore { endpoint, ..emulator }, self.folder.as_ref().unwrap().path())
     }
+}
+
+/// Options that lead to an emulator, with its secrets in files.
+fn by_reference(emulator: &EmulatedStore, folder: &std::path::Path) -> BTreeMap<String, String> {
+    let keep = |(name, value): (String, String)| {
+        if !is_secret(&name) {
+            return (name, value);
+        }
+        let file = folder.join(&name);
+        std::fs::write(&file, format!("{value}\n")).unwrap();
+        (name, format!("file:{}", file.display()))
+    };
+    emulator.options().into_iter().map(keep).collect()
 }
 
 macro_rules! on_every_store {
@@ -315,6 +331,17 @@ async fn secrets_are_kept_by_reference() {
     let id = place.table(&lake, "t", 0).await;
     let table = lake.catalog.table(&TableRef::Id(id)).await.unwrap();
     assert_eq!(table.storage_options["azure_storage_account_key"], "env:HOME");
+    let mut clear = place.options.clone();
+    clear.insert("azure_storage_account_key".into(), "in clear".into());
+    let options = ImportOptions {
+        storage_options: clear,
+        ..ImportOptions::new("u".parse().unwrap(), place.location("u"))
+    };
+    let error = import_table(&lake.catalog, options, &NoProgress).await.unwrap_err().to_string();
+    assert!(
+        error.contains("azure_storage_account_key") && !error.contains("in clear\""),
+        "{error}"
+    );
     let report = lake.publisher().run_once(None).await.unwrap();
     let [issue] = report.failures.as_slice() else { panic!("{report:?}") };
     assert!(!issue.error.contains(&key.unwrap()), "{}", issue.error);

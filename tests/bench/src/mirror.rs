@@ -63,10 +63,15 @@ impl Target {
             Target::Local => {
                 (normalize_location(&dir.join(name).to_string_lossy())?, BTreeMap::new())
             }
-            Target::S3 { address, .. } => (
-                format!("{}/{name}", address.url("bench")),
-                address.options().into_iter().collect(),
-            ),
+            Target::S3 { address, .. } => {
+                // Secrets are kept by reference only.
+                let secret = dir.join("secret");
+                std::fs::write(&secret, "test")?;
+                let mut options: BTreeMap<String, String> = address.options().into_iter().collect();
+                let reference = format!("file:{}", secret.display());
+                options.insert("aws_secret_access_key".to_owned(), reference);
+                (format!("{}/{name}", address.url("bench")), options)
+            }
         };
         let schema = r#"{"type":"struct","fields":[{"name":"id","type":"long","nullable":true,"metadata":{}}]}"#;
         let protocol = serde_json::json!({"protocol":

@@ -24,7 +24,7 @@ pub(crate) struct Publish {
     /// Folder or URL that becomes a table root
     #[arg(long, value_name = "URL")]
     to: String,
-    /// Option of the object store; a value env:VARIABLE is read from the environment when needed
+    /// Option of the object store; env:VARIABLE or file:/path stands for what is there
     #[arg(long = "storage-option", value_name = "KEY=VALUE")]
     storage_options: Vec<String>,
 }

@@ -34,7 +34,8 @@ pub(crate) struct Rebuild {
     /// Do not compare the results with what the Delta kernel reads
     #[arg(long)]
     skip_validation: bool,
-    /// Option of the object store; a value env:VARIABLE is read from the environment when needed
+    /// Option of the object store; env:VARIABLE or file:/path in place of a value is looked up when
+    /// the table is opened, and is the only form for secrets
     #[arg(long = "storage-option", value_name = "KEY=VALUE")]
     storage_options: Vec<String>,
 }

@@ -9,7 +9,11 @@ use std::time::{Duration, Instant};
 use crate::world::{FIRST_COMMIT, Run, World, add, foreign_log, plain_add};
 
 fn interrupt(child: &Child) {
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    signal(child, "-INT");
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
 }
 
@@ -25,6 +29,16 @@ fn end_of(mut child: Child) -> Run {
 
 #[test]
 fn ctrl_c_ends_a_watching_mirror_cleanly() {
+    ends_a_watching_mirror_cleanly("-INT");
+}
+
+/// What systemd and containers send.
+#[test]
+fn a_termination_signal_ends_a_watching_mirror_cleanly() {
+    ends_a_watching_mirror_cleanly("-TERM");
+}
+
+fn ends_a_watching_mirror_cleanly(name: &str) {
     let world = World::new();
     world.create("s.t", "t", &["--partition-by", "day", "--no-publish"]).ok();
     let mut child = world.command(&["mirror", "run", "--watch"]).spawn().unwrap();
@@ -40,7 +54,7 @@ fn ctrl_c_ends_a_watching_mirror_cleanly() {
     while world.log_versions("t").len() < 2 {
         assert!(started.elapsed() < Duration::from_secs(60), "the new commit is not published");
     }
-    interrupt(&child);
+    signal(&child, name);
     let mut rest = String::new();
     std::io::Read::read_to_string(&mut err, &mut rest).unwrap();
     let run = end_of(child);

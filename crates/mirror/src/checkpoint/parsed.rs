@@ -136,7 +136,7 @@ fn fields_of(
         let ty = if let DataType::Struct(inner) = &field.data_type {
             let inner: Vec<&StructField> = inner.fields.iter().collect();
             let inner = fields_of(&inner, mapped, left, leaf);
-            (!inner.is_empty()).then(|| Arrow::Struct(inner))
+            (!inner.is_empty()).then_some(Arrow::Struct(inner))
         } else if *left == 0 {
             None
         } else {

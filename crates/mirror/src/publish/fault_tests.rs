@@ -135,6 +135,8 @@ impl Step {
 enum Kind {
     /// An error, and nothing was done.
     Fails,
+    /// A timeout: nothing was done, and nobody knows.
+    TimesOut,
     /// Done, and reported as failed.
     LosesAnswer,
     /// A put leaves a beginning of the object behind, and reports that it does not know. Elsewhere
@@ -146,7 +148,8 @@ enum Kind {
     DiesAfter,
 }
 
-const KINDS: [Kind; 5] = [Kind::Fails, Kind::LosesAnswer, Kind::Tears, Kind::Dies, Kind::DiesAfter];
+const KINDS: [Kind; 6] =
+    [Kind::Fails, Kind::TimesOut, Kind::LosesAnswer, Kind::Tears, Kind::Dies, Kind::DiesAfter];
 
 /// A store that looks at the log after each change: no reader may ever see a gap.
 #[derive(Debug)]
@@ -282,6 +285,7 @@ impl World {
         };
         let fault = move |kind| match kind {
             Kind::Fails => Fault::Fail,
+            Kind::TimesOut => Fault::LoseRequest,
             Kind::LosesAnswer | Kind::Tears => Fault::LoseAnswer,
             Kind::Dies => Fault::Before(stop()),
             Kind::DiesAfter => Fault::After(stop()),
