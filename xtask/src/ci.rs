@@ -255,6 +255,8 @@ fn may_use(package: &Package, used: &str) -> bool {
         | "deltalakedb-conformance" => used == CORE,
         // Its writers use the backends directly: what the facade adds would hide their faults.
         "deltalakedb-contention" => backend(used) || [CORE, SERVERS, "deltalakedb"].contains(&used),
+        // It measures against the servers and emulators that the tests start.
+        "deltalakedb-bench" => [SERVERS, "deltalakedb"].contains(&used),
         name if backend(name) => used == CORE,
         _ => used == "deltalakedb",
     }
@@ -284,6 +286,7 @@ mod tests {
         }
         assert!(may("deltalakedb-replicas", "deltalakedb-catalog-core"));
         assert!(may("deltalakedb", "deltalakedb-replicas"));
+        assert!(may("deltalakedb-bench", "deltalakedb-test-servers"));
         assert!(may("dl", "deltalakedb") && !may("dl", "deltalakedb-test-servers"));
         assert!(!may("deltalakedb-catalog-core", "deltalakedb-replicas"));
     }

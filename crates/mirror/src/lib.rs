@@ -22,3 +22,4 @@ pub mod store;
 mod stores_tests;
 #[cfg(test)]
 mod testing;
+pub mod vacuum;

@@ -162,7 +162,7 @@ async fn released_halfway(catalog: &Catalog, table: &TableRef) -> Result<Option<
 }
 
 /// A log that is ahead of the catalog was written by someone else.
-async fn refuse_foreign(catalog: &Catalog, record: &TableRecord) -> Result<()> {
+pub(crate) async fn refuse_foreign(catalog: &Catalog, record: &TableRecord) -> Result<()> {
     let sink = open_sink(&record.location, &record.storage_options)?;
     let after = record.head.map(commit_name);
     let newer = sink.list(after.as_deref()).await?;

@@ -78,6 +78,10 @@ impl Lake {
         Lake { catalog, clock, dir: tempfile::tempdir().unwrap() }
     }
 
+    pub(crate) fn clock_ms(&self) -> i64 {
+        self.clock.now().0
+    }
+
     pub(crate) fn publisher(&self) -> Publisher {
         self.publisher_on(Arc::clone(self.catalog.backend()), PublisherConfig::default())
     }

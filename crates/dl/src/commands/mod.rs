@@ -21,6 +21,7 @@ mod rebuild;
 mod repair;
 mod show;
 mod target;
+mod vacuum;
 
 use clap::Subcommand;
 
@@ -67,6 +68,8 @@ pub(crate) enum Command {
     Repair(repair::Repair),
     /// Make a catalog from published logs alone
     Rebuild(rebuild::Rebuild),
+    /// Delete data files that no version needs any more
+    Vacuum(vacuum::Vacuum),
     /// Compare the catalog with a _delta_log/
     Diff(diff::Diff),
     /// Copy a whole catalog to another database
@@ -98,6 +101,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Publish(command) => command.run(context).await?,
         Command::Repair(command) => return command.run(context).await,
         Command::Rebuild(command) => return command.run(context).await,
+        Command::Vacuum(command) => command.run(context).await?,
         Command::Diff(command) => return command.run(context).await,
         Command::CopyCatalog(command) => return command.run(context).await,
         Command::Grants(command) => command.run(context)?,

@@ -20,4 +20,5 @@ mod ownership;
 mod quickstart;
 mod reading;
 mod transcript;
+mod vacuuming;
 mod world;
