@@ -295,6 +295,37 @@ def checkpoint(dl: Dl, home: Path):
     ]
 
 
+def checkpoint_with_sidecars(dl: Dl, home: Path):
+    """V2 checkpoints under their own names, with files in sidecars; read with and without the commits."""
+    properties = ["delta.checkpointInterval=4", "delta.checkpointPolicy=v2"]
+    table = Table(dl, home / "t", "interop.sidecars", SIMPLE, properties=properties)
+    paths = []
+    for i in range(1, 11):
+        if i == 7:
+            table.commit(table.remove_action(paths.pop(0)))
+        else:
+            paths.append(table.append(f"part-{i}.parquet", rows(SIMPLE, i * 100, 7)))
+    table.publish()
+    dl("diff", "--table", "interop.sidecars")
+    cleaned = home / "cleaned"
+    shutil.copytree(table.folder, cleaned)
+    log = cleaned / "_delta_log"
+    for version in (4, 8):
+        manifests = list(log.glob(f"{version:020}.checkpoint.*-*.parquet"))
+        sidecars = list(log.glob(f"_sidecars/{version:020}.checkpoint.*.parquet"))
+        if len(manifests) != 1 or not sidecars or list(log.glob("*.checkpoint.parquet")):
+            raise RuntimeError(f"version {version} has no V2 checkpoint with sidecars")
+    for version in range(8):
+        (log / f"{version:020}.json").unlink()
+    for old in log.glob(f"**/{4:020}.checkpoint*"):
+        old.unlink()
+    unable = {"polars": "knows no V2 checkpoints"}
+    return [
+        Reading(table.folder, table.expected(), unable=unable),
+        Reading(cleaned, table.expected(), unable=unable),
+    ]
+
+
 def checkpoint_of_partitions(dl: Dl, home: Path):
     """Partition values, statistics and special paths go through a checkpoint."""
     schema = pa.schema([("id", pa.int64()), ("at", pa.timestamp("us", "UTC")), ("place", pa.string())])
@@ -522,6 +553,7 @@ CASES = [
     overwrite,
     schema_change,
     checkpoint,
+    checkpoint_with_sidecars,
     checkpoint_of_partitions,
     one_transaction_over_two_tables,
     imported_and_appended,

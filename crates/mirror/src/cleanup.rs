@@ -4,22 +4,28 @@
 //! checksums and checkpoints before the newest checkpoint that the oldest retained version can be
 //! read from; so every retained version can still be read, by every reader, after each single
 //! deletion. A log of which the catalog does not have every such commit is left alone.
+//!
+//! Sidecars go with the versions in their names. Those of other writers have no version in their
+//! names: they go once no checkpoint that is left names them (protocol section "Metadata Cleanup").
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use deltalakedb_catalog_core::action::Metadata;
 use deltalakedb_catalog_core::backend::{CatalogBackend, CommitFilter};
-use deltalakedb_catalog_core::error::Result;
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{TableId, TimestampMs, Version};
 use deltalakedb_catalog_core::retry::Retry;
 use deltalakedb_catalog_core::sink::MirrorSink;
 
+use crate::log::checkpoint::sidecar_names;
 use crate::log::listing::LogName;
 use crate::properties::{expired_log_cleanup, log_retention_ms};
 
 /// Objects deleted at a time: the next checkpoint goes on.
 const MAX_DELETED: usize = 1_000;
+/// Age from which on a sidecar that no checkpoint names is none that is still being written.
+const ORPHAN_AGE_MS: i64 = 24 * 3_600_000;
 /// Commits looked at a call.
 const COMMIT_PAGE: usize = 1_000;
 
@@ -49,40 +55,51 @@ pub(crate) async fn clean(
     // The head is always retained, however old it is.
     let oldest_retained = last_expired.next().min(published);
     let there = sink.list(None).await?;
-    let names = || there.iter().map(|entry| (entry.name.as_str(), LogName::parse(&entry.name)));
-    let keep_from = names()
-        .filter_map(|(_, name)| match name {
-            // Parts, and manifests that name sidecars, may be incomplete: only what is one file.
-            LogName::Checkpoint(version) if version <= oldest_retained => Some(version),
-            _ => None,
-        })
-        .max();
-    let Some(keep_from) = keep_from else { return Ok(0) };
+    let names: Vec<(&str, LogName)> =
+        there.iter().map(|entry| (entry.name.as_str(), LogName::parse(&entry.name))).collect();
+    let log = Listing {
+        sink,
+        modified: there.iter().map(|entry| (entry.name.as_str(), entry.modified)).collect(),
+        has_sidecars: names.iter().any(|(_, name)| matches!(name, LogName::Sidecar(_))),
+    };
+    let Some(keep_from) = log.first_kept(&names, oldest_retained).await? else { return Ok(0) };
     let mut doomed: Vec<(Version, &str)> = Vec::new();
     let mut commits = BTreeSet::new();
-    for (text, name) in names() {
+    for (text, name) in &names {
         match name {
-            LogName::Commit(version) if version < keep_from => {
-                commits.insert(version);
-                doomed.push((version, text));
+            LogName::Commit(version) if *version < keep_from => {
+                commits.insert(*version);
+                doomed.push((*version, text));
             }
             LogName::Checksum(version)
             | LogName::Checkpoint(version)
             | LogName::CheckpointPart { version, .. }
-                if version < keep_from =>
+            | LogName::UuidCheckpoint { version, .. }
+            | LogName::Sidecar(Some(version))
+                if *version < keep_from =>
             {
-                doomed.push((version, text));
+                doomed.push((*version, text));
             }
             _ => {}
         }
+    }
+    for orphan in log.orphans(&names, keep_from, now).await {
+        // After the checkpoints that named it.
+        doomed.push((keep_from, orphan));
     }
     if !all_stored(backend, retry, table_id, &commits).await? {
         tracing::info!(%table_id, "the catalog lacks old commits of this log: it is not cleaned up");
         return Ok(0);
     }
-    // Oldest first, and of a version the commit last: what is left is always the end of a log.
+    // Oldest first, and of a version the sidecars after what names them, and the commit last: what is
+    // left is always the end of a log.
     doomed.sort_by_key(|(version, name)| {
-        (*version, matches!(LogName::parse(name), LogName::Commit(_)))
+        let rank = match LogName::parse(name) {
+            LogName::Commit(_) => 2,
+            LogName::Sidecar(_) => 1,
+            _ => 0,
+        };
+        (*version, rank)
     });
     doomed.truncate(MAX_DELETED);
     for (_, name) in &doomed {
@@ -92,6 +109,98 @@ pub(crate) async fn clean(
         tracing::info!(%table_id, deleted = doomed.len(), %keep_from, "expired log files deleted");
     }
     Ok(doomed.len())
+}
+
+/// A log as it was listed.
+struct Listing<'a> {
+    sink: &'a dyn MirrorSink,
+    modified: BTreeMap<&'a str, TimestampMs>,
+    has_sidecars: bool,
+}
+
+impl Listing<'_> {
+    /// Version of the newest checkpoint that the oldest retained version can be read from.
+    async fn first_kept(
+        &self,
+        names: &[(&str, LogName)],
+        oldest_retained: Version,
+    ) -> Result<Option<Version>> {
+        let mut candidates: Vec<(Version, &str)> = names
+            .iter()
+            .filter_map(|(text, name)| match name {
+                // Parts of others may be incomplete.
+                LogName::Checkpoint(version) | LogName::UuidCheckpoint { version, .. }
+                    if *version <= oldest_retained =>
+                {
+                    Some((*version, *text))
+                }
+                _ => None,
+            })
+            .collect();
+        candidates.sort_unstable();
+        for (version, name) in candidates.into_iter().rev() {
+            let complete = match self.sidecars(name).await {
+                Ok(sidecars) => sidecars.iter().all(|s| self.modified.contains_key(s.as_str())),
+                Err(error) if error.is_retryable() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(name, %error, "a checkpoint cannot be read: no log file before it goes");
+                    false
+                }
+            };
+            if complete {
+                return Ok(Some(version));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Names of the sidecars of a checkpoint; all of them are none where there are no sidecars.
+    async fn sidecars(&self, name: &str) -> Result<Vec<String>> {
+        if !self.has_sidecars && matches!(LogName::parse(name), LogName::Checkpoint(_)) {
+            return Ok(Vec::new());
+        }
+        match self.sink.get(name).await? {
+            Some(bytes) => sidecar_names(name, bytes),
+            None => Err(CatalogError::busy(format!("'{name}' went away"), WriteState::NotApplied)),
+        }
+    }
+
+    /// Sidecars of other writers that nothing names any more. None, if that cannot be told.
+    async fn orphans<'n>(
+        &self,
+        names: &[(&'n str, LogName)],
+        keep_from: Version,
+        now: TimestampMs,
+    ) -> Vec<&'n str> {
+        let written = now.plus_ms(-ORPHAN_AGE_MS);
+        let mut orphans: BTreeSet<&str> = names
+            .iter()
+            .filter(|(text, name)| {
+                *name == LogName::Sidecar(None)
+                    && self.modified.get(text).is_some_and(|modified| *modified < written)
+            })
+            .map(|(text, _)| *text)
+            .collect();
+        if orphans.is_empty() {
+            return Vec::new();
+        }
+        for (text, name) in names {
+            let (LogName::Checkpoint(version) | LogName::UuidCheckpoint { version, .. }) = name
+            else {
+                continue;
+            };
+            if *version < keep_from {
+                continue;
+            }
+            match self.sidecars(text).await {
+                Ok(needed) => needed.iter().for_each(|name| {
+                    orphans.remove(name.as_str());
+                }),
+                Err(_) => return Vec::new(),
+            }
+        }
+        orphans.into_iter().collect()
+    }
 }
 
 /// Whether the catalog has the bytes of all these commits.

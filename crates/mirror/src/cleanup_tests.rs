@@ -16,7 +16,8 @@ fn v(version: i64) -> Version {
 /// A commit a second, and a checkpoint every third; ten seconds are kept.
 async fn table(lake: &Lake, properties: &str) -> TableId {
     let interval = "\"delta.checkpointInterval\":\"3\"";
-    let id = lake.create("t", &zero("", &format!("{interval}{properties}"))).await;
+    let features = if properties.contains("v2") { "\"v2Checkpoint\"" } else { "" };
+    let id = lake.create("t", &zero(features, &format!("{interval}{properties}"))).await;
     for i in 1..=20 {
         lake.commit(id, &add(&format!("{i}"))).await;
         // As a service does: soon after each commit.
@@ -38,11 +39,23 @@ const TEN: &str = ",\"delta.logRetentionDuration\":\"interval 10 seconds\"";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_files_go_and_retained_versions_stay_readable() {
+    for policy in ["", ",\"delta.checkpointPolicy\":\"v2\""] {
+        expired_files_go(&format!("{TEN}{policy}")).await;
+    }
+}
+
+async fn expired_files_go(properties: &str) {
     let lake = Lake::new();
-    let id = table(&lake, TEN).await;
+    let id = table(&lake, properties).await;
     // The last checkpoint, 18, came when 7 had just expired: 8 is read from the checkpoint 6.
     assert_eq!(first_commit(&lake), 6);
-    let left = names(&lake.log("t"));
+    let sidecars = lake.log("t").join("_sidecars");
+    let mut left = names(&lake.log("t"));
+    if properties.contains("v2") {
+        let of_six = format!("{}.checkpoint.", v(6).padded());
+        assert_eq!(names(&sidecars).iter().filter(|name| name.starts_with(&of_six)).count(), 3);
+        left.extend(names(&sidecars));
+    }
     assert!(
         left.iter().all(|name| name.starts_with('_') || name[..20].parse::<i64>().unwrap() >= 6)
     );
@@ -101,4 +114,67 @@ async fn a_log_with_commits_that_the_catalog_lacks_is_left_alone() {
         clean(backend, &retry, id, &snapshot.metadata, v(9), now, sink.as_ref()).await.unwrap();
     assert_eq!(deleted, 0);
     assert_eq!(names(&lake.log("t")).len(), before.len() + 1);
+}
+
+/// Sidecars of other writers have no version in their names: who names them decides.
+#[tokio::test(flavor = "multi_thread")]
+async fn sidecars_of_others_go_when_nothing_names_them() {
+    use std::fs::{self, File};
+    use std::time::{Duration, UNIX_EPOCH};
+    let lake = Lake::new();
+    let policy = ",\"delta.checkpointPolicy\":\"v2\"";
+    let id = table(&lake, &format!("{TEN}{policy}")).await;
+    let sidecars = lake.log("t").join("_sidecars");
+    let now = || u64::try_from(lake.clock_ms()).unwrap();
+    let write = |name: &str, age_ms: u64| {
+        fs::write(sidecars.join(name), "x").unwrap();
+        let time = UNIX_EPOCH + Duration::from_millis(now() - age_ms);
+        let file = File::options().write(true).open(sidecars.join(name)).unwrap();
+        file.set_modified(time).unwrap();
+    };
+    let day = u64::try_from(ORPHAN_AGE_MS).unwrap();
+    // Named by a checkpoint of another writer that is kept; by one that goes; by none; by none, new.
+    for (name, age) in [("kept", 2 * day), ("gone", 2 * day), ("none", 2 * day), ("new", 1000)] {
+        write(&format!("{name}.parquet"), age);
+    }
+    for (version, name) in [(20, "kept"), (7, "gone")] {
+        let id = uuid::Uuid::new_v4();
+        let manifest = format!(
+            "{{\"sidecar\":{{\"path\":\"{name}.parquet\",\"sizeInBytes\":1,\"modificationTime\":1}}}}\n"
+        );
+        let path = lake.log("t").join(format!("{}.checkpoint.{id}.json", v(version).padded()));
+        fs::write(path, manifest).unwrap();
+    }
+    for i in 21..=24 {
+        lake.commit(id, &add(&format!("{i}"))).await;
+        lake.publisher().run_once(None).await.unwrap();
+    }
+    assert!(first_commit(&lake) > 7);
+    let there = names(&sidecars);
+    let there = |name: &str| there.iter().any(|n| n == &format!("{name}.parquet"));
+    assert_eq!(["kept", "gone", "none", "new"].map(there), [true, false, false, true]);
+}
+
+/// A checkpoint that lacks a sidecar cannot be read: what is before it stays.
+#[tokio::test]
+async fn an_incomplete_checkpoint_is_none() {
+    let lake = Lake::new();
+    let policy = ",\"delta.checkpointPolicy\":\"v2\"";
+    let id = table(&lake, policy).await;
+    let sidecars = lake.log("t").join("_sidecars");
+    let of = format!("{}.checkpoint.", v(18).padded());
+    let first = names(&sidecars).into_iter().find(|name| name.starts_with(&of)).unwrap();
+    std::fs::remove_file(sidecars.join(first)).unwrap();
+    let snapshot = lake.catalog.snapshot(&TableRef::Id(id), At::Head).await.unwrap();
+    let mut metadata = snapshot.metadata.clone();
+    let none = Some("interval 0 seconds".into());
+    metadata.configuration.insert("delta.logRetentionDuration".into(), none);
+    let sink = crate::sink::open_sink(&lake.location("t"), &BTreeMap::new()).unwrap();
+    let now = lake.catalog.clock().now();
+    let (backend, retry) = (lake.catalog.backend(), Retry::of(&lake.catalog));
+    clean(backend, &retry, id, &metadata, v(20), now, sink.as_ref()).await.unwrap();
+    assert_eq!(first_commit(&lake), 15);
+    let location = LogLocation::Table(lake.location("t"));
+    let state = read_state(location, &BTreeMap::new(), Some(v(17))).await.unwrap();
+    assert_eq!(state.files.len(), 17);
 }

@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use deltalakedb_catalog_core::backend::CommitFilter;
 use deltalakedb_catalog_core::catalog::Catalog;
@@ -25,7 +26,7 @@ use futures::TryStreamExt;
 use serde::Serialize;
 
 use crate::checkpoint::{
-    CheckpointInfo, checkpoint_name, encode_checkpoint, write_last_checkpoint,
+    CheckpointInfo, CheckpointTarget, EncodedCheckpoint, encode_checkpoint, write_last_checkpoint,
 };
 use crate::checksum::{self, Checksums, checksum_name};
 use crate::log::listing::LogName;
@@ -191,7 +192,7 @@ impl Export<'_> {
     async fn check_place(&mut self) -> Result<()> {
         let entries = self.sink.list(None).await?;
         let mut commits = BTreeSet::new();
-        let (mut checkpoints, mut checksums) = (BTreeSet::new(), BTreeSet::new());
+        let (mut checkpoints, mut checksums) = (BTreeMap::new(), BTreeSet::new());
         let mut strange = Vec::new();
         for entry in entries {
             let readable = self.base()..=self.head.version;
@@ -201,8 +202,12 @@ impl Export<'_> {
                 {
                     commits.insert(version);
                 }
-                LogName::Checkpoint(version) if readable.contains(&version) => {
-                    checkpoints.insert(version);
+                LogName::Checkpoint(version)
+                | LogName::UuidCheckpoint { version, .. }
+                | LogName::Sidecar(Some(version))
+                    if readable.contains(&version) =>
+                {
+                    checkpoints.entry(version).or_insert_with(BTreeSet::new).insert(entry.name);
                 }
                 LogName::Checksum(version) if readable.contains(&version) => {
                     checksums.insert(version);
@@ -237,10 +242,15 @@ impl Export<'_> {
                 }
             }
         }
-        for version in checkpoints {
+        for (version, names) in checkpoints {
             let snapshot = self.snapshot(version).await?;
-            let encoded = encode_checkpoint(self.catalog.backend().as_ref(), &snapshot).await?;
-            self.compare(&checkpoint_name(version), &encoded.bytes).await?;
+            let mut comparing = Comparing { sink: self.sink, names, different: None };
+            encode_checkpoint(self.catalog.backend().as_ref(), &snapshot, &mut comparing).await?;
+            // A name that was not compared is none of this checkpoint's.
+            let Comparing { names, different, .. } = comparing;
+            if let Some(name) = different.or_else(|| names.into_iter().next()) {
+                return Err(self.not_empty(&format!("its '{name}' is not the one of this table")));
+            }
         }
         Ok(())
     }
@@ -364,21 +374,16 @@ impl Export<'_> {
 
     async fn checkpoint(&mut self, version: Version) -> Result<()> {
         let snapshot = self.snapshot(version).await?;
-        let encoded = encode_checkpoint(self.catalog.backend().as_ref(), &snapshot).await?;
-        let name = checkpoint_name(version);
-        let created = match put(self.sink, &name, &encoded.bytes).await? {
-            Put::Created => true,
-            Put::Same => false,
-            Put::Foreign(_) => return Err(self.interfered(&name)),
-        };
-        self.last_checkpoint = Some(CheckpointInfo {
-            version,
-            name,
-            actions: encoded.actions,
-            add_files: encoded.add_files,
-            size_bytes: u64::try_from(encoded.bytes.len()).unwrap_or(u64::MAX),
-            created,
-        });
+        let mut putting = Putting { sink: self.sink, created: false, foreign: None };
+        let backend = self.catalog.backend().as_ref();
+        let encoded = encode_checkpoint(backend, &snapshot, &mut putting).await;
+        if let Some(name) = putting.foreign {
+            return Err(self.interfered(&name));
+        }
+        let EncodedCheckpoint { name, actions, add_files, size_bytes } = encoded?;
+        let created = putting.created;
+        self.last_checkpoint =
+            Some(CheckpointInfo { version, name, actions, add_files, size_bytes, created });
         Ok(())
     }
 
@@ -387,6 +392,51 @@ impl Export<'_> {
             write_last_checkpoint(self.sink, info).await?;
         }
         Ok(())
+    }
+}
+
+fn size(bytes: &Bytes) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+/// Compares the files of a checkpoint that are there with what they should be.
+struct Comparing<'a> {
+    sink: &'a dyn MirrorSink,
+    /// Names that were not compared yet.
+    names: BTreeSet<String>,
+    different: Option<String>,
+}
+
+#[async_trait]
+impl CheckpointTarget for Comparing<'_> {
+    async fn file(&mut self, name: &str, bytes: Bytes) -> Result<u64> {
+        if self.names.remove(name)
+            && let Some(found) = self.sink.get(name).await?
+            && found != bytes
+        {
+            self.different = Some(name.to_owned());
+        }
+        Ok(size(&bytes))
+    }
+}
+
+/// Puts the files of a checkpoint; what another program wrote meanwhile ends it.
+struct Putting<'a> {
+    sink: &'a dyn MirrorSink,
+    created: bool,
+    foreign: Option<String>,
+}
+
+#[async_trait]
+impl CheckpointTarget for Putting<'_> {
+    async fn file(&mut self, name: &str, bytes: Bytes) -> Result<u64> {
+        let found = put(self.sink, name, &bytes).await?;
+        self.created = found == Put::Created;
+        if matches!(found, Put::Foreign(_)) {
+            self.foreign = Some(name.to_owned());
+            return Err(CatalogError::invalid(format!("'{name}' is another program's")));
+        }
+        Ok(size(&bytes))
     }
 }
 

@@ -42,6 +42,14 @@ pub(crate) fn stats_as_struct(metadata: &Metadata) -> bool {
         .map_or(!stats_as_json(metadata), |value| value.trim().eq_ignore_ascii_case("true"))
 }
 
+/// `delta.checkpointPolicy`: whether checkpoints are V2 ones under names of their own, with sidecars.
+/// Only tables with the feature `v2Checkpoint` may have them.
+pub(crate) fn checkpoint_policy_v2(metadata: &Metadata) -> bool {
+    metadata
+        .property("delta.checkpointPolicy")
+        .is_some_and(|value| value.trim().eq_ignore_ascii_case("v2"))
+}
+
 /// `delta.checkpointInterval`: a checkpoint is due at each multiple of it. At least 1.
 pub(crate) fn checkpoint_interval(metadata: &Metadata) -> i64 {
     metadata

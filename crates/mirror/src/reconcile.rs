@@ -22,6 +22,7 @@ use serde::Serialize;
 use crate::checkpoint::{
     LAST_CHECKPOINT, checkpoint_name, hinted_version, write_checkpoint, write_last_checkpoint,
 };
+use crate::log::checkpoint::sidecar_names;
 use crate::log::listing::LogName;
 use crate::properties::checkpoint_interval;
 use crate::put::{Put, commit_name, put};
@@ -190,7 +191,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The newest checkpoint that is due, and the hint that leads to one.
+    /// The newest checkpoint that is due, its sidecars, and the hint that leads to one.
     async fn checkpoint(&self, report: &mut ReconcileReport) -> Result<()> {
         let id = TableRef::Id(self.record.id);
         let head = self.catalog.snapshot(&id, At::Version(self.published)).await?;
@@ -210,15 +211,13 @@ impl Work<'_> {
         let readable = due > 0 && due >= self.record.base_version.get();
         if readable && newest.is_none_or(|newest| newest.get() < due) {
             let version = Version::new(due)?;
-            let name = checkpoint_name(version);
-            if self.repair {
-                let snapshot = self.catalog.snapshot(&id, At::Version(version)).await?;
-                let backend = self.catalog.backend().as_ref();
-                let info = write_checkpoint(backend, &snapshot, self.sink.as_ref(), false).await?;
-                write_last_checkpoint(self.sink.as_ref(), &info).await?;
-            }
+            let name =
+                if self.repair { self.write(version).await? } else { checkpoint_name(version) };
             report.add(&name, FindingKind::Missing, self.repair);
             return Ok(());
+        }
+        if let Some(newest) = newest {
+            self.sidecars(newest, report).await?;
         }
         let Some(newest) = newest else { return Ok(()) };
         // A hint that leads nowhere makes some readers fail; without one they list.
@@ -235,19 +234,60 @@ impl Work<'_> {
             return Ok(());
         }
         let kind = if hint.is_some() { FindingKind::Different } else { FindingKind::Missing };
-        let name = checkpoint_name(newest);
-        let ours = self.there.contains_key(&name) && newest >= self.record.base_version;
+        // One of several parts is another writer's.
+        let ours = newest >= self.record.base_version
+            && self.there.keys().any(|name| match LogName::parse(name) {
+                LogName::Checkpoint(v) | LogName::UuidCheckpoint { version: v, .. } => v == newest,
+                _ => false,
+            });
         if self.repair && ours {
-            let snapshot = self.catalog.snapshot(&id, At::Version(newest)).await?;
-            let backend = self.catalog.backend().as_ref();
-            let info = write_checkpoint(backend, &snapshot, self.sink.as_ref(), false).await?;
             if hinted.is_some() {
                 // One that leads nowhere is not kept for being later.
                 self.sink.put_replace(LAST_CHECKPOINT, bytes::Bytes::new()).await?;
             }
-            write_last_checkpoint(self.sink.as_ref(), &info).await?;
+            self.write(newest).await?;
         }
         report.add(LAST_CHECKPOINT, kind, self.repair && ours);
+        Ok(())
+    }
+
+    /// Writes what is missing of a version's checkpoint, and the hint. Returns its name.
+    async fn write(&self, version: Version) -> Result<String> {
+        let id = TableRef::Id(self.record.id);
+        let snapshot = self.catalog.snapshot(&id, At::Version(version)).await?;
+        let backend = self.catalog.backend().as_ref();
+        let info = write_checkpoint(backend, &snapshot, self.sink.as_ref(), false).await?;
+        write_last_checkpoint(self.sink.as_ref(), &info).await?;
+        Ok(info.name)
+    }
+
+    /// Sidecars that a version's checkpoints need. The names of ours are digests: writing the
+    /// checkpoint again puts back the very same.
+    async fn sidecars(&self, version: Version, report: &mut ReconcileReport) -> Result<()> {
+        let mut missing = Vec::new();
+        for name in self.there.keys() {
+            let LogName::UuidCheckpoint { version: of, .. } = LogName::parse(name) else {
+                continue;
+            };
+            let bytes = if of == version { self.sink.get(name).await? } else { None };
+            let Some(bytes) = bytes else { continue };
+            match sidecar_names(name, bytes) {
+                Ok(sidecars) => {
+                    missing.extend(sidecars.into_iter().filter(|s| !self.there.contains_key(s)));
+                }
+                Err(_) => report.add(name, FindingKind::Different, false),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if self.repair && version >= self.record.base_version {
+            self.write(version).await?;
+        }
+        for name in missing {
+            let repaired = self.repair && self.sink.get(&name).await?.is_some();
+            report.add(&name, FindingKind::Missing, repaired);
+        }
         Ok(())
     }
 }

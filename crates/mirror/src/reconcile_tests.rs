@@ -4,7 +4,7 @@ use deltalakedb_catalog_core::env::NoProgress;
 
 use super::*;
 use crate::diff::{DiffOptions, Verdict, diff};
-use crate::testing::{Lake, add, zero};
+use crate::testing::{Lake, add, names, zero};
 
 fn v(version: i64) -> Version {
     Version::new(version).unwrap()
@@ -96,4 +96,38 @@ async fn a_hint_that_leads_nowhere_is_mended() {
     // An older one is as good.
     fs::write(&hint, "{\"version\":4,\"size\":1}").unwrap();
     assert_eq!(run(&lake, id, true).await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sidecars_that_are_missing_are_put_back() {
+    use FindingKind::Missing;
+    let lake = Lake::new();
+    let properties = "\"delta.checkpointInterval\":\"4\",\"delta.checkpointPolicy\":\"v2\"";
+    let id = lake.create("t", &zero("\"v2Checkpoint\"", properties)).await;
+    for i in 1..=9 {
+        lake.commit(id, &add(&format!("{i}"))).await;
+    }
+    lake.publisher().run_once(None).await.unwrap();
+    assert_eq!(run(&lake, id, true).await, (0, 0, vec![]));
+    let sidecars = lake.log("t").join("_sidecars");
+    let newest = |name: &String| name.starts_with(&v(8).padded());
+    let all: Vec<String> = names(&sidecars).into_iter().filter(newest).collect();
+    assert_eq!(all.len(), 4);
+    for name in &all[1..3] {
+        fs::remove_file(sidecars.join(name)).unwrap();
+    }
+    let (drift, repaired, findings) = run(&lake, id, false).await;
+    assert_eq!((drift, repaired), (2, 0));
+    assert!(findings.iter().all(|(name, kind)| name.contains("sidecars") && *kind == Missing));
+    assert_eq!(run(&lake, id, true).await, (2, 2, findings));
+    assert_eq!(run(&lake, id, true).await, (0, 0, vec![]));
+    // Without its manifest a checkpoint is none.
+    let manifest = names(&lake.log("t"))
+        .into_iter()
+        .find(|name| matches!(LogName::parse(name), LogName::UuidCheckpoint { version, .. } if version == v(8)))
+        .unwrap();
+    fs::remove_file(lake.log("t").join(&manifest)).unwrap();
+    let (drift, repaired, _) = run(&lake, id, true).await;
+    assert_eq!((drift, repaired), (1, 1));
+    assert!(lake.log("t").join(&manifest).exists());
 }

@@ -11,7 +11,8 @@ use arrow::array::{
 };
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
-use deltalakedb_catalog_core::action::{DeletionVector, DomainMetadata, NullableMap, Txn};
+use bytes::Bytes;
+use deltalakedb_catalog_core::action::{DeletionVector, DomainMetadata, NullableMap, Sidecar, Txn};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::features;
 use deltalakedb_catalog_core::model::{FileRecord, Snapshot, TombstoneRecord};
@@ -21,14 +22,24 @@ use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-use super::EncodedCheckpoint;
 use super::parsed::Parsed;
 
 /// A row group is closed once so much of it is encoded, bytes: that bounds what is held besides the
 /// file itself.
 const ROW_GROUP_BYTES: usize = 8 << 20;
 /// Table feature of the V2 checkpoint spec.
-const V2_CHECKPOINT: &str = "v2Checkpoint";
+pub(super) const V2_CHECKPOINT: &str = "v2Checkpoint";
+
+/// What a file of a checkpoint holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Everything: a checkpoint in one file.
+    All,
+    /// Everything but files, and which sidecars hold those.
+    Manifest,
+    /// Files and tombstones.
+    Sidecar,
+}
 
 fn required(name: &str, ty: DataType) -> Field {
     Field::new(name, ty, false)
@@ -146,8 +157,20 @@ static CHECKPOINT_METADATA: LazyLock<Fields> = LazyLock::new(|| {
     Fields::from(vec![required("version", DataType::Int64), optional("tags", map_type())])
 });
 
-fn schema(v2: bool, add: &Fields) -> SchemaRef {
+static SIDECAR: LazyLock<Fields> = LazyLock::new(|| {
+    Fields::from(vec![
+        required("path", DataType::Utf8),
+        required("sizeInBytes", DataType::Int64),
+        required("modificationTime", DataType::Int64),
+        optional("tags", map_type()),
+    ])
+});
+
+fn schema(content: Content, v2: bool, add: &Fields) -> SchemaRef {
     let column = |name: &str, fields: &Fields| optional(name, DataType::Struct(fields.clone()));
+    if content == Content::Sidecar {
+        return Arc::new(Schema::new(vec![column("add", add), column("remove", &REMOVE)]));
+    }
     let mut columns = vec![
         column("txn", &TXN),
         column("add", add),
@@ -158,6 +181,9 @@ fn schema(v2: bool, add: &Fields) -> SchemaRef {
     ];
     if v2 {
         columns.push(column("checkpointMetadata", &CHECKPOINT_METADATA));
+    }
+    if content == Content::Manifest {
+        columns.push(column("sidecar", &SIDECAR));
     }
     Arc::new(Schema::new(columns))
 }
@@ -172,7 +198,6 @@ pub(super) struct CheckpointEncoder {
     /// Columns of `add`.
     add: Fields,
     actions: u64,
-    add_files: u64,
 }
 
 pub(super) fn encode_error(e: impl std::fmt::Display) -> CatalogError {
@@ -180,12 +205,12 @@ pub(super) fn encode_error(e: impl std::fmt::Display) -> CatalogError {
 }
 
 impl CheckpointEncoder {
-    pub(super) fn new(snapshot: &Snapshot) -> Result<Self> {
+    pub(super) fn new(snapshot: &Snapshot, content: Content) -> Result<Self> {
         let v2 = features::supports_writer(&snapshot.protocol, V2_CHECKPOINT);
         let parsed = Parsed::of(&snapshot.metadata);
         let add: Fields =
             ADD.iter().cloned().chain(parsed.fields().into_iter().map(Arc::new)).collect();
-        let schema = schema(v2, &add);
+        let schema = schema(content, v2, &add);
         // Paths and statistics hardly repeat: a dictionary of them is wasted work.
         let plain = [["add", "path"], ["add", "stats"], ["remove", "path"]];
         let mut properties = WriterProperties::builder()
@@ -203,16 +228,7 @@ impl CheckpointEncoder {
         let writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)
             .map_err(encode_error)?;
         let snapshot = Box::new(snapshot.clone());
-        Ok(CheckpointEncoder {
-            writer,
-            schema,
-            snapshot,
-            v2,
-            parsed,
-            add,
-            actions: 0,
-            add_files: 0,
-        })
+        Ok(CheckpointEncoder { writer, schema, snapshot, v2, parsed, add, actions: 0 })
     }
 
     /// Everything but files: protocol, metadata, application transactions, domains.
@@ -290,7 +306,6 @@ impl CheckpointEncoder {
             texts(adds().map(|a| a.clustering_provider.as_deref())),
         ];
         columns.extend(self.parsed.columns(adds())?);
-        self.add_files += u64::try_from(files.len()).unwrap_or(u64::MAX);
         let fields = self.add.clone();
         self.write("add", &fields, columns)
     }
@@ -311,6 +326,20 @@ impl CheckpointEncoder {
             int64s(removes().map(|r| r.default_row_commit_version)),
         ];
         self.write("remove", &REMOVE, columns)
+    }
+
+    /// Files that hold the files and tombstones.
+    pub(super) fn sidecars(&mut self, sidecars: &[Sidecar]) -> Result<()> {
+        if sidecars.is_empty() {
+            return Ok(());
+        }
+        let columns = vec![
+            texts(sidecars.iter().map(|s| Some(s.path.as_str()))),
+            int64s(sidecars.iter().map(|s| Some(s.size_in_bytes))),
+            int64s(sidecars.iter().map(|s| Some(s.modification_time))),
+            maps(sidecars.iter().map(|s| s.tags.as_ref()))?,
+        ];
+        self.write("sidecar", &SIDECAR, columns)
     }
 
     /// Rows in which only this column is set.
@@ -340,13 +369,10 @@ impl CheckpointEncoder {
         Ok(())
     }
 
-    pub(super) fn finish(self) -> Result<EncodedCheckpoint> {
+    /// The file, and how many actions are in it.
+    pub(super) fn finish(self) -> Result<(Bytes, u64)> {
         let bytes = self.writer.into_inner().map_err(encode_error)?;
-        Ok(EncodedCheckpoint {
-            bytes: bytes.into(),
-            actions: self.actions,
-            add_files: self.add_files,
-        })
+        Ok((bytes.into(), self.actions))
     }
 }
 

@@ -5,6 +5,8 @@ use futures::TryStreamExt;
 
 use super::*;
 use crate::kernel::{LogLocation, read_state};
+use crate::log::checkpoint::sidecar_names;
+use crate::log::listing::LogName;
 use crate::sink::open_sink;
 use crate::testing::{Lake, START_MS, add, names, remove, zero};
 
@@ -23,6 +25,28 @@ async fn only_checkpoint(lake: &Lake, id: TableId, version: i64, to: &str) -> Ch
     write_checkpoint(lake.catalog.backend().as_ref(), &snapshot, sink.as_ref(), false)
         .await
         .unwrap()
+}
+
+/// Keeps the files of a checkpoint.
+#[derive(Default)]
+struct Kept(Vec<(String, Bytes)>);
+
+#[async_trait]
+impl CheckpointTarget for Kept {
+    async fn file(&mut self, name: &str, bytes: Bytes) -> Result<u64> {
+        self.0.push((name.to_owned(), bytes.clone()));
+        Ok(u64::try_from(bytes.len()).unwrap())
+    }
+}
+
+async fn encode(
+    lake: &Lake,
+    snapshot: &Snapshot,
+) -> Result<(EncodedCheckpoint, Vec<(String, Bytes)>)> {
+    let mut kept = Kept::default();
+    let backend = lake.catalog.backend().as_ref();
+    let encoded = encode_checkpoint(backend, snapshot, &mut kept).await?;
+    Ok((encoded, kept.0))
 }
 
 const VECTORS: &str = "\"deletionVectors\",\"domainMetadata\",\"appendOnly\"";
@@ -104,6 +128,51 @@ async fn a_table_with_v2_checkpoints_gets_the_v2_spec() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_v2_policy_puts_files_into_sidecars() {
+    use crate::import::{ImportOptions, import_table};
+    use deltalakedb_catalog_core::env::NoProgress;
+    let lake = Lake::new();
+    let policy = "\"delta.checkpointPolicy\":\"v2\"";
+    let id = rich(&lake, &format!("{VECTORS},\"v2Checkpoint\""), policy).await;
+    let info = only_checkpoint(&lake, id, 3, "copy").await;
+    // 23 files and tombstones, two a sidecar.
+    assert_eq!((info.actions, info.add_files, info.created), (29 + 12, 21, true));
+    let mut there = names(&lake.log("copy"));
+    there.retain(|name| name != "_sidecars");
+    assert_eq!(there, std::slice::from_ref(&info.name));
+    assert!(matches!(LogName::parse(&info.name), LogName::UuidCheckpoint { json: false, .. }));
+    let sidecars = names(&lake.log("copy").join("_sidecars"));
+    assert_eq!(sidecars.len(), 12);
+    let manifest = std::fs::read(lake.log("copy").join(&info.name)).unwrap();
+    let named = sidecar_names(&info.name, manifest.into()).unwrap();
+    let stored: Vec<String> = sidecars.iter().map(|name| format!("{SIDECARS}{name}")).collect();
+    assert_eq!(named, stored);
+    assert!(named.iter().all(|n| LogName::parse(n) == LogName::Sidecar(Some(v(3)))));
+    assert_reads_back(&lake, id, 3, "copy").await;
+    let import = ImportOptions::new("copy".parse().unwrap(), lake.location("copy"));
+    import_table(&lake.catalog, import, &NoProgress).await.unwrap();
+    // Again is nothing new, and what is gone comes back the same.
+    let again = only_checkpoint(&lake, id, 3, "copy").await;
+    assert_eq!((again.created, again.size_bytes), (false, info.size_bytes));
+    let gone = lake.log("copy").join(&named[4]);
+    let bytes = std::fs::read(&gone).unwrap();
+    std::fs::remove_file(&gone).unwrap();
+    only_checkpoint(&lake, id, 3, "copy").await;
+    assert_eq!(std::fs::read(&gone).unwrap(), bytes);
+    // A sidecar that was changed is never taken for the one that it was.
+    std::fs::write(&gone, [&bytes[..], b"x"].concat()).unwrap();
+    let sink = open_sink(&lake.location("copy"), &BTreeMap::new()).unwrap();
+    let snapshot = snapshot(&lake, id, 3).await;
+    let backend = lake.catalog.backend().as_ref();
+    let error = write_checkpoint(backend, &snapshot, sink.as_ref(), true).await.unwrap_err();
+    assert!(matches!(error, CatalogError::Corrupt(_)), "{error}");
+    // A table without files has no sidecar.
+    only_checkpoint(&lake, id, 0, "empty").await;
+    assert_eq!(names(&lake.log("empty")).len(), 1);
+    assert_reads_back(&lake, id, 0, "empty").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_pages_make_one_file() {
     let lake = Lake::new();
     let id = lake.create("t", &zero("", "")).await;
@@ -125,11 +194,9 @@ async fn tombstones_expire_by_the_commits_time_and_bytes_are_reproducible() {
     lake.clock.advance(1_000_000_000);
     let snapshot = snapshot(&lake, id, 3).await;
     assert_eq!(snapshot.timestamp, TimestampMs(START_MS + 3_000));
-    let backend = lake.catalog.backend().as_ref();
-    let one = encode_checkpoint(backend, &snapshot).await.unwrap();
-    assert_eq!((one.actions, one.add_files), (2 + 1 + 1, 1), "only the tombstone of b");
-    let two = encode_checkpoint(backend, &snapshot).await.unwrap();
-    assert_eq!(one.bytes, two.bytes);
+    let one = encode(&lake, &snapshot).await.unwrap();
+    assert_eq!((one.0.actions, one.0.add_files), (2 + 1 + 1, 1), "only the tombstone of b");
+    assert_eq!(one, encode(&lake, &snapshot).await.unwrap());
 }
 
 #[tokio::test]
@@ -177,8 +244,7 @@ async fn rows_that_contradict_the_commit_are_not_published() {
     let id = lake.table("t", 2).await;
     let mut snapshot = snapshot(&lake, id, 2).await;
     snapshot.num_files += 1;
-    let backend = lake.catalog.backend().as_ref();
-    let error = encode_checkpoint(backend, &snapshot).await.unwrap_err();
+    let error = encode(&lake, &snapshot).await.unwrap_err();
     assert!(matches!(error, CatalogError::Corrupt(_)), "{error}");
 }
 
@@ -212,8 +278,8 @@ async fn columns_are_those_of_the_protocol() {
     let lake = Lake::new();
     let id = lake.table("t", 1).await;
     let snapshot = snapshot(&lake, id, 1).await;
-    let encoded = encode_checkpoint(lake.catalog.backend().as_ref(), &snapshot).await.unwrap();
-    let reader = ParquetRecordBatchReaderBuilder::try_new(encoded.bytes).unwrap();
+    let (_, mut files) = encode(&lake, &snapshot).await.unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(files.pop().unwrap().1).unwrap();
     let schema = reader.parquet_schema();
     let columns: BTreeSet<String> = schema.columns().iter().map(|c| c.path().string()).collect();
     for column in [

@@ -4,6 +4,7 @@ use deltalakedb_catalog_core::env::NoProgress;
 use deltalakedb_catalog_core::model::MirrorMode;
 
 use super::*;
+use crate::checkpoint::checkpoint_name;
 use crate::checksum::checksum_name;
 use crate::kernel::{LogLocation, read_state};
 use crate::testing::{Lake, add, is_commit, names, zero};
@@ -173,4 +174,36 @@ async fn a_table_that_is_not_mirrored_can_be_exported() {
     let missing = TableRef::Name("no.such".parse().unwrap());
     let error = publish_to(&lake.catalog, &missing, &memory, &BTreeMap::new(), &NoProgress).await;
     assert!(matches!(error, Err(CatalogError::TableNotFound(_))));
+}
+
+/// With sidecars; whatever an export that broke off has left behind of them is looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_with_sidecars_are_written_and_continued() {
+    let lake = Lake::new();
+    let properties = "\"delta.checkpointInterval\":\"4\",\"delta.checkpointPolicy\":\"v2\"";
+    let id = lake.create("t", &zero("\"v2Checkpoint\"", properties)).await;
+    for i in 1..=9 {
+        lake.commit(id, &add(&format!("{i}"))).await;
+    }
+    let report = export(&lake, id, "copy").await.unwrap();
+    assert_eq!(report.checkpoints, [v(4), v(8)]);
+    for version in [4, 8, 9] {
+        let want = (v(version), usize::try_from(version).unwrap());
+        assert_eq!(files_at(&lake, "copy", Some(v(version))).await.unwrap(), want);
+    }
+    let sidecars = lake.log("copy").join("_sidecars");
+    let all = names(&sidecars);
+    assert_eq!(all.len(), 2 + 4);
+    let whole = fs::read(sidecars.join(&all[5])).unwrap();
+    fs::remove_file(sidecars.join(&all[5])).unwrap();
+    assert_eq!(export(&lake, id, "copy").await.unwrap().commits, 0);
+    assert_eq!(fs::read(sidecars.join(&all[5])).unwrap(), whole);
+    // Another program's sidecar, and one of ours that was changed.
+    let strange = all[5].replace("checkpoint.0000000004", "checkpoint.0000000009");
+    fs::write(sidecars.join(&strange), "x").unwrap();
+    let error = export(&lake, id, "copy").await.unwrap_err().to_string();
+    assert!(error.contains(&strange), "{error}");
+    fs::rename(sidecars.join(&strange), sidecars.join(&all[5])).unwrap();
+    let error = export(&lake, id, "copy").await.unwrap_err().to_string();
+    assert!(error.contains(&all[5]), "{error}");
 }

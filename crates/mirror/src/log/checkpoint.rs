@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 use deltalakedb_catalog_core::action::{
     Action, Add, DomainMetadata, Format, Metadata, Protocol, Remove, Sidecar, Txn,
 };
@@ -17,14 +18,17 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
+use percent_encoding::percent_decode_str;
 
 use super::columns::{FileColumns, Record};
-use super::listing::{CheckpointFiles, CheckpointKind};
+use super::listing::{CheckpointFiles, CheckpointKind, LogName, SIDECARS};
 use super::object_reader::ObjectReader;
 use super::read_error;
 use super::stats::StatsWriter;
@@ -194,6 +198,32 @@ impl CheckpointReader {
     }
 }
 
+/// Names of the sidecars that a checkpoint file needs, relative to the log folder.
+///
+/// # Errors
+/// `Corrupt` if the file cannot be read.
+pub(crate) fn sidecar_names(name: &str, bytes: Bytes) -> Result<Vec<String>> {
+    let mut tail = CheckpointTail::default();
+    if matches!(LogName::parse(name), LogName::UuidCheckpoint { json: true, .. }) {
+        let lines = parse_ndjson(&format!("checkpoint '{name}'"), &bytes)
+            .map_err(|e| CatalogError::corrupt(e.to_string()))?;
+        for line in lines {
+            tail.take(line.action);
+        }
+    } else {
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)
+            .map_err(|e| unreadable(name, &e))?;
+        let mask = ProjectionMask::columns(builder.parquet_schema(), ["sidecar"]);
+        let batches = builder.with_projection(mask).build().map_err(|e| unreadable(name, &e))?;
+        for batch in batches {
+            let batch = batch.map_err(|e| unreadable(name, &e))?;
+            read_small_actions(name, &batch, &mut tail)?;
+        }
+    }
+    tail.sidecars.iter().map(|s| Ok(format!("{SIDECARS}{}", sidecar_name(s)?))).collect()
+}
+
 async fn read_manifest(
     store: &Arc<dyn ObjectStore>,
     path: &Path,
@@ -212,11 +242,21 @@ async fn read_manifest(
 
 /// A sidecar's `path` is URI-encoded and may be a full URI, but always lies in `_sidecars/`.
 fn sidecar_file(log_dir: &Path, sidecar: &Sidecar) -> Result<(Path, u64)> {
-    let bad = || CatalogError::corrupt(format!("bad sidecar path '{}'", sidecar.path));
-    let name = sidecar.path.rsplit('/').next().filter(|n| !n.is_empty()).ok_or_else(bad)?;
-    let name = percent_encoding::percent_decode_str(name).decode_utf8().map_err(|_| bad())?;
-    let size = u64::try_from(sidecar.size_in_bytes).map_err(|_| bad())?;
-    Ok((log_dir.clone().join("_sidecars").join(name.as_ref()), size))
+    let name = sidecar_name(sidecar)?;
+    let size = u64::try_from(sidecar.size_in_bytes).map_err(|_| bad_sidecar(sidecar))?;
+    Ok((log_dir.clone().join("_sidecars").join(name.as_str()), size))
+}
+
+/// Its name in the folder of sidecars.
+fn sidecar_name(sidecar: &Sidecar) -> Result<String> {
+    let name = sidecar.path.rsplit('/').next().filter(|n| !n.is_empty());
+    let name = name.ok_or_else(|| bad_sidecar(sidecar))?;
+    let name = percent_decode_str(name).decode_utf8().map_err(|_| bad_sidecar(sidecar))?;
+    Ok(name.into_owned())
+}
+
+fn bad_sidecar(sidecar: &Sidecar) -> CatalogError {
+    CatalogError::corrupt(format!("bad sidecar path '{}'", sidecar.path))
 }
 
 async fn open_parts(

@@ -25,6 +25,9 @@ const PART_DIGITS: usize = 10;
 /// More parts than this are taken for a forged name.
 const MAX_PARTS: u32 = 1_000_000;
 
+/// Folder of a log with the sidecars of V2 checkpoints (protocol section "Sidecar Files").
+pub(crate) const SIDECARS: &str = "_sidecars/";
+
 /// What the name of a file in `_delta_log/` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogName {
@@ -48,6 +51,9 @@ pub enum LogName {
         /// Whether the manifest is JSON.
         json: bool,
     },
+    /// `_sidecars/…`: files of a V2 checkpoint. Names are the writer's own choice; those of ours (and
+    /// of Spark) begin with `N.checkpoint.` and belong to checkpoints of version N only.
+    Sidecar(Option<Version>),
     /// `N.crc`
     Checksum(Version),
     /// `N.M.compacted.json`: never needed, as the commits it stands for are kept as long.
@@ -59,11 +65,15 @@ pub enum LogName {
 }
 
 impl LogName {
-    /// Reads a file name (without folders).
+    /// Reads a name relative to the log folder.
     #[must_use]
     pub fn parse(name: &str) -> LogName {
         if name == "_last_checkpoint" {
             return LogName::LastCheckpoint;
+        }
+        if let Some(name) = name.strip_prefix(SIDECARS) {
+            let version = name.split_once(".checkpoint.").and_then(|(n, _)| parse_version(n));
+            return LogName::Sidecar(version);
         }
         let Some((digits, rest)) = name.split_once('.') else { return LogName::Other };
         let Some(version) = parse_version(digits) else { return LogName::Other };
@@ -284,7 +294,7 @@ impl LogListing {
                     listing.checksums.insert(version);
                 }
                 LogName::LastCheckpoint => listing.has_last_checkpoint = true,
-                LogName::Compacted | LogName::Other => {}
+                LogName::Compacted | LogName::Sidecar(_) | LogName::Other => {}
             }
         }
         for ((version, of), found) in parts {

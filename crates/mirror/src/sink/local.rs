@@ -20,6 +20,7 @@ use deltalakedb_catalog_core::sink::{MirrorSink, PutOutcome, Replaced, SinkEntry
 use uuid::Uuid;
 
 use super::check_name;
+use crate::log::listing::SIDECARS;
 
 /// How temporary names begin. Readers of Delta logs pass over names that are no log file's.
 const TEMP_PREFIX: &str = ".tmp.";
@@ -93,6 +94,7 @@ impl MirrorSink for LocalSink {
         self.blocking(move |folder| {
             if sweep {
                 sweep_leftovers(folder);
+                sweep_leftovers(&folder.join(SIDECARS));
             }
             put_replace(&folder.join(name), &bytes)
         })
