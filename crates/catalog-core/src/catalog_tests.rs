@@ -340,9 +340,23 @@ async fn a_commit_in_doubt_does_not_conflict_with_itself() {
         _ => Fault::None,
     })
     .await;
+    // Who publishes, and who reads, is told of it all the same.
+    let told = Arc::new(Told::default());
+    let c = c.with_commit_hook(Arc::clone(&told) as _);
     let report = c.commit(batch(vec![on("t", None, &remove("a"))])).await.unwrap();
     assert_eq!(report.tables[0].version.get(), 2);
     assert!(!report.replayed);
+    assert_eq!(*told.0.lock().unwrap(), [report.tables[0].table_id]);
+}
+
+/// Tables of the commits that a hook was told of.
+#[derive(Debug, Default)]
+struct Told(std::sync::Mutex<Vec<TableId>>);
+
+impl CommitHook for Told {
+    fn committed(&self, tables: &[CommittedTable]) {
+        self.0.lock().unwrap().extend(tables.iter().map(|table| table.table_id));
+    }
 }
 
 #[tokio::test]

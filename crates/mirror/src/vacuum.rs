@@ -38,7 +38,7 @@ const BATCH: usize = 1_000;
 const SHOWN: usize = 1_000;
 
 /// What to delete.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VacuumOptions {
     /// Files that were removed, or written without being committed, for longer than this. The table's
     /// own retention if not given.
@@ -46,6 +46,8 @@ pub struct VacuumOptions {
     /// Accept a retention that is shorter than the table's: readers of older versions and commits on
     /// their way may lose files.
     pub accept_short: bool,
+    /// Versions that stay readable, however old: of long readers, of audits.
+    pub keep_versions: Vec<Version>,
     /// Delete; without it nothing is.
     pub delete: bool,
 }
@@ -76,7 +78,8 @@ pub struct VacuumReport {
 /// Finds, and with [`VacuumOptions::delete`] deletes, files that nothing needs.
 ///
 /// # Errors
-/// `TableNotFound`; `InvalidInput` for a retention that is too short, and for a table in whose log
+/// `TableNotFound`; `VersionNotFound` for one to keep that is not there; `InvalidInput` for a
+/// retention that is too short, and for a table in whose log
 /// others have committed: the catalog does not know which files those need; those of the database and
 /// of the store. What was deleted by then stays deleted: none of it was needed.
 pub async fn vacuum(
@@ -113,7 +116,12 @@ pub async fn vacuum(
     }
     let cutoff = catalog.clock().now().plus_ms(retention_ms.saturating_neg());
     let mut needed = Needed::default();
-    needed.read(catalog, &head, cutoff, progress).await?;
+    needed.root.clone_from(&head.table.location);
+    for version in &options.keep_versions {
+        // One that is not there is an error, not nothing to keep.
+        catalog.snapshot(&TableRef::Id(record.id), At::Version(*version)).await?;
+    }
+    needed.read(catalog, &head, &options.keep_versions, cutoff, progress).await?;
     let mut report = VacuumReport {
         table_id: record.id,
         name: record.name.clone(),
@@ -210,16 +218,16 @@ struct Needed {
 }
 
 impl Needed {
-    /// Active files of the head and of the last published version, and tombstones within the
-    /// retention.
+    /// Active files of the head, of the last published version and of those to keep, and tombstones
+    /// within the retention.
     async fn read(
         &mut self,
         catalog: &Catalog,
         head: &Snapshot,
+        keep: &[Version],
         cutoff: TimestampMs,
         progress: &dyn Progress,
     ) -> Result<()> {
-        self.root.clone_from(&head.table.location);
         let id = head.table.id;
         progress.begin("reading what is needed", "files", Some(head.num_files));
         // Foreign readers are as far as the log is.
@@ -227,7 +235,8 @@ impl Needed {
             .table
             .published_version
             .filter(|published| *published < head.version && *published >= head.table.base_version);
-        for version in [Some(head.version), published].into_iter().flatten() {
+        let versions = [Some(head.version), published].into_iter().flatten();
+        for version in versions.chain(keep.iter().copied()) {
             let mut files = catalog.files(id, version);
             while let Some(file) = files.try_next().await? {
                 self.add(&file.add.path, file.add.deletion_vector.as_ref());

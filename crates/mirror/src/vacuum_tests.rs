@@ -31,8 +31,12 @@ async fn run(lake: &Lake, options: VacuumOptions) -> Result<VacuumReport> {
     vacuum(&lake.catalog, &table, options, &NoProgress).await
 }
 
-const DELETE: VacuumOptions =
-    VacuumOptions { retention_ms: None, accept_short: false, delete: true };
+const DELETE: VacuumOptions = VacuumOptions {
+    retention_ms: None,
+    accept_short: false,
+    keep_versions: Vec::new(),
+    delete: true,
+};
 
 #[tokio::test]
 async fn only_what_nothing_needs_goes() {
@@ -103,8 +107,35 @@ async fn a_short_retention_must_be_accepted() {
     let error = run(&lake, short).await.unwrap_err().to_string();
     assert!(error.contains("24 h is shorter than the 168 h"), "{error}");
     assert!(there(&lake, "recent.parquet"));
-    let report = run(&lake, VacuumOptions { accept_short: true, ..short }).await.unwrap();
+    let short = VacuumOptions { retention_ms: Some(DAY), accept_short: true, ..DELETE };
+    let report = run(&lake, short).await.unwrap();
     assert_eq!(report.deleted, 1);
+}
+
+#[tokio::test]
+async fn versions_to_keep_stay_readable() {
+    let lake = Lake::new();
+    let id = lake.create("t", &zero("", "")).await;
+    let now = lake.clock_ms();
+    for name in ["a", "b"] {
+        lake.commit(id, &add(name)).await;
+    }
+    lake.commit(id, &remove("a", now)).await;
+    lake.commit(id, &remove("b", now)).await;
+    lake.publisher().run_once(None).await.unwrap();
+    lake.clock.advance(100 * DAY);
+    for name in ["a", "b"] {
+        file(&lake, name, 90);
+    }
+    let keep = |version| {
+        let keep_versions = vec![Version::new(version).unwrap()];
+        VacuumOptions { keep_versions, ..DELETE }
+    };
+    let error = run(&lake, keep(9)).await.unwrap_err();
+    assert!(matches!(error, CatalogError::VersionNotFound { .. }), "{error}");
+    assert_eq!(run(&lake, keep(2)).await.unwrap().unneeded, 0);
+    assert_eq!(run(&lake, keep(1)).await.unwrap().files, ["b"]);
+    assert!(there(&lake, "a") && !there(&lake, "b"));
 }
 
 /// Readers of the log are as far as it is published.

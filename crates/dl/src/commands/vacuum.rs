@@ -1,6 +1,7 @@
 //! `dl vacuum`
 
 use clap::Args;
+use deltalakedb::core::ids::Version;
 use deltalakedb::mirror::vacuum::{VacuumOptions, vacuum};
 
 use crate::context::Context;
@@ -42,6 +43,9 @@ pub(crate) struct Vacuum {
     /// way may lose files
     #[arg(long, requires = "retain_hours")]
     accept_short_retention: bool,
+    /// Keep what this version needs, however old it is: for long readers, for audits; can be repeated
+    #[arg(long, value_name = "N")]
+    keep_version: Vec<Version>,
 }
 
 impl Vacuum {
@@ -49,6 +53,7 @@ impl Vacuum {
         let options = VacuumOptions {
             retention_ms: self.retain_hours.map(|hours| i64::from(hours) * 3_600_000),
             accept_short: self.accept_short_retention,
+            keep_versions: self.keep_version.clone(),
             delete: self.delete,
         };
         let (db, table) = context.table(&self.table).await?;

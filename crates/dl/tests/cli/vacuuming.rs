@@ -45,6 +45,7 @@ fn unneeded_files_are_shown_and_then_deleted() {
     assert!(!there("recent") && there("used"));
     world.dl(&accepted).ok().says("0 of 1 file below 's.t' are not needed");
 
+    world.dl(&["vacuum", "s.t", "--keep-version", "9"]).fails(&["version 9"]);
     // A log that others write to needs files that the catalog does not know.
     old_file(&world, "t/theirs.parquet", 300);
     world.file("t/_delta_log/00000000000000000002.json", "{\"foreign\":{}}\n");

@@ -333,3 +333,97 @@ async fn typed_columns_are_read_back() {
     };
     assert_eq!(files(copy).await, files(id).await);
 }
+
+const POLICIES: [&str; 2] = ["classic", "v2"];
+
+/// Published up to version 5, with a checkpoint at 4.
+async fn published(policy: &str) -> (Lake, TableId) {
+    let lake = Lake::new();
+    let properties =
+        format!("\"delta.checkpointInterval\":\"4\",\"delta.checkpointPolicy\":\"{policy}\"");
+    let id = rich(&lake, &format!("{VECTORS},\"v2Checkpoint\""), &properties).await;
+    lake.commit(id, &(remove("null.parquet", START_MS) + &add("later.parquet"))).await;
+    lake.commit(id, &add("last.parquet")).await;
+    lake.publisher().run_once(None).await.unwrap();
+    (lake, id)
+}
+
+/// Files of the log that readers may use and need not.
+fn checkpoint_files(lake: &Lake) -> Vec<std::path::PathBuf> {
+    let log = lake.log("rich");
+    let mut files: Vec<_> = names(&log).into_iter().map(|name| log.join(name)).collect();
+    let sidecars = log.join("_sidecars");
+    if sidecars.exists() {
+        files.extend(names(&sidecars).into_iter().map(|name| sidecars.join(name)));
+    }
+    files.retain(|path| path.to_str().unwrap().contains("checkpoint"));
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kernel_reads_the_same_with_checkpoints_and_without() {
+    for policy in POLICIES {
+        let (lake, _) = published(policy).await;
+        let location = LogLocation::Table(lake.location("rich"));
+        let options = BTreeMap::new();
+        let state = |version| read_state(location.clone(), &options, Some(v(version)));
+        let mut with = Vec::new();
+        for version in 0..=5 {
+            with.push(state(version).await.unwrap());
+        }
+        let files = checkpoint_files(&lake);
+        assert_eq!(files.len(), if policy == "v2" { 2 + 12 } else { 2 }, "{files:?}");
+        for file in files {
+            std::fs::remove_file(file).unwrap();
+        }
+        for (version, with) in (0..).zip(with) {
+            assert_eq!(state(version).await.unwrap(), with, "{policy}, version {version}");
+        }
+    }
+}
+
+/// Every damage is passed over by readers, or an error for them, or shown by a comparison.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_checkpoint_never_changes_a_result_silently() {
+    use crate::diff::{DiffOptions, Verdict, diff};
+    use deltalakedb_catalog_core::env::NoProgress;
+    /// Places in each file that are damaged.
+    const PLACES: usize = 60;
+    for policy in POLICIES {
+        let (lake, id) = published(policy).await;
+        let location = LogLocation::Table(lake.location("rich"));
+        let right = read_state(location.clone(), &BTreeMap::new(), None).await.unwrap();
+        let table = TableRef::Id(id);
+        let report = || diff(&lake.catalog, &table, DiffOptions::default(), &NoProgress);
+        assert_eq!(report().await.unwrap().verdict, Verdict::Parity);
+        let (mut same, mut failed, mut wrong) = (0, 0, 0);
+        let mut files = checkpoint_files(&lake);
+        // The hint, what names the sidecars, and some of them.
+        files.truncate(5);
+        for path in files {
+            let whole = std::fs::read(&path).unwrap();
+            for at in (0..whole.len()).step_by(whole.len().div_ceil(PLACES)) {
+                let mut flipped = whole.clone();
+                flipped[at] ^= 1;
+                for damaged in [flipped, whole[..at].to_vec()] {
+                    std::fs::write(&path, &damaged).unwrap();
+                    let read = read_state(location.clone(), &BTreeMap::new(), None).await;
+                    let report = report().await;
+                    match &read {
+                        Ok(read) if *read == right => {
+                            same += 1;
+                            continue;
+                        }
+                        Ok(_) => wrong += 1,
+                        Err(_) => failed += 1,
+                    }
+                    let shown = report.as_ref().map_or(true, |r| r.verdict == Verdict::Drift);
+                    assert!(shown, "{path:?}, byte {at}: {read:?}, {report:?}");
+                }
+            }
+            std::fs::write(&path, &whole).unwrap();
+        }
+        assert!(same > 0 && failed > 0 && wrong > 0, "{policy}: {same} {failed} {wrong}");
+        println!("{policy}: {same} passed over, {failed} refused, {wrong} believed and shown");
+    }
+}
