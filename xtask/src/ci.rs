@@ -14,11 +14,12 @@ use crate::workspace::{self, Package};
 const REQUIRED: &str = "sqlite,postgres,replica,pgbouncer,mysql,galera,s3,azure,interop,crash";
 
 /// Packages that must be absent from the facade unless a feature asks for them: (feature, packages).
-const HEAVY: [(&str, &[&str]); 4] = [
+const HEAVY: [(&str, &[&str]); 5] = [
     ("sqlite", &["rusqlite", "libsqlite3-sys"]),
     ("postgres", &["sqlx-postgres", "tokio-postgres"]),
     ("mysql", &["sqlx-mysql"]),
     ("mssql", &["tiberius"]),
+    ("deltalake", &["deltalake-core", "datafusion"]),
 ];
 
 /// Packages that the facade never needs.
@@ -239,8 +240,9 @@ fn may_use(package: &Package, used: &str) -> bool {
     const CORE: &str = "deltalakedb-catalog-core";
     const SERVERS: &str = "deltalakedb-test-servers";
     const POOL: &str = "deltalakedb-sqlx-pool";
-    const BELOW_FACADE: [&str; 4] =
-        [CORE, "deltalakedb-cache", "deltalakedb-mirror", "deltalakedb-replicas"];
+    const MIRROR: &str = "deltalakedb-mirror";
+    const BELOW_FACADE: [&str; 5] =
+        [CORE, MIRROR, "deltalakedb-cache", "deltalakedb-log-store", "deltalakedb-replicas"];
     let backend = |name: &str| name.starts_with("deltalakedb-backend-");
     match package.name.as_str() {
         CORE | SERVERS | POOL => false,
@@ -249,6 +251,8 @@ fn may_use(package: &Package, used: &str) -> bool {
             [CORE, POOL].contains(&used)
         }
         "deltalakedb" => BELOW_FACADE.contains(&used) || backend(used),
+        // Virtual checkpoints are encoded as published ones are.
+        "deltalakedb-log-store" => [CORE, MIRROR].contains(&used),
         "deltalakedb-cache"
         | "deltalakedb-mirror"
         | "deltalakedb-replicas"
@@ -285,7 +289,15 @@ mod tests {
             assert!(!may("dl", &backend) && !may("deltalakedb-replicas", &backend));
         }
         assert!(may("deltalakedb-replicas", "deltalakedb-catalog-core"));
-        assert!(may("deltalakedb", "deltalakedb-replicas"));
+        assert!(
+            may("deltalakedb", "deltalakedb-replicas")
+                && may("deltalakedb", "deltalakedb-log-store")
+        );
+        assert!(may("deltalakedb-log-store", "deltalakedb-mirror"));
+        assert!(
+            !may("deltalakedb-log-store", "deltalakedb")
+                && !may("deltalakedb-mirror", "deltalakedb-log-store")
+        );
         assert!(may("deltalakedb-bench", "deltalakedb-test-servers"));
         assert!(may("dl", "deltalakedb") && !may("dl", "deltalakedb-test-servers"));
         assert!(!may("deltalakedb-catalog-core", "deltalakedb-replicas"));

@@ -88,6 +88,16 @@ pub enum ChangeTarget {
         /// Version that the writer read; none = the head at the time of the call.
         read_version: Option<Version>,
     },
+    /// Adds exactly this version: for writers that check and rebase by themselves. Nothing is rebased
+    /// here; if the head is that version or a later one, it is a conflict
+    /// ([`ConflictKind::VersionTaken`]), and so is a remove of a file that the table does not have
+    /// ([`ConflictKind::ConcurrentDeleteDelete`]).
+    Next {
+        /// Table.
+        table: TableRef,
+        /// The version that the commit becomes.
+        version: Version,
+    },
     /// Puts a table's fence up or takes it away; the actions follow from its head, and those of the
     /// change must be empty.
     Fence {
@@ -436,9 +446,9 @@ impl Catalog {
                 change,
                 label: match &change.target {
                     ChangeTarget::Create { name, .. } => name.to_string(),
-                    ChangeTarget::Existing { table, .. } | ChangeTarget::Fence { table, .. } => {
-                        table.to_string()
-                    }
+                    ChangeTarget::Existing { table, .. }
+                    | ChangeTarget::Next { table, .. }
+                    | ChangeTarget::Fence { table, .. } => table.to_string(),
                 },
                 new_id: None,
                 table_id: None,
@@ -616,6 +626,26 @@ impl Catalog {
                 let (target, reads) = (PlanTarget::On(base), Reads::default());
                 let operation = Some(fence.operation());
                 part.plan = Some(plan(&change.origin, &ndjson, target, &reads, operation, token)?);
+                let rule = HeadRule::Exactly(head.version);
+                CommitTarget::Existing { table_id: head.table.id, rule }
+            }
+            ChangeTarget::Next { table, version } => {
+                let head = self.head_for(part, table).await?;
+                part.pressure = back_pressure(&head);
+                if head.version >= *version {
+                    return Err(part.conflict(Some(*version), ConflictKind::VersionTaken));
+                }
+                if head.version.next() != *version {
+                    return Err(CatalogError::VersionNotFound {
+                        table: part.label.clone(),
+                        version: (version.get() - 1).to_string(),
+                        earliest: head.table.base_version,
+                        latest: head.version,
+                    });
+                }
+                part.read_version = Some(head.version);
+                let base = PlanTarget::On(plan_base(&head, now));
+                part.plan = Some(plan_change(change, base, token)?);
                 let rule = HeadRule::Exactly(head.version);
                 CommitTarget::Existing { table_id: head.table.id, rule }
             }
@@ -813,7 +843,9 @@ fn reject_duplicates(working: &[Working<'_>]) -> Result<()> {
     for part in working {
         let fresh_name = match &part.change.target {
             ChangeTarget::Create { name, .. } => names.insert(name),
-            ChangeTarget::Existing { .. } | ChangeTarget::Fence { .. } => true,
+            ChangeTarget::Existing { .. }
+            | ChangeTarget::Next { .. }
+            | ChangeTarget::Fence { .. } => true,
         };
         if !fresh_name || part.table_id.is_some_and(|id| !seen.insert(id)) {
             return Err(CatalogError::invalid(format!(
@@ -828,6 +860,13 @@ fn reject_duplicates(working: &[Working<'_>]) -> Result<()> {
 fn refused(part: Option<&Working<'_>>, reason: Rejection) -> CatalogError {
     let label = part.map_or("?", |p| p.label.as_str());
     match reason {
+        // Who rebases by itself has read an older version, in which the file was.
+        Rejection::FileNotActive { path, .. }
+            if part.is_some_and(|p| matches!(p.change.target, ChangeTarget::Next { .. })) =>
+        {
+            let kind = ConflictKind::ConcurrentDeleteDelete { path };
+            part.map_or_else(|| CatalogError::invalid(label), |p| p.conflict(None, kind))
+        }
         Rejection::FileNotActive { path, dv_id } => CatalogError::invalid(format!(
             "{}: removes file '{path}'{}, which is not in table '{label}'. Nothing was written",
             part.map_or("commit", |p| p.change.origin.as_str()),

@@ -359,6 +359,36 @@ impl CommitHook for Told {
     }
 }
 
+/// For writers that check and rebase by themselves.
+#[tokio::test]
+async fn a_commit_that_names_its_version_is_never_moved() {
+    let c = catalog();
+    c.commit(batch(vec![create("t")])).await.unwrap();
+    let next = |version: i64, file: &str| {
+        let version = Version::new(version).unwrap();
+        batch(vec![change(ChangeTarget::Next { table: by_name("t"), version }, add(file))])
+    };
+    let report = c.commit(next(1, "a")).await.unwrap();
+    assert_eq!(report.tables[0].version.get(), 1);
+    for taken in [0, 1] {
+        let error = c.commit(next(taken, "b")).await.unwrap_err();
+        let CatalogError::Conflict(conflict) = error else { panic!("{error}") };
+        assert_eq!(conflict.kind, ConflictKind::VersionTaken);
+    }
+    let error = c.commit(next(3, "b")).await.unwrap_err();
+    assert!(matches!(error, CatalogError::VersionNotFound { .. }), "{error}");
+    assert_eq!(c.commit(next(2, "b")).await.unwrap().tables[0].version.get(), 2);
+    // A lost answer is found again, and no conflict with itself.
+    let c = faulty(|call| match (call.verb, call.nth) {
+        (Verb::Commit, 0) => Fault::LoseAnswer,
+        (Verb::ResolveToken, 0) => Fault::Fail,
+        _ => Fault::None,
+    })
+    .await;
+    let report = c.commit(next(2, "b")).await.unwrap();
+    assert_eq!((report.tables[0].version.get(), report.replayed), (2, false));
+}
+
 #[tokio::test]
 async fn a_busy_database_after_many_lost_races_is_no_error() {
     // Each attempt but the last finds that another writer was faster; then one deadlock.

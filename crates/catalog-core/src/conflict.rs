@@ -128,6 +128,8 @@ pub enum ConflictKind {
         /// Version the table has.
         recorded: i64,
     },
+    /// The version that the commit was to become is there already.
+    VersionTaken,
     /// The table was dropped meanwhile.
     TableDropped,
     /// The commits kept changing for longer than the bound.
@@ -188,6 +190,7 @@ impl fmt::Display for Conflict {
                 "application '{app_id}' wrote version {recorded} before, this is {wanted}: \
                  its data is in the table already"
             ),
+            ConflictKind::VersionTaken => f.write_str("that version is there already"),
             ConflictKind::TableDropped => f.write_str("the table was dropped"),
             ConflictKind::TooManyAttempts { attempts } => {
                 write!(f, "still racing other writers after {attempts} attempts")

@@ -96,8 +96,58 @@ fn without_features(protocol: &Protocol, unwanted: &[&str]) -> Protocol {
 #[must_use]
 pub fn writer_view(protocol: &Protocol, metadata: &Metadata) -> (Protocol, Metadata) {
     let mut metadata = metadata.clone();
-    metadata.configuration.retain(|key, _| !ICT_PROPERTIES.contains(&key.as_str()));
+    without_timestamps(&mut metadata);
     (without_features(protocol, &[FEATURE, ICT]), metadata)
+}
+
+/// Takes in-commit timestamps out of a metadata; who has refused them keeps that.
+fn without_timestamps(metadata: &mut Metadata) {
+    if metadata.flag(ENABLE_ICT) {
+        metadata.configuration.retain(|key, _| !ICT_PROPERTIES.contains(&key.as_str()));
+    }
+}
+
+/// The lines of a stored commit as a writer through the catalog sees them (see [`writer_view`]):
+/// without what the catalog has put into them. Lines that say nothing of it keep their bytes.
+///
+/// # Errors
+/// `InvalidInput` if an action cannot be written as JSON.
+pub fn writer_lines(ndjson: &[u8]) -> Result<Cow<'_, [u8]>> {
+    let Ok(text) = std::str::from_utf8(ndjson) else { return Ok(Cow::Borrowed(ndjson)) };
+    let (protocol, metadata) = find(text);
+    let mut edits: Vec<(Range<usize>, String)> = Vec::new();
+    if let Some(Found { at, action }) = protocol {
+        let seen = without_features(&action, &[FEATURE, ICT]);
+        if seen != action {
+            edits.push((at, Action::Protocol(seen).to_line()?));
+        }
+    }
+    if let Some(Found { at, mut action }) = metadata {
+        let properties = action.configuration.len();
+        without_timestamps(&mut action);
+        if action.configuration.len() != properties {
+            let line = metadata_line(&text[at.clone()], &action)?;
+            edits.push((at, line));
+        }
+    }
+    if edits.is_empty() {
+        return Ok(Cow::Borrowed(ndjson));
+    }
+    Ok(Cow::Owned(edited(text, edits).into_bytes()))
+}
+
+/// A text with some of its lines replaced.
+fn edited(text: &str, mut edits: Vec<(Range<usize>, String)>) -> String {
+    edits.sort_by_key(|(at, _)| at.start);
+    let mut out = String::with_capacity(text.len() + 512);
+    let mut rest = 0;
+    for (at, line) in edits {
+        out.push_str(&text[rest..at.start]);
+        out.push_str(&line);
+        rest = at.end;
+    }
+    out.push_str(&text[rest..]);
+    out
 }
 
 /// A change of a table's fence.
@@ -216,16 +266,7 @@ pub(crate) fn dress<'a>(
     if edits.is_empty() {
         return Ok(Dressed { enables_ict, ..unchanged });
     }
-    edits.sort_by_key(|(at, _)| at.start);
-    let mut out = String::with_capacity(text.len() + 512);
-    let mut rest = 0;
-    for (at, line) in edits {
-        out.push_str(&text[rest..at.start]);
-        out.push_str(&line);
-        rest = at.end;
-    }
-    out.push_str(&text[rest..]);
-    Ok(Dressed { ndjson: Cow::Owned(out.into_bytes()), enables_ict })
+    Ok(Dressed { ndjson: Cow::Owned(edited(text, edits).into_bytes()), enables_ict })
 }
 
 /// The lines on an existing table: the protocol and metadata that they become, and whether they

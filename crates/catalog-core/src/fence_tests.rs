@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::ids::{TimestampMs, Version};
 
@@ -148,6 +150,23 @@ fn what_a_writer_commits_does_not_take_the_fence_away() {
     let plain = protocol(1, 2, None);
     let line = Action::Protocol(protocol(1, 3, None)).to_line().unwrap();
     assert_eq!(dressed(&line, &on(&plain, &metadata(&[]))), (line.clone(), false));
+}
+
+#[test]
+fn writers_see_the_lines_without_what_the_catalog_put_into_them() {
+    let (text, _) = dressed(ZERO, &PlanTarget::New { fence: true });
+    let seen = writer_lines(text.as_bytes()).unwrap();
+    let (protocol_seen, metadata_seen) = find(std::str::from_utf8(&seen).unwrap());
+    assert_eq!(protocol_seen.unwrap().action, protocol(1, 2, None));
+    assert_eq!(metadata_seen.unwrap().action.configuration, BTreeMap::new());
+    assert!(seen.starts_with(b"{\"commitInfo\":{\"x\" : 1}}\n"));
+    assert!(seen.ends_with(b"{\"new\":{\"protocol\" : \"no\"}}"));
+    for same in [ZERO, "", "no json", "{\"add\":{\"path\":\"protocol metaData\"}}\n"] {
+        assert!(matches!(writer_lines(same.as_bytes()).unwrap(), Cow::Borrowed(_)), "{same}");
+    }
+    // Who refused in-commit timestamps sees that.
+    let off = Action::Metadata(metadata(&[(ENABLE_ICT, "false")])).to_line().unwrap();
+    assert_eq!(writer_lines(off.as_bytes()).unwrap(), off.as_bytes());
 }
 
 #[test]

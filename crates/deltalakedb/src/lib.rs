@@ -6,13 +6,16 @@
 //! [`Db::open`] takes the URL of a catalog. Which databases it can open is a matter of cargo
 //! features: `sqlite` (default), `postgres`, `mysql` (MariaDB too), `mssql` (Azure SQL too); [`uri`]
 //! says how their URLs look, and [`ServerUri::find_password`] where a password may come from. For
-//! tables that are not in local folders there are `s3`, `azure` and `gcs`.
+//! tables that are not in local folders there are `s3`, `azure` and `gcs`. With `deltalake` the whole API
+//! of the crate of that name works on tables of catalogs.
 #![forbid(unsafe_code)]
 
 pub mod background;
 pub mod config;
 pub mod copy;
 pub mod db;
+#[cfg(feature = "deltalake")]
+pub mod deltalake;
 pub mod filter;
 pub mod grants;
 #[cfg(feature = "mssql")]

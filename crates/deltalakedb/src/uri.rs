@@ -91,7 +91,7 @@ impl Scheme {
         }
     }
 
-    fn from_name(name: &str) -> Option<Scheme> {
+    pub(crate) fn from_name(name: &str) -> Option<Scheme> {
         let name = name.to_ascii_lowercase();
         // SQLAlchemy names the Python driver behind the database.
         let (family, driver) = name.split_once('+').map_or((&*name, None), |(f, d)| (f, Some(d)));

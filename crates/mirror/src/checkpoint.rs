@@ -109,10 +109,30 @@ pub async fn encode_checkpoint(
     snapshot: &Snapshot,
     target: &mut dyn CheckpointTarget,
 ) -> Result<EncodedCheckpoint> {
+    encode(backend, snapshot, has_sidecars(snapshot), target).await
+}
+
+/// As [`encode_checkpoint`], in one file whatever the table's policy is.
+///
+/// # Errors
+/// As [`encode_checkpoint`].
+pub async fn encode_one_file(
+    backend: &dyn CatalogBackend,
+    snapshot: &Snapshot,
+    target: &mut dyn CheckpointTarget,
+) -> Result<EncodedCheckpoint> {
+    encode(backend, snapshot, false, target).await
+}
+
+async fn encode(
+    backend: &dyn CatalogBackend,
+    snapshot: &Snapshot,
+    sidecars: bool,
+    target: &mut dyn CheckpointTarget,
+) -> Result<EncodedCheckpoint> {
     let (table_id, version) = (snapshot.table.id, snapshot.version);
     let txns = backend.app_transactions(table_id, version).await?;
     let domains = backend.domain_metadata(table_id, version).await?;
-    let sidecars = has_sidecars(snapshot);
     let mut files = Files { snapshot, target, open: None, sidecars: Vec::new(), size: 0, rows: 0 };
     let small = |encoder| {
         off_runtime(encoder, move |e: &mut CheckpointEncoder| e.small_actions(&txns, &domains))

@@ -1,0 +1,126 @@
+//! What is known of a table that a log store was made for.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use deltalakedb_catalog_core::catalog::Catalog;
+use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::ids::{TableId, TableRef};
+use deltalakedb_catalog_core::model::TableRecord;
+use deltalakedb_mirror::store::{Store, normalize_location, open_store};
+use tokio::sync::OnceCell;
+use url::Url;
+
+use crate::{FENCE, LOCATION, Opener, Options, TableAddress, WAREHOUSE, runtime};
+
+/// A table by its address: in the catalog, or to be made.
+#[derive(Debug)]
+pub(crate) struct Context {
+    opener: Opener,
+    pub(crate) address: TableAddress,
+    options: Options,
+    catalog: OnceCell<Catalog>,
+    /// As it was found; a table that another process drops and makes anew is another one.
+    found: RwLock<Option<Found>>,
+}
+
+/// The table in the catalog, and its storage.
+#[derive(Debug, Clone)]
+struct Found {
+    id: TableId,
+    storage: Arc<Store>,
+}
+
+impl Context {
+    pub(crate) fn new(opener: Opener, address: TableAddress, options: Options) -> Context {
+        Context { opener, address, options, catalog: OnceCell::new(), found: RwLock::new(None) }
+    }
+
+    /// The catalog, opened at the first call.
+    pub(crate) async fn catalog(&self) -> Result<Catalog> {
+        let open = || {
+            let (opener, address) = (Arc::clone(&self.opener), self.address.clone());
+            runtime::run(async move { opener.open(&address).await })
+        };
+        self.catalog.get_or_try_init(open).await.cloned()
+    }
+
+    /// The table's id; none if the catalog has no such table.
+    pub(crate) async fn table_id(&self) -> Result<Option<TableId>> {
+        Ok(self.find().await?.map(|found| found.id))
+    }
+
+    /// The table's storage: as the catalog says, or as it will be.
+    pub(crate) async fn storage(&self) -> Result<Arc<Store>> {
+        if let Some(found) = self.find().await? {
+            return Ok(found.storage);
+        }
+        Ok(Arc::new(open_store(&self.new_location()?, &self.store_options())?))
+    }
+
+    async fn find(&self) -> Result<Option<Found>> {
+        let known = || self.found.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(found) = known() {
+            return Ok(Some(found));
+        }
+        let (catalog, table) = (self.catalog().await?, self.table_ref());
+        match runtime::run(async move { catalog.table(&table).await }).await {
+            Ok(record) => self.remember(&record).map(Some),
+            Err(CatalogError::TableNotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn remember(&self, record: &TableRecord) -> Result<Found> {
+        // What the caller says goes before what the catalog says.
+        let mut options = record.storage_options.clone();
+        options.extend(self.store_options());
+        let storage = Arc::new(open_store(&record.location, &options)?);
+        let found = Found { id: record.id, storage };
+        *self.found.write().unwrap_or_else(PoisonError::into_inner) = Some(found.clone());
+        Ok(found)
+    }
+
+    pub(crate) fn table_ref(&self) -> TableRef {
+        TableRef::Name(self.address.table.clone())
+    }
+
+    /// Where the table is made, if it is not there yet.
+    ///
+    /// # Errors
+    /// `InvalidInput` if nothing says so.
+    pub(crate) fn new_location(&self) -> Result<String> {
+        if let Some(location) = self.options.get(LOCATION) {
+            return normalize_location(location);
+        }
+        let name = &self.address.table;
+        let warehouse = self.options.get(WAREHOUSE).cloned();
+        let warehouse = warehouse.or_else(|| self.opener.default_warehouse(&self.address));
+        let Some(warehouse) = warehouse else {
+            return Err(CatalogError::TableNotFound(format!(
+                "{name} (to create it, say where: storage option '{LOCATION}', or '{WAREHOUSE}' for \
+                 the folder above '{}/{}')",
+                name.namespace(),
+                name.name()
+            )));
+        };
+        let warehouse = normalize_location(&warehouse)?;
+        let mut url = Url::parse(&warehouse)
+            .map_err(|e| CatalogError::invalid(format!("'{warehouse}' is no URL: {e}")))?;
+        url.path_segments_mut()
+            .map_err(|()| CatalogError::invalid(format!("'{warehouse}' has no folders")))?
+            .pop_if_empty()
+            .extend([name.namespace(), name.name()]);
+        normalize_location(url.as_str())
+    }
+
+    /// Options of the object store: all but ours.
+    pub(crate) fn store_options(&self) -> Options {
+        let ours = |key: &str| key.starts_with("deltalakedb.");
+        self.options.iter().filter(|(k, _)| !ours(k)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    }
+
+    /// Whether a new table gets the fence.
+    pub(crate) fn fence(&self) -> bool {
+        self.options.get(FENCE).is_none_or(|value| !value.eq_ignore_ascii_case("false"))
+    }
+}
