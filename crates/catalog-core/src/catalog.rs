@@ -267,6 +267,52 @@ impl Catalog {
         }
     }
 
+    /// Several tables as of one instant: there was a moment at which each of these versions was the
+    /// latest one of its table. In the order of `tables`.
+    ///
+    /// Versions only grow, so tables whose heads were read, and then all read again and found the same,
+    /// were at these versions together in between. While one of them changes they are read once more.
+    ///
+    /// # Errors
+    /// Those of [`Catalog::snapshot`]; `Unavailable` and retryable if the tables never stood still for
+    /// as long as it takes to read their heads.
+    pub async fn snapshots_at_once(&self, tables: &[TableRef]) -> Result<Vec<Snapshot>> {
+        /// How often heads are read.
+        const ATTEMPTS: u32 = 1_000;
+        let mut ids = Vec::with_capacity(tables.len());
+        let mut heads: Vec<Version> = Vec::with_capacity(tables.len());
+        // What decides is what is true: a replica may show tables of different moments.
+        for table in tables {
+            let head = self.snapshot_on(&self.backend, table, At::Head).await?;
+            ids.push(TableRef::Id(head.table.id));
+            heads.push(head.version);
+        }
+        for attempt in 0..ATTEMPTS {
+            let mut still = true;
+            for (id, head) in ids.iter().zip(&mut heads) {
+                let now = self.table_on(&self.backend, id).await?.head.unwrap_or(*head);
+                still &= now == *head;
+                *head = now;
+            }
+            if still {
+                let mut snapshots = Vec::with_capacity(ids.len());
+                for (id, head) in ids.iter().zip(&heads) {
+                    snapshots.push(self.snapshot_on(&self.backend, id, At::Version(*head)).await?);
+                }
+                return Ok(snapshots);
+            }
+            if attempt > ATTEMPTS / 10 {
+                Retry::of(self).pause(0).await;
+            }
+        }
+        Err(CatalogError::busy(
+            "these tables are written to all the time: no instant was found at which they could be \
+             read together"
+                .to_owned(),
+            WriteState::NotApplied,
+        ))
+    }
+
     /// Files of a table at a version, streamed in pages.
     pub fn files(
         &self,

@@ -359,6 +359,34 @@ impl CommitHook for Told {
     }
 }
 
+/// Each commit is over both tables, so at every instant they have the same version.
+#[tokio::test]
+async fn tables_are_read_as_of_one_instant() {
+    let memory = Arc::new(MemoryBackend::new());
+    let ids: Arc<dyn IdSource> = Arc::new(CountingIds::default());
+    let writer = Catalog::new(memory.clone(), Arc::new(FrozenClock), ids.clone());
+    writer.commit(batch(vec![create("a"), create("b")])).await.unwrap();
+    let other = writer.clone();
+    // Before some of the reads of heads, and between the two of a round.
+    let backend = FaultyBackend::new(memory, move |call| match (call.verb, call.nth) {
+        (Verb::Snapshot, 1) | (Verb::GetTable, 1 | 2 | 5) => {
+            let (other, nth) = (other.clone(), format!("{:?}{}", call.verb, call.nth));
+            Fault::Before(Box::pin(async move {
+                let both = vec![on("a", None, &add(&nth)), on("b", None, &add(&nth))];
+                other.commit(batch(both)).await.unwrap();
+            }))
+        }
+        _ => Fault::None,
+    });
+    let c = Catalog::new(Arc::new(backend), Arc::new(FrozenClock), ids);
+    let at_once = c.snapshots_at_once(&[by_name("b"), by_name("a")]).await.unwrap();
+    let seen: Vec<_> =
+        at_once.iter().map(|s| (s.table.name.to_string(), s.version.get())).collect();
+    assert_eq!(seen, [("default.b".to_owned(), 4), ("default.a".to_owned(), 4)]);
+    let error = c.snapshots_at_once(&[by_name("a"), by_name("none")]).await.unwrap_err();
+    assert!(matches!(error, CatalogError::TableNotFound(_)), "{error}");
+}
+
 /// For writers that check and rebase by themselves.
 #[tokio::test]
 async fn a_commit_that_names_its_version_is_never_moved() {

@@ -19,17 +19,20 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use deltalakedb_catalog_core::action::Metadata;
 use deltalakedb_catalog_core::catalog::Catalog;
+use deltalakedb_catalog_core::conflict::FileFilter;
 use deltalakedb_catalog_core::error::Result;
+use deltalakedb_catalog_core::predicate::Pruner;
 use deltalakedb_log_store::{CatalogOpener, TableAddress};
 use deltalakedb_mirror::publish::PublisherConfig;
 use tokio::sync::OnceCell;
 
 use crate::background::BackgroundMirror;
 use crate::uri::Place;
-use crate::{Db, Scheme, TableUri};
+use crate::{CatalogUri, Db, Scheme, TableUri};
 
-pub use deltalakedb_log_store::{FENCE, LOCATION, SCHEME, WAREHOUSE, deltalake};
+pub use deltalakedb_log_store::{FENCE, LOCATION, SCHEME, Transaction, WAREHOUSE, deltalake};
 
 /// Makes `delta+sql://` URLs known to the `deltalake` crate of this process.
 pub fn register() {
@@ -56,6 +59,26 @@ pub async fn shutdown() -> Result<()> {
         .await?;
     }
     Ok(())
+}
+
+impl Db {
+    /// Begins a transaction over tables of this catalog, for the `deltalake` crate's operations.
+    ///
+    /// ```no_run
+    /// # async fn example(db: deltalakedb::Db) -> Result<(), Box<dyn std::error::Error>> {
+    /// use deltalakedb::deltalake::deltalake::datafusion::prelude::{col, lit};
+    /// let tx = db.transaction();
+    /// let orders = tx.table(&"sales.orders".parse()?).await?;
+    /// orders.delete().with_predicate(col("day").eq(lit("2024-01-01"))).await?;
+    /// let totals = tx.table(&"sales.totals".parse()?).await?;
+    /// totals.update().with_update("amount", lit(0)).await?;
+    /// tx.commit().await?; // both, or neither
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn transaction(&self) -> Transaction {
+        Transaction::begin((**self).clone(), Arc::new(Catalogs), &self.uri().to_string())
+    }
 }
 
 /// A catalog that is open, and its worker.
@@ -98,9 +121,15 @@ impl CatalogOpener for Catalogs {
         Ok((*opened.db).clone())
     }
 
+    fn filter(&self, predicate: &str, metadata: &Metadata) -> Option<FileFilter> {
+        let predicate = crate::filter::parse_filter(predicate).ok()?;
+        let pruner = Pruner::new(metadata, &predicate).ok()?;
+        Some(Arc::new(move |add| pruner.may_match(add)))
+    }
+
     fn default_warehouse(&self, address: &TableAddress) -> Option<String> {
-        let uri: TableUri = address.url.parse().ok()?;
-        let Place::Sqlite(sqlite) = uri.catalog().place() else { return None };
+        let uri: CatalogUri = address.catalog.parse().ok()?;
+        let Place::Sqlite(sqlite) = uri.place() else { return None };
         let folder = sqlite.path().parent()?.to_str()?.to_owned();
         Some(if folder.is_empty() { ".".to_owned() } else { folder })
     }

@@ -10,6 +10,7 @@ use deltalakedb_mirror::store::{Store, normalize_location, open_store};
 use tokio::sync::OnceCell;
 use url::Url;
 
+use crate::transaction::Staging;
 use crate::{FENCE, LOCATION, Opener, Options, TableAddress, WAREHOUSE, runtime};
 
 /// A table by its address: in the catalog, or to be made.
@@ -21,6 +22,8 @@ pub(crate) struct Context {
     catalog: OnceCell<Catalog>,
     /// As it was found; a table that another process drops and makes anew is another one.
     found: RwLock<Option<Found>>,
+    /// What a transaction has not committed yet.
+    staging: Option<Staging>,
 }
 
 /// The table in the catalog, and its storage.
@@ -32,7 +35,36 @@ struct Found {
 
 impl Context {
     pub(crate) fn new(opener: Opener, address: TableAddress, options: Options) -> Context {
-        Context { opener, address, options, catalog: OnceCell::new(), found: RwLock::new(None) }
+        Context {
+            opener,
+            address,
+            options,
+            catalog: OnceCell::new(),
+            found: RwLock::new(None),
+            staging: None,
+        }
+    }
+
+    /// A table in a transaction: the one that the transaction found, whatever becomes of its name.
+    pub(crate) fn staged(
+        opener: Opener,
+        address: TableAddress,
+        options: Options,
+        catalog: Catalog,
+        staging: Staging,
+    ) -> Result<Context> {
+        let context = Context {
+            catalog: OnceCell::new_with(Some(catalog)),
+            ..Context::new(opener, address, options)
+        };
+        if let Some(base) = &staging.base {
+            context.remember(&base.table)?;
+        }
+        Ok(Context { staging: Some(staging), ..context })
+    }
+
+    pub(crate) fn staging(&self) -> Option<&Staging> {
+        self.staging.as_ref()
     }
 
     /// The catalog, opened at the first call.
@@ -61,6 +93,10 @@ impl Context {
         let known = || self.found.read().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(found) = known() {
             return Ok(Some(found));
+        }
+        if self.staging.is_some() {
+            // The transaction makes it.
+            return Ok(None);
         }
         let (catalog, table) = (self.catalog().await?, self.table_ref());
         match runtime::run(async move { catalog.table(&table).await }).await {

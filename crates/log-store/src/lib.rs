@@ -24,7 +24,9 @@
 mod context;
 mod logstore;
 mod runtime;
+mod squash;
 mod store;
+mod transaction;
 mod virtual_log;
 
 use std::collections::BTreeMap;
@@ -32,13 +34,16 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use deltalakedb_catalog_core::action::Metadata;
 use deltalakedb_catalog_core::catalog::Catalog;
+use deltalakedb_catalog_core::conflict::FileFilter;
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::TableName;
 
 pub use deltalake;
 pub use logstore::register;
 pub use runtime::run as on_runtime;
+pub use transaction::Transaction;
 
 /// Scheme of tables' URLs.
 pub const SCHEME: &str = "delta+sql";
@@ -76,6 +81,11 @@ pub trait CatalogOpener: Debug + Send + Sync + 'static {
     /// # Errors
     /// Those of opening it.
     async fn open(&self, address: &TableAddress) -> Result<Catalog>;
+
+    /// Reads the predicate of an operation, as files can be chosen by it; none if it cannot be.
+    fn filter(&self, _predicate: &str, _metadata: &Metadata) -> Option<FileFilter> {
+        None
+    }
 
     /// Where new tables of a catalog are made if no option says so.
     fn default_warehouse(&self, _address: &TableAddress) -> Option<String> {

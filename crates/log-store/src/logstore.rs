@@ -66,15 +66,7 @@ impl Factory {
             known().insert(host.to_owned(), (address.clone(), options.clone()));
         }
         let context = Arc::new(Context::new(Arc::clone(&self.opener), address, options));
-        let root = Path::from_url_path(location.path()).map_err(object_store::Error::from)?;
-        let store = TableStore::new(Arc::clone(&context), root.clone());
-        Ok(SqlLogStore {
-            table: Arc::new(PrefixStore::new(store.clone(), root)),
-            store,
-            context,
-            config: LogStoreConfig::new(&location, config.clone()),
-            uri: Arc::default(),
-        })
+        SqlLogStore::new(context, &location, config.clone())
     }
 }
 
@@ -126,7 +118,25 @@ struct SqlLogStore {
     uri: Arc<RwLock<Option<Url>>>,
 }
 
+/// The log store of a table in a transaction. `key` tells its URL from those of others.
+pub(crate) fn log_store(context: Arc<Context>, key: &str) -> DeltaResult<LogStoreRef> {
+    let location = table_url(key, &context.address.table.to_string())?;
+    Ok(Arc::new(SqlLogStore::new(context, &location, StorageConfig::default())?))
+}
+
 impl SqlLogStore {
+    fn new(context: Arc<Context>, location: &Url, config: StorageConfig) -> DeltaResult<Self> {
+        let root = Path::from_url_path(location.path()).map_err(object_store::Error::from)?;
+        let store = TableStore::new(Arc::clone(&context), root.clone());
+        Ok(SqlLogStore {
+            table: Arc::new(PrefixStore::new(store.clone(), root)),
+            store,
+            context,
+            config: LogStoreConfig::new(location, config),
+            uri: Arc::default(),
+        })
+    }
+
     async fn learn(&self) {
         let known = self.uri.read().unwrap_or_else(PoisonError::into_inner).is_some();
         if !known && let Ok(storage) = self.context.storage().await {

@@ -20,6 +20,7 @@ use moka::sync::Cache;
 
 use crate::context::Context;
 use crate::runtime;
+use crate::transaction::Staging;
 
 /// Commits after a virtual checkpoint before there is a newer one: reading a commit is cheap, making a
 /// checkpoint of a large table is not.
@@ -86,27 +87,54 @@ impl VirtualLog {
     /// The table and its catalog; none if there is no such table.
     async fn table(&self) -> Result<Option<Table>> {
         let Some(id) = self.context.table_id().await? else { return Ok(None) };
-        Ok(Some(Table { catalog: self.context.catalog().await?.on_primary(), id }))
+        let base = self.context.staging().and_then(|staging| staging.base.clone());
+        Ok(Some(Table { catalog: self.context.catalog().await?.on_primary(), id, base }))
+    }
+
+    /// Commits that the transaction has not committed yet, as files of the log.
+    fn staged(&self) -> Vec<(Version, File)> {
+        let commits = self.context.staging().map(Staging::commits).unwrap_or_default();
+        let file = |bytes, modified| File { bytes, modified, actions: 0 };
+        commits.into_iter().map(|(version, bytes, at)| (version, file(bytes, at))).collect()
     }
 
     /// Latest version; none if there is no such table.
     pub(crate) async fn head(&self) -> Result<Option<Version>> {
+        if let Some((version, _)) = self.staged().last() {
+            return Ok(Some(*version));
+        }
         let Some(table) = self.table().await? else { return Ok(None) };
-        runtime::run(async move { Ok(Some(table.snapshot(At::Head).await?.version)) }).await
+        runtime::run(async move { Ok(Some(table.head().await?.version)) }).await
     }
 
     /// Files whose names are greater than `after`, ascending. From a version on there are all commits,
     /// and the newest checkpoint.
     pub(crate) async fn list(&self, after: Option<&str>) -> Result<Vec<Entry>> {
-        let Some(table) = self.table().await? else { return Ok(Vec::new()) };
-        let after = after.map(str::to_owned);
-        runtime::run(async move { table.list(after.as_deref()).await }).await
+        let mut entries = match self.table().await? {
+            None => Vec::new(),
+            Some(table) => {
+                let after = after.map(str::to_owned);
+                runtime::run(async move { table.list(after.as_deref()).await }).await?
+            }
+        };
+        let staged = self.staged();
+        if !staged.is_empty() {
+            let staged = staged.iter().map(|(version, file)| entry(commit_name(*version), file));
+            entries.extend(staged.filter(|e| after.is_none_or(|after| e.name.as_str() > after)));
+            entries.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        Ok(entries)
     }
 
     /// A file; none if there is none.
     pub(crate) async fn get(&self, name: &str) -> Result<Option<File>> {
-        let Some(table) = self.table().await? else { return Ok(None) };
         let name = LogName::parse(name);
+        if let LogName::Commit(version) = &name
+            && let Some((_, file)) = self.staged().into_iter().find(|(v, _)| v == version)
+        {
+            return Ok(Some(file));
+        }
+        let Some(table) = self.table().await? else { return Ok(None) };
         runtime::run(async move { table.get(&name).await }).await
     }
 
@@ -129,6 +157,9 @@ impl VirtualLog {
                 )));
             }
         };
+        if let Some(staging) = self.context.staging() {
+            return staging.create(version, bytes);
+        }
         let catalog = self.context.catalog().await?;
         let origin = format!("version {version} of table '{}'", self.context.address.table);
         let (target, ndjson) = match self.context.table_id().await? {
@@ -173,6 +204,8 @@ impl VirtualLog {
 struct Table {
     catalog: Catalog,
     id: TableId,
+    /// In a transaction: the table as it is seen there.
+    base: Option<Snapshot>,
 }
 
 impl Table {
@@ -180,8 +213,16 @@ impl Table {
         self.catalog.snapshot(&TableRef::Id(self.id), at).await
     }
 
+    /// The latest version there is, or that the transaction sees.
+    async fn head(&self) -> Result<Snapshot> {
+        match &self.base {
+            Some(base) => Ok(base.clone()),
+            None => self.snapshot(At::Head).await,
+        }
+    }
+
     async fn list(&self, after: Option<&str>) -> Result<Vec<Entry>> {
-        let head = self.snapshot(At::Head).await?;
+        let head = self.head().await?;
         let base = head.table.base_version;
         let from = after.map_or(base, |after| first_version(after).max(base));
         let mut entries = Vec::new();
@@ -213,6 +254,11 @@ impl Table {
 
     async fn get(&self, name: &LogName) -> Result<Option<File>> {
         match name {
+            LogName::Commit(version) | LogName::Checkpoint(version)
+                if self.base.as_ref().is_some_and(|base| *version > base.version) =>
+            {
+                Ok(None)
+            }
             LogName::Commit(version) => {
                 if let Some(file) = CACHE.get(&(self.id, *version, Kind::Commit)) {
                     return Ok(Some(file));
@@ -226,7 +272,7 @@ impl Table {
                 Err(error) => Err(error),
             },
             LogName::LastCheckpoint => {
-                let head = self.snapshot(At::Head).await?;
+                let head = self.head().await?;
                 match self.newest_checkpoint(&head).await? {
                     Some(version) => self.hint(version).await.map(Some),
                     None => Ok(None),
@@ -273,8 +319,11 @@ impl Table {
         if base == Version::ZERO && head.version.get() < COMMITS_AFTER {
             return Ok(None);
         }
-        self.make_checkpoint(head.clone()).await?;
-        NEWEST.insert(self.id, head.version);
+        self.checkpoint(head.version).await?;
+        // A transaction may see an older one.
+        if NEWEST.get(&self.id).is_none_or(|newest| newest < head.version) {
+            NEWEST.insert(self.id, head.version);
+        }
         Ok(Some(head.version))
     }
 

@@ -69,7 +69,7 @@ fn sorted_lines(text: &str) -> Vec<String> {
     lines
 }
 
-async fn rows(table: &DeltaTable) -> Vec<String> {
+pub(crate) async fn rows(table: &DeltaTable) -> Vec<String> {
     let (_, stream) = table.scan_table().await.unwrap();
     let batches = collect_sendable_stream(stream).await.unwrap();
     sorted_lines(&pretty_format_batches(&batches).unwrap().to_string())

@@ -15,6 +15,8 @@ mod both;
 mod conflicts;
 mod databases;
 mod errors;
+mod random;
+mod transactions;
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -34,6 +36,11 @@ use delta::operations::optimize::OptimizeType;
 use delta::operations::write::SchemaMode;
 use delta::protocol::SaveMode;
 use errors::what_is_wrong_is_said;
+use random::writers_end_as_a_serial_replay_of_what_they_committed;
+use transactions::{
+    conflicts_end_a_transaction_whole, several_operations_become_one_version,
+    tables_are_made_in_transactions, two_tables_change_together_or_not_at_all,
+};
 
 type Result<T> = std::result::Result<T, delta::DeltaTableError>;
 
@@ -118,6 +125,11 @@ on_every_database!(
     pairs_end_as_they_do_on_a_plain_table,
     what_is_wrong_is_said,
     blind_appends,
+    writers_end_as_a_serial_replay_of_what_they_committed,
+    two_tables_change_together_or_not_at_all,
+    several_operations_become_one_version,
+    conflicts_end_a_transaction_whole,
+    tables_are_made_in_transactions,
 );
 
 /// A table with three appends over two partitions.

@@ -1,0 +1,189 @@
+//! Transactions over several tables.
+
+use std::collections::{BTreeMap, HashMap};
+
+use deltalakedb::core::error::CatalogError;
+use deltalakedb::core::ids::TableName;
+use deltalakedb::deltalake::{WAREHOUSE, deltalake as delta};
+use deltalakedb::{CatalogUri, Db};
+use tempfile::TempDir;
+
+use crate::both::{rows, table_url};
+use crate::databases::Database;
+use crate::{append, create};
+use delta::DeltaTable;
+use delta::datafusion::prelude::{col, lit};
+
+struct Lake {
+    dir: TempDir,
+    db: Db,
+    url: String,
+}
+
+fn name(name: &str) -> TableName {
+    name.parse().unwrap()
+}
+
+impl Lake {
+    /// A catalog with the tables `a` and `b`: 10 rows of Monday, 10 of Tuesday.
+    async fn new(db: Database) -> Lake {
+        deltalakedb::deltalake::register();
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = db.url(&dir);
+        let uri: CatalogUri = catalog.parse().unwrap();
+        let lake = Lake { db: Db::create(&uri).await.unwrap(), dir, url: table_url(&catalog) };
+        for table in ["a", "b"] {
+            let made = create(lake.open(table).await, &[]).await.unwrap();
+            let made = append(made, 0, 10, "mon").await.unwrap();
+            append(made, 10, 10, "tue").await.unwrap();
+        }
+        lake
+    }
+
+    fn warehouse(&self) -> String {
+        self.dir.path().join("lake").to_str().unwrap().to_owned()
+    }
+
+    /// As everybody sees it.
+    async fn open(&self, table: &str) -> DeltaTable {
+        let url = self.url.replace("shop.t", &format!("shop.{table}"));
+        let options = HashMap::from([(WAREHOUSE.to_owned(), self.warehouse())]);
+        let url = delta::ensure_table_uri(url).unwrap();
+        DeltaTable::try_from_url_with_storage_options(url, options).await.unwrap()
+    }
+
+    async fn state(&self, table: &str) -> (Option<u64>, usize) {
+        let table = self.open(table).await;
+        (table.version(), rows(&table).await.len())
+    }
+}
+
+pub(crate) async fn two_tables_change_together_or_not_at_all(db: Database) {
+    let lake = Lake::new(db).await;
+    let tx = lake.db.transaction();
+    let (a, b) = (name("shop.a"), name("shop.b"));
+    append(tx.table(&a).await.unwrap(), 100, 5, "wed").await.unwrap();
+    let deleted = tx.table(&b).await.unwrap().delete().with_predicate(col("day").eq(lit("mon")));
+    deleted.await.unwrap();
+    // It sees what it wrote, and nobody else does.
+    assert_eq!(rows(&tx.table(&a).await.unwrap()).await.len(), 25);
+    assert_eq!(rows(&tx.table(&b).await.unwrap()).await.len(), 10);
+    assert_eq!((lake.state("a").await, lake.state("b").await), ((Some(2), 20), (Some(2), 20)));
+    let report = tx.commit().await.unwrap().unwrap();
+    assert_eq!(report.tables.len(), 2);
+    assert_eq!((lake.state("a").await, lake.state("b").await), ((Some(3), 25), (Some(3), 10)));
+
+    // As of one instant, whatever comes after it.
+    let tx = lake.db.transaction();
+    let both = tx.tables(&[b.clone(), a.clone()]).await.unwrap();
+    append(lake.open("a").await, 600, 1, "wed").await.unwrap();
+    assert_eq!((rows(&both[0]).await.len(), rows(&both[1]).await.len()), (10, 25));
+    assert_eq!(rows(&tx.table(&a).await.unwrap()).await.len(), 25);
+    let (rest, _) =
+        lake.open("a").await.delete().with_predicate(col("id").eq(lit(600_i64))).await.unwrap();
+    assert_eq!(rest.version(), Some(5));
+
+    // One that is dropped, and one that did nothing.
+    let tx = lake.db.transaction();
+    append(tx.table(&a).await.unwrap(), 200, 5, "wed").await.unwrap();
+    drop(tx);
+    let tx = lake.db.transaction();
+    assert_eq!(rows(&tx.table(&a).await.unwrap()).await.len(), 25);
+    assert!(tx.commit().await.unwrap().is_none());
+    assert_eq!(lake.state("a").await, (Some(5), 25));
+}
+
+pub(crate) async fn several_operations_become_one_version(db: Database) {
+    let lake = Lake::new(db).await;
+    let tx = lake.db.transaction();
+    let a = name("shop.a");
+    let table = append(tx.table(&a).await.unwrap(), 100, 5, "wed").await.unwrap();
+    let updated = table.update().with_predicate(col("id").gt_eq(lit(100_i64)));
+    let (table, _) = updated.with_update("name", lit("new")).await.unwrap();
+    let (table, _) = table.delete().with_predicate(col("id").lt(lit(3_i64))).await.unwrap();
+    let (table, _) = table.optimize().await.unwrap();
+    assert!(table.version() >= Some(5));
+    let seen = rows(&table).await;
+    assert_eq!(seen.len(), 22);
+    tx.commit().await.unwrap().unwrap();
+    let after = lake.open("a").await;
+    assert_eq!((after.version(), rows(&after).await), (Some(3), seen));
+    let history: Vec<_> =
+        futures::TryStreamExt::try_collect::<Vec<_>>(after.history(None)).await.unwrap();
+    assert_eq!(history[0].operation.as_deref(), Some("TRANSACTION"));
+
+    // With a change data feed one version cannot say what several changes did.
+    let fed = create(lake.open("fed").await, &[("delta.enableChangeDataFeed", "true")]).await;
+    append(fed.unwrap(), 0, 10, "mon").await.unwrap();
+    let tx = lake.db.transaction();
+    let table = tx.table(&name("shop.fed")).await.unwrap();
+    let (table, _) = table.delete().with_predicate(col("id").lt(lit(3_i64))).await.unwrap();
+    append(table, 30, 1, "mon").await.unwrap();
+    let error = tx.commit().await.unwrap_err();
+    assert!(error.to_string().contains("change data feed"), "{error}");
+    assert_eq!(lake.state("fed").await, (Some(1), 10));
+}
+
+pub(crate) async fn conflicts_end_a_transaction_whole(db: Database) {
+    let lake = Lake::new(db).await;
+    let (a, b) = (name("shop.a"), name("shop.b"));
+    // What others do to `b` meanwhile, and whether the transaction can still be committed.
+    for (others_day, passes) in [("tue", true), ("mon", false)] {
+        let before = (lake.state("a").await, lake.state("b").await);
+        let tx = lake.db.transaction();
+        append(tx.table(&a).await.unwrap(), 300, 1, "mon").await.unwrap();
+        let table = tx.table(&b).await.unwrap();
+        let monday = col("day").eq(lit("mon"));
+        table.update().with_predicate(monday).with_update("name", lit("x")).await.unwrap();
+        // A read version is not a blind append: what is added to what was read counts.
+        let others = lake.open("b").await;
+        let others_work = others.update().with_predicate(col("day").eq(lit(others_day)));
+        others_work.with_update("name", lit("theirs")).await.unwrap();
+        let ended = tx.commit().await;
+        if passes {
+            ended.unwrap();
+            assert_eq!(lake.state("a").await.0, before.0.0.map(|v| v + 1));
+            assert_eq!(lake.state("b").await.0, before.1.0.map(|v| v + 2));
+        } else {
+            let error = ended.unwrap_err();
+            assert!(matches!(error, CatalogError::Conflict(_)), "{error}");
+            assert_eq!(lake.state("a").await, before.0, "not even the other table");
+            assert_eq!(lake.state("b").await.0, before.1.0.map(|v| v + 1));
+        }
+    }
+    // A table that is gone.
+    let tx = lake.db.transaction();
+    append(tx.table(&a).await.unwrap(), 400, 1, "mon").await.unwrap();
+    append(tx.table(&b).await.unwrap(), 400, 1, "mon").await.unwrap();
+    lake.db.drop_table(&deltalakedb::core::ids::TableRef::Name(b)).await.unwrap();
+    let before = lake.state("a").await;
+    let error = tx.commit().await.unwrap_err().to_string();
+    assert!(error.contains("drop") || error.contains("not in the catalog"), "{error}");
+    assert_eq!(lake.state("a").await, before);
+}
+
+pub(crate) async fn tables_are_made_in_transactions(db: Database) {
+    let lake = Lake::new(db).await;
+    let tx = lake.db.transaction();
+    let options = BTreeMap::from([(WAREHOUSE.to_owned(), lake.warehouse())]);
+    let fresh = tx.table_with(&name("shop.fresh"), options).await.unwrap();
+    assert_eq!(fresh.version(), None);
+    let fresh = create(fresh, &[]).await.unwrap();
+    append(fresh, 0, 7, "mon").await.unwrap();
+    append(tx.table(&name("shop.a")).await.unwrap(), 500, 1, "mon").await.unwrap();
+    assert_eq!(lake.state("a").await, (Some(2), 20));
+    assert_eq!(lake.open("fresh").await.version(), None);
+    tx.commit().await.unwrap().unwrap();
+    assert_eq!(lake.state("a").await, (Some(3), 21));
+    assert_eq!(lake.state("fresh").await, (Some(0), 7));
+    // Two that make the same table: the second is told so.
+    let (one, two) = (lake.db.transaction(), lake.db.transaction());
+    for tx in [&one, &two] {
+        let options = BTreeMap::from([(WAREHOUSE.to_owned(), lake.warehouse())]);
+        let table = tx.table_with(&name("shop.twice"), options).await.unwrap();
+        create(table, &[]).await.unwrap();
+    }
+    one.commit().await.unwrap();
+    let error = two.commit().await.unwrap_err();
+    assert!(matches!(error, CatalogError::TableExists { .. }), "{error}");
+}
