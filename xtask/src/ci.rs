@@ -23,7 +23,7 @@ const HEAVY: [(&str, &[&str]); 5] = [
 ];
 
 /// Packages that the facade never needs.
-const NEVER: [&str; 3] = ["datafusion", "openssl-sys", "native-tls"];
+const NEVER: [&str; 2] = ["openssl-sys", "native-tls"];
 
 /// Options of `cargo xtask ci`.
 #[derive(Debug, clap::Args)]

@@ -172,6 +172,12 @@ impl Both {
         assert_eq!(plain, seen(&again).await, "{what}, opened again");
     }
 
+    /// Looks at both.
+    pub(crate) async fn each_sees(&self, look: impl AsyncFn(DeltaTable)) {
+        look(self.plain.clone()).await;
+        look(self.sql.clone()).await;
+    }
+
     pub(crate) async fn compare_version(&self, version: u64) {
         let at = async |table: &DeltaTable| {
             let mut table =

@@ -15,6 +15,7 @@ mod both;
 mod conflicts;
 mod databases;
 mod errors;
+mod figures;
 mod random;
 mod transactions;
 
@@ -125,6 +126,7 @@ on_every_database!(
     pairs_end_as_they_do_on_a_plain_table,
     what_is_wrong_is_said,
     blind_appends,
+    applications_and_times,
     writers_end_as_a_serial_replay_of_what_they_committed,
     two_tables_change_together_or_not_at_all,
     several_operations_become_one_version,
@@ -348,6 +350,41 @@ async fn files_are_vacuumed(db: Database) {
 
 fn to_chrono(duration: std::time::Duration) -> chrono::Duration {
     chrono::Duration::from_std(duration).unwrap()
+}
+
+async fn applications_and_times(db: Database) {
+    use delta::kernel::transaction::CommitProperties;
+    let mut both = filled(db).await;
+    for version in [3, 7] {
+        both.each("append of an application", async |t| {
+            let app = delta::kernel::Transaction::new("app", version);
+            let says = CommitProperties::default().with_application_transaction(app);
+            let new = t.write([batch([version], "mon")]).with_save_mode(SaveMode::Append);
+            new.with_commit_properties(says).await
+        })
+        .await;
+        both.each_sees(async |t| {
+            let snapshot = t.snapshot().unwrap();
+            let log = t.log_store();
+            let of =
+                async |app: &str| snapshot.transaction_version(log.as_ref(), app).await.unwrap();
+            assert_eq!((of("app").await, of("other").await), (Some(version), None));
+        })
+        .await;
+    }
+    // Each version is found by its time.
+    use delta::logstore::object_store::ObjectStoreExt;
+    both.each_sees(async |t| {
+        for version in 0..=5 {
+            let file = delta::Path::from(format!("_delta_log/{version:020}.json"));
+            let at = t.object_store().head(&file).await.unwrap().last_modified;
+            let mut then = t.clone();
+            then.load_with_datetime(at).await.unwrap();
+            assert_eq!(then.version(), Some(version));
+        }
+    })
+    .await;
+    both.finish().await;
 }
 
 /// Longer than `deltalake`'s own checkpoint interval, and than the commits that are read one by one.
