@@ -110,17 +110,17 @@ async fn how_fast_is_a_large_table_beside_a_plain_one() {
     made.write([batch(0..10, "real")]).with_save_mode(SaveMode::Append).await.unwrap();
     let table = TableRef::Name("shop.t".parse().unwrap());
     for commit in 2..=COMMITS {
-        let adds: String = (0..FILES)
-            .map(|file| {
-                let (day, id) = (commit % 100, commit * FILES + file);
-                format!(
-                    "{{\"add\":{{\"path\":\"day=d{day}/{id}.parquet\",\"partitionValues\":{{\"day\":\"d{day}\"}},\
-                     \"size\":1000,\"modificationTime\":1700000000000,\"dataChange\":true,\"stats\":\
-                     \"{{\\\"numRecords\\\":10,\\\"minValues\\\":{{\\\"id\\\":{id}}},\\\"maxValues\\\":\
-                     {{\\\"id\\\":{id}}},\\\"nullCount\\\":{{\\\"id\\\":0}}}}\"}}}}\n"
-                )
-            })
-            .collect();
+        let mut adds = String::new();
+        for file in 0..FILES {
+            let (day, id) = (commit % 100, commit * FILES + file);
+            let line = format!(
+                "{{\"add\":{{\"path\":\"day=d{day}/{id}.parquet\",\"partitionValues\":{{\"day\":\"d{day}\"}},\
+                 \"size\":1000,\"modificationTime\":1700000000000,\"dataChange\":true,\"stats\":\
+                 \"{{\\\"numRecords\\\":10,\\\"minValues\\\":{{\\\"id\\\":{id}}},\\\"maxValues\\\":\
+                 {{\\\"id\\\":{id}}},\\\"nullCount\\\":{{\\\"id\\\":0}}}}\"}}}}\n"
+            );
+            adds.push_str(&line);
+        }
         let change = TableChange {
             target: ChangeTarget::Existing { table: table.clone(), read_version: None },
             ndjson: adds.into_bytes(),
