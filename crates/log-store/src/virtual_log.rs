@@ -224,11 +224,11 @@ impl Table {
     async fn list(&self, after: Option<&str>) -> Result<Vec<Entry>> {
         let head = self.head().await?;
         let base = head.table.base_version;
-        let from = after.map_or(base, |after| first_version(after).max(base));
+        // Commits below the base are history: they have no state to go on.
+        let from = after.map_or(Version::ZERO, first_version);
         let mut entries = Vec::new();
         let checkpoint = self.newest_checkpoint(&head).await?;
-        // Commits below the base have no state to go on.
-        if from == base && base > Version::ZERO && checkpoint != Some(base) {
+        if from <= base && base > Version::ZERO && checkpoint != Some(base) {
             let file = self.checkpoint(base).await?;
             entries.push(entry(checkpoint_name(base), &file));
         }

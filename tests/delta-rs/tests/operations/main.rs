@@ -16,6 +16,7 @@ mod conflicts;
 mod databases;
 mod errors;
 mod figures;
+mod imported;
 mod random;
 mod transactions;
 

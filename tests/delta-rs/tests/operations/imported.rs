@@ -1,0 +1,107 @@
+//! Tables that other engines wrote, imported: read through the catalog as they are read from their
+//! files.
+
+use std::path::{Path, PathBuf};
+
+use deltalakedb::core::env::NoProgress;
+use deltalakedb::core::model::MirrorMode;
+use deltalakedb::deltalake::deltalake as delta;
+use deltalakedb::mirror::import::{ImportOptions, import_table};
+use deltalakedb::{CatalogUri, Db};
+use futures::TryStreamExt;
+
+use delta::operations::collect_sendable_stream;
+use delta::{DeltaTable, ensure_table_uri};
+
+/// Folders with a log below a folder.
+fn tables(folder: &Path, found: &mut Vec<PathBuf>) {
+    if folder.join("_delta_log").is_dir() {
+        found.push(folder.to_owned());
+        return;
+    }
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let mut entries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    entries.sort();
+    for entry in entries.iter().filter(|entry| entry.is_dir()) {
+        tables(entry, found);
+    }
+}
+
+/// A value with its fields in order: what columns say of themselves comes in that of a hash map.
+fn sorted(value: &serde_json::Value) -> String {
+    use serde_json::Value;
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<String> =
+                fields.iter().map(|(name, value)| format!("{name}:{}", sorted(value))).collect();
+            fields.sort();
+            format!("{{{}}}", fields.join(","))
+        }
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(sorted).collect::<Vec<_>>().join(","))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// What a reader gets of a table, or that it cannot read it.
+async fn read(table: Result<DeltaTable, delta::DeltaTableError>) -> Result<String, String> {
+    let mut table = table.map_err(|e| e.to_string())?;
+    table.load().await.map_err(|e| e.to_string())?;
+    let snapshot = table.snapshot().map_err(|e| e.to_string())?;
+    let schema = serde_json::to_value(snapshot.schema().as_ref()).map_err(|e| e.to_string())?;
+    let schema = sorted(&schema);
+    let files = table.get_file_uris().map_err(|e| e.to_string())?.count();
+    let (_, stream) = table.scan_table().await.map_err(|e| e.to_string())?;
+    // Some of the tables have no data beside their logs.
+    let rows = match collect_sendable_stream(stream).await {
+        Ok(batches) => {
+            let text = arrow::util::pretty::pretty_format_batches(&batches);
+            let text = text.map_err(|e| e.to_string())?.to_string();
+            let mut lines: Vec<&str> = text.lines().collect();
+            lines.sort_unstable();
+            lines.join("\n")
+        }
+        Err(_) => "no data".to_owned(),
+    };
+    let history: Vec<_> = table.history(None).try_collect().await.map_err(|e| e.to_string())?;
+    let history: Vec<_> = history.into_iter().map(|commit| commit.operation).collect();
+    let version = table.version();
+    Ok(format!("version {version:?}\n{schema}\n{files} files\n{history:?}\n{rows}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn imported_tables_are_read_as_their_files_are() {
+    let Some(folder) = std::env::var_os("DL_DELTA_TABLES") else {
+        println!("skipped: corpus folder absent, set DL_DELTA_TABLES");
+        return;
+    };
+    deltalakedb::deltalake::register();
+    let mut found = Vec::new();
+    tables(Path::new(&folder), &mut found);
+    assert!(found.len() > 30, "{} tables in {folder:?}", found.len());
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = CatalogUri::sqlite(dir.path().join("catalog.db"));
+    let db = Db::create(&catalog).await.unwrap();
+    let (mut same, mut unread, mut wrong) = (0, 0, Vec::new());
+    for (i, table) in found.iter().enumerate() {
+        let place = table.to_str().unwrap();
+        let name = format!("corpus.t{i}");
+        let mut options = ImportOptions::new(name.parse().unwrap(), place);
+        options.mirror = MirrorMode::Off;
+        if import_table(&db, options, &NoProgress).await.is_err() {
+            continue;
+        }
+        let plain = read(delta::open_table(ensure_table_uri(place).unwrap()).await).await;
+        let url = ensure_table_uri(format!("delta+sql://{catalog}/{name}")).unwrap();
+        let sql = read(delta::open_table(url).await).await;
+        match (plain, sql) {
+            (Ok(plain), Ok(sql)) if plain == sql => same += 1,
+            (Err(_), Err(_)) => unread += 1,
+            (plain, sql) => wrong.push(format!("{place}:\n{plain:?}\n{sql:?}")),
+        }
+    }
+    println!("{same} tables read the same, {unread} are not read from their files either");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    assert!(same > 30, "{same}");
+}
