@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use deltalakedb_catalog_core::catalog::Catalog;
+use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{TableId, TableRef};
-use deltalakedb_catalog_core::model::TableRecord;
+use deltalakedb_catalog_core::model::{MirrorMode, TableRecord};
 use deltalakedb_mirror::store::{Store, normalize_location, open_store};
 use tokio::sync::OnceCell;
 use url::Url;
@@ -116,7 +116,7 @@ impl Context {
         Ok(found)
     }
 
-    pub(crate) fn table_ref(&self) -> TableRef {
+    fn table_ref(&self) -> TableRef {
         TableRef::Name(self.address.table.clone())
     }
 
@@ -124,7 +124,7 @@ impl Context {
     ///
     /// # Errors
     /// `InvalidInput` if nothing says so.
-    pub(crate) fn new_location(&self) -> Result<String> {
+    fn new_location(&self) -> Result<String> {
         if let Some(location) = self.options.get(LOCATION) {
             return normalize_location(location);
         }
@@ -149,14 +149,28 @@ impl Context {
         normalize_location(url.as_str())
     }
 
+    /// Makes the table, where nothing else says how: published, at its new location.
+    ///
+    /// # Errors
+    /// As [`Context::new_location`].
+    pub(crate) fn creation(&self) -> Result<ChangeTarget> {
+        Ok(ChangeTarget::Create {
+            name: self.address.table.clone(),
+            location: self.new_location()?,
+            storage_options: self.store_options(),
+            mirror: MirrorMode::Active,
+            fence: self.fence(),
+        })
+    }
+
     /// Options of the object store: all but ours.
-    pub(crate) fn store_options(&self) -> Options {
+    fn store_options(&self) -> Options {
         let ours = |key: &str| key.starts_with("deltalakedb.");
         self.options.iter().filter(|(k, _)| !ours(k)).map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 
     /// Whether a new table gets the fence.
-    pub(crate) fn fence(&self) -> bool {
+    fn fence(&self) -> bool {
         self.options.get(FENCE).is_none_or(|value| !value.eq_ignore_ascii_case("false"))
     }
 }

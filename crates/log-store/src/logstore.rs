@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::context::Context;
 use crate::store::TableStore;
-use crate::virtual_log::Created;
+use crate::virtual_log::{Created, commit_name};
 use crate::{Opener, Options, SCHEME, TableAddress};
 
 /// Makes `delta+sql://` URLs known to the `deltalake` crate of this process: `open_table`,
@@ -160,10 +160,6 @@ fn version(version: DeltaVersion) -> Result<Version, CatalogError> {
         .and_then(Version::new)
 }
 
-fn name_of(version: Version) -> String {
-    format!("{}.json", version.padded())
-}
-
 #[async_trait]
 impl LogStore for SqlLogStore {
     /// The name by which `deltalake` hands over a commit's bytes, not the path of a temporary file.
@@ -173,7 +169,7 @@ impl LogStore for SqlLogStore {
 
     async fn read_commit_entry(&self, wanted: DeltaVersion) -> DeltaResult<Option<Bytes>> {
         self.learn().await;
-        let name = name_of(version(wanted).map_err(delta_error)?);
+        let name = commit_name(version(wanted).map_err(delta_error)?);
         let found = self.store.log().get(&name).await.map_err(delta_error)?;
         Ok(found.map(|file| file.bytes))
     }
@@ -189,7 +185,7 @@ impl LogStore for SqlLogStore {
                 "the commit came as a temporary file, not as bytes",
             )));
         };
-        let name = name_of(version(wanted).map_err(transaction_error)?);
+        let name = commit_name(version(wanted).map_err(transaction_error)?);
         match self.store.log().create(&name, bytes).await {
             Ok(Created::Done) => Ok(()),
             Ok(Created::Exists) => Err(TransactionError::VersionAlreadyExists(wanted)),

@@ -14,7 +14,7 @@ use deltalakedb_catalog_core::commit::parse_ndjson;
 use deltalakedb_catalog_core::conflict::Reads;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, CommitToken, TableName, TableRef, Version};
-use deltalakedb_catalog_core::model::{MirrorMode, Snapshot};
+use deltalakedb_catalog_core::model::Snapshot;
 use uuid::Uuid;
 
 use crate::context::Context;
@@ -217,14 +217,7 @@ impl Transaction {
                 let reads = reads(&self.opener, base, &name, &commits)?;
                 (ChangeTarget::Existing { table, read_version: Some(base.version) }, reads)
             } else {
-                let target = ChangeTarget::Create {
-                    name: name.clone(),
-                    location: context.new_location()?,
-                    storage_options: context.store_options(),
-                    mirror: MirrorMode::Active,
-                    fence: context.fence(),
-                };
-                (target, Reads::default())
+                (context.creation()?, Reads::default())
             };
             let origin = format!("the transaction's changes to table '{name}'");
             tables.push(TableChange { target, ndjson, origin, reads, operation: None });

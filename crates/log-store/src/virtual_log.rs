@@ -12,7 +12,7 @@ use deltalakedb_catalog_core::conflict::{ConflictKind, Reads};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::fence;
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs, Version};
-use deltalakedb_catalog_core::model::{MirrorMode, Snapshot};
+use deltalakedb_catalog_core::model::Snapshot;
 use deltalakedb_catalog_core::retry::Retry;
 use deltalakedb_mirror::checkpoint::{CheckpointTarget, checkpoint_name, encode_one_file};
 use deltalakedb_mirror::log::listing::LogName;
@@ -162,26 +162,14 @@ impl VirtualLog {
         }
         let catalog = self.context.catalog().await?;
         let origin = format!("version {version} of table '{}'", self.context.address.table);
-        let (target, ndjson) = match self.context.table_id().await? {
-            Some(id) => {
-                let target = ChangeTarget::Next { table: TableRef::Id(id), version };
-                (target, bytes.to_vec())
-            }
-            None if version == Version::ZERO => {
-                let location = self.context.new_location()?;
-                let target = ChangeTarget::Create {
-                    name: self.context.address.table.clone(),
-                    location,
-                    storage_options: self.context.store_options(),
-                    mirror: MirrorMode::Active,
-                    fence: self.context.fence(),
-                };
-                (target, bytes.to_vec())
-            }
+        let target = match self.context.table_id().await? {
+            Some(id) => ChangeTarget::Next { table: TableRef::Id(id), version },
+            None if version == Version::ZERO => self.context.creation()?,
             None => {
                 return Err(CatalogError::TableNotFound(self.context.address.table.to_string()));
             }
         };
+        let ndjson = bytes.to_vec();
         let change =
             TableChange { target, ndjson, origin, reads: Reads::default(), operation: None };
         let batch = CommitBatch { token: None, tables: vec![change] };
@@ -367,7 +355,8 @@ impl CheckpointTarget for Kept {
     }
 }
 
-fn commit_name(version: Version) -> String {
+/// Name of a commit's file.
+pub(crate) fn commit_name(version: Version) -> String {
     format!("{}.json", version.padded())
 }
 

@@ -79,9 +79,9 @@ pub struct VacuumReport {
 ///
 /// # Errors
 /// `TableNotFound`; `VersionNotFound` for one to keep that is not there; `InvalidInput` for a
-/// retention that is too short, and for a table in whose log
-/// others have committed: the catalog does not know which files those need; those of the database and
-/// of the store. What was deleted by then stays deleted: none of it was needed.
+/// retention that is too short, and for a table in whose log others have committed: the catalog does
+/// not know which files those need; those of the database and of the store. What was deleted by then
+/// stays deleted: none of it was needed.
 pub async fn vacuum(
     catalog: &Catalog,
     table: &TableRef,
@@ -115,8 +115,8 @@ pub async fn vacuum(
         )));
     }
     let cutoff = catalog.clock().now().plus_ms(retention_ms.saturating_neg());
-    let mut needed = Needed::default();
-    needed.root.clone_from(&head.table.location);
+    let place = open_store(&record.location, &record.storage_options)?;
+    let mut needed = Needed { names: HashSet::new(), root: place.url.as_str().to_owned() };
     for version in &options.keep_versions {
         // One that is not there is an error, not nothing to keep.
         catalog.snapshot(&TableRef::Id(record.id), At::Version(*version)).await?;
@@ -133,8 +133,6 @@ pub async fn vacuum(
         deleted: 0,
         files: Vec::new(),
     };
-    let place = open_store(&record.location, &record.storage_options)?;
-    needed.root = place.url.as_str().to_owned();
     let prefix = (!place.root.is_root()).then_some(&place.root);
     let mut listing = place.store.list(prefix);
     let list_error =
@@ -210,7 +208,6 @@ fn is_hidden(relative: &str) -> bool {
 }
 
 /// Names of files that are needed, as digests: each in every form that it may be found under.
-#[derive(Default)]
 struct Needed {
     names: HashSet<u128>,
     /// URL of the table's root.
