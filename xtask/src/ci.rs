@@ -181,25 +181,30 @@ fn features(steps: &mut Vec<Step>) -> Result<()> {
             if !run::on_terminal(&mut check)? {
                 return Ok(Outcome::Failed);
             }
-            lean(feature)
+            let unwanted = HEAVY.iter().filter(|(owner, _)| *owner != feature);
+            lean("deltalakedb", &["--no-default-features", "--features", feature], unwanted)
         });
     }
+    step(steps, "dl without its query engine", || {
+        let unwanted = HEAVY.iter().filter(|(owner, _)| *owner == "deltalake");
+        lean("dl", &[], unwanted)
+    });
     Ok(())
 }
 
-fn lean(feature: &str) -> Result<Outcome> {
-    let mut tree = cargo(&["tree", "-p", "deltalakedb", "-e", "normal", "--prefix", "none"]);
-    tree.args(["--no-default-features", "--features", feature]);
-    let text = run::capture(&mut tree)?;
+/// A package with these features needs none of what is unwanted.
+fn lean<'h>(
+    package: &str,
+    selection: &[&str],
+    unwanted: impl Iterator<Item = &'h (&'h str, &'h [&'h str])>,
+) -> Result<Outcome> {
+    let mut tree = cargo(&["tree", "-p", package, "-e", "normal", "--prefix", "none"]);
+    let text = run::capture(tree.args(selection))?;
     let present = |name: &str| text.lines().any(|l| l.split(' ').next() == Some(name));
     let mut outcome = Outcome::Passed;
-    let unwanted = HEAVY
-        .iter()
-        .filter(|(owner, _)| *owner != feature)
-        .flat_map(|(_, names)| names.iter())
-        .chain(&NEVER);
+    let unwanted = unwanted.flat_map(|(_, names)| names.iter()).chain(&NEVER);
     for name in unwanted.filter(|n| present(n)) {
-        println!("error: with the feature '{feature}' alone the facade needs {name}");
+        println!("error: {package} {} needs {name}", selection.join(" "));
         outcome = Outcome::Failed;
     }
     Ok(outcome)

@@ -42,7 +42,7 @@ pub(crate) fn delta_tables() -> Option<PathBuf> {
 /// The whole workspace with every database and object store: the one set of features that all steps
 /// build.
 pub(crate) const WITH_EVERYTHING: [&str; 3] =
-    ["--workspace", "--features", "dl/postgres,dl/mysql,dl/mssql,dl/s3,dl/azure,dl/gcs"];
+    ["--workspace", "--features", "dl/postgres,dl/mysql,dl/mssql,dl/s3,dl/azure,dl/gcs,dl/sql"];
 
 /// One package of this workspace.
 #[derive(Debug)]

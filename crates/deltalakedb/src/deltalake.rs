@@ -32,7 +32,11 @@ use crate::background::BackgroundMirror;
 use crate::uri::Place;
 use crate::{CatalogUri, Db, Scheme, TableUri};
 
+pub use deltalakedb_log_store::sql::{CatalogTable, Queries};
 pub use deltalakedb_log_store::{FENCE, LOCATION, SCHEME, Transaction, WAREHOUSE, deltalake};
+
+/// Name by which queries know their own catalog: `catalog.namespace.table`.
+pub const CATALOG: &str = "catalog";
 
 /// Makes `delta+sql://` URLs known to the `deltalake` crate of this process.
 pub fn register() {
@@ -78,6 +82,19 @@ impl Db {
     #[must_use]
     pub fn transaction(&self) -> Transaction {
         Transaction::begin((**self).clone(), Arc::new(Catalogs), &self.uri().to_string())
+    }
+
+    /// SQL over the tables of this catalog, which it knows as [`CATALOG`].
+    ///
+    /// ```no_run
+    /// # async fn example(db: deltalakedb::Db) -> Result<(), Box<dyn std::error::Error>> {
+    /// let text = "SELECT count(*) FROM sales.orders VERSION AS OF 3 WHERE day = '2026-01-31'";
+    /// db.queries().query(text).await?.show().await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn queries(&self) -> Queries {
+        Queries::new(CATALOG, (**self).clone())
     }
 }
 

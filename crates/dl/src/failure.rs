@@ -43,6 +43,9 @@ pub(crate) enum Failure {
     Interrupted(String),
     /// Something that must agree does not.
     Mismatch(String),
+    /// From the query engine.
+    #[cfg(feature = "sql")]
+    Engine(String),
 }
 
 impl Failure {
@@ -63,6 +66,8 @@ impl Failure {
             Failure::Io { .. } | Failure::BrokenPipe => "io",
             Failure::Interrupted(_) => "interrupted",
             Failure::Mismatch(_) => "mismatch",
+            #[cfg(feature = "sql")]
+            Failure::Engine(_) => "query",
         }
     }
 
@@ -121,6 +126,8 @@ impl fmt::Display for Failure {
                 write!(f, "interrupted. Nothing is lost or half done: {next}")
             }
             Failure::Mismatch(message) => f.write_str(message),
+            #[cfg(feature = "sql")]
+            Failure::Engine(message) => f.write_str(message),
         }
     }
 }

@@ -38,6 +38,7 @@ const LIBRARIES: &[&str] = &[
     "deltalakedb_cache",
     "deltalakedb_replicas",
     "deltalakedb_mirror",
+    "deltalakedb_log_store",
 ];
 
 fn main() -> ExitCode {

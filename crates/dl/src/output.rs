@@ -95,21 +95,41 @@ impl Output {
 
     /// A list: a JSON array, or a table with these columns. `right` are the columns of numbers.
     pub(crate) fn list(self, header: &'static [&'static str], right: &'static [usize]) -> List {
-        List { json: self.is_json(), header, right, rows: Vec::new(), widths: None, items: 0 }
+        let header = header.iter().map(|h| h.to_uppercase()).collect();
+        List { json: self.is_json(), ..List::new(header, right.to_vec()) }
+    }
+
+    /// Rows of a query as a table, whatever the format of results is. Names stay as they are.
+    #[cfg(feature = "sql")]
+    pub(crate) fn rows(self, header: Vec<String>, right: Vec<usize>) -> List {
+        List::new(header.iter().map(|name| one_line(name)).collect(), right)
     }
 }
 
 /// A list that is printed as it comes.
 pub(crate) struct List {
     json: bool,
-    header: &'static [&'static str],
-    right: &'static [usize],
+    header: Vec<String>,
+    right: Vec<usize>,
     rows: Vec<Vec<String>>,
     widths: Option<Vec<u16>>,
     items: usize,
 }
 
 impl List {
+    fn new(header: Vec<String>, right: Vec<usize>) -> List {
+        List { json: false, header, right, rows: Vec::new(), widths: None, items: 0 }
+    }
+
+    /// Adds a row. Its cells may have several lines.
+    #[cfg(feature = "sql")]
+    pub(crate) fn push_row(&mut self, cells: &[String]) -> Result<()> {
+        let lines = |cell: &String| cell.lines().map(one_line).collect::<Vec<_>>().join("\n");
+        self.rows.push(cells.iter().map(lines).collect());
+        self.items += 1;
+        if self.rows.len() >= ROWS_AT_ONCE { self.print_rows() } else { Ok(()) }
+    }
+
     /// Adds an item: `value` is its JSON form, `row` its cells.
     pub(crate) fn push(
         &mut self,
@@ -153,12 +173,12 @@ impl List {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
         if self.widths.is_none() {
-            table.set_header(self.header.iter().map(|h| h.to_uppercase()));
+            table.set_header(&self.header);
         }
         for row in self.rows.drain(..) {
             table.add_row(row);
         }
-        for index in self.right {
+        for index in &self.right {
             if let Some(column) = table.column_mut(*index) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -231,6 +251,11 @@ pub(crate) fn count(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A number of things in memory.
+pub(crate) fn count_of(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 /// `1 file`, `1,200 files`

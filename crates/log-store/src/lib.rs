@@ -24,6 +24,8 @@
 mod context;
 mod logstore;
 mod runtime;
+#[cfg(feature = "datafusion")]
+pub mod sql;
 mod squash;
 mod store;
 mod transaction;

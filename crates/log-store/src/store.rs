@@ -212,7 +212,7 @@ fn below<'p>(path: &'p Path, folder: &Path) -> Option<&'p str> {
 }
 
 /// A path in a folder. Not `Path::join`, which would encode characters of it once more.
-fn join(folder: &Path, relative: &str) -> Result<Path> {
+pub(crate) fn join(folder: &Path, relative: &str) -> Result<Path> {
     if relative.is_empty() {
         return Ok(folder.clone());
     }
@@ -220,7 +220,7 @@ fn join(folder: &Path, relative: &str) -> Result<Path> {
 }
 
 /// A range of a file of so many bytes; none if it begins behind it.
-fn bounded(range: &GetRange, size: u64) -> Option<Range<u64>> {
+pub(crate) fn bounded(range: &GetRange, size: u64) -> Option<Range<u64>> {
     let range = match range {
         GetRange::Bounded(range) => range.start..range.end.min(size),
         GetRange::Offset(start) => *start..size,

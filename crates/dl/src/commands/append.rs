@@ -17,11 +17,12 @@ use deltalakedb::parquet_files::{describe_files, locate};
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
+use serde::Serialize;
 
-use super::commit::{Appended, finish};
+use super::commit::{Done, finish};
 use crate::context::Context;
 use crate::failure::{Failure, Result};
-use crate::output::plural;
+use crate::output::{count_of, plural, size};
 
 /// Footers that are read between two steps of the progress bar.
 const FILES_AT_ONCE: usize = 500;
@@ -93,7 +94,7 @@ impl Append {
             ));
         }
         if adds.is_empty() || self.dry_run {
-            return finish(context, &db, None, Some(appended), false).await;
+            return finish(context, &db, None, Some(appended.done()), false).await;
         }
         let mut ndjson = String::new();
         for add in adds {
@@ -112,7 +113,35 @@ impl Append {
             operation: Some("WRITE".to_owned()),
         };
         let report = db.commit(CommitBatch { token, tables: vec![change] }).await?;
-        finish(context, &db, Some(report), Some(appended), !self.no_publish).await
+        finish(context, &db, Some(report), Some(appended.done()), !self.no_publish).await
+    }
+}
+
+/// The files of an append.
+#[derive(Debug, Serialize)]
+struct Appended {
+    files: u64,
+    rows: u64,
+    bytes: u64,
+    /// Files that were in the table already.
+    skipped: u64,
+    dry_run: bool,
+}
+
+impl Appended {
+    fn done(&self) -> Done {
+        let what = format!(
+            "{} ({}, {})",
+            plural(self.files, "file"),
+            plural(self.rows, "row"),
+            size(self.bytes)
+        );
+        let text = match (self.files, self.dry_run) {
+            (0, _) => "Nothing to append.".to_owned(),
+            (_, true) => format!("Would append {what}."),
+            (_, false) => format!("Appended {what}."),
+        };
+        Done::new("appended", serde_json::json!(self), &text)
     }
 }
 
@@ -149,10 +178,6 @@ async fn without_known(
     }
     adds.retain(|add| !known.contains(&add.path));
     Ok((adds, known.len()))
-}
-
-fn count_of(length: usize) -> u64 {
-    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 /// `numRecords` of a file's statistics.

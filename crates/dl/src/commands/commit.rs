@@ -13,7 +13,6 @@ use serde::Serialize;
 
 use crate::context::{Context, shown};
 use crate::failure::{Failure, Result};
-use crate::output::{plural, size};
 use crate::publishing;
 use crate::time;
 
@@ -181,8 +180,9 @@ struct Committed {
     replayed: bool,
     attempts: u32,
     tables: Vec<CommittedTable>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    appended: Option<Appended>,
+    /// What was done, by its name.
+    #[serde(flatten)]
+    done: BTreeMap<&'static str, serde_json::Value>,
     warnings: Vec<String>,
 }
 
@@ -194,15 +194,19 @@ struct CommittedTable {
     timestamp_ms: TimestampMs,
 }
 
-/// The files of an append.
-#[derive(Debug, Serialize)]
-pub(super) struct Appended {
-    pub(super) files: u64,
-    pub(super) rows: u64,
-    pub(super) bytes: u64,
-    /// Files that were in the table already.
-    pub(super) skipped: u64,
-    pub(super) dry_run: bool,
+/// What a command did besides committing.
+#[derive(Debug)]
+pub(super) struct Done {
+    name: &'static str,
+    value: serde_json::Value,
+    text: String,
+}
+
+impl Done {
+    /// `value` is its JSON form, under this name; `text` what people read.
+    pub(super) fn new(name: &'static str, value: serde_json::Value, text: &str) -> Done {
+        Done { name, value, text: text.to_owned() }
+    }
 }
 
 /// Publishes what a commit wrote, if wanted, and reports it.
@@ -210,7 +214,7 @@ pub(super) async fn finish(
     context: &Context,
     db: &Db,
     report: Option<CommitReport>,
-    appended: Option<Appended>,
+    done: Option<Done>,
     publish: bool,
 ) -> Result<()> {
     let written = report.as_ref().map(|r| r.tables.as_slice()).unwrap_or_default();
@@ -236,23 +240,13 @@ pub(super) async fn finish(
             attempts: report.as_ref().map_or(0, |r| r.attempts),
             token: report.map(|r| r.token),
             tables,
-            appended,
+            done: done.into_iter().map(|done| (done.name, done.value)).collect(),
             warnings,
         });
     }
     let replayed = report.is_some_and(|r| r.replayed);
-    if let Some(files) = &appended {
-        let what = format!(
-            "{} ({}, {})",
-            plural(files.files, "file"),
-            plural(files.rows, "row"),
-            size(files.bytes)
-        );
-        context.out.say(match (files.files, files.dry_run) {
-            (0, _) => "Nothing to append.".to_owned(),
-            (_, true) => format!("Would append {what}."),
-            (_, false) => format!("Appended {what}."),
-        })?;
+    if let Some(done) = &done {
+        context.out.say(&done.text)?;
     }
     for table in &tables {
         context.out.say(format!(

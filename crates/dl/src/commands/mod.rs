@@ -5,6 +5,8 @@ mod commit;
 mod completions;
 mod copy_catalog;
 mod create;
+#[cfg(feature = "sql")]
+mod data;
 mod diff;
 mod drop;
 mod files;
@@ -12,6 +14,8 @@ mod grants;
 mod history;
 mod import;
 mod init;
+#[cfg(not(feature = "sql"))]
+mod lean;
 mod list;
 mod mirror;
 mod ownership;
@@ -43,6 +47,28 @@ pub(crate) enum Command {
     Append(append::Append),
     /// Commit Delta actions, over one or more tables at once
     Commit(commit::Commit),
+    /// Query tables in SQL
+    #[cfg(feature = "sql")]
+    Sql(data::sql::Sql),
+    /// Write rows of files or of a query into a table
+    #[cfg(feature = "sql")]
+    Write(data::write::Write),
+    /// Delete rows
+    #[cfg(feature = "sql")]
+    Delete(data::delete::Delete),
+    /// Change rows
+    #[cfg(feature = "sql")]
+    Update(data::update::Update),
+    /// Put rows of files or of a query into a table, by SQL's MERGE
+    #[cfg(feature = "sql")]
+    Merge(data::merge::Merge),
+    /// Make few large files of many small ones
+    #[cfg(feature = "sql")]
+    Optimize(data::optimize::Optimize),
+    /// What needs the feature `sql`
+    #[cfg(not(feature = "sql"))]
+    #[command(hide = true, aliases = ["write", "delete", "update", "merge", "optimize"])]
+    Sql(lean::Lean),
     /// List tables
     List(list::List),
     /// Show a table: version, schema, protocol, features, properties, sizes, mirror
@@ -89,6 +115,20 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Create(command) => command.run(context).await?,
         Command::Append(command) => command.run(context).await?,
         Command::Commit(command) => command.run(context).await?,
+        #[cfg(feature = "sql")]
+        Command::Sql(command) => command.run(context).await?,
+        #[cfg(feature = "sql")]
+        Command::Write(command) => command.run(context).await?,
+        #[cfg(feature = "sql")]
+        Command::Delete(command) => command.run(context).await?,
+        #[cfg(feature = "sql")]
+        Command::Update(command) => command.run(context).await?,
+        #[cfg(feature = "sql")]
+        Command::Merge(command) => command.run(context).await?,
+        #[cfg(feature = "sql")]
+        Command::Optimize(command) => command.run(context).await?,
+        #[cfg(not(feature = "sql"))]
+        Command::Sql(command) => command.run()?,
         Command::List(command) => command.run(context).await?,
         Command::Show(command) => command.run(context).await?,
         Command::Files(command) => command.run(context).await?,

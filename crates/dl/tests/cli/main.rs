@@ -19,6 +19,8 @@ mod mirroring;
 mod ownership;
 mod quickstart;
 mod reading;
+#[cfg(feature = "sql")]
+mod rows;
 mod transcript;
 mod vacuuming;
 mod world;

@@ -93,6 +93,43 @@ pub(crate) async fn two_tables_change_together_or_not_at_all(db: Database) {
     assert_eq!(lake.state("a").await, (Some(5), 25));
 }
 
+pub(crate) async fn queries_see_all_tables_as_of_one_instant(db: Database) {
+    let lake = Lake::new(db).await;
+    let writers = lake.db.clone();
+    let writer = tokio::spawn(async move {
+        for moved in 0..8_i64 {
+            // A row goes from one table to the other.
+            let tx = writers.transaction();
+            let from = tx.table(&name("shop.a")).await.unwrap();
+            from.delete().with_predicate(col("id").eq(lit(moved))).await.unwrap();
+            append(tx.table(&name("shop.b")).await.unwrap(), 100 + moved, 1, "mon").await.unwrap();
+            tx.commit().await.unwrap();
+        }
+    });
+    let queries = lake.db.queries();
+    let text = "SELECT (SELECT count(*) FROM shop.a) AS a, (SELECT count(*) FROM shop.b) AS b";
+    let mut seen = std::collections::BTreeSet::new();
+    loop {
+        let last = writer.is_finished();
+        let batches = queries.query(text).await.unwrap().collect().await.unwrap();
+        let number = |index: usize| {
+            let column = batches[0].column(index).as_any();
+            column.downcast_ref::<arrow::array::Int64Array>().unwrap().value(0)
+        };
+        assert_eq!(number(0) + number(1), 40);
+        seen.insert(number(0));
+        if last {
+            break;
+        }
+    }
+    writer.await.unwrap();
+    assert_eq!(seen.first(), Some(&12), "{seen:?}");
+    let then = "SELECT count(*) FROM shop.a VERSION AS OF 2 x JOIN shop.b y ON x.id = y.id - 100";
+    let batches = queries.query(then).await.unwrap().collect().await.unwrap();
+    let shown = arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string();
+    assert!(shown.contains("| 8 "), "{shown}");
+}
+
 pub(crate) async fn several_operations_become_one_version(db: Database) {
     let lake = Lake::new(db).await;
     let tx = lake.db.transaction();

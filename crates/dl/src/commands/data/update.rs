@@ -1,0 +1,70 @@
+//! `dl update`
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Change, assignments, failure, is_column};
+use crate::commands::commit::Done;
+use crate::context::Context;
+use crate::failure::Result;
+use crate::output::{count_of, plural};
+
+/// Arguments of `dl update`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Files with rows that change are written anew. Conditions and values are SQL over the table's columns
+as they were before; names are written as they are.
+
+Examples:
+  dl update sales.orders --set \"status = 'void', amount = 0\" --where \"id = 17\"
+  dl update sales.orders --set 'amount = amount * 100' --all")]
+pub(crate) struct Update {
+    /// Table: namespace.table, its id, or a delta+sql:// URL
+    table: String,
+    /// New values: COLUMN = EXPRESSION, several with commas between them
+    #[arg(long, value_name = "ASSIGNMENTS", required = true)]
+    set: Vec<String>,
+    /// Rows for which this SQL condition is true
+    #[arg(long = "where", value_name = "CONDITION", required_unless_present = "all")]
+    condition: Option<String>,
+    /// All rows
+    #[arg(long, conflicts_with = "condition")]
+    all: bool,
+    #[command(flatten)]
+    change: Change,
+}
+
+impl Update {
+    pub(crate) async fn run(&self, context: &Context) -> Result<()> {
+        let mut values = Vec::new();
+        for text in &self.set {
+            values.extend(assignments("--set", text)?);
+        }
+        self.change
+            .run(context, &self.table, async |_, name, table| {
+                // `deltalake` passes over columns that are not there.
+                let schema =
+                    table.snapshot().map_err(|e| failure(name, e))?.snapshot().arrow_schema();
+                for (column, _) in &values {
+                    is_column(name, &schema, column)?;
+                }
+                let mut update = table.update();
+                for (column, value) in values {
+                    update = update.with_update(column.as_str(), value);
+                }
+                if let Some(condition) = &self.condition {
+                    update = update.with_predicate(condition.as_str());
+                }
+                let (_, metrics) = update.await.map_err(|e| failure(name, e))?;
+                let text = format!("Updated {}", plural(count_of(metrics.num_updated_rows), "row"));
+                Ok(Some(Done::files(
+                    "updated",
+                    json!(metrics),
+                    &text,
+                    metrics.num_removed_files,
+                    metrics.num_added_files,
+                )))
+            })
+            .await
+    }
+}

@@ -1,0 +1,148 @@
+//! Tables of a catalog as DataFusion's table providers.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use deltalake::DeltaTableError;
+use deltalake::arrow::datatypes::SchemaRef;
+use deltalake::datafusion::catalog::{Session, TableProvider};
+use deltalake::datafusion::error::{DataFusionError, Result};
+use deltalake::datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use deltalake::datafusion::physical_plan::ExecutionPlan;
+use deltalake::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
+use deltalake::kernel::Snapshot as DeltaSnapshot;
+use deltalakedb_catalog_core::action::Action;
+use deltalakedb_catalog_core::catalog::Catalog;
+use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::fence;
+use deltalakedb_catalog_core::model::Snapshot;
+use deltalakedb_catalog_core::predicate::{Predicate, Pruner};
+use deltalakedb_mirror::store::{Store, open_store};
+use futures::TryStreamExt;
+use url::Position;
+use uuid::Uuid;
+
+use super::filters;
+use super::scan_log::ScanLog;
+use crate::runtime;
+
+/// A version of a table in a catalog.
+///
+/// A scan asks the catalog which files can hold rows that match its filters, by partition values and
+/// statistics; only those are opened.
+#[derive(Debug)]
+pub struct CatalogTable {
+    catalog: Catalog,
+    snapshot: Snapshot,
+    storage: Arc<Store>,
+    /// A scan of no files: knows schema and filters.
+    empty: DeltaScanNext,
+}
+
+/// An error of the catalog, as DataFusion's.
+pub(super) fn query_error(error: CatalogError) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+impl CatalogTable {
+    /// A table as of a snapshot. Reads no data.
+    ///
+    /// # Errors
+    /// Those of opening its storage, and of `deltalake` where it cannot read tables of this protocol:
+    /// that names the feature.
+    pub async fn new(catalog: Catalog, snapshot: Snapshot) -> Result<CatalogTable> {
+        let record = &snapshot.table;
+        let storage = open_store(&record.location, &record.storage_options).map_err(query_error)?;
+        let storage = Arc::new(storage);
+        let log = scan_log(&snapshot, &storage, Vec::new())?;
+        let empty = delta_scan(&log).await.map_err(|error| {
+            DataFusionError::Context(format!("table '{}'", record.name), Box::new(error))
+        })?;
+        Ok(CatalogTable { catalog, snapshot, storage, empty })
+    }
+
+    /// The version that it is of.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Lines of the files that may have rows which match all filters.
+    async fn files(&self, filters: &[Expr]) -> deltalakedb_catalog_core::error::Result<Vec<u8>> {
+        let predicate = filters::predicate(filters);
+        let pruner = match &predicate {
+            Predicate::And(parts) if parts.is_empty() => None,
+            // What the catalog cannot compare it cannot choose by: then all files are read.
+            predicate => Pruner::new(&self.snapshot.metadata, predicate).ok(),
+        };
+        let mut files = self.catalog.files(self.snapshot.table.id, self.snapshot.version);
+        runtime::run(async move {
+            let mut lines = Vec::new();
+            while let Some(file) = files.try_next().await? {
+                if pruner.as_ref().is_none_or(|pruner| pruner.may_match(&file.add)) {
+                    lines.extend_from_slice(Action::Add(file.add).to_line()?.as_bytes());
+                    lines.push(b'\n');
+                }
+            }
+            Ok(lines)
+        })
+        .await
+    }
+}
+
+/// A log with the snapshot's protocol and metadata, and these adds.
+fn scan_log(snapshot: &Snapshot, storage: &Arc<Store>, adds: Vec<u8>) -> Result<ScanLog> {
+    let (protocol, metadata) = fence::writer_view(&snapshot.protocol, &snapshot.metadata);
+    let mut lines = Vec::with_capacity(adds.len() + 4096);
+    for action in [Action::Protocol(protocol), Action::Metadata(metadata)] {
+        lines.extend_from_slice(action.to_line().map_err(query_error)?.as_bytes());
+        lines.push(b'\n');
+    }
+    lines.extend(adds);
+    // Two handles on one storage may differ in what they are allowed there.
+    let record = &snapshot.table;
+    let key = format!("{}\n{:?}", record.location, record.storage_options);
+    let host = Uuid::new_v5(&Uuid::NAMESPACE_URL, key.as_bytes()).as_simple().to_string();
+    Ok(ScanLog::new(&host, Arc::clone(storage), lines)?)
+}
+
+async fn delta_scan(log: &ScanLog) -> Result<DeltaScanNext> {
+    let store = log.log_store();
+    let snapshot = DeltaSnapshot::try_new(store.as_ref(), None).await?;
+    DeltaScanNext::new(snapshot, DeltaScanConfig::new().with_wrap_partition_values(false))
+}
+
+#[async_trait]
+impl TableProvider for CatalogTable {
+    fn schema(&self) -> SchemaRef {
+        self.empty.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let adds = self.files(filters).await.map_err(query_error)?;
+        let log = scan_log(&self.snapshot, &self.storage, adds)?;
+        let (url, store) = log.root();
+        let root = url::Url::parse(&url[..Position::BeforePath])
+            .map_err(|_| DeltaTableError::InvalidTableLocation(url.to_string()))?;
+        session.runtime_env().register_object_store(&root, store);
+        // Its files are known when it is planned; the log is not needed any more then.
+        delta_scan(&log).await?.scan(session, projection, filters, limit).await
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        self.empty.supports_filters_pushdown(filters)
+    }
+}
