@@ -15,6 +15,7 @@ from pathlib import Path
 from cases import CASES, Foreign, corpus_cases, store_cases
 from dl import Dl
 from facts import differences, facts
+import tpch
 
 ENGINES = ["deltalake", "polars", "duckdb", "sail", "clickhouse"]
 
@@ -106,6 +107,8 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--tables", type=Path, help="tables of other engines")
+    parser.add_argument("--tpch", type=Path, help="the program that makes the data of TPC-H")
+    parser.add_argument("--scale", default="0.1", help="scale factor of TPC-H")
     parser.add_argument("filter", nargs="?", default="")
     args = parser.parse_args()
     shutil.rmtree(args.work, ignore_errors=True)
@@ -138,7 +141,16 @@ def main() -> int:
     for case in cases:
         cells = (outcomes[case.__name__, e] for e in ENGINES)
         print(f"{case.__name__:<{width}}  " + "  ".join(f"{c:<10}" for c in cells))
+    passed = failed = 0
+    if args.tpch and args.filter in "tpch":
+        print(f"\nrunning {len(tpch.QUERIES)} tests", flush=True)
+        data = args.work.resolve() / "tpch"
+        data.mkdir()
+        passed, failed = tpch.run(args.dl.resolve(), args.tpch.resolve(), data, args.scale)
+        print(f"TPC-H, scale {args.scale}: {passed} of {len(tpch.QUERIES)} queries answered as by DuckDB")
     count = {o: list(outcomes.values()).count(o) for o in ("PASS", "FAIL", "-")}
+    count["PASS"] += passed
+    count["FAIL"] += failed
     verdict = "FAILED" if count["FAIL"] else "ok"
     print(f"test result: {verdict}. {count['PASS']} passed; {count['FAIL']} failed; {count['-']} ignored")
     if not args.keep and not count["FAIL"]:

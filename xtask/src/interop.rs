@@ -50,6 +50,7 @@ fn cases(args: &Args, servers: &Servers) -> Result<Tally> {
     command.arg("-u").arg(scripts().join("run.py"));
     command.arg("--dl").arg(workspace::dev_binary("dl"));
     command.arg("--work").arg(home().join("tables"));
+    command.arg("--tpch").arg(workspace::dev_binary("tpch"));
     if let Some(tables) = workspace::delta_tables() {
         command.arg("--tables").arg(tables);
     }

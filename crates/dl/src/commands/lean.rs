@@ -19,7 +19,7 @@ pub(crate) struct Lean {
 }
 
 impl Lean {
-    pub(crate) fn run(&self) -> Result<()> {
+    pub(crate) fn run() -> Result<()> {
         Err(Failure::invalid(
             "this `dl` was built without its query engine (sql, write, delete, update, merge, \
              optimize): build it with --features sql, as in \

@@ -128,7 +128,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         #[cfg(feature = "sql")]
         Command::Optimize(command) => command.run(context).await?,
         #[cfg(not(feature = "sql"))]
-        Command::Sql(command) => command.run()?,
+        Command::Sql(_) => lean::Lean::run()?,
         Command::List(command) => command.run(context).await?,
         Command::Show(command) => command.run(context).await?,
         Command::Files(command) => command.run(context).await?,

@@ -312,7 +312,7 @@ fn writes_say_what_is_wrong() {
         (&["sql", "SELECT nope FROM s.t"], &["nope", "s.t.id"]),
         (&["sql", "DELETE FROM s.t"], &["only reads", "dl delete"]),
         (&["sql", "DROP TABLE s.t"], &["only reads"]),
-        (&["sql", "SELECT 1; SELECT 2"], &["one"]),
+        (&["sql", "SELECT 1; SELECT 2"], &["single"]),
         (&["sql", "SELEC"], &["SELEC"]),
         (&["sql", "SELECT * FROM a.b.c.d"], &["a.b.c.d"]),
     ] {
