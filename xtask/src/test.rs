@@ -90,6 +90,12 @@ fn cargo_test(args: &Args, servers: &Servers, tables: Option<&Path>) -> Result<T
     // Each program would miss the databases that another one tests: `enforce` looks at all of them.
     command.env_remove("DL_REQUIRE");
     command.envs(servers.variables());
+    if !args.quick
+        && let Ok(python) = interop::python()?
+    {
+        // Where it cannot be had, interop says why.
+        command.env("DL_TEST_PYTHON", python);
+    }
     if let Some(tables) = tables {
         command.env("DL_DELTA_TABLES", tables);
     }

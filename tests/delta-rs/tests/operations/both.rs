@@ -1,6 +1,7 @@
 //! A plain table and one in a catalog, side by side.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 
 use arrow::util::pretty::pretty_format_batches;
 use deltalakedb::core::fence;
@@ -12,6 +13,7 @@ use futures::TryStreamExt;
 use tempfile::TempDir;
 
 use crate::databases::Database;
+use crate::readers::read_the_same;
 use delta::operations::collect_sendable_stream;
 use delta::{DeltaTable, DeltaTableBuilder, ensure_table_uri};
 
@@ -141,6 +143,29 @@ impl Both {
     ) {
         self.each_quietly(work).await;
         self.compare(what).await;
+        let (plain, published) = (self.dir.path().join("plain"), self.published().await);
+        let what = what.to_owned();
+        let read = move || read_the_same(&what, &plain, &published);
+        if let Some(engines) = tokio::task::spawn_blocking(read).await.unwrap() {
+            assert!(engines > 0, "no engine can read the plain table");
+        }
+    }
+
+    /// Publishes all there is. The table's folder.
+    async fn published(&self) -> PathBuf {
+        let db = Db::open(&self.catalog).await.unwrap();
+        let table = TableRef::Name("shop.t".parse().unwrap());
+        for _ in 0..200 {
+            let report = db.publisher(PublisherConfig::default()).run_once(None).await.unwrap();
+            assert_eq!(report.failures, []);
+            let record = db.table(&table).await.unwrap();
+            if record.published_version == record.head {
+                return self.dir.path().join("lake/shop/t");
+            }
+            // The worker of the log store is at it.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("the table is not published");
     }
 
     /// Does the same to both.
@@ -243,22 +268,13 @@ impl Both {
             fence::is_up(&head.protocol) && head.metadata.flag("delta.enableInCommitTimestamps")
         );
         assert_eq!(self.sql.table_url().scheme(), deltalakedb::deltalake::SCHEME);
-        let report = db.publisher(PublisherConfig::default()).run_once(None).await.unwrap();
-        assert_eq!(report.failures, []);
-        let folder = self.dir.path().join("lake/shop/t");
+        let folder = self.published().await;
         let mut published =
             DeltaTableBuilder::from_url(ensure_table_uri(folder.to_str().unwrap()).unwrap())
                 .unwrap()
                 .build()
                 .unwrap();
-        for _ in 0..100 {
-            published.load().await.unwrap();
-            if published.version() == self.sql.version() {
-                break;
-            }
-            // The worker of the log store is at it.
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        published.load().await.unwrap();
         assert_eq!(published.version(), self.sql.version());
         assert_eq!(rows(&published).await, rows(&self.plain).await);
         for uri in self.sql.get_file_uris().unwrap() {

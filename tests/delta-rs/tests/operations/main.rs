@@ -18,6 +18,7 @@ mod errors;
 mod figures;
 mod imported;
 mod random;
+mod readers;
 mod transactions;
 
 use std::collections::HashMap;
