@@ -22,6 +22,8 @@
 #![forbid(unsafe_code)]
 
 mod context;
+#[cfg(all(test, feature = "datafusion"))]
+mod doubt_tests;
 mod logstore;
 mod runtime;
 #[cfg(feature = "datafusion")]
