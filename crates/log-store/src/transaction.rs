@@ -246,8 +246,10 @@ fn reads(
         let info = &info["commitInfo"];
         let rewrites = lines.iter().any(|line| matches!(line.action, Action::Remove(_)));
         let operation = info["operation"].as_str().unwrap_or_default();
-        // Adds alone depend on nothing. A compaction reads what it removes, which is checked anyway.
-        if !rewrites && operation == "WRITE" || operation == "OPTIMIZE" {
+        let overwrites = info["operationParameters"]["mode"] == "Overwrite";
+        // Adds alone depend on nothing; an overwrite replaces also what it did not find. A compaction
+        // reads what it removes, which is checked anyway.
+        if !rewrites && !overwrites && operation == "WRITE" || operation == "OPTIMIZE" {
             continue;
         }
         let predicate = info["operationParameters"]["predicate"].as_str();

@@ -156,14 +156,32 @@ async fn encode(
         }
     }
     let mut add_files = 0;
-    let mut after = None;
+    let mut page = backend.list_files(table_id, version, None, PAGE).await?;
     loop {
-        let page = backend.list_files(table_id, version, after, PAGE).await?;
         add_files += u64::try_from(page.items.len()).unwrap_or(u64::MAX);
-        files.rows(limit, page.items, CheckpointEncoder::adds).await?;
-        after = page.next;
-        if after.is_none() {
-            break;
+        let (items, after) = (page.items, page.next);
+        let next = async {
+            match after {
+                Some(after) => {
+                    backend.list_files(table_id, version, Some(after), PAGE).await.map(Some)
+                }
+                None => Ok(None),
+            }
+        };
+        let next = if sidecars {
+            // Files are put in between: in the order in which they are listed here, and no other.
+            files.rows(limit, items, CheckpointEncoder::adds).await?;
+            next.await?
+        } else {
+            // The next page is read while this one is encoded.
+            let encoded = files.rows(limit, items, CheckpointEncoder::adds);
+            let (encoded, next) = futures::join!(encoded, next);
+            encoded?;
+            next?
+        };
+        match next {
+            Some(next) => page = next,
+            None => break,
         }
     }
     if add_files != snapshot.num_files {

@@ -10,9 +10,10 @@ use tempfile::TempDir;
 
 use crate::both::{rows, table_url};
 use crate::databases::Database;
-use crate::{append, create};
+use crate::{append, batch, create};
 use delta::DeltaTable;
 use delta::datafusion::prelude::{col, lit};
+use delta::protocol::SaveMode;
 
 struct Lake {
     dir: TempDir,
@@ -188,6 +189,17 @@ pub(crate) async fn conflicts_end_a_transaction_whole(db: Database) {
             assert_eq!(lake.state("b").await.0, before.1.0.map(|v| v + 1));
         }
     }
+    // Two overwrites of a table that had no files: only one can be what is there.
+    create(lake.open("empty").await, &[]).await.unwrap();
+    let tx = lake.db.transaction();
+    let overwrite = async |table: DeltaTable, id: i64| {
+        table.write([batch([id], "mon")]).with_save_mode(SaveMode::Overwrite).await.unwrap()
+    };
+    overwrite(tx.table(&name("shop.empty")).await.unwrap(), 1).await;
+    overwrite(lake.open("empty").await, 2).await;
+    let error = tx.commit().await.unwrap_err();
+    assert!(matches!(error, CatalogError::Conflict(_)), "{error}");
+    assert_eq!(lake.state("empty").await, (Some(1), 1));
     // A table that is gone.
     let tx = lake.db.transaction();
     append(tx.table(&a).await.unwrap(), 400, 1, "mon").await.unwrap();
