@@ -225,17 +225,27 @@ impl Pruner {
     /// Whether the file may hold a matching row. False only if it certainly does not.
     #[must_use]
     pub fn may_match(&self, add: &Add) -> bool {
-        let facts: Vec<Facts> = self
+        // Statistics are text that must be parsed: only where the partition does not decide. To know
+        // more can only rule out more.
+        let mut facts: Vec<Facts> = self
             .columns
             .iter()
             .map(|column| {
                 if column.partition {
                     partition_facts(add, &column.physical, column.kind)
                 } else {
-                    stats_facts(add, &column.physical, column.kind)
+                    Facts::unknown()
                 }
             })
             .collect();
+        if self.partitions_only() || !self.root.outcome(&facts).can_be_true {
+            return self.root.outcome(&facts).can_be_true;
+        }
+        for (column, facts) in self.columns.iter().zip(&mut facts) {
+            if !column.partition {
+                *facts = stats_facts(add, &column.physical, column.kind);
+            }
+        }
         self.root.outcome(&facts).can_be_true
     }
 

@@ -22,7 +22,8 @@
 #![forbid(unsafe_code)]
 
 mod context;
-#[cfg(all(test, feature = "datafusion"))]
+#[cfg(test)]
+#[cfg(feature = "datafusion")]
 mod doubt_tests;
 mod logstore;
 mod runtime;

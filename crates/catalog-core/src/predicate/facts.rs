@@ -27,7 +27,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    fn unknown() -> Self {
+    pub(super) fn unknown() -> Self {
         Facts {
             lower: None,
             upper: None,

@@ -92,6 +92,27 @@ async fn merged(mut table: DeltaTable) -> Duration {
     median(times)
 }
 
+/// Plans a query anew each time, down to the files that it reads: in the catalog, and on a plain table
+/// that is open already.
+async fn planned(db: &Db, plain: &DeltaTable, filter: &str) -> (Duration, Duration) {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        let text = format!("SELECT id FROM shop.t WHERE {filter}");
+        let started = Instant::now();
+        let query = db.queries().query(&text).await.unwrap();
+        let plan = query.create_physical_plan().await.unwrap();
+        ours.push(started.elapsed());
+        let started = Instant::now();
+        let session = delta::delta_datafusion::create_session().into_inner();
+        session.register_table("t", plain.table_provider().await.unwrap()).unwrap();
+        let query = session.sql(&format!("SELECT id FROM t WHERE {filter}")).await.unwrap();
+        let same = query.create_physical_plan().await.unwrap();
+        theirs.push(started.elapsed());
+        assert_eq!(plan.schema(), same.schema());
+    }
+    (median(ours), median(theirs))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement, in release"]
 async fn how_fast_is_a_large_table_beside_a_plain_one() {
@@ -148,6 +169,14 @@ async fn how_fast_is_a_large_table_beside_a_plain_one() {
     assert_eq!((sql.version(), plain.version()), (Some(COMMITS), Some(COMMITS)));
     line("open, first in the process", sql_first, plain_first);
     line("open again", sql_again, plain_again);
+    for (what, filter) in [
+        ("plan a query of 1 file", "day = 'd7' AND id = 5070"),
+        ("plan a query of 1,000 files", "day = 'd7'"),
+        ("plan a query of all files", "id >= 0"),
+    ] {
+        let (ours, theirs) = planned(&db, &plain, filter).await;
+        line(&format!("{what} (the plain table is open)"), ours, theirs);
+    }
     let (sql, sql_append) = appended(sql).await;
     let (plain, plain_append) = appended(plain).await;
     line("append one row", sql_append, plain_append);
