@@ -1,6 +1,6 @@
 //! `cargo xtask interop`: other engines read what `dl` publishes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -75,10 +75,14 @@ fn home() -> PathBuf {
 
 /// A Python with the pinned engines, installed once under the target folder; or why there is none.
 pub(crate) fn python() -> Result<Result<PathBuf, String>> {
-    let requirements = scripts().join("requirements.txt");
-    let wanted = std::fs::read_to_string(&requirements)
+    python_with(&scripts().join("requirements.txt"), &home())
+}
+
+/// As [`python`], with these packages, in this folder.
+pub(crate) fn python_with(requirements: &Path, home: &Path) -> Result<Result<PathBuf, String>> {
+    let wanted = std::fs::read_to_string(requirements)
         .with_context(|| format!("cannot read {}", requirements.display()))?;
-    let venv = home().join("venv");
+    let venv = home.join("venv");
     let python = if cfg!(windows) {
         venv.join("Scripts").join("python.exe")
     } else {
@@ -88,16 +92,16 @@ pub(crate) fn python() -> Result<Result<PathBuf, String>> {
     if python.exists() && std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
         return Ok(Ok(python));
     }
-    println!("installing the engines into {} (once)", venv.display());
+    println!("installing Python packages into {} (once)", venv.display());
     let system = if cfg!(windows) { "python" } else { "python3" };
     if let Err(e) = run::capture(Command::new(system).args(["-m", "venv", "--clear"]).arg(&venv)) {
         return Ok(Err(format!("needs {system} with the module venv: {}", last_line(&e))));
     }
     let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
-    pip.arg(&requirements);
+    pip.arg(requirements);
     if let Err(e) = run::capture(&mut pip) {
-        return Ok(Err(format!("cannot install the engines with pip: {}", last_line(&e))));
+        return Ok(Err(format!("cannot install the packages with pip: {}", last_line(&e))));
     }
     std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(Ok(python))

@@ -1,7 +1,7 @@
 //! The catalog as its users see it: a backend plus planning, conflict rules, retries and tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
@@ -22,6 +22,7 @@ use crate::model::{
     TableState, TombstoneRecord,
 };
 use crate::plan::{Plan, PlanBase, PlanTarget, plan};
+use crate::predicate::{Predicate, Pruner};
 use crate::retry::{self, Retry};
 use crate::secrets;
 
@@ -322,6 +323,21 @@ impl Catalog {
         self.pages(move |this, after: Option<FileCursor>| async move {
             this.repeat(|| this.reader.list_files(table_id, version, after, FILE_PAGE)).await
         })
+    }
+
+    /// Files of a snapshot that may hold rows for which a predicate is true, streamed in pages. Left out
+    /// is what partition values and statistics rule out, and nothing else.
+    ///
+    /// # Errors
+    /// `InvalidInput` where the predicate does not fit the table (see [`Pruner::new`]).
+    pub fn files_matching(
+        &self,
+        snapshot: &Snapshot,
+        predicate: &Predicate,
+    ) -> Result<BoxStream<'static, Result<FileRecord>>> {
+        let pruner = Pruner::new(&snapshot.metadata, predicate)?;
+        let files = self.files(snapshot.table.id, snapshot.version);
+        Ok(files.try_filter(move |file| ready(pruner.may_match(&file.add))).boxed())
     }
 
     /// Tombstones that a checkpoint of `version` carries, streamed in pages.

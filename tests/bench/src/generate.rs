@@ -5,6 +5,35 @@ use std::path::Path;
 
 use crate::AnyError;
 
+/// Files of one partition. They are spread over the whole table.
+pub(crate) const FILES_PER_DAY: u64 = 10;
+/// Rows of a file; its ids follow on those of the file before.
+const ROWS: u64 = 1_000;
+
+/// What is looked for in a table of so many files: ten of them each.
+#[derive(Debug, Clone)]
+pub(crate) struct Probe {
+    /// One partition.
+    pub(crate) day: String,
+    /// Ids of ten files that were written one after the other.
+    pub(crate) ids: (u64, u64),
+}
+
+impl Probe {
+    pub(crate) fn of(files: u64) -> Probe {
+        let first = files / 2;
+        let ids = (first * ROWS, (first + FILES_PER_DAY) * ROWS - 1);
+        Probe { day: day(files, files / 3), ids }
+    }
+}
+
+/// Partition of the n-th of so many files.
+fn day(files: u64, n: u64) -> String {
+    let index = i64::try_from(n % (files / FILES_PER_DAY).max(1)).unwrap_or(0);
+    let first = chrono::NaiveDate::from_ymd_opt(2000, 1, 1).unwrap_or_default();
+    (first + chrono::Duration::days(index)).to_string()
+}
+
 /// Writes `<dir>/_delta_log/` with one commit a file and no checkpoint. There are no data files:
 /// only the log is measured.
 pub(crate) fn table(dir: &Path, commits: u64, files_per_commit: u64) -> Result<(), AnyError> {
@@ -42,12 +71,12 @@ pub(crate) fn table(dir: &Path, commits: u64, files_per_commit: u64) -> Result<(
         }
         for file in 0..files_per_commit {
             let n = commit * files_per_commit + file;
-            let day = format!("2024-{:02}-{:02}", 1 + n / 28 % 12, 1 + n % 28);
+            let day = day(commits * files_per_commit, n);
             let stats = serde_json::json!({
-                "numRecords": 1000,
-                "minValues": {"id": n * 1000, "amount": 0.5, "name": format!("a{n}"),
+                "numRecords": ROWS,
+                "minValues": {"id": n * ROWS, "amount": 0.5, "name": format!("a{n}"),
                     "at": "2024-01-01T00:00:00.000Z", "flag": 0},
-                "maxValues": {"id": n * 1000 + 999, "amount": 99.5, "name": format!("z{n}"),
+                "maxValues": {"id": n * ROWS + ROWS - 1, "amount": 99.5, "name": format!("z{n}"),
                     "at": "2024-12-31T23:59:59.999Z", "flag": 9},
                 "nullCount": {"id": 0, "amount": 1, "name": 2, "at": 3, "flag": 4}});
             writeln!(

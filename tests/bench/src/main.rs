@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
+mod cases;
 mod generate;
 mod measure;
 mod mirror;
@@ -11,29 +12,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
+use measure::Subject;
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, Parser)]
 enum Args {
-    /// Makes the table, measures everything, prints a Markdown table.
-    All {
-        /// Commits of the generated table.
-        #[arg(long, default_value_t = 10_000)]
-        commits: u64,
-        /// Files each commit adds.
-        #[arg(long, default_value_t = 10)]
-        files_per_commit: u64,
-        /// Runs of each measurement.
-        #[arg(long, default_value_t = 5)]
-        runs: usize,
-        /// Seconds of the commit loop.
-        #[arg(long, default_value_t = 10)]
-        seconds: u64,
-        /// A Python with the `deltalake` package, to measure beside on the same table.
-        #[arg(long)]
-        python: Option<PathBuf>,
-    },
+    /// Opening, planning, listing, history and commits; prints Markdown tables.
+    Cases(cases::Options),
     /// Publishing: checkpoints of a large table, rates and lag; prints a Markdown table.
     Mirror {
         /// Files of the table whose checkpoint is measured.
@@ -49,31 +35,23 @@ enum Args {
         #[arg(long)]
         python: Option<PathBuf>,
     },
-    /// One measurement (started by `all`); prints `name=value` lines.
+    /// One measurement (started by the others); prints `name=value` lines.
     One {
-        /// `import`, `import-validated`, `open`, `list`, `commit`, `checkpoint`, `publish-local`,
-        /// `publish-s3`, `lag-local` or `lag-s3`.
+        /// A case, or `import-validated`, `checkpoint`, `publish-local`, `publish-s3`, `lag-local` or
+        /// `lag-s3`.
         what: String,
-        /// Working folder.
-        dir: PathBuf,
-        /// Seconds of the commit loop.
-        #[arg(long, default_value_t = 10)]
-        seconds: u64,
-        /// Concurrent committers, or tables.
-        #[arg(long, default_value_t = 1)]
-        tasks: u64,
+        #[command(flatten)]
+        subject: measure::Subject,
     },
 }
 
 fn main() -> ExitCode {
     let outcome = match Args::parse() {
-        Args::All { commits, files_per_commit, runs, seconds, python } => {
-            all(commits, files_per_commit, runs, seconds, python.as_deref())
-        }
+        Args::Cases(options) => cases::run(&options),
         Args::Mirror { files, runs, seconds, python } => {
             publishing(files, runs, seconds, python.as_deref())
         }
-        Args::One { what, dir, seconds, tasks } => measure::one(&what, &dir, seconds, tasks),
+        Args::One { what, subject } => measure::one(&what, &subject),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,69 +60,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn all(
-    commits: u64,
-    files_per_commit: u64,
-    runs: usize,
-    seconds: u64,
-    python: Option<&Path>,
-) -> Result<(), AnyError> {
-    let dir = tempfile::tempdir()?;
-    let total = commits * files_per_commit;
-    println!("table: {commits} commits, {total} files; {runs} runs; medians");
-    generate::table(&dir.path().join("t"), commits, files_per_commit)?;
-    let log_bytes = generate::log_bytes(&dir.path().join("t"))?;
-
-    let mut rows: Vec<Row> = Vec::new();
-    for (what, label) in [
-        ("import-validated", "import, then validate with the Delta kernel"),
-        ("import", "import (`--skip-validation`)"),
-    ] {
-        let mut figures = Vec::new();
-        for _ in 0..runs {
-            // The last import stays for the measurements after it.
-            for suffix in ["", "-wal", "-shm"] {
-                let _ = std::fs::remove_file(dir.path().join(format!("catalog.db{suffix}")));
-            }
-            figures.push(child(what, dir.path(), seconds, 1)?);
-        }
-        rows.push(Row::new(label, &figures, "ms"));
-    }
-    let database_bytes = std::fs::metadata(dir.path().join("catalog.db"))?.len();
-    for what in ["open", "list"] {
-        let figures = (0..runs)
-            .map(|_| child(what, dir.path(), seconds, 1))
-            .collect::<Result<Vec<_>, _>>()?;
-        let label =
-            if what == "open" { "open at the head, cold process" } else { "list all files" };
-        rows.push(Row::new(label, &figures, "ms"));
-        if what == "open" {
-            rows.push(Row::named("open again, warm", &figures, "warm_us", "µs"));
-        }
-    }
-    for tasks in [1, 8] {
-        let figures = vec![child("commit", dir.path(), seconds, tasks)?];
-        let label = format!("durable one-file commits, mirror on, {tasks} task(s)");
-        rows.push(Row::named(&label, &figures, "commits_per_s", "commits/s"));
-        let label = "… until all of them are published too";
-        rows.push(Row::named(label, &figures, "published_per_s", "commits/s"));
-    }
-    if let Some(python) = python {
-        let table = dir.path().join("t");
-        for log in ["JSON only", "checkpoint at the head"] {
-            let figures = (0..runs).map(|_| peer(python, &table)).collect::<Result<Vec<_>, _>>()?;
-            let label = format!("peer: Python deltalake, open ({log})");
-            rows.push(Row::named(&label, &figures, "open_ms", "ms"));
-            let label = format!("peer: Python deltalake, list files ({log})");
-            rows.push(Row::named(&label, &figures, "list_ms", "ms"));
-            write_checkpoint(python, &table)?;
-        }
-    }
-    print_rows(&rows);
-    println!("\nlog: {log_bytes} bytes of JSON; database: {database_bytes} bytes");
-    Ok(())
 }
 
 fn publishing(
@@ -157,7 +72,7 @@ fn publishing(
     for (what, place) in [("publish-local", "local"), ("publish-s3", "S3 emulator, 20 ms away")] {
         for tables in [1, 16] {
             let figures = (0..runs)
-                .map(|_| child(what, tempfile::tempdir()?.path(), seconds, tables))
+                .map(|_| child(what, &publishing_of(tempfile::tempdir()?.path(), seconds, tables)))
                 .collect::<Result<Vec<_>, _>>()?;
             let label = format!("publish one-file commits, {tables} table(s), {place}");
             rows.push(Row::named(&label, &figures, "versions_per_s", "versions/s"));
@@ -168,7 +83,8 @@ fn publishing(
         ("lag-local", 16, "local"),
         ("lag-s3", 16, "S3 emulator, 20 ms away"),
     ] {
-        let figures = vec![child(what, tempfile::tempdir()?.path(), seconds, tables)?];
+        let figures =
+            vec![child(what, &publishing_of(tempfile::tempdir()?.path(), seconds, tables))?];
         for name in ["p50", "p95", "p99", "max"] {
             let label =
                 format!("lag, 200 commits/s for {seconds} s, {tables} table(s), {place}: {name}");
@@ -179,10 +95,11 @@ fn publishing(
     let table = dir.path().join("t");
     let per_commit = files.div_ceil(100);
     generate::table(&table, files.div_ceil(per_commit), per_commit)?;
-    child("import", dir.path(), seconds, 1)?;
+    let subject = Subject::in_folder(dir.path());
+    child("import", &subject)?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..runs {
-        ours.push(child("checkpoint", dir.path(), seconds, 1)?);
+        ours.push(child("checkpoint", &subject)?);
         if let Some(python) = python {
             theirs.push(peer_checkpoint(python, &table)?);
         }
@@ -251,12 +168,25 @@ impl Row {
     }
 }
 
-fn child(what: &str, dir: &Path, seconds: u64, tasks: u64) -> Result<Figures, AnyError> {
-    let output = Command::new(std::env::current_exe()?)
-        .args(["one", what])
-        .arg(dir)
-        .args(["--seconds", &seconds.to_string(), "--tasks", &tasks.to_string()])
-        .output()?;
+fn publishing_of(dir: &Path, seconds: u64, tasks: u64) -> Subject {
+    Subject { seconds, tasks, ..Subject::in_folder(dir) }
+}
+
+fn child(what: &str, subject: &Subject) -> Result<Figures, AnyError> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["one", what]).arg(&subject.dir);
+    if let Some(url) = &subject.url {
+        command.args(["--url", url]);
+    }
+    for (option, value) in [
+        ("--files", subject.files.to_string()),
+        ("--version", subject.version.to_string()),
+        ("--seconds", subject.seconds.to_string()),
+        ("--tasks", subject.tasks.to_string()),
+    ] {
+        command.args([option, &value]);
+    }
+    let output = command.output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         return Err(format!("{what}: {text}{}", String::from_utf8_lossy(&output.stderr)).into());
@@ -272,30 +202,4 @@ fn figures(text: &str) -> Result<Figures, AnyError> {
         }
     }
     Ok(figures)
-}
-
-/// What makes the peer fast: nothing of ours reads this table any more.
-fn write_checkpoint(python: &Path, table: &Path) -> Result<(), AnyError> {
-    let script = "import sys\nfrom deltalake import DeltaTable\n\
-        DeltaTable(sys.argv[1]).create_checkpoint()\n";
-    let output = Command::new(python).args(["-c", script]).arg(table).output()?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).into_owned().into())
-    }
-}
-
-/// The same table through Python's `deltalake`, in a process of its own.
-fn peer(python: &Path, table: &Path) -> Result<Figures, AnyError> {
-    let script = "import sys,time,resource\nfrom deltalake import DeltaTable\n\
-        a=time.perf_counter(); t=DeltaTable(sys.argv[1]); b=time.perf_counter()\n\
-        n=len(t.file_uris()); c=time.perf_counter()\n\
-        print(f'open_ms={(b-a)*1e3}'); print(f'list_ms={(c-b)*1e3}'); print(f'files={n}')\n\
-        print(f'peak_mb={resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024}')\n";
-    let output = Command::new(python).args(["-c", script]).arg(table).output()?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
-    }
-    figures(&String::from_utf8_lossy(&output.stdout))
 }

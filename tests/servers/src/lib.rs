@@ -13,6 +13,7 @@
 //!   connections at a chosen moment.
 //! - [`shared_postgres`] and [`shared_mysql`] are what most tests want: the server that
 //!   `DL_TEST_POSTGRES_URL` or `DL_TEST_MYSQL_URL` names, else one that this process starts.
+//! - [`Database`] is one of the databases that a test is repeated on.
 //!
 //! Servers are started on Linux only: their processes are found in `/proc`.
 //!
@@ -20,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod database;
 mod folder;
 mod galera;
 mod mariadb;
@@ -35,6 +37,7 @@ mod system;
 mod tls;
 mod wait;
 
+pub use database::Database;
 pub use folder::{folders_of, home};
 pub use galera::Galera;
 pub use mariadb::{MariaDb, MariaDbOptions};

@@ -1,7 +1,6 @@
 //! `dl files`
 
 use clap::Args;
-use deltalakedb::core::predicate::Pruner;
 use deltalakedb::filter::parse_filter;
 use futures::TryStreamExt;
 
@@ -42,20 +41,16 @@ impl Files {
         let predicate = self.condition.as_deref().map(parse_filter).transpose()?;
         let (db, table) = context.table(&self.table).await?;
         let snapshot = self.at.snapshot(&db, &table).await?;
-        let pruner = match &predicate {
-            Some(predicate) => Some(Pruner::new(&snapshot.metadata, predicate)?),
-            None => None,
+        let mut files = match &predicate {
+            Some(predicate) => db.files_matching(&snapshot, predicate)?,
+            None => db.files(snapshot.table.id, snapshot.version),
         };
-        let mut files = db.files(snapshot.table.id, snapshot.version);
         let mut list =
             context.out.list(&["path", "size", "records", "partition", "added in"], &[1, 2, 4]);
         let limit = self.limit.unwrap_or(usize::MAX);
         let mut bytes = 0_u64;
         while list.len() < limit {
             let Some(file) = files.try_next().await? else { break };
-            if pruner.as_ref().is_some_and(|pruner| !pruner.may_match(&file.add)) {
-                continue;
-            }
             let size_bytes = u64::try_from(file.add.size).unwrap_or(0);
             bytes = bytes.saturating_add(size_bytes);
             let view = FileView::from(&file);

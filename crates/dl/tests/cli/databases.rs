@@ -5,72 +5,35 @@
 //! `DL_TEST_MSSQL_URL` names. Each test has tables of its own there, by their prefix.
 
 use std::fs;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 
+use deltalakedb_test_servers::Database;
 use serde_json::Value;
 
 use crate::transcript::session;
 use crate::world::{FIRST_COMMIT, Run, World, add, foreign_log, plain_add};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Database {
-    Sqlite,
-    Postgres,
-    MySql,
-    Mssql,
+/// A place for a catalog that nothing else uses, or why there is none.
+fn world(database: Database) -> Result<World, String> {
+    let is_built = match database {
+        Database::Sqlite => return Ok(World::at(None)),
+        Database::Postgres => cfg!(feature = "postgres"),
+        Database::MySql => cfg!(feature = "mysql"),
+        Database::Mssql => cfg!(feature = "mssql"),
+    };
+    if !is_built {
+        return Err(format!("dl was built without the cargo feature of {database:?}"));
+    }
+    Ok(World::at(Some(database.url(Path::new(""), "cli")?)))
 }
 
-impl Database {
-    /// A place for a catalog that nothing else uses, or why there is none.
-    fn world(self) -> Result<World, String> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        if !self.is_built() {
-            return Err(format!("dl was built without the cargo feature of {self:?}"));
-        }
-        let url = match self {
-            Database::Sqlite => return Ok(World::at(None)),
-            Database::Postgres => deltalakedb_test_servers::shared_postgres()?,
-            Database::MySql => deltalakedb_test_servers::shared_mysql()?,
-            Database::Mssql => deltalakedb_test_servers::mssql_urls()
-                .into_iter()
-                .next()
-                .ok_or("set DL_TEST_MSSQL_URL to a SQL Server")?,
-        };
-        let sign = if url.contains('?') { '&' } else { '?' };
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let prefix = format!("cli_{}_{number}_", std::process::id());
-        Ok(World::at(Some(format!("{url}{sign}table_prefix={prefix}"))))
-    }
-
-    fn is_built(self) -> bool {
-        match self {
-            Database::Sqlite => cfg!(feature = "sqlite"),
-            Database::Postgres => cfg!(feature = "postgres"),
-            Database::MySql => cfg!(feature = "mysql"),
-            Database::Mssql => cfg!(feature = "mssql"),
-        }
-    }
-
-    /// Names in `DL_REQUIRE`, any of them.
-    fn names(self) -> &'static [&'static str] {
-        match self {
-            Database::Sqlite => &["sqlite"],
-            Database::Postgres => &["postgres"],
-            Database::MySql => &["mysql", "mariadb"],
-            Database::Mssql => &["mssql"],
-        }
-    }
-
-    /// Runs a test there, or says why not.
-    fn run(self, test: fn(&World)) {
-        match self.world() {
-            Ok(world) => test(&world),
-            Err(why) => {
-                let required = std::env::var("DL_REQUIRE").unwrap_or_default();
-                let required = required.split(',').any(|name| self.names().contains(&name.trim()));
-                assert!(!required, "required by DL_REQUIRE: {why}");
-                println!("skipped: {why}");
-            }
+/// Runs a test there, or says why not.
+fn run(database: Database, test: fn(&World)) {
+    match world(database) {
+        Ok(world) => test(&world),
+        Err(why) => {
+            assert!(!database.is_required(), "required by DL_REQUIRE: {why}");
+            println!("skipped: {why}");
         }
     }
 }
@@ -79,16 +42,16 @@ impl Database {
 macro_rules! on_every_database {
     ($($test:ident),* $(,)?) => {
         mod sqlite {
-            $(#[test] fn $test() { super::Database::Sqlite.run(super::$test); })*
+            $(#[test] fn $test() { super::run(super::Database::Sqlite, super::$test); })*
         }
         mod postgres {
-            $(#[test] fn $test() { super::Database::Postgres.run(super::$test); })*
+            $(#[test] fn $test() { super::run(super::Database::Postgres, super::$test); })*
         }
         mod mysql {
-            $(#[test] fn $test() { super::Database::MySql.run(super::$test); })*
+            $(#[test] fn $test() { super::run(super::Database::MySql, super::$test); })*
         }
         mod mssql {
-            $(#[test] fn $test() { super::Database::Mssql.run(super::$test); })*
+            $(#[test] fn $test() { super::run(super::Database::Mssql, super::$test); })*
         }
     };
 }

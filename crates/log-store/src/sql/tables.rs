@@ -16,7 +16,7 @@ use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::fence;
 use deltalakedb_catalog_core::model::Snapshot;
-use deltalakedb_catalog_core::predicate::{Predicate, Pruner};
+use deltalakedb_catalog_core::predicate::Predicate;
 use deltalakedb_mirror::store::{Store, open_store};
 use futures::TryStreamExt;
 use url::Position;
@@ -69,20 +69,20 @@ impl CatalogTable {
 
     /// Lines of the files that may have rows which match all filters.
     async fn files(&self, filters: &[Expr]) -> deltalakedb_catalog_core::error::Result<Vec<u8>> {
-        let predicate = filters::predicate(filters);
-        let pruner = match &predicate {
-            Predicate::And(parts) if parts.is_empty() => None,
+        let (table, version) = (self.snapshot.table.id, self.snapshot.version);
+        let mut files = match filters::predicate(filters) {
+            Predicate::And(parts) if parts.is_empty() => self.catalog.files(table, version),
             // What the catalog cannot compare it cannot choose by: then all files are read.
-            predicate => Pruner::new(&self.snapshot.metadata, predicate).ok(),
+            predicate => match self.catalog.files_matching(&self.snapshot, &predicate) {
+                Ok(files) => files,
+                Err(_) => self.catalog.files(table, version),
+            },
         };
-        let mut files = self.catalog.files(self.snapshot.table.id, self.snapshot.version);
         runtime::run(async move {
             let mut lines = Vec::new();
             while let Some(file) = files.try_next().await? {
-                if pruner.as_ref().is_none_or(|pruner| pruner.may_match(&file.add)) {
-                    lines.extend_from_slice(Action::Add(file.add).to_line()?.as_bytes());
-                    lines.push(b'\n');
-                }
+                lines.extend_from_slice(Action::Add(file.add).to_line()?.as_bytes());
+                lines.push(b'\n');
             }
             Ok(lines)
         })

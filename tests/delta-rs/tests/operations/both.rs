@@ -12,7 +12,7 @@ use deltalakedb::{CatalogUri, Db};
 use futures::TryStreamExt;
 use tempfile::TempDir;
 
-use crate::databases::Database;
+use crate::databases::{self, Database};
 use crate::readers::read_the_same;
 use delta::operations::collect_sendable_stream;
 use delta::{DeltaTable, DeltaTableBuilder, ensure_table_uri};
@@ -95,7 +95,7 @@ impl Both {
     pub(crate) async fn new(db: Database) -> Both {
         deltalakedb::deltalake::register();
         let dir = tempfile::tempdir().unwrap();
-        let catalog = db.url(&dir);
+        let catalog = databases::url(db, &dir);
         let url = table_url(&catalog);
         let catalog: CatalogUri = catalog.parse().unwrap();
         Db::create(&catalog).await.unwrap();

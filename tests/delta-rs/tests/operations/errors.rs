@@ -8,13 +8,13 @@ use deltalakedb::deltalake::deltalake as delta;
 use deltalakedb::{CatalogUri, Db};
 
 use crate::both::table_url;
-use crate::databases::Database;
+use crate::databases::{self, Database};
 use crate::{append, filled};
 use delta::{DeltaTable, DeltaTableBuilder, ensure_table_uri};
 
 pub(crate) async fn what_is_wrong_is_said(database: Database) {
     let dir = tempfile::tempdir().unwrap();
-    let catalog = database.url(&dir);
+    let catalog = databases::url(database, &dir);
     let open = async |url: &str| delta::open_table(ensure_table_uri(url).unwrap()).await;
     deltalakedb::deltalake::register();
 

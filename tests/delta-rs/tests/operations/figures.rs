@@ -13,7 +13,7 @@ use deltalakedb::mirror::publish::PublisherConfig;
 use deltalakedb::{CatalogUri, Db};
 
 use crate::both::table_url;
-use crate::databases::Database;
+use crate::databases::{self, Database};
 use crate::{batch, create};
 use delta::datafusion::prelude::{SessionContext, col, lit};
 use delta::protocol::SaveMode;
@@ -118,7 +118,7 @@ async fn planned(db: &Db, plain: &DeltaTable, filter: &str) -> (Duration, Durati
 async fn how_fast_is_a_large_table_beside_a_plain_one() {
     deltalakedb::deltalake::register();
     let dir = tempfile::tempdir().unwrap();
-    let catalog = Database::Sqlite.url(&dir);
+    let catalog = databases::url(Database::Sqlite, &dir);
     let uri: CatalogUri = catalog.parse().unwrap();
     let db = Db::create(&uri).await.unwrap();
     let url = table_url(&catalog);

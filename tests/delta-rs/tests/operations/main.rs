@@ -105,7 +105,7 @@ macro_rules! on_every_database {
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $test() {
                     let db = super::Database::$database;
-                    if db.is_there() {
+                    if super::databases::is_there(db) {
                         super::$test(db).await;
                     }
                 }

@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use tokio::sync::Mutex;
 
 use crate::both::{rows, table_url};
-use crate::databases::Database;
+use crate::databases::{self, Database};
 use crate::{Result, batch, create};
 use delta::datafusion::prelude::{Expr, col, lit};
 use delta::kernel::transaction::CommitProperties;
@@ -105,7 +105,7 @@ pub(crate) async fn writers_end_as_a_serial_replay_of_what_they_committed(db: Da
 async fn sequence(db: Database, seed: u64) {
     deltalakedb::deltalake::register();
     let dir = tempfile::tempdir().unwrap();
-    let catalog = db.url(&dir);
+    let catalog = databases::url(db, &dir);
     let uri: CatalogUri = catalog.parse().unwrap();
     Db::create(&uri).await.unwrap();
     let url = ensure_table_uri(table_url(&catalog)).unwrap();

@@ -9,7 +9,7 @@ use deltalakedb::{CatalogUri, Db};
 use tempfile::TempDir;
 
 use crate::both::{rows, table_url};
-use crate::databases::Database;
+use crate::databases::{self, Database};
 use crate::{append, batch, create};
 use delta::DeltaTable;
 use delta::datafusion::prelude::{col, lit};
@@ -30,7 +30,7 @@ impl Lake {
     async fn new(db: Database) -> Lake {
         deltalakedb::deltalake::register();
         let dir = tempfile::tempdir().unwrap();
-        let catalog = db.url(&dir);
+        let catalog = databases::url(db, &dir);
         let uri: CatalogUri = catalog.parse().unwrap();
         let lake = Lake { db: Db::create(&uri).await.unwrap(), dir, url: table_url(&catalog) };
         for table in ["a", "b"] {
