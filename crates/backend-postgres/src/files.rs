@@ -28,13 +28,17 @@ pub(crate) type Digest = [u8; 16];
 
 statements! {
     /// Statements that write `{p}files`, for transactions that hold the table's row.
+    ///
+    /// The table's id comes from a sub-select where rows are looked up: the planner, who knows the value of
+    /// a parameter, would look it up in its statistics, find that a table which is new has no rows, and read
+    /// all active ones for each key.
     FilesSql {
         remove: "WITH ended AS (
                 UPDATE {p}files f SET removed_version = $2, is_tombstone = true,
                     deletion_timestamp = r.deleted, remove_action = r.action
                 FROM unnest($3::int8[], $4::bytea[], $5::text[], $6::text[], $7::int8[],
                     $8::text[]) AS r (position, key, path, dv_id, deleted, action)
-                WHERE f.table_id = $1 AND f.file_key = r.key
+                WHERE f.table_id = (SELECT $1::uuid) AND f.file_key = r.key
                   AND f.removed_version = 9223372036854775807
                   AND f.path = r.path AND f.dv_id = r.dv_id
                 RETURNING r.position, f.size)
@@ -42,7 +46,7 @@ statements! {
         replace: "WITH ended AS (
                 UPDATE {p}files f SET removed_version = $2
                 FROM unnest($3::bytea[], $4::text[], $5::text[]) AS a (key, path, dv_id)
-                WHERE f.table_id = $1 AND f.file_key = a.key
+                WHERE f.table_id = (SELECT $1::uuid) AND f.file_key = a.key
                   AND f.removed_version = 9223372036854775807
                   AND f.path = a.path AND f.dv_id = a.dv_id
                 RETURNING f.size)
@@ -74,7 +78,7 @@ statements! {
                 AS r (position, key, path, dv_id)
             WHERE (
                 SELECT 1 FROM {p}files f
-                WHERE f.table_id = $1 AND f.file_key = r.key
+                WHERE f.table_id = (SELECT $1::uuid) AND f.file_key = r.key
                   AND f.removed_version = 9223372036854775807
                   AND f.path = r.path AND f.dv_id = r.dv_id
                 LIMIT 1) IS NULL",

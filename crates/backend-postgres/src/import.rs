@@ -395,6 +395,8 @@ async fn apply(
     let index = &commit.index;
     let version = commit.version;
     let keys = Keys::of(&index.adds, &index.removes);
+    // A log of small commits grows the table as one large commit does.
+    session.note_files(head.files);
     let mut writer = FileWriter::new(call, id, version.get());
     let unknown: HashSet<usize> = writer.remove(&index.removes, &keys).await?.into_iter().collect();
     let unknown: Vec<(usize, &Remove)> =

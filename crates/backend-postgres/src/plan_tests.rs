@@ -81,3 +81,68 @@ async fn every_statement_is_prepared_and_uses_an_index() {
     assert!(explained > 50, "{explained} statements were looked at");
     assert!(faults.is_empty(), "{}", faults.join("\n\n"));
 }
+
+/// A table that has grown since statistics were taken, as while it is imported: the planner knows the
+/// value of the table's id, and that it has seen no rows of it.
+#[tokio::test]
+async fn files_of_a_growing_table_are_looked_up_by_their_keys() {
+    const TABLE: &str = "7f2c1f64-5717-4562-b3fc-2c963f66afa6";
+    let url: Url = match deltalakedb_test_servers::shared_postgres() {
+        Ok(url) => url.parse().unwrap(),
+        Err(why) => {
+            println!("skipped: {why}");
+            return;
+        }
+    };
+    let schema = format!("dl_growing_{}", uuid::Uuid::new_v4().simple());
+    let options = options(&url, &schema);
+    let backend = PostgresBackend::connect(options.clone()).await.unwrap();
+    backend.migrate(TimestampMs(1)).await.unwrap();
+    let mut server = PgConnection::connect(url.as_str()).await.unwrap();
+    let prefix = options.qualified_prefix();
+    let grow = format!(
+        "INSERT INTO {prefix}files (table_id, added_version, ordinal, removed_version, is_tombstone,
+            file_key, size, modification_time, data_change, path, dv_id)
+         SELECT '{TABLE}', g / 100, g % 100, 9223372036854775807, false,
+            decode(md5(g::text), 'hex'), 1, 1, true, 'part-' || g, ''
+         FROM generate_series(1, 20000) AS g"
+    );
+    // Within one transaction autovacuum does not come between.
+    server.execute("BEGIN").await.unwrap();
+    server.execute(AssertSqlSafe(grow)).await.unwrap();
+    server.execute("SET plan_cache_mode = force_custom_plan").await.unwrap();
+    let array = |value: fn(u32) -> String, of: &str| {
+        let values: Vec<String> = (1..=10).map(value).collect();
+        format!("ARRAY[{}]::{of}[]", values.join(", "))
+    };
+    let numbers = array(|n| n.to_string(), "int8");
+    let keys = array(|n| format!("decode(md5('{n}'), 'hex')"), "bytea");
+    let paths = array(|n| format!("'part-{n}'"), "text");
+    let empty = array(|_| "''".to_owned(), "text");
+    let sql = Statements::new(&prefix).files;
+    for (name, sql, parameters) in [
+        (
+            "remove",
+            sql.remove,
+            format!("7, {numbers}, {keys}, {paths}, {empty}, {numbers}, {empty}"),
+        ),
+        ("replace", sql.replace, format!("7, {keys}, {paths}, {empty}")),
+        ("first_missing", sql.first_missing, format!("{numbers}, {keys}, {paths}, {empty}")),
+    ] {
+        server.execute(AssertSqlSafe(format!("PREPARE s AS {sql}"))).await.unwrap();
+        let explain = format!("EXPLAIN EXECUTE s('{TABLE}', {parameters})");
+        let plan: Vec<String> = server
+            .fetch_all(AssertSqlSafe(explain))
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error}"))
+            .iter()
+            .map(|row| row.get(0))
+            .collect();
+        let plan = plan.join("\n");
+        assert!(plan.contains("files_active"), "{name}: {plan}");
+        server.execute("DEALLOCATE s").await.unwrap();
+    }
+    server.execute("ROLLBACK").await.unwrap();
+    backend.close().await;
+    server.execute(AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"))).await.unwrap();
+}
