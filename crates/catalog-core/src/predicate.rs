@@ -238,8 +238,9 @@ impl Pruner {
                 }
             })
             .collect();
-        if self.partitions_only() || !self.root.outcome(&facts).can_be_true {
-            return self.root.outcome(&facts).can_be_true;
+        let can_be_true = self.root.outcome(&facts).can_be_true;
+        if !can_be_true || self.partitions_only() {
+            return can_be_true;
         }
         for (column, facts) in self.columns.iter().zip(&mut facts) {
             if !column.partition {

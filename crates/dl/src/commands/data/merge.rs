@@ -112,8 +112,10 @@ impl Clause {
             Some((before, all)) => (format!("{before} DELETE"), Some(all)),
             None => (text.to_owned(), None),
         };
-        let conditional = text.trim_start().get(..4).is_some_and(|word| {
-            word[..3].eq_ignore_ascii_case("AND") && !word.ends_with(|c: char| c.is_alphanumeric())
+        let conditional = text.split_whitespace().next();
+        let conditional = conditional.is_some_and(|word| {
+            let end = word.find(|c: char| !c.is_alphanumeric()).unwrap_or(word.len());
+            word[..end].eq_ignore_ascii_case("AND")
         });
         let then = if conditional { "" } else { "THEN " };
         // Of rows that are not in the table none can be deleted: the parser knows that.
@@ -355,6 +357,8 @@ mod tests {
             (When::Matched, ""),
             (When::Matched, "DELETE WHEN MATCHED THEN DELETE"),
             (When::NotMatched, "INSERT (a, b) VALUES (1)"),
+            // Not all that is written is ASCII.
+            (When::Matched, "abé"),
         ] {
             let error = Clause::parse(when, bad).unwrap_err().to_string();
             assert!(error.contains(when.option()), "{bad}: {error}");
