@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Change, failure};
+use super::{Change, Rows, failure};
 use crate::commands::commit::Done;
 use crate::context::Context;
 use crate::failure::Result;
@@ -21,12 +21,8 @@ Examples:
 pub(crate) struct Delete {
     /// Table: namespace.table, its id, or a delta+sql:// URL
     table: String,
-    /// Rows for which this SQL condition is true
-    #[arg(long = "where", value_name = "CONDITION", required_unless_present = "all")]
-    condition: Option<String>,
-    /// All rows
-    #[arg(long, conflicts_with = "condition")]
-    all: bool,
+    #[command(flatten)]
+    rows: Rows,
     #[command(flatten)]
     change: Change,
 }
@@ -36,7 +32,7 @@ impl Delete {
         self.change
             .run(context, &self.table, async |_, name, table| {
                 let mut delete = table.delete();
-                if let Some(condition) = &self.condition {
+                if let Some(condition) = &self.rows.condition {
                     delete = delete.with_predicate(condition.as_str());
                 }
                 let (_, metrics) = delete.await.map_err(|e| failure(name, e))?;

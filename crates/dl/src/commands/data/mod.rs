@@ -39,6 +39,17 @@ pub(super) struct Change {
     no_publish: bool,
 }
 
+/// Which rows a command changes: nobody means all of them by saying nothing.
+#[derive(Debug, Args)]
+struct Rows {
+    /// Rows for which this SQL condition is true
+    #[arg(long = "where", value_name = "CONDITION", required_unless_present = "all")]
+    condition: Option<String>,
+    /// All rows
+    #[arg(long, conflicts_with = "condition")]
+    all: bool,
+}
+
 impl Change {
     fn token(&self) -> Result<Option<CommitToken>> {
         Ok(self.token.as_deref().map(CommitToken::new).transpose()?)

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Change, assignments, failure, is_column};
+use super::{Change, Rows, assignments, failure, is_column};
 use crate::commands::commit::Done;
 use crate::context::Context;
 use crate::failure::Result;
@@ -24,12 +24,8 @@ pub(crate) struct Update {
     /// New values: COLUMN = EXPRESSION, several with commas between them
     #[arg(long, value_name = "ASSIGNMENTS", required = true)]
     set: Vec<String>,
-    /// Rows for which this SQL condition is true
-    #[arg(long = "where", value_name = "CONDITION", required_unless_present = "all")]
-    condition: Option<String>,
-    /// All rows
-    #[arg(long, conflicts_with = "condition")]
-    all: bool,
+    #[command(flatten)]
+    rows: Rows,
     #[command(flatten)]
     change: Change,
 }
@@ -52,7 +48,7 @@ impl Update {
                 for (column, value) in values {
                     update = update.with_update(column.as_str(), value);
                 }
-                if let Some(condition) = &self.condition {
+                if let Some(condition) = &self.rows.condition {
                     update = update.with_predicate(condition.as_str());
                 }
                 let (_, metrics) = update.await.map_err(|e| failure(name, e))?;
