@@ -2,9 +2,10 @@
 
 peers.py prepare-checkpoint TABLE         writes a checkpoint at the table's head with deltalake
 peers.py prepare-ducklake TABLE LAKE      makes a DuckLake catalog (SQLite) with the files of the table's log
+peers.py prepare-ducklake-pg TABLE LAKE   and one in PostgreSQL with the same rows (LAKE_URL, LAKE_SCHEMA)
 peers.py ENGINE CASE TABLE LAKE DAY LOW HIGH VERSION SECONDS
 
-ENGINE is deltalake, duckdb (its Delta reader) or ducklake. Prints `ms=…` (or `commits_per_s=…`), `count=…` and
+ENGINE is deltalake, duckdb (its Delta reader), polars, ducklake or ducklake-pg. Prints `ms=…` (or `commits_per_s=…`), `count=…` and
 `peak_mb=…`. Importing the packages is not measured; all of them begin with nothing in memory.
 
 The tables have a log and no data files: only metadata is measured. Where an engine has no call that plans, the time is
@@ -45,6 +46,38 @@ def duck(*extensions):
 def attach(connection, lake: str):
     connection.execute(f"ATTACH 'ducklake:sqlite:{lake}/catalog.sqlite' AS lake (DATA_PATH '{lake}/data/')")
     return connection
+
+
+def attach_pg(connection, lake: str):
+    options = f"DATA_PATH '{lake}/data/', META_SCHEMA '{os.environ['LAKE_SCHEMA']}'"
+    connection.execute(f"ATTACH 'ducklake:postgres:{os.environ['LAKE_URL']}' AS lake ({options})")
+    return connection
+
+
+def prepare_ducklake_pg(lake: str) -> None:
+    connection = duck("sqlite_scanner", "postgres_scanner", "ducklake")
+    schema = os.environ["LAKE_SCHEMA"]
+    connection.execute(f"ATTACH '{os.environ['LAKE_URL']}' AS target (TYPE postgres)")
+    connection.execute(f"CREATE SCHEMA target.{schema}")
+    # Makes the tables.
+    attach_pg(connection, lake)
+    connection.execute("DETACH lake")
+    connection.execute("DETACH target")
+    connection.execute(f"ATTACH '{os.environ['LAKE_URL']}' AS target (TYPE postgres)")
+    connection.execute(f"ATTACH '{lake}/catalog.sqlite' AS source (TYPE sqlite)")
+    tables = connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'source'").fetchall()
+    for (name,) in tables:
+        types = connection.execute(
+            "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = 'target' AND schema_name = ? "
+            "AND table_name = ? ORDER BY column_index",
+            (schema, name),
+        ).fetchall()
+        if not types:
+            connection.execute(f"CREATE TABLE target.{schema}.{name} AS SELECT * FROM source.{name}")
+            continue
+        columns = ", ".join(f'CAST("{column}" AS {kind})' for column, kind in types)
+        connection.execute(f"DELETE FROM target.{schema}.{name}")
+        connection.execute(f"INSERT INTO target.{schema}.{name} SELECT {columns} FROM source.{name}")
 
 
 def prepare_ducklake(table: str, lake: str) -> None:
@@ -165,8 +198,25 @@ def duckdb(case, table, _lake, day, low, high, version, _seconds):
     return after(start, None)
 
 
-def ducklake(case, _table, lake, day, low, high, version, seconds):
-    connection = duck("sqlite_scanner", "ducklake")
+def polars(case, table, _lake, day, low, high, version, _seconds):
+    import polars as pl
+
+    start = time.perf_counter()
+    if case == "open":
+        pl.scan_delta(table).collect_schema()
+        return after(start, None)
+    if case == "travel":
+        pl.scan_delta(table, version=version).collect_schema()
+        return after(start, None)
+    return None
+
+
+def ducklake_pg(*arguments):
+    return ducklake(*arguments, extension="postgres_scanner", attach=attach_pg)
+
+
+def ducklake(case, _table, lake, day, low, high, version, seconds, extension="sqlite_scanner", attach=attach):
+    connection = duck(extension, "ducklake")
     queries = {
         "open": "DESCRIBE SELECT * FROM lake.t",
         "list": "SELECT count(*) FROM ducklake_list_files('lake', 't')",
@@ -218,10 +268,19 @@ def main() -> None:
     if sys.argv[1] == "prepare-ducklake":
         prepare_ducklake(sys.argv[2], sys.argv[3])
         return
+    if sys.argv[1] == "prepare-ducklake-pg":
+        prepare_ducklake_pg(sys.argv[3])
+        return
     engine, case, table, lake, day, low, high, version, seconds = sys.argv[1:]
-    engines = {"deltalake": deltalake, "duckdb": duckdb, "ducklake": ducklake}
+    engines = {
+        "deltalake": deltalake,
+        "duckdb": duckdb,
+        "polars": polars,
+        "ducklake": ducklake,
+        "ducklake-pg": ducklake_pg,
+    }
     # What is imported here is not imported while time is measured.
-    importlib.import_module("deltalake" if engine == "deltalake" else "duckdb")
+    importlib.import_module(engine if engine in ("deltalake", "polars") else "duckdb")
     if engine == "deltalake":
         importlib.import_module("deltalake.transaction")
         importlib.import_module("pyarrow.compute")

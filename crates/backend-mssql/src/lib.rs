@@ -28,6 +28,7 @@ mod rows;
 mod schema;
 mod server;
 mod session;
+mod skip;
 mod statements;
 mod tables;
 mod url;
@@ -38,6 +39,7 @@ mod tests;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
 use deltalakedb_catalog_core::backend::{
     BackendInfo, CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest,
@@ -51,7 +53,7 @@ use deltalakedb_catalog_core::ids::{
 };
 use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
-    NewTable, Page, Snapshot, TableRecord, TombstoneRecord,
+    NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
 use deltalakedb_catalog_core::support::CLAIM_ROUNDS;
 
@@ -259,6 +261,17 @@ impl CatalogBackend for MssqlBackend {
         ))
     }
 
+    async fn files_at(
+        &self,
+        table_id: TableId,
+        version: Version,
+        cursors: &[FileCursor],
+    ) -> Result<Vec<FileRecord>> {
+        read!(self, "reading files", |lease| skip::files_at(
+            &mut lease, &self.sql, table_id, version, cursors
+        ))
+    }
+
     async fn list_tombstones(
         &self,
         table_id: TableId,
@@ -337,6 +350,32 @@ impl CatalogBackend for MssqlBackend {
         ))
     }
 
+    async fn skip_index(&self, table_id: TableId) -> Result<SkipIndex> {
+        let doing = "reading the skipping index";
+        read!(self, doing, |lease| skip::index(&mut lease, &self.sql, table_id))
+    }
+
+    async fn skip_pages(
+        &self,
+        table_id: TableId,
+        pages: &[SkipPage],
+    ) -> Result<Vec<Option<Bytes>>> {
+        let doing = "reading the skipping index";
+        read!(self, doing, |lease| skip::pages(&mut lease, &self.sql, table_id, pages))
+    }
+
+    async fn skip_replace(
+        &self,
+        table_id: TableId,
+        generation: i64,
+        remove: &[i64],
+        segment: &NewSkipSegment,
+    ) -> Result<bool> {
+        write!(self, "writing the skipping index", |lease| skip::replace(
+            &mut lease, &self.sql, table_id, generation, remove, segment
+        ))
+    }
+
     async fn import_begin(
         &self,
         table: &NewTable,
@@ -378,7 +417,7 @@ impl CatalogBackend for MssqlBackend {
     async fn import_commits(
         &self,
         table_id: TableId,
-        commits: Vec<ImportedCommit>,
+        commits: Arc<[ImportedCommit]>,
     ) -> Result<ImportProgress> {
         let bulk = self.sql.bulk_allowed();
         let answer = self.import_commits_once(table_id, &commits).await;

@@ -20,10 +20,10 @@ use crate::session::{Lease, Session};
 use crate::statements::{Statements, statements};
 
 /// The version of our tables that this program reads and writes.
-pub(crate) const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 2;
 
-/// Tables of version 1 besides `{p}schema`, without prefix.
-pub(crate) const TABLES: [&str; 11] = [
+/// Tables besides `{p}schema`, without prefix.
+pub(crate) const TABLES: [&str; 14] = [
     "tables",
     "commits",
     "commit_chunks",
@@ -35,10 +35,13 @@ pub(crate) const TABLES: [&str; 11] = [
     "batches",
     "mirror",
     "mirror_status",
+    "skip_index",
+    "skip_segments",
+    "skip_pages",
 ];
 
 /// Each version's steps from the one before it, each a batch of its own.
-pub(crate) const MIGRATIONS: [(u32, &[&str]); 1] = [(1, &VERSION_1)];
+pub(crate) const MIGRATIONS: [(u32, &[&str]); 2] = [(1, &VERSION_1), (2, &VERSION_2)];
 
 /// 9223372036854775807 is `Version::NEVER`.
 const VERSION_1: [&str; 19] = [
@@ -176,6 +179,34 @@ const VERSION_1: [&str; 19] = [
         last_error NVARCHAR(MAX) NULL,
         PRIMARY KEY (table_id, version))",
     "CREATE INDEX {i}mirror_status_by_state ON {p}mirror_status (state, table_id, version)",
+];
+
+/// The skipping index. It is derived: catalogs from before have none until their tables are written to.
+const VERSION_2: [&str; 3] = [
+    // The generation grows with each change of the segments.
+    "CREATE TABLE {p}skip_index (
+        table_id BINARY(16) NOT NULL,
+        generation BIGINT NOT NULL,
+        PRIMARY KEY (table_id))",
+    // A segment's id is the generation that wrote it. It covers the files (added_version, ordinal)
+    // after one (null: from the first on), up to and with another, as they were in a version.
+    "CREATE TABLE {p}skip_segments (
+        table_id BINARY(16) NOT NULL,
+        segment_id BIGINT NOT NULL,
+        after_version BIGINT NULL,
+        after_ordinal BIGINT NULL,
+        through_version BIGINT NOT NULL,
+        through_ordinal BIGINT NOT NULL,
+        built_version BIGINT NOT NULL,
+        num_files BIGINT NOT NULL,
+        root VARBINARY(MAX) NOT NULL,
+        PRIMARY KEY (table_id, segment_id))",
+    "CREATE TABLE {p}skip_pages (
+        table_id BINARY(16) NOT NULL,
+        segment_id BIGINT NOT NULL,
+        page_no BIGINT NOT NULL,
+        body VARBINARY(MAX) NOT NULL,
+        PRIMARY KEY (table_id, segment_id, page_no))",
 ];
 
 /// The columns of `{p}schema`, in every version.

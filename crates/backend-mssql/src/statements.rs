@@ -61,6 +61,7 @@ pub(crate) struct Statements {
     pub(crate) commit: crate::commit::CommitSql,
     pub(crate) import: crate::import::ImportSql,
     pub(crate) outbox: crate::outbox::OutboxSql,
+    pub(crate) skip: crate::skip::SkipSql,
 }
 
 impl Statements {
@@ -72,6 +73,7 @@ impl Statements {
             commit: crate::commit::CommitSql::new(&names),
             import: crate::import::ImportSql::new(&names),
             outbox: crate::outbox::OutboxSql::new(&names),
+            skip: crate::skip::SkipSql::new(&names),
             names,
             bulk: AtomicBool::new(true),
         }
@@ -90,6 +92,7 @@ impl Statements {
         all.extend(self.commit.all());
         all.extend(self.import.all());
         all.extend(self.outbox.all());
+        all.extend(self.skip.all());
         all
     }
 }

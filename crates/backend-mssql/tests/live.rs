@@ -66,6 +66,21 @@ async fn a_commit_is_one_round_trip_and_so_is_opening_a_table() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_catalog_of_the_first_version_is_upgraded() {
+    let Some((options, _tables)) = server() else { return };
+    let db = open(&options).await;
+    db.migrate(NOW).await.unwrap();
+    let table = live::make_table(db.as_ref()).await.unwrap();
+    let mut client = client(&options).await.unwrap();
+    for statement in live::TO_FIRST_SCHEMA {
+        let prefix = format!("[{}].{}", options.schema, options.table_prefix);
+        let sent = client.simple_query(statement.replace("{p}", &prefix)).await.unwrap();
+        sent.into_results().await.unwrap();
+    }
+    live::upgrade(open(&options).await.as_ref(), table).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_commit_is_in_doubt_and_the_token_tells() {
     let Some((options, _tables)) = server() else { return };
     let (proxy, options) = through(&options);

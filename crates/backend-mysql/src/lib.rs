@@ -24,12 +24,14 @@ mod reads;
 mod rows;
 mod schema;
 mod session;
+mod skip;
 mod tables;
 mod writer;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
 use deltalakedb_catalog_core::backend::{
     BackendInfo, CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest,
@@ -43,7 +45,7 @@ use deltalakedb_catalog_core::ids::{
 };
 use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
-    NewTable, Page, Snapshot, TableRecord, TombstoneRecord,
+    NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
 use deltalakedb_catalog_core::support::CLAIM_ROUNDS;
 
@@ -164,6 +166,15 @@ impl CatalogBackend for MySqlBackend {
         ))
     }
 
+    async fn files_at(
+        &self,
+        table_id: TableId,
+        version: Version,
+        cursors: &[FileCursor],
+    ) -> Result<Vec<FileRecord>> {
+        call!(self, "reading files", |call| skip::files_at(call, table_id, version, cursors))
+    }
+
     async fn list_tombstones(
         &self,
         table_id: TableId,
@@ -249,6 +260,30 @@ impl CatalogBackend for MySqlBackend {
         call!(self, "resolving a token", |call| commit::resolve_token(call, token))
     }
 
+    async fn skip_index(&self, table_id: TableId) -> Result<SkipIndex> {
+        call!(self, "reading the skipping index", |call| skip::index(call, table_id))
+    }
+
+    async fn skip_pages(
+        &self,
+        table_id: TableId,
+        pages: &[SkipPage],
+    ) -> Result<Vec<Option<Bytes>>> {
+        call!(self, "reading the skipping index", |call| skip::pages(call, table_id, pages))
+    }
+
+    async fn skip_replace(
+        &self,
+        table_id: TableId,
+        generation: i64,
+        remove: &[i64],
+        segment: &NewSkipSegment,
+    ) -> Result<bool> {
+        call!(self, "writing the skipping index", |call| skip::replace(
+            call, table_id, generation, remove, segment
+        ))
+    }
+
     async fn import_begin(
         &self,
         table: &NewTable,
@@ -285,7 +320,7 @@ impl CatalogBackend for MySqlBackend {
     async fn import_commits(
         &self,
         table_id: TableId,
-        commits: Vec<ImportedCommit>,
+        commits: Arc<[ImportedCommit]>,
     ) -> Result<ImportProgress> {
         call!(self, "importing commits", |call| import::store_commits(call, table_id, &commits))
     }

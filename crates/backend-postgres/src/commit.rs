@@ -40,8 +40,8 @@
 //! An error that the server answers means that nothing was written. Only if no answer comes at
 //! all is the outcome unknown.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use deltalakedb_catalog_core::action::FileKey;
 use deltalakedb_catalog_core::backend::{
@@ -65,7 +65,7 @@ use crate::session::{Args, Call, Mode, Session};
 use crate::statements::statements;
 
 /// Compressed bytes of bodies that travel in the one statement; larger ones in their own.
-const BODY_BYTES: usize = 16 << 20;
+pub(crate) const BODY_BYTES: usize = 16 << 20;
 
 statements! {
     /// Statements that commit.
@@ -138,8 +138,8 @@ async fn find_token(
     call.end(found).await
 }
 
-/// Commits a batch. See the module's documentation.
-pub(crate) async fn commit(
+/// Commits a batch, by itself. See the module's documentation.
+pub(crate) async fn commit_now(
     session: &Arc<Session>,
     request: &CommitRequest,
 ) -> Result<CommitOutcome> {
@@ -150,7 +150,8 @@ pub(crate) async fn commit(
         };
     }
     let batch = Batch::new(request);
-    if batch.is_large() {
+    let contended = batch.only_table().is_some_and(|table| session.contended.is(table));
+    if batch.is_large() || contended {
         return commit_in_steps(session, &batch).await;
     }
     let mut call = session.begin("committing", Mode::WriteOne).await?;
@@ -168,9 +169,10 @@ pub(crate) async fn commit(
     commit_in_steps(session, &batch).await
 }
 
-fn note_files(session: &Session, rows: &[PgRow]) -> DbResult<()> {
+fn note_size(session: &Session, rows: &[PgRow]) -> DbResult<()> {
     for row in rows {
-        session.note_files(row.try_get::<Option<i64>, _>(8)?.unwrap_or(0));
+        session.note_size(row.try_get::<Option<i64>, _>(8)?.unwrap_or(0));
+        session.note_commit(row.try_get::<Option<i64>, _>(4)?.unwrap_or(0));
     }
     Ok(())
 }
@@ -179,8 +181,46 @@ async fn attempt(call: &mut Call, batch: &Batch<'_>) -> DbResult<Verdict> {
     let sql = call.session.sql.commit.commit.clone();
     let args = batch.args(true)?;
     let rows = call.fetch(&sql, args).await?;
-    note_files(&call.session, &rows)?;
+    note_size(&call.session, &rows)?;
+    if let Some(table) = batch.only_table()
+        && rows.iter().any(|row| row.try_get::<bool, _>(7).unwrap_or(false))
+    {
+        call.session.contended.note(table);
+    }
     batch.verdict(&rows)
+}
+
+/// Tables at which commits of other processes were waited for lately.
+///
+/// A statement that has waited for a row is evaluated anew for it, each part of it: that costs more
+/// than the wait, and the others wait for it in turn. With the row locked by a statement before, it is
+/// not; this takes three round trips more, none of which anybody else waits for but COMMIT.
+#[derive(Debug, Default)]
+pub(crate) struct Contended(Mutex<HashMap<TableId, u32>>);
+
+impl Contended {
+    /// So many commits lock first, before one looks whether there is still somebody else.
+    const FOR: u32 = 64;
+    /// Tables that are remembered.
+    const MOST: usize = 10_000;
+
+    fn note(&self, table: TableId) {
+        let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if tables.len() >= Self::MOST {
+            tables.clear();
+        }
+        tables.insert(table, Self::FOR);
+    }
+
+    fn is(&self, table: TableId) -> bool {
+        let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(left) = tables.get_mut(&table) else { return false };
+        *left -= 1;
+        if *left == 0 {
+            tables.remove(&table);
+        }
+        true
+    }
 }
 
 /// Locks the tables, then runs the statement with a snapshot that is younger than the locks; the
@@ -210,7 +250,7 @@ async fn steps(call: &mut Call, batch: &Batch<'_>) -> DbResult<CommitOutcome> {
     let large = batch.is_large();
     let args = batch.args(!large)?;
     let rows = call.fetch(&sql.commit, args).await?;
-    note_files(&session, &rows)?;
+    note_size(&session, &rows)?;
     let outcome = match batch.verdict(&rows)? {
         Verdict::Final(outcome) | Verdict::FinalIfNew(outcome) => outcome,
         // Cannot be: the locks are older than the snapshot.
@@ -315,6 +355,16 @@ impl<'r> Batch<'r> {
             Part { id, commit, keys, name_again }
         });
         Batch { request, parts: parts.collect() }
+    }
+
+    /// The table, if it is one that exists already and the only one.
+    fn only_table(&self) -> Option<TableId> {
+        match self.request.tables.as_slice() {
+            [TableCommit { target: CommitTarget::Existing { table_id, .. }, .. }] => {
+                Some(*table_id)
+            }
+            _ => None,
+        }
     }
 
     fn is_large(&self) -> bool {
@@ -442,7 +492,9 @@ impl<'r> Batch<'r> {
 
 /// A character that is in no first line: it stands for the timestamp, which only the transaction
 /// knows. JSON has no control characters, so the first of them will do.
-fn separator<'l>(lines: impl Iterator<Item = &'l FirstLine> + Clone) -> DbResult<String> {
+pub(crate) fn separator<'l>(
+    lines: impl Iterator<Item = &'l FirstLine> + Clone,
+) -> DbResult<String> {
     ('\u{1}'..'\u{20}')
         .chain('\u{e000}'..'\u{f8ff}')
         .find(|c| !lines.clone().any(|line| line.parts().iter().any(|part| part.contains(*c))))
@@ -632,5 +684,22 @@ impl<'r> DomainColumns<'r> {
             .texts("the domain of domain metadata", &self.domains)
             .bind(&self.removed)
             .texts("the configuration of domain metadata", &self.configurations)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_contended_for_some_commits() {
+        let (contended, [table, other]) = (Contended::default(), [1, 2].map(uuid::Uuid::from_u128));
+        let (table, other) = (TableId(table), TableId(other));
+        assert!(!contended.is(table));
+        contended.note(table);
+        assert!(!contended.is(other));
+        let times = (0..1_000).take_while(|_| contended.is(table)).count();
+        assert_eq!(times, Contended::FOR as usize);
+        assert!(!contended.is(table));
     }
 }

@@ -21,10 +21,13 @@ WITH part AS (
         p.name_again, p.location, p.storage_options, p.mode, p.first_line, p.commit_info,
         p.body_len, p.num_added, p.num_removed, p.bytes_added, p.live_files, p.live_bytes, p.again,
         p.protocol, p.metadata
-    FROM unnest($4::uuid[], $5::bool[], $6::int8[], $7::int8[], $8::text[], $9::text[],
-            $10::bool[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[],
-            $16::int8[], $17::int8[], $18::int8[], $19::int8[], $20::int8[], $21::text[],
-            $22::int8[], $23::text[], $24::text[])
+    FROM unnest((SELECT $4::uuid[]), (SELECT $5::bool[]), (SELECT $6::int8[]), (SELECT $7::int8[]),
+            (SELECT $8::text[]), (SELECT $9::text[]),
+            (SELECT $10::bool[]), (SELECT $11::text[]), (SELECT $12::text[]), (SELECT $13::text[]),
+            (SELECT $14::text[]), (SELECT $15::text[]),
+            (SELECT $16::int8[]), (SELECT $17::int8[]), (SELECT $18::int8[]), (SELECT $19::int8[]),
+            (SELECT $20::int8[]), (SELECT $21::text[]),
+            (SELECT $22::int8[]), (SELECT $23::text[]), (SELECT $24::text[]))
         WITH ORDINALITY AS p (id, creates, expected, since, namespace, name, name_again, location,
             storage_options, mode, first_line, commit_info, body_len, num_added, num_removed,
             bytes_added, live_files, live_bytes, again, protocol, metadata, number)
@@ -40,8 +43,9 @@ WITH part AS (
     FOR UPDATE
 ), removes AS (
     SELECT r.number, r.position, r.key, r.path, r.dv_id, r.deleted, r.action
-    FROM unnest($38::int4[], $39::int8[], $40::bytea[], $41::text[], $42::text[], $43::int8[],
-            $44::text[]) AS r (number, position, key, path, dv_id, deleted, action)
+    FROM unnest((SELECT $38::int4[]), (SELECT $39::int8[]), (SELECT $40::bytea[]),
+            (SELECT $41::text[]), (SELECT $42::text[]), (SELECT $43::int8[]),
+            (SELECT $44::text[])) AS r (number, position, key, path, dv_id, deleted, action)
 ), missing AS (
     -- Removes whose file is not active, by the snapshot: believed only where that is not stale.
     SELECT r.number, min(r.position) AS position
@@ -93,9 +97,12 @@ WITH part AS (
     SELECT $1, $2::int8 WHERE EXISTS (SELECT 1 FROM go)
 ), adds AS (
     SELECT a.*
-    FROM unnest($45::int4[], $46::int8[], $47::bool[], $48::bool[], $49::bytea[], $50::int8[],
-            $51::int8[], $52::bool[], $53::int8[], $54::int8[], $55::text[], $56::text[],
-            $57::text[], $58::text[], $59::text[], $60::text[], $61::text[])
+    FROM unnest((SELECT $45::int4[]), (SELECT $46::int8[]), (SELECT $47::bool[]),
+            (SELECT $48::bool[]), (SELECT $49::bytea[]), (SELECT $50::int8[]),
+            (SELECT $51::int8[]), (SELECT $52::bool[]), (SELECT $53::int8[]), (SELECT $54::int8[]),
+            (SELECT $55::text[]), (SELECT $56::text[]),
+            (SELECT $57::text[]), (SELECT $58::text[]), (SELECT $59::text[]), (SELECT $60::text[]),
+            (SELECT $61::text[]))
         AS a (number, ordinal, ended, replaces, key, size, modification_time, data_change,
             base_row_id, default_row_commit_version, path, dv_id, partition_values, tags,
             deletion_vector, clustering_provider, stats)
@@ -156,7 +163,8 @@ WITH part AS (
 ), chunks AS (
     INSERT INTO {p}commit_chunks (table_id, version, chunk_no, body)
     SELECT g.id, g.version, k.chunk_no, k.body
-    FROM unnest($25::int4[], $26::int8[], $27::bytea[]) AS k (number, chunk_no, body)
+    FROM unnest((SELECT $25::int4[]), (SELECT $26::int8[]),
+            (SELECT $27::bytea[])) AS k (number, chunk_no, body)
     JOIN go g ON g.number = k.number
 ), protocols AS (
     INSERT INTO {p}protocols (table_id, version, protocol)
@@ -167,13 +175,15 @@ WITH part AS (
 ), txns AS (
     INSERT INTO {p}txns (table_id, app_key, version, app_id, app_version, last_updated)
     SELECT g.id, x.key, g.version, x.app_id, x.app_version, x.last_updated
-    FROM unnest($28::int4[], $29::bytea[], $30::text[], $31::int8[], $32::int8[])
+    FROM unnest((SELECT $28::int4[]), (SELECT $29::bytea[]), (SELECT $30::text[]),
+            (SELECT $31::int8[]), (SELECT $32::int8[]))
         AS x (number, key, app_id, app_version, last_updated)
     JOIN go g ON g.number = x.number
 ), domains AS (
     INSERT INTO {p}domain_metadata (table_id, domain_key, version, domain, removed, configuration)
     SELECT g.id, x.key, g.version, x.domain, x.removed, x.configuration
-    FROM unnest($33::int4[], $34::bytea[], $35::text[], $36::bool[], $37::text[])
+    FROM unnest((SELECT $33::int4[]), (SELECT $34::bytea[]), (SELECT $35::text[]),
+            (SELECT $36::bool[]), (SELECT $37::text[]))
         AS x (number, key, domain, removed, configuration)
     JOIN go g ON g.number = x.number
 ), files AS (

@@ -139,6 +139,11 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
+    /// Digests of the adds, in order.
+    pub(crate) fn adds(&self) -> &[Digest] {
+        &self.adds
+    }
+
     pub(crate) fn of(adds: &[Add], removes: &[Remove]) -> Self {
         let mut removed = HashSet::with_capacity(removes.len());
         let mut again = Vec::new();
@@ -332,7 +337,7 @@ impl<'c> FileWriter<'c> {
         let sql = &session.sql.files;
         for from in (0..adds.len()).step_by(ROWS) {
             // What this transaction has added is read again for each part.
-            session.note_files(count(from.saturating_add(offset)));
+            session.note_size(count(from.saturating_add(offset)));
             let mut rows = Adds::default();
             rows.push(0, adds, keys, from, offset)?;
             let replacing = || (0..rows.keys.len()).filter(|row| rows.replaces[*row]);

@@ -20,6 +20,7 @@ use sqlx::Row;
 use crate::commit::{DomainColumns, TxnColumns, insert_chunks};
 use crate::errors::{DbError, DbResult};
 use crate::files::{FileWriter, Keys, big, reported};
+use crate::import_run::Run;
 use crate::outbox;
 use crate::rows::{Id, Reader, TABLE_COLUMNS, table_columns, table_record, table_source, to_json};
 use crate::session::{Args, Call};
@@ -316,10 +317,10 @@ async fn stored_times(call: &mut Call, id: TableId, from: Version, to: Version) 
 }
 
 /// The head while commits are applied.
-struct Head {
-    version: Option<Version>,
-    files: i64,
-    bytes: i128,
+pub(crate) struct Head {
+    pub(crate) version: Option<Version>,
+    pub(crate) files: i64,
+    pub(crate) bytes: i128,
 }
 
 pub(crate) async fn store_commits(
@@ -345,7 +346,14 @@ pub(crate) async fn store_commits(
     let mut head =
         Head { version: import.progress.table.head, files: import.files, bytes: import.bytes };
     let mut history = None;
-    for commit in commits {
+    let mut rest = commits;
+    while let Some((commit, others)) = rest.split_first() {
+        if let Some(run) = Run::at(rest, |version| position.is_applied(version)) {
+            run.apply(call, id, &mut head).await?;
+            rest = rest.get(run.len()..).unwrap_or_default();
+            continue;
+        }
+        rest = others;
         if let Some((token, _)) = &commit.token {
             let args = Args::new().bind(token.as_str()).bind(commit.timestamp.0);
             call.execute(&sql.know_token, args).await?;
@@ -396,7 +404,7 @@ async fn apply(
     let version = commit.version;
     let keys = Keys::of(&index.adds, &index.removes);
     // A log of small commits grows the table as one large commit does.
-    session.note_files(head.files);
+    session.note_size(head.files);
     let mut writer = FileWriter::new(call, id, version.get());
     let unknown: HashSet<usize> = writer.remove(&index.removes, &keys).await?.into_iter().collect();
     let unknown: Vec<(usize, &Remove)> =
@@ -421,19 +429,31 @@ async fn apply(
         .bind(reported(head.bytes));
     call.execute(&sql.insert_commit, args).await?;
     insert_chunks(call, id, version.get(), &commit.body.rest.zstd).await?;
+    let expected = head.version.replace(version);
+    move_head(call, id, head, commit, expected).await
+}
+
+/// Makes this commit the head.
+pub(crate) async fn move_head(
+    call: &mut Call,
+    id: TableId,
+    head: &Head,
+    commit: &ImportedCommit,
+    expected: Option<Version>,
+) -> DbResult<()> {
+    let sql = call.session.sql.import.move_head.clone();
     let args = Args::new()
         .bind(Id::from(id))
-        .bind(version.get())
+        .bind(commit.version.get())
         .bind(commit.timestamp.0)
         .bind(head.files)
         .bind(head.bytes.to_string())
-        .bind(index.metadata.is_some() || index.protocol.is_some())
-        .bind(head.version.map(Version::get));
-    if call.execute(&sql.move_head, args).await? != 1 {
+        .bind(commit.index.metadata.is_some() || commit.index.protocol.is_some())
+        .bind(expected.map(Version::get));
+    if call.execute(&sql, args).await? != 1 {
         let what = "it moved while its row was locked";
-        return Err(crate::rows::corrupt(id, Some(version.get()), "head", what));
+        return Err(crate::rows::corrupt(id, Some(commit.version.get()), "head", what));
     }
-    head.version = Some(version);
     Ok(())
 }
 

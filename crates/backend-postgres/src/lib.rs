@@ -14,7 +14,9 @@ mod commit_sql;
 mod errors;
 mod files;
 mod grants;
+mod groups;
 mod import;
+mod import_run;
 mod options;
 mod outbox;
 #[cfg(test)]
@@ -23,12 +25,14 @@ mod reads;
 mod rows;
 mod schema;
 mod session;
+mod skip;
 mod statements;
 mod tables;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
 use deltalakedb_catalog_core::backend::{
     BackendInfo, CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest,
@@ -42,7 +46,7 @@ use deltalakedb_catalog_core::ids::{
 };
 use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
-    NewTable, Page, Snapshot, TableRecord, TombstoneRecord,
+    NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
 use deltalakedb_catalog_core::support::CLAIM_ROUNDS;
 
@@ -110,13 +114,20 @@ impl PostgresBackend {
 #[async_trait]
 impl CatalogBackend for PostgresBackend {
     async fn info(&self) -> Result<BackendInfo> {
-        let doing = "reading the schema version";
-        let mut call = self.session.unchecked(doing, Mode::ReadOne).await?;
-        let found = schema::inspect(&mut call).await;
+        let schema_version = if self.session.schema_is_right() {
+            SCHEMA_VERSION
+        } else {
+            let doing = "reading the schema version";
+            let mut call = self.session.unchecked(doing, Mode::ReadOne).await?;
+            let found = schema::version(&mut call).await;
+            let found = call.end(found).await?;
+            self.session.saw_schema(found);
+            found
+        };
         Ok(BackendInfo {
             kind: "postgres",
             server_version: self.session.server_version.get().cloned().unwrap_or_default(),
-            schema_version: call.end(found).await?,
+            schema_version,
             supported_schema_version: SCHEMA_VERSION,
         })
     }
@@ -166,6 +177,29 @@ impl CatalogBackend for PostgresBackend {
     ) -> Result<Page<FileRecord, FileCursor>> {
         call!(self, ReadOne, "listing files", |call| reads::list_files(
             call, table_id, version, after, limit
+        ))
+    }
+
+    async fn files_end(
+        &self,
+        table_id: TableId,
+        version: Version,
+        after: FileCursor,
+        limit: usize,
+    ) -> Result<Option<FileCursor>> {
+        call!(self, ReadOne, "listing files", |call| reads::files_end(
+            call, table_id, version, after, limit
+        ))
+    }
+
+    async fn files_at(
+        &self,
+        table_id: TableId,
+        version: Version,
+        cursors: &[FileCursor],
+    ) -> Result<Vec<FileRecord>> {
+        call!(self, ReadOne, "reading files", |call| skip::files_at(
+            call, table_id, version, cursors
         ))
     }
 
@@ -228,11 +262,37 @@ impl CatalogBackend for PostgresBackend {
     }
 
     async fn commit(&self, request: CommitRequest) -> Result<CommitOutcome> {
-        commit::commit(&self.session, &request).await
+        groups::commit(&self.session, request).await
     }
 
     async fn resolve_token(&self, token: &CommitToken) -> Result<Option<Vec<CommittedTable>>> {
         call!(self, ReadOne, "resolving a token", |call| commit::resolve_token(call, token))
+    }
+
+    async fn skip_index(&self, table_id: TableId) -> Result<SkipIndex> {
+        call!(self, ReadOne, "reading the skipping index", |call| skip::index(call, table_id))
+    }
+
+    async fn skip_pages(
+        &self,
+        table_id: TableId,
+        pages: &[SkipPage],
+    ) -> Result<Vec<Option<Bytes>>> {
+        call!(self, ReadOne, "reading the skipping index", |call| skip::pages(
+            call, table_id, pages
+        ))
+    }
+
+    async fn skip_replace(
+        &self,
+        table_id: TableId,
+        generation: i64,
+        remove: &[i64],
+        segment: &NewSkipSegment,
+    ) -> Result<bool> {
+        call!(self, Write, "writing the skipping index", |call| skip::replace(
+            call, table_id, generation, remove, segment
+        ))
     }
 
     async fn import_begin(
@@ -271,7 +331,7 @@ impl CatalogBackend for PostgresBackend {
     async fn import_commits(
         &self,
         table_id: TableId,
-        commits: Vec<ImportedCommit>,
+        commits: Arc<[ImportedCommit]>,
     ) -> Result<ImportProgress> {
         call!(self, Write, "importing commits", |call| import::store_commits(
             call, table_id, &commits

@@ -82,6 +82,41 @@ async fn every_statement_is_prepared_and_uses_an_index() {
     assert!(faults.is_empty(), "{}", faults.join("\n\n"));
 }
 
+/// Planning a commit takes longer than running it. The server keeps a plan once making one for the values
+/// at hand promises nothing: so the planner must not see how long the arrays are.
+#[tokio::test]
+async fn commits_are_not_planned_each_time() {
+    let url: Url = match deltalakedb_test_servers::shared_postgres() {
+        Ok(url) => url.parse().unwrap(),
+        Err(why) => {
+            println!("skipped: {why}");
+            return;
+        }
+    };
+    let schema = format!("dl_kept_{}", uuid::Uuid::new_v4().simple());
+    let options = options(&url, &schema);
+    let backend = PostgresBackend::connect(options.clone()).await.unwrap();
+    backend.migrate(TimestampMs(1)).await.unwrap();
+    let mut server = PgConnection::connect(url.as_str()).await.unwrap();
+    let statements = Statements::new(&options.qualified_prefix());
+    for sql in [&statements.commit.commit, &statements.groups.appends] {
+        server.execute(AssertSqlSafe(format!("PREPARE s AS {sql}"))).await.unwrap();
+        let kept = "SELECT cardinality(parameter_types), generic_plans, custom_plans
+            FROM pg_prepared_statements WHERE name = 's'";
+        let parameters: i32 = server.fetch_one(kept).await.unwrap().get(0);
+        let nulls = vec!["NULL"; usize::try_from(parameters).unwrap()].join(", ");
+        for _ in 0..12 {
+            server.execute(AssertSqlSafe(format!("EXECUTE s({nulls})"))).await.unwrap();
+        }
+        let row = server.fetch_one(kept).await.unwrap();
+        let plans: (i64, i64) = (row.get(1), row.get(2));
+        assert_eq!(plans, (7, 5), "plans that were kept, and made anew:\n{sql}");
+        server.execute("DEALLOCATE s").await.unwrap();
+    }
+    backend.close().await;
+    server.execute(AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"))).await.unwrap();
+}
+
 /// A table that has grown since statistics were taken, as while it is imported: the planner knows the
 /// value of the table's id, and that it has seen no rows of it.
 #[tokio::test]

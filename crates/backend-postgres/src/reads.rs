@@ -126,6 +126,13 @@ statements! {
             SELECT count(*) FROM (SELECT 1 FROM {p}files
                 WHERE table_id = $1 AND removed_version > $2
                   AND removed_version < 9223372036854775807 LIMIT $3) few)",
+        /// Where a page of files ends, if others follow: read from the index alone. Of a version that
+        /// is not the latest one, two lists are merged: nothing.
+        files_active_end: "SELECT added_version, ordinal FROM {p}files
+            WHERE table_id = $1 AND removed_version = 9223372036854775807
+              AND (added_version, ordinal) > ($2, $3) AND added_version <= $5
+              AND (SELECT head_version FROM {p}tables WHERE id = $1) <= $5
+            ORDER BY added_version, ordinal LIMIT 2 OFFSET $4",
         /// Files that are still there, and those that were there at a version and went after it:
         /// few of them, which are sorted.
         files_few: concat!("SELECT * FROM (
@@ -234,7 +241,7 @@ pub(crate) async fn snapshot(call: &mut Call, table: &TableRef, at: At) -> DbRes
         let what = "protocol or metadata";
         return Err(corrupt(&called, Some(version.get()), what, "there is none at this version"));
     };
-    call.session.note_files(r.get(at_version + 2)?);
+    call.session.note_size(r.get(at_version + 2)?);
     Ok(Snapshot {
         table: record,
         version,
@@ -296,6 +303,28 @@ pub(crate) async fn list_files(
     let rows = call.fetch(text, args).await?;
     let items = rows.iter().map(|row| file_record(row, &table)).collect::<DbResult<Vec<_>>>()?;
     Ok(page(items, limit, |file| file.cursor))
+}
+
+pub(crate) async fn files_end(
+    call: &mut Call,
+    id: TableId,
+    version: Version,
+    after: FileCursor,
+    limit: usize,
+) -> DbResult<Option<FileCursor>> {
+    let session = call.session.clone();
+    let (added, ordinal) = start(Some(after));
+    let args = Args::new()
+        .bind(Id::from(id))
+        .bind(added)
+        .bind(ordinal)
+        .bind(fetch_limit(limit) - 2)
+        .bind(version.get());
+    let rows = call.fetch(&session.sql.reads.files_active_end, args).await?;
+    let [last, _] = rows.as_slice() else { return Ok(None) };
+    let table = id.to_string();
+    let r = Reader::new(last, &table, None);
+    Ok(Some(FileCursor { added_version: r.version(0)?, ordinal: r.get(1)? }))
 }
 
 pub(crate) async fn list_tombstones(

@@ -24,10 +24,10 @@ use crate::session::{Args, Call};
 use crate::statements::statements;
 
 /// The version of our tables that this program reads and writes.
-pub(crate) const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 2;
 
 /// All of our tables, without prefix.
-pub(crate) const TABLES: [&str; 12] = [
+pub(crate) const TABLES: [&str; 15] = [
     "schema",
     "tables",
     "commits",
@@ -40,10 +40,13 @@ pub(crate) const TABLES: [&str; 12] = [
     "batches",
     "mirror",
     "mirror_status",
+    "skip_index",
+    "skip_segments",
+    "skip_pages",
 ];
 
 /// Each version's steps from the one before it.
-const MIGRATIONS: [(u32, &str); 1] = [(1, VERSION_1)];
+const MIGRATIONS: [(u32, &str); 2] = [(1, VERSION_1), (2, VERSION_2)];
 
 /// `{p}` is schema and prefix, `{i}` the prefix alone: an index lives in the schema of its table.
 /// 9223372036854775807 is `Version::NEVER`.
@@ -215,6 +218,42 @@ CREATE INDEX {i}mirror_status_open ON {p}mirror_status (table_id, version)
     WHERE state <> 'COMPLETE';
 "#;
 
+/// The skipping index. It is derived: catalogs from before have none until their tables are written to.
+const VERSION_2: &str = "
+CREATE TABLE {p}skip_index (
+    table_id uuid NOT NULL PRIMARY KEY,
+    -- Grows with each change of the segments.
+    generation bigint NOT NULL
+);
+
+CREATE TABLE {p}skip_segments (
+    table_id uuid NOT NULL,
+    -- The generation that wrote it.
+    segment_id bigint NOT NULL,
+    -- It covers the files (added_version, ordinal) after this one, null = from the first on, ...
+    after_version bigint,
+    after_ordinal bigint,
+    -- ... up to and with this one, as they were in this version.
+    through_version bigint NOT NULL,
+    through_ordinal bigint NOT NULL,
+    built_version bigint NOT NULL,
+    num_files bigint NOT NULL,
+    root bytea NOT NULL,
+    PRIMARY KEY (table_id, segment_id)
+);
+
+CREATE TABLE {p}skip_pages (
+    table_id uuid NOT NULL,
+    segment_id bigint NOT NULL,
+    page_no bigint NOT NULL,
+    body bytea NOT NULL,
+    PRIMARY KEY (table_id, segment_id, page_no)
+);
+-- The bytes are compressed already.
+ALTER TABLE {p}skip_segments ALTER COLUMN root SET STORAGE EXTERNAL;
+ALTER TABLE {p}skip_pages ALTER COLUMN body SET STORAGE EXTERNAL;
+";
+
 /// `{p}schema`, in every version.
 const SCHEMA_TABLE: &str = "CREATE TABLE {p}schema (
     version bigint NOT NULL PRIMARY KEY,
@@ -244,6 +283,11 @@ statements! {
     SchemaSql {
         server: "SELECT current_setting('server_version_num')::int4,
                 current_setting('server_version')",
+        /// The same, and the version of our tables, where there are tables of this name.
+        server_and_known: "SELECT current_setting('server_version_num')::int4,
+                current_setting('server_version'), max(version)::int8, max(applied_at_ms)::int8,
+                max(program)::text
+            FROM {p}schema",
         /// Tables under our names: in the schema that is asked for, else those that a name
         /// without schema finds. Everyone may read the system catalogs.
         names: "SELECT c.relname::text, n.nspname::text, ARRAY(
@@ -259,12 +303,36 @@ statements! {
         schema_exists: "SELECT EXISTS (
             SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname::text = $1::text)",
         version: "SELECT max(version) FROM {p}schema",
+        /// The same of a table that has our columns.
+        known: "SELECT max(version)::int8, max(applied_at_ms)::int8, max(program)::text
+            FROM {p}schema",
         record: "INSERT INTO {p}schema (version, applied_at_ms, program) VALUES ($1, $2, $3)",
         /// Makes the second of two migrations wait. Nothing rests on it: the tables' names and the
         /// primary key of `{p}schema` let one of them through.
         lock: "SELECT 1 FROM (SELECT pg_advisory_xact_lock(
             7812738666512280684::bigint # hashtext($1::text)::bigint)) AS locked",
     }
+}
+
+/// The version of our tables, 0 = none, for a call that reads only.
+///
+/// What is asked first is the table that says it: where it answers, all is said, and the system catalogs,
+/// which a new connection has not read yet, are left alone.
+///
+/// # Errors
+/// Those of [`inspect`].
+pub(crate) async fn version(call: &mut Call) -> DbResult<u32> {
+    // In a transaction, as poolers need them, nothing could follow the first statement's failure.
+    if call.session.options.statement_cache > 0 {
+        let sql = call.session.sql.schema.known.clone();
+        if let Ok(Some(row)) = call.fetch_optional(&sql, Args::new()).await
+            && let Ok(Some(version)) = row.try_get::<Option<i64>, _>(0)
+            && let Ok(version) = u32::try_from(version)
+        {
+            return Ok(version);
+        }
+    }
+    inspect(call).await
 }
 
 /// Looks for our tables: their version, 0 = none.

@@ -4,7 +4,7 @@
 //! connection. What a transaction needs is set inside of it, in the round trip that begins it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
@@ -12,7 +12,9 @@ use deltalakedb_sqlx_pool::{Lease, Pool};
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Encode, Postgres, Type};
 
+use crate::commit::Contended;
 use crate::errors::{DbError, DbResult};
+use crate::groups::Groups;
 use crate::options::PostgresOptions;
 use crate::schema;
 use crate::statements::Statements;
@@ -41,8 +43,13 @@ pub(crate) struct Session {
     pub(crate) server_version: OnceLock<String>,
     /// Whether our tables were seen to have the version that this program works with.
     schema_is_right: AtomicBool,
-    /// Size class of the largest table that was seen, see [`Session::note_files`].
+    /// Size class of the largest table that was seen, see [`Session::note_size`].
     size_class: AtomicU32,
+    /// Commits of this process.
+    commits: AtomicI64,
+    /// Commits that wait for each other.
+    pub(crate) groups: Groups,
+    pub(crate) contended: Contended,
 }
 
 impl fmt::Debug for Session {
@@ -64,6 +71,9 @@ impl Session {
             server_version: OnceLock::new(),
             schema_is_right: AtomicBool::new(false),
             size_class: AtomicU32::new(0),
+            commits: AtomicI64::new(0),
+            groups: Groups::default(),
+            contended: Contended::default(),
         });
         session.check_server().await?;
         let filled = session.pool.fill().await.map_err(DbError::Sqlx);
@@ -75,7 +85,21 @@ impl Session {
     async fn check_server(self: &Arc<Self>) -> Result<()> {
         let mut call = self.unchecked("connecting", Mode::ReadOne).await?;
         let result = async {
-            let row = call.fetch_one(&self.sql.schema.server, Args::new()).await?;
+            // Mostly there are tables of ours: one question for both. In a transaction, as poolers
+            // need them, nothing could follow its failure.
+            let both = if self.options.statement_cache > 0 {
+                call.fetch_one(&self.sql.schema.server_and_known, Args::new()).await.ok()
+            } else {
+                None
+            };
+            let row = match both {
+                Some(row) => {
+                    let version = sqlx::Row::try_get::<Option<i64>, _>(&row, 2)?;
+                    self.saw_schema(version.and_then(|v| u32::try_from(v).ok()).unwrap_or(0));
+                    row
+                }
+                None => call.fetch_one(&self.sql.schema.server, Args::new()).await?,
+            };
             let (number, text): (i32, String) =
                 (sqlx::Row::try_get(&row, 0)?, sqlx::Row::try_get(&row, 1)?);
             check_server_version(number, &text, &self.at)?;
@@ -89,14 +113,26 @@ impl Session {
 
     /// Begins a call that needs our tables.
     pub(crate) async fn begin(self: &Arc<Self>, doing: &'static str, mode: Mode) -> Result<Call> {
-        if !self.schema_is_right.load(Ordering::Acquire) {
+        if !self.schema_is_right() {
             let mut call = self.unchecked(doing, Mode::ReadOne).await?;
-            let found = schema::inspect(&mut call).await;
+            let found = schema::version(&mut call).await;
             let found = call.end(found).await?;
             schema::require(found, &self.options)?;
-            self.schema_is_right.store(true, Ordering::Release);
+            self.saw_schema(found);
         }
         self.unchecked(doing, mode).await
+    }
+
+    /// Whether our tables were seen to have the version that this program works with.
+    pub(crate) fn schema_is_right(&self) -> bool {
+        self.schema_is_right.load(Ordering::Acquire)
+    }
+
+    /// Remembers that our tables have the version that this program works with, if they do.
+    pub(crate) fn saw_schema(&self, version: u32) {
+        if version == schema::SCHEMA_VERSION {
+            self.schema_is_right.store(true, Ordering::Release);
+        }
     }
 
     /// Begins a call, whatever tables there are.
@@ -128,14 +164,20 @@ impl Session {
         Ok(call)
     }
 
-    /// Tells how many files a table has.
+    /// Tells how many rows there are of a table: files, or versions.
     ///
     /// The server keeps the plan of a prepared statement until the statistics of a table change. One
     /// that was made while there were some hundred rows reads all of them for each statement, and
     /// does so with 100,000 rows too, until autovacuum has been there: a minute, or hours inside of
     /// one transaction. So statements are prepared anew when a table has grown twofold.
-    pub(crate) fn note_files(&self, files: i64) {
-        self.size_class.fetch_max(size_class(files), Ordering::Relaxed);
+    pub(crate) fn note_size(&self, rows: i64) {
+        self.size_class.fetch_max(size_class(rows), Ordering::Relaxed);
+    }
+
+    /// Tells of a commit, and which version it made: what all tables have in common grows too.
+    pub(crate) fn note_commit(&self, version: i64) {
+        let commits = self.commits.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        self.note_size(version.max(commits));
     }
 
     /// A statement's text, which differs from size class to size class.

@@ -35,8 +35,11 @@ pub(crate) struct Statements {
     pub(crate) reads: crate::reads::ReadsSql,
     pub(crate) files: crate::files::FilesSql,
     pub(crate) commit: crate::commit::CommitSql,
+    pub(crate) groups: crate::groups::GroupSql,
     pub(crate) import: crate::import::ImportSql,
     pub(crate) outbox: crate::outbox::OutboxSql,
+    pub(crate) run: crate::import_run::RunSql,
+    pub(crate) skip: crate::skip::SkipSql,
 }
 
 impl Statements {
@@ -47,8 +50,11 @@ impl Statements {
             reads: crate::reads::ReadsSql::new(prefix),
             files: crate::files::FilesSql::new(prefix),
             commit: crate::commit::CommitSql::new(prefix),
+            groups: crate::groups::GroupSql::new(prefix),
             import: crate::import::ImportSql::new(prefix),
             outbox: crate::outbox::OutboxSql::new(prefix),
+            run: crate::import_run::RunSql::new(prefix),
+            skip: crate::skip::SkipSql::new(prefix),
         }
     }
 
@@ -59,8 +65,11 @@ impl Statements {
         all.extend(self.reads.all());
         all.extend(self.files.all());
         all.extend(self.commit.all());
+        all.extend(self.groups.all());
         all.extend(self.import.all());
         all.extend(self.outbox.all());
+        all.extend(self.run.all());
+        all.extend(self.skip.all());
         all
     }
 }

@@ -101,6 +101,20 @@ async fn a_commit_is_one_round_trip_and_so_is_opening_a_table() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_catalog_of_the_first_version_is_upgraded() {
+    let Some(place) = Place::new().await else { return };
+    let table = live::make_table(place.open().await.as_ref()).await.unwrap();
+    let mut admin = place.admin().await;
+    for statement in live::TO_FIRST_SCHEMA {
+        let (schema, prefix) =
+            (place.options.schema.as_deref().unwrap(), &place.options.table_prefix);
+        let sql = statement.replace("{p}", &format!("{schema}.{prefix}"));
+        admin.execute(AssertSqlSafe(sql)).await.unwrap();
+    }
+    live::upgrade(place.open().await.as_ref(), table).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_commit_is_in_doubt_and_the_token_tells() {
     let Some(place) = Place::new().await else { return };
     let (proxy, options) = place.through();

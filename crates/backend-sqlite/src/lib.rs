@@ -11,10 +11,12 @@ mod files;
 mod import;
 mod options;
 mod outbox;
+mod readers;
 mod reads;
 mod rows;
 mod schema;
 mod session;
+mod skip;
 mod statements;
 mod tables;
 mod worker;
@@ -27,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
 use deltalakedb_catalog_core::backend::{
     BackendInfo, CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest,
@@ -40,7 +43,7 @@ use deltalakedb_catalog_core::ids::{
 };
 use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
-    NewTable, Page, Snapshot, TableRecord, TombstoneRecord,
+    NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
 
 pub use options::SqliteOptions;
@@ -55,7 +58,7 @@ const FILE_WEIGHT_BYTES: usize = 512;
 
 /// A catalog in a SQLite file.
 ///
-/// Calls run on threads of this value, one that writes and [`SqliteOptions::readers`] that read,
+/// Calls run on threads of this value, one that writes and up to [`SqliteOptions::readers`] that read,
 /// and may be awaited on any executor. Dropping a call's future does not interrupt it. Dropping
 /// the value blocks until what was begun is finished, and closes the file.
 #[derive(Debug)]
@@ -219,6 +222,27 @@ impl CatalogBackend for SqliteBackend {
             .await
     }
 
+    async fn files_end(
+        &self,
+        table_id: TableId,
+        version: Version,
+        after: FileCursor,
+        limit: usize,
+    ) -> Result<Option<FileCursor>> {
+        self.read("listing files", move |db| reads::files_end(db, table_id, version, after, limit))
+            .await
+    }
+
+    async fn files_at(
+        &self,
+        table_id: TableId,
+        version: Version,
+        cursors: &[FileCursor],
+    ) -> Result<Vec<FileRecord>> {
+        let cursors = cursors.to_vec();
+        self.read("reading files", move |db| skip::files_at(db, table_id, version, &cursors)).await
+    }
+
     async fn list_tombstones(
         &self,
         table_id: TableId,
@@ -294,6 +318,34 @@ impl CatalogBackend for SqliteBackend {
         self.read("resolving a token", move |db| commit::resolve_token(db, &token)).await
     }
 
+    async fn skip_index(&self, table_id: TableId) -> Result<SkipIndex> {
+        self.read("reading the skipping index", move |db| skip::index(db, table_id)).await
+    }
+
+    async fn skip_pages(
+        &self,
+        table_id: TableId,
+        pages: &[SkipPage],
+    ) -> Result<Vec<Option<Bytes>>> {
+        let pages = pages.to_vec();
+        self.read("reading the skipping index", move |db| skip::pages(db, table_id, &pages)).await
+    }
+
+    async fn skip_replace(
+        &self,
+        table_id: TableId,
+        generation: i64,
+        remove: &[i64],
+        segment: &NewSkipSegment,
+    ) -> Result<bool> {
+        let (remove, segment) = (remove.to_vec(), segment.clone());
+        let bytes = segment.pages.iter().map(Bytes::len).sum::<usize>() + segment.root.len();
+        self.write_weighing("writing the skipping index", bytes, move |db| {
+            skip::replace(db, table_id, generation, &remove, &segment)
+        })
+        .await
+    }
+
     async fn import_begin(
         &self,
         table: &NewTable,
@@ -327,7 +379,7 @@ impl CatalogBackend for SqliteBackend {
     async fn import_commits(
         &self,
         table_id: TableId,
-        commits: Vec<ImportedCommit>,
+        commits: Arc<[ImportedCommit]>,
     ) -> Result<ImportProgress> {
         let weight_bytes = commits.iter().fold(0_usize, |sum, commit| {
             sum.saturating_add(weight(&commit.index, commit.body.rest.zstd.len()))

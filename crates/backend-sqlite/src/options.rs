@@ -13,7 +13,8 @@ pub struct SqliteOptions {
     pub path: PathBuf,
     /// What the names of our tables start with. Default `dl_`.
     pub table_prefix: String,
-    /// Number of reader connections, each with its own thread: 1 to 64. Default 4.
+    /// Most reader connections, each with its own thread: 1 to 64. Default 4. The first is opened with
+    /// the catalog, further ones when all are at work.
     pub readers: usize,
     /// How long a call waits for another process that holds the write lock, milliseconds.
     /// Default 10,000.
@@ -30,7 +31,7 @@ impl SqliteOptions {
     pub const DEFAULT_TABLE_PREFIX: &'static str = "dl_";
     /// Longest prefix, in characters.
     pub const MAX_PREFIX_CHARS: usize = 31;
-    /// Most reader connections.
+    /// Most that `readers` may be.
     pub const MAX_READERS: usize = 64;
 
     /// The defaults, for this file.

@@ -103,6 +103,12 @@ statements! {
             WHERE table_id = ?1 AND removed_version = 9223372036854775807
               AND (added_version, ordinal) > (?2, ?3) AND added_version <= ?5
             ORDER BY added_version, ordinal LIMIT ?4"),
+        /// Where a page of them ends, and whether others follow: read from the index alone.
+        files_active_end: "SELECT added_version, ordinal
+            FROM {p}files INDEXED BY {p}files_by_state
+            WHERE table_id = ?1 AND removed_version = 9223372036854775807
+              AND (added_version, ordinal) > (?2, ?3) AND added_version <= ?5
+            ORDER BY added_version, ordinal LIMIT 2 OFFSET ?4",
         /// Number of files that went after a version, up to a limit.
         closed_since: "SELECT count(*) FROM (
             SELECT 1 FROM {p}files INDEXED BY {p}files_by_state
@@ -302,6 +308,28 @@ pub(crate) fn list_files(
         }
     };
     Ok(page(items, limit, |file| file.cursor))
+}
+
+pub(crate) fn files_end(
+    db: Db<'_>,
+    id: TableId,
+    version: Version,
+    after: FileCursor,
+    limit: usize,
+) -> DbResult<Option<FileCursor>> {
+    // Of a version that is not the latest one, two lists are merged.
+    if version.get() < head_of(db, id)? {
+        return Ok(None);
+    }
+    let table = id.to_string();
+    let (added, ordinal) = start(Some(after));
+    let before_last = fetch_limit(limit) - 2;
+    let mut statement = db.prepare(&db.sql().reads.files_active_end)?;
+    let mut rows = statement.query(params![table, added, ordinal, before_last, version.get()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let r = Reader::new(row, &table, row.get(0).ok());
+    let last = FileCursor { added_version: r.version(0)?, ordinal: r.get(1)? };
+    Ok(rows.next()?.is_some().then_some(last))
 }
 
 pub(crate) fn list_tombstones(

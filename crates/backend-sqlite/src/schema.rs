@@ -17,13 +17,13 @@ use crate::session::Db;
 use crate::statements::statements;
 
 /// The version of our tables that this program reads and writes.
-pub(crate) const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 2;
 
 /// "DLDB": marks a file as ours (<https://sqlite.org/pragma.html#pragma_application_id>).
 pub(crate) const APPLICATION_ID: i32 = 0x444C_4442;
 
-/// Tables of version 1 besides `{p}schema`, without prefix.
-pub(crate) const TABLES: [&str; 11] = [
+/// Tables besides `{p}schema`, without prefix.
+pub(crate) const TABLES: [&str; 14] = [
     "tables",
     "commits",
     "commit_chunks",
@@ -35,10 +35,13 @@ pub(crate) const TABLES: [&str; 11] = [
     "batches",
     "mirror",
     "mirror_status",
+    "skip_index",
+    "skip_segments",
+    "skip_pages",
 ];
 
 /// Each version's steps from the one before it.
-const MIGRATIONS: [(u32, &str); 1] = [(1, VERSION_1)];
+const MIGRATIONS: [(u32, &str); 2] = [(1, VERSION_1), (2, VERSION_2)];
 
 /// 9223372036854775807 is `Version::NEVER`.
 const VERSION_1: &str = "
@@ -198,6 +201,39 @@ CREATE TABLE {p}mirror_status (
 ) WITHOUT ROWID;
 CREATE INDEX {p}mirror_status_open ON {p}mirror_status (table_id, version)
     WHERE state <> 'COMPLETE';
+";
+
+/// The skipping index. It is derived: catalogs from before have none until their tables are written to.
+const VERSION_2: &str = "
+CREATE TABLE {p}skip_index (
+    table_id TEXT NOT NULL PRIMARY KEY,
+    -- Grows with each change of the segments.
+    generation INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE {p}skip_segments (
+    table_id TEXT NOT NULL,
+    -- The generation that wrote it.
+    segment_id INTEGER NOT NULL,
+    -- It covers the files (added_version, ordinal) after this one, null = from the first on, ...
+    after_version INTEGER,
+    after_ordinal INTEGER,
+    -- ... up to and with this one, as they were in this version.
+    through_version INTEGER NOT NULL,
+    through_ordinal INTEGER NOT NULL,
+    built_version INTEGER NOT NULL,
+    num_files INTEGER NOT NULL,
+    root BLOB NOT NULL,
+    PRIMARY KEY (table_id, segment_id)
+);
+
+CREATE TABLE {p}skip_pages (
+    table_id TEXT NOT NULL,
+    segment_id INTEGER NOT NULL,
+    page_no INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (table_id, segment_id, page_no)
+);
 ";
 
 /// The columns of `{p}schema`, in every version.

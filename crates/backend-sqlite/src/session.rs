@@ -19,8 +19,8 @@
 
 use std::cell::Cell;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,21 @@ fn on_busy(calls: i32) -> bool {
     true
 }
 
+/// Tells files apart that were at the same path one after the other.
+type FileId = Option<(u64, u64)>;
+
+#[cfg(unix)]
+fn file_id(path: &Path) -> FileId {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+/// Elsewhere a file that is open cannot be replaced.
+#[cfg(not(unix))]
+fn file_id(_: &Path) -> FileId {
+    None
+}
+
 /// What all connections of one backend have in common.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -68,6 +83,8 @@ pub(crate) struct Shared {
     pub(crate) statements: Statements,
     /// Version of the schema when it was last looked at.
     schema_version: AtomicU32,
+    /// Which file it was when it was opened.
+    file: OnceLock<FileId>,
     /// Write transactions that reached COMMIT.
     pub(crate) transactions: AtomicU64,
     /// Jobs that were part of them.
@@ -137,6 +154,7 @@ impl Session {
             statements: Statements::new(&options.table_prefix),
             options,
             schema_version: AtomicU32::new(0),
+            file: OnceLock::new(),
             transactions: AtomicU64::new(0),
             jobs: AtomicU64::new(0),
         });
@@ -150,6 +168,7 @@ impl Session {
         let options = &shared.options;
         let conn = Connection::open_with_flags(&options.path, flags)?;
         let session = Session { conn, shared: Arc::clone(shared) };
+        shared.file.get_or_init(|| file_id(&options.path));
         session.adopt_thread();
         session.conn.busy_handler(Some(on_busy))?;
         session.conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
@@ -191,6 +210,17 @@ impl Session {
         let open = || -> DbResult<Session> {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let conn = Connection::open_with_flags(shared.path(), flags)?;
+            if shared.file.get().is_some_and(|opened| *opened != file_id(shared.path())) {
+                return Err(CatalogError::failed(
+                    format!(
+                        "'{}' is another file than the one that was opened: whoever replaces a \
+                         catalog must end the programs that have it open first",
+                        shared.path().display()
+                    ),
+                    WriteState::NotApplied,
+                )
+                .into());
+            }
             let session = Session { conn, shared: Arc::clone(shared) };
             session.adopt_thread();
             session.conn.busy_handler(Some(on_busy))?;

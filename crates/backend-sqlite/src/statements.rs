@@ -36,6 +36,7 @@ pub(crate) struct Statements {
     pub(crate) commit: crate::commit::CommitSql,
     pub(crate) import: crate::import::ImportSql,
     pub(crate) outbox: crate::outbox::OutboxSql,
+    pub(crate) skip: crate::skip::SkipSql,
 }
 
 impl Statements {
@@ -48,6 +49,7 @@ impl Statements {
             commit: crate::commit::CommitSql::new(prefix),
             import: crate::import::ImportSql::new(prefix),
             outbox: crate::outbox::OutboxSql::new(prefix),
+            skip: crate::skip::SkipSql::new(prefix),
         }
     }
 
@@ -60,6 +62,7 @@ impl Statements {
         all.extend(self.commit.all());
         all.extend(self.import.all());
         all.extend(self.outbox.all());
+        all.extend(self.skip.all());
         all
     }
 }

@@ -4,6 +4,7 @@ mod files;
 mod groups;
 mod plans;
 mod processes;
+mod readers;
 mod refusals;
 mod support;
 mod unavailable;

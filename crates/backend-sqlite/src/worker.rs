@@ -10,8 +10,8 @@
 //! rolled back alone, and answers all of them after the COMMIT. No answer leaves before it: a job
 //! may have decided on rows that an earlier job of the group wrote.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::errors::{DbResult, after_failed_commit};
+use crate::readers::{ReadJob, Readers};
 use crate::session::{Db, Session, Shared};
 
 /// Jobs that wait before callers have to.
@@ -34,8 +35,6 @@ const GROUP_TIME: Duration = Duration::from_millis(50);
 const FAIR_AFTER: Duration = Duration::from_millis(50);
 /// The moment. Against the poll interval of `session`, every other one is hit.
 const FAIR_PAUSE: Duration = Duration::from_micros(600);
-
-type ReadJob = Box<dyn FnOnce(&Session) + Send>;
 
 /// A write that waits for its turn.
 trait WriteJob: Send {
@@ -108,8 +107,7 @@ where
 #[derive(Debug)]
 pub(crate) struct Workers {
     write: Option<mpsc::Sender<Box<dyn WriteJob>>>,
-    read: Option<mpsc::Sender<ReadJob>>,
-    readers: Vec<JoinHandle<()>>,
+    read: Option<Readers>,
     writer: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
 }
@@ -118,30 +116,18 @@ impl Workers {
     /// Starts the threads. In read-only mode the first connection reads like the others.
     pub(crate) fn start(first: Session) -> Result<Workers> {
         let shared = Arc::clone(&first.shared);
-        let (read, read_queue) = mpsc::channel::<ReadJob>(QUEUE);
-        let read_queue = Arc::new(Mutex::new(read_queue));
-        let mut workers = Workers {
-            write: None,
-            read: Some(read),
-            readers: Vec::new(),
-            writer: None,
-            shared: Arc::clone(&shared),
-        };
-        let mut sessions = Vec::new();
-        for _ in 0..shared.options.readers {
-            sessions.push(Session::open_reader(&shared)?);
+        if shared.options.read_only {
+            return Ok(Workers {
+                read: Some(Readers::start(first)?),
+                write: None,
+                writer: None,
+                shared,
+            });
         }
-        if !shared.options.read_only {
-            let (write, write_queue) = mpsc::channel(QUEUE);
-            workers.write = Some(write);
-            workers.writer =
-                Some(spawn(&shared, "writer", move || writer_loop(&first, write_queue))?);
-        }
-        for session in sessions {
-            let queue = Arc::clone(&read_queue);
-            workers.readers.push(spawn(&shared, "reader", move || reader_loop(&session, &queue))?);
-        }
-        Ok(workers)
+        let read = Some(Readers::start(Session::open_reader(&shared)?)?);
+        let (write, write_queue) = mpsc::channel(QUEUE);
+        let writer = Some(spawn(&shared, "writer", move || writer_loop(&first, write_queue))?);
+        Ok(Workers { write: Some(write), read, writer, shared })
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -154,17 +140,17 @@ impl Workers {
         work: impl FnOnce(&Session) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        let job: ReadJob = Box::new(move |session| {
-            if !reply.is_closed() {
-                let _ = reply.send(work(session));
+        let job: ReadJob = Box::new(move |session: &Session| {
+            if reply.is_closed() {
+                return Box::new(|| {});
             }
+            let result = work(session);
+            // A dropped receiver is a caller that no longer waits.
+            Box::new(move || drop(reply.send(result)))
         });
-        let sent = match &self.read {
-            Some(queue) => queue.send(job).await.is_ok(),
-            None => false,
-        };
-        if !sent {
-            return Err(self.stopped(WriteState::NotApplied));
+        match &self.read {
+            Some(readers) => readers.submit(job),
+            None => return Err(self.stopped(WriteState::NotApplied)),
         }
         answer.await.unwrap_or_else(|_| Err(self.stopped(WriteState::NotApplied)))
     }
@@ -195,6 +181,11 @@ impl Workers {
         answer.await.unwrap_or_else(|_| Err(self.stopped(WriteState::Unknown)))
     }
 
+    #[cfg(test)]
+    pub(crate) fn readers(&self) -> &Readers {
+        self.read.as_ref().unwrap()
+    }
+
     fn stopped(&self, write: WriteState) -> CatalogError {
         CatalogError::failed(
             format!(
@@ -211,9 +202,6 @@ impl Drop for Workers {
     /// connection moves the log into the database and deletes it.
     fn drop(&mut self) {
         self.read = None;
-        for reader in self.readers.drain(..) {
-            let _ = reader.join();
-        }
         self.write = None;
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
@@ -221,7 +209,7 @@ impl Drop for Workers {
     }
 }
 
-fn spawn(
+pub(crate) fn spawn(
     shared: &Shared,
     what: &str,
     body: impl FnOnce() + Send + 'static,
@@ -232,18 +220,6 @@ fn spawn(
             WriteState::NotApplied,
         )
     })
-}
-
-fn reader_loop(session: &Session, queue: &Mutex<mpsc::Receiver<ReadJob>>) {
-    session.adopt_thread();
-    loop {
-        // One reader waits in the queue, the others for the lock around it.
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
-        match job {
-            Some(job) => job(session),
-            None => return,
-        }
-    }
 }
 
 fn writer_loop(session: &Session, mut queue: mpsc::Receiver<Box<dyn WriteJob>>) {

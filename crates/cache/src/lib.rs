@@ -2,15 +2,17 @@
 //!
 //! The state of a table *at a version* is immutable, so entries need no invalidation and several
 //! processes stay right without telling each other. Cached are: short file pages, application
-//! transactions and domain metadata at a version. Everything that moves (heads, table rows, the
+//! transactions and domain metadata at a version, and pages of skipping indexes. Everything that moves (heads, table rows, the
 //! outbox) goes straight to the database.
 //!
 //! Weights are estimates in bytes; the bound holds for their sum.
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use deltalakedb_catalog_core::action::{Add, DomainMetadata, NullableMap, Txn};
 use deltalakedb_catalog_core::backend::{
     BackendInfo, CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest,
@@ -24,7 +26,7 @@ use deltalakedb_catalog_core::ids::{
 };
 use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
-    NewTable, Page, Snapshot, TableRecord, TombstoneRecord,
+    NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
 use moka::sync::Cache;
 
@@ -43,6 +45,7 @@ enum Key {
     Files(TableId, Version, Option<FileCursor>, usize),
     Txns(TableId, Version),
     Domains(TableId, Version),
+    Skip(TableId, SkipPage),
 }
 
 #[derive(Debug, Clone)]
@@ -50,6 +53,44 @@ enum Entry {
     Files(Arc<FilePage>),
     Txns(Arc<Vec<Txn>>),
     Domains(Arc<Vec<DomainMetadata>>),
+    Skip(Bytes),
+}
+
+/// What a cache has done since it was made, and what is in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheStats {
+    /// Questions that were answered without the database.
+    pub hits: u64,
+    /// Questions that the database was asked, although their answer might have been here.
+    pub misses: u64,
+    /// Entries that had to go, because the cache was full.
+    pub evictions: u64,
+    /// Entries.
+    pub entries: u64,
+    /// Sum of their weights, bytes (estimated).
+    pub weight_bytes: u64,
+}
+
+impl std::ops::Add for CacheStats {
+    type Output = CacheStats;
+
+    fn add(self, other: CacheStats) -> CacheStats {
+        CacheStats {
+            hits: self.hits + other.hits,
+            misses: self.misses + other.misses,
+            evictions: self.evictions + other.evictions,
+            entries: self.entries + other.entries,
+            weight_bytes: self.weight_bytes + other.weight_bytes,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    evictions: AtomicU64,
 }
 
 /// A backend with a cache in front.
@@ -57,6 +98,7 @@ enum Entry {
 pub struct CachedBackend {
     inner: Arc<dyn CatalogBackend>,
     cache: Cache<Key, Entry>,
+    counters: Arc<Counters>,
     /// Highest version seen of each table: a version that does not exist yet is never cached.
     heads: Cache<TableId, Version>,
 }
@@ -71,11 +113,25 @@ impl CachedBackend {
     /// Wraps a backend with a bound in bytes.
     #[must_use]
     pub fn with_capacity(inner: Arc<dyn CatalogBackend>, bytes: u64) -> Self {
+        let counters = Arc::new(Counters::default());
+        let evictions = Arc::clone(&counters);
         let cache = Cache::builder()
             .max_capacity(bytes)
             .weigher(|_, entry: &Entry| u32::try_from(weight(entry)).unwrap_or(u32::MAX))
+            .eviction_listener(move |_, _, cause| {
+                if cause.was_evicted() {
+                    evictions.evictions.fetch_add(1, Ordering::Relaxed);
+                }
+            })
             .build();
-        CachedBackend { inner, cache, heads: Cache::new(MAX_HEADS) }
+        CachedBackend { inner, cache, counters, heads: Cache::new(MAX_HEADS) }
+    }
+
+    fn get(&self, key: &Key) -> Option<Entry> {
+        let found = self.cache.get(key);
+        let counter = if found.is_some() { &self.counters.hits } else { &self.counters.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        found
     }
 
     fn saw(&self, table_id: TableId, version: Option<Version>) {
@@ -92,11 +148,17 @@ impl CachedBackend {
         }
     }
 
-    /// Number of entries, for tests and metrics.
+    /// What it has done, and what is in it.
     #[must_use]
-    pub fn entries(&self) -> u64 {
+    pub fn stats(&self) -> CacheStats {
         self.cache.run_pending_tasks();
-        self.cache.entry_count()
+        CacheStats {
+            hits: self.counters.hits.load(Ordering::Relaxed),
+            misses: self.counters.misses.load(Ordering::Relaxed),
+            evictions: self.counters.evictions.load(Ordering::Relaxed),
+            entries: self.cache.entry_count(),
+            weight_bytes: self.cache.weighted_size(),
+        }
     }
 }
 
@@ -112,6 +174,7 @@ fn weight(entry: &Entry) -> usize {
     };
     64 + match entry {
         Entry::Files(page) => page.items.iter().map(|f| add(&f.add)).sum::<usize>(),
+        Entry::Skip(bytes) => bytes.len(),
         Entry::Txns(txns) => txns.iter().map(|t| 64 + t.app_id.len()).sum(),
         Entry::Domains(domains) => {
             domains.iter().map(|d| 64 + d.domain.len() + d.configuration.len()).sum()
@@ -171,12 +234,31 @@ impl CatalogBackend for CachedBackend {
             return self.inner.list_files(table_id, version, after, limit).await;
         }
         let key = Key::Files(table_id, version, after, limit);
-        if let Some(Entry::Files(page)) = self.cache.get(&key) {
+        if let Some(Entry::Files(page)) = self.get(&key) {
             return Ok(FilePage::clone(&page));
         }
         let page = self.inner.list_files(table_id, version, after, limit).await?;
         self.keep(table_id, version, key, || Entry::Files(Arc::new(page.clone())));
         Ok(page)
+    }
+
+    async fn files_end(
+        &self,
+        table_id: TableId,
+        version: Version,
+        after: FileCursor,
+        limit: usize,
+    ) -> Result<Option<FileCursor>> {
+        self.inner.files_end(table_id, version, after, limit).await
+    }
+
+    async fn files_at(
+        &self,
+        table_id: TableId,
+        version: Version,
+        cursors: &[FileCursor],
+    ) -> Result<Vec<FileRecord>> {
+        self.inner.files_at(table_id, version, cursors).await
     }
 
     async fn list_tombstones(
@@ -192,7 +274,7 @@ impl CatalogBackend for CachedBackend {
 
     async fn app_transactions(&self, table_id: TableId, version: Version) -> Result<Vec<Txn>> {
         let key = Key::Txns(table_id, version);
-        if let Some(Entry::Txns(txns)) = self.cache.get(&key) {
+        if let Some(Entry::Txns(txns)) = self.get(&key) {
             return Ok(txns.to_vec());
         }
         let txns = self.inner.app_transactions(table_id, version).await?;
@@ -206,7 +288,7 @@ impl CatalogBackend for CachedBackend {
         version: Version,
     ) -> Result<Vec<DomainMetadata>> {
         let key = Key::Domains(table_id, version);
-        if let Some(Entry::Domains(domains)) = self.cache.get(&key) {
+        if let Some(Entry::Domains(domains)) = self.get(&key) {
             return Ok(domains.to_vec());
         }
         let domains = self.inner.domain_metadata(table_id, version).await?;
@@ -242,6 +324,49 @@ impl CatalogBackend for CachedBackend {
         self.inner.resolve_token(token).await
     }
 
+    async fn skip_index(&self, table_id: TableId) -> Result<SkipIndex> {
+        self.inner.skip_index(table_id).await
+    }
+
+    async fn skip_pages(
+        &self,
+        table_id: TableId,
+        pages: &[SkipPage],
+    ) -> Result<Vec<Option<Bytes>>> {
+        let key = |page: &SkipPage| Key::Skip(table_id, *page);
+        let mut found: Vec<Option<Bytes>> = pages
+            .iter()
+            .map(|page| match self.get(&key(page)) {
+                Some(Entry::Skip(bytes)) => Some(bytes),
+                _ => None,
+            })
+            .collect();
+        let pairs = pages.iter().zip(&found);
+        let wanted: Vec<SkipPage> =
+            pairs.filter(|(_, bytes)| bytes.is_none()).map(|(page, _)| *page).collect();
+        if !wanted.is_empty() {
+            let read = self.inner.skip_pages(table_id, &wanted).await?;
+            let gaps = found.iter_mut().filter(|bytes| bytes.is_none());
+            for ((gap, page), bytes) in gaps.zip(&wanted).zip(read) {
+                if let Some(bytes) = &bytes {
+                    self.cache.insert(key(page), Entry::Skip(bytes.clone()));
+                }
+                *gap = bytes;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn skip_replace(
+        &self,
+        table_id: TableId,
+        generation: i64,
+        remove: &[i64],
+        segment: &NewSkipSegment,
+    ) -> Result<bool> {
+        self.inner.skip_replace(table_id, generation, remove, segment).await
+    }
+
     async fn import_begin(
         &self,
         table: &NewTable,
@@ -266,7 +391,7 @@ impl CatalogBackend for CachedBackend {
     async fn import_commits(
         &self,
         table_id: TableId,
-        commits: Vec<ImportedCommit>,
+        commits: Arc<[ImportedCommit]>,
     ) -> Result<ImportProgress> {
         self.inner.import_commits(table_id, commits).await
     }

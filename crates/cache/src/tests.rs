@@ -74,6 +74,8 @@ async fn a_page_is_read_once_and_a_new_version_is_another_page() {
     }
     let calls = [Verb::ListFiles, Verb::AppTransactions, Verb::DomainMetadata];
     assert_eq!(calls.map(|verb| inner.calls(verb)), [1, 1, 1]);
+    let stats = db.stats();
+    assert_eq!((stats.hits, stats.misses, stats.evictions, stats.entries), (6, 3, 0, 3));
     append(&db, "b").await;
     db.snapshot(&TableRef::Id(id()), At::Head).await.unwrap();
     assert_eq!(db.list_files(id(), v(2), None, 10).await.unwrap().items.len(), 2);
@@ -105,9 +107,12 @@ async fn long_pages_pass_by_and_the_weight_is_bounded() {
     for _ in 0..2 {
         db.list_files(id(), v(50), None, MAX_CACHED_PAGE + 1).await.unwrap();
     }
-    assert_eq!((inner.calls(Verb::ListFiles), db.entries()), (2, 0));
+    assert_eq!((inner.calls(Verb::ListFiles), db.stats().entries), (2, 0));
     for version in 1..=50 {
         db.list_files(id(), v(version), None, 3).await.unwrap();
     }
-    assert!(db.entries() < 10, "{} entries in 2,000 bytes", db.entries());
+    let stats = db.stats();
+    assert!(stats.entries < 10 && stats.weight_bytes <= 2_000, "{stats:?}");
+    // An entry that is not let in counts as one that had to go.
+    assert_eq!((stats.hits, stats.misses, stats.evictions), (0, 50, 50 - stats.entries));
 }

@@ -10,9 +10,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::error::{CatalogError, Result};
-
-/// Map of the protocol whose values may be null: partition values, tags.
-pub type NullableMap = BTreeMap<String, Option<String>>;
+pub use crate::nullable_map::NullableMap;
 
 /// `add`: a file becomes part of the table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -181,6 +179,12 @@ fn key(path: &str, dv: Option<&DeletionVector>) -> FileKey {
 }
 
 impl Add {
+    /// Identity of the file, borrowed as far as that is possible.
+    #[must_use]
+    pub fn key_parts(&self) -> (&str, Option<String>) {
+        (&self.path, self.deletion_vector.as_ref().map(DeletionVector::unique_id))
+    }
+
     /// Identity of the file.
     #[must_use]
     pub fn key(&self) -> FileKey {
@@ -189,6 +193,12 @@ impl Add {
 }
 
 impl Remove {
+    /// Identity of the file, borrowed as far as that is possible.
+    #[must_use]
+    pub fn key_parts(&self) -> (&str, Option<String>) {
+        (&self.path, self.deletion_vector.as_ref().map(DeletionVector::unique_id))
+    }
+
     /// Identity of the file.
     #[must_use]
     pub fn key(&self) -> FileKey {
@@ -378,6 +388,18 @@ impl Action {
     /// `InvalidInput` if it is not a JSON object, holds several actions, or a known action does
     /// not have its protocol shape. The text names the action; the caller adds file and line.
     pub fn parse(line: &str) -> Result<Action> {
+        // Nearly all lines are one of these two, written without spaces: what stands between the outer
+        // braces' name and the last brace is then the whole action. All others, and errors, below.
+        let inside = |name: &str| {
+            let rest = line.strip_prefix("{\"")?.strip_prefix(name)?.strip_prefix("\":{")?;
+            rest.strip_suffix('}').map(|_| &line[line.len() - rest.len() - 1..line.len() - 1])
+        };
+        if let Some(Ok(add)) = inside("add").map(serde_json::from_str) {
+            return Ok(Action::Add(add));
+        }
+        if let Some(Ok(remove)) = inside("remove").map(serde_json::from_str) {
+            return Ok(Action::Remove(remove));
+        }
         let object: BTreeMap<String, &RawValue> = serde_json::from_str(line).map_err(|e| {
             CatalogError::invalid(format!("not a JSON object with one action: {e}"))
         })?;
@@ -469,9 +491,35 @@ mod tests {
             ("nonsense", "not a JSON object"),
             (r#"{"add":{"path":"x"}}"#, "bad 'add' action: missing field `size`"),
             (r#"{"txn":{"appId":"a","version":1},"add":{}}"#, "'add' and 'txn'"),
+            (r#"{"add":{"path":"x","size":1,"modificationTime":1},"cdc":{}}"#, "'add' and 'cdc'"),
+            (r#"{"add":{"path":"x","size":1,"modificationTime":1}}}"#, "not a JSON object"),
+            (r#"{"add":{"path":"x","size":1,"modificationTime":1}"#, "not a JSON object"),
+            (r#"{"remove":{"path":7}}"#, "bad 'remove' action"),
+            (r#"{"add":{}"#, "not a JSON object"),
+            (r#"{"add":{"#, "not a JSON object"),
         ] {
             let err = Action::parse(line).unwrap_err().to_string();
             assert!(err.contains(want), "{err}");
+        }
+    }
+
+    #[test]
+    fn spaces_make_no_difference() {
+        for compact in [
+            r#"{"add":{"path":"x","partitionValues":{"b":"1","a":null},"size":1,"modificationTime":2,"dataChange":false,"new":[{}]}}"#,
+            r#"{"remove":{"path":"x","deletionTimestamp":5,"deletionVector":{"storageType":"u","pathOrInlineDv":"ab","sizeInBytes":1,"cardinality":1}}}"#,
+        ] {
+            let parsed = Action::parse(compact).unwrap();
+            assert!(matches!(parsed, Action::Add(_) | Action::Remove(_)));
+            for spaced in [
+                compact.replace(':', ": "),
+                compact.replacen('{', "{ ", 1),
+                format!("{compact} "),
+                compact.replace("}}", "} }"),
+                format!("\u{20}{compact}"),
+            ] {
+                assert_eq!(Action::parse(&spaced).unwrap(), parsed, "{spaced}");
+            }
         }
     }
 

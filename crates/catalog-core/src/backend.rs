@@ -18,6 +18,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::action::{DomainMetadata, Txn};
 use crate::commit::{CommitBody, CommitIndex, FirstLine, Packed};
@@ -25,8 +26,14 @@ use crate::error::Result;
 use crate::ids::{At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version};
 use crate::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
-    NewTable, Page, Snapshot, TableRecord, TableState, TombstoneRecord,
+    NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TableState,
+    TombstoneRecord,
 };
+
+/// Most files that one [`CatalogBackend::files_at`] asks for.
+pub const MAX_FILES_AT: usize = 1_000;
+/// Most pages that one [`CatalogBackend::skip_pages`] asks for.
+pub const MAX_SKIP_PAGES: usize = 500;
 
 /// What one table takes part with in a commit.
 #[derive(Debug, Clone)]
@@ -345,6 +352,32 @@ pub trait CatalogBackend: Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Page<FileRecord, FileCursor>>;
 
+    /// Where the page that `list_files` gives for these arguments ends, if that is found at much less
+    /// cost than the page, and other files follow. Then pages can be read at the same time.
+    ///
+    /// 1. The cursor of the page's last file, or none.
+    async fn files_end(
+        &self,
+        _table_id: TableId,
+        _version: Version,
+        _after: FileCursor,
+        _limit: usize,
+    ) -> Result<Option<FileCursor>> {
+        Ok(None)
+    }
+
+    /// The files with these cursors that are in the table at a version, in their order. `cursors` are
+    /// ascending, and at most [`MAX_FILES_AT`].
+    ///
+    /// 1. As `list_files`, of these alone: those that are not there at that version are left out. A
+    ///    table that does not exist has no files.
+    async fn files_at(
+        &self,
+        table_id: TableId,
+        version: Version,
+        cursors: &[FileCursor],
+    ) -> Result<Vec<FileRecord>>;
+
     /// Tombstones that a checkpoint of `version` carries, by cursor.
     ///
     /// 1. Removed at or before `version`, `deletionTimestamp > deleted_after` (a missing one
@@ -408,6 +441,33 @@ pub trait CatalogBackend: Debug + Send + Sync + 'static {
     /// What a token wrote, or none. The answer is final only if no commit with it is still running.
     async fn resolve_token(&self, token: &CommitToken) -> Result<Option<Vec<CommittedTable>>>;
 
+    // ---- skipping index ----
+
+    /// The segments of a table's skipping index, in the order of what they cover: all of one moment. A
+    /// table that does not exist has none.
+    async fn skip_index(&self, table_id: TableId) -> Result<SkipIndex>;
+
+    /// Pages of a skipping index, in the order asked for, at most [`MAX_SKIP_PAGES`]; none for a page
+    /// that is not there, as its segment was replaced.
+    ///
+    /// 1. A page never changes: two answers for one page are the same bytes, or none. Views that
+    ///    remember pages may answer for a segment that was replaced.
+    async fn skip_pages(&self, table_id: TableId, pages: &[SkipPage])
+    -> Result<Vec<Option<Bytes>>>;
+
+    /// Takes segments away, with their pages, and puts one in their place; its id is the new
+    /// generation. False, with nothing changed, unless `generation` is the table's.
+    ///
+    /// 1. Of calls with one generation, also at the same time, one is true.
+    /// 2. All or nothing. It does not make a commit fail, or start again.
+    async fn skip_replace(
+        &self,
+        table_id: TableId,
+        generation: i64,
+        remove: &[i64],
+        segment: &NewSkipSegment,
+    ) -> Result<bool>;
+
     // ---- import ----
 
     /// Registers a table in state `Importing` whose state starts at `base` (0 with
@@ -446,7 +506,7 @@ pub trait CatalogBackend: Debug + Send + Sync + 'static {
     async fn import_commits(
         &self,
         table_id: TableId,
-        commits: Vec<ImportedCommit>,
+        commits: Arc<[ImportedCommit]>,
     ) -> Result<ImportProgress>;
 
     /// Makes the table `Active` (or `Dropped`), with `published_version` as told.

@@ -1,10 +1,10 @@
 //! The catalog as its users see it: a backend plus planning, conflict rules, retries and tokens.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::future::{Future, ready};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use futures::stream::{BoxStream, TryStreamExt};
 use serde::Serialize;
 
 use crate::backend::{
@@ -17,14 +17,17 @@ use crate::env::{Clock, IdSource};
 use crate::error::{CatalogError, Result, WriteState};
 use crate::fence::FenceChange;
 use crate::ids::{At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version};
+use crate::lists::{FileList, History, TableList, TombstoneList};
 use crate::model::{
-    CommitRecord, FileCursor, FileRecord, MirrorMode, NewTable, Page, Snapshot, TableRecord,
-    TableState, TombstoneRecord,
+    CommitRecord, FileRecord, MirrorMode, NewTable, Snapshot, TableRecord, TableState,
+    TombstoneRecord,
 };
+use crate::pages::pages;
 use crate::plan::{Plan, PlanBase, PlanTarget, plan};
 use crate::predicate::{Predicate, Pruner};
 use crate::retry::{self, Retry};
 use crate::secrets;
+use crate::skip::{self, Maintained};
 
 /// How often a commit is tried again after losing a race, or after a busy database.
 const MAX_COMMIT_ATTEMPTS: u32 = 100;
@@ -32,10 +35,6 @@ const MAX_COMMIT_ATTEMPTS: u32 = 100;
 const MAX_REBASE_COMMITS: i64 = 100_000;
 /// Commits read per call while rebasing.
 const REBASE_PAGE: usize = 256;
-/// Rows per page of file lists.
-const FILE_PAGE: usize = 10_000;
-/// Rows per page of table and commit lists.
-const LIST_PAGE: usize = 1_000;
 
 /// Table property: a commit waits, and after some seconds fails as busy, while so many versions are
 /// not published. Without it the mirror may lag behind as far as it likes. Writers that commit at the
@@ -128,16 +127,48 @@ pub struct Catalog {
     /// Commits, and all that a commit rests on.
     backend: Arc<dyn CatalogBackend>,
     /// What users read; may lag behind within what it promises (read replicas).
-    reader: Arc<dyn CatalogBackend>,
+    pub(crate) reader: Arc<dyn CatalogBackend>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
-    hook: Option<Arc<dyn CommitHook>>,
+    hooks: Vec<Arc<dyn CommitHook>>,
+    heads: Arc<Heads>,
+}
+
+/// Heads on which appends were planned, by table.
+///
+/// An append that reads nothing may go on top of any head: what it is planned on only has to have the
+/// protocol and metadata that are in force, and the database refuses it if these have changed since
+/// ([`HeadRule::Append`]). So the head that was read for an earlier one will do, and where tasks append
+/// to one table all the time nobody has to read it. Only for tables that are named by their id: what a
+/// name stands for must be looked up.
+#[derive(Debug, Default)]
+struct Heads(Mutex<HashMap<TableId, Arc<Snapshot>>>);
+
+impl Heads {
+    /// Tables that are remembered; beyond, all are forgotten.
+    const MOST: usize = 256;
+
+    fn get(&self, table: TableId) -> Option<Arc<Snapshot>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&table).cloned()
+    }
+
+    fn keep(&self, head: &Snapshot) {
+        let mut heads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if heads.len() >= Self::MOST {
+            heads.clear();
+        }
+        heads.insert(head.table.id, Arc::new(head.clone()));
+    }
+
+    fn forget(&self, table: TableId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&table);
+    }
 }
 
 /// Told of every batch that a catalog has committed.
 pub trait CommitHook: std::fmt::Debug + Send + Sync {
-    /// Must not block: the answer to the writer waits for it.
-    fn committed(&self, tables: &[CommittedTable]);
+    /// `files` is how many files the batch added. Must not block: the answer to the writer waits for it.
+    fn committed(&self, tables: &[CommittedTable], files: usize);
 }
 
 /// One table of a batch on its way through the attempts.
@@ -154,6 +185,10 @@ struct Working<'a> {
     checked: Option<Version>,
     /// Why the commit has to wait: too much is not published yet.
     pressure: Option<String>,
+    /// Whether it was planned on a head that was read for another commit.
+    remembered: bool,
+    /// Whether that was tried: it is not tried again.
+    fresh: bool,
 }
 
 impl Catalog {
@@ -164,7 +199,14 @@ impl Catalog {
         clock: Arc<dyn Clock>,
         ids: Arc<dyn IdSource>,
     ) -> Self {
-        Catalog { reader: Arc::clone(&backend), backend, clock, ids, hook: None }
+        Catalog {
+            reader: Arc::clone(&backend),
+            backend,
+            clock,
+            ids,
+            hooks: Vec::new(),
+            heads: Arc::default(),
+        }
     }
 
     /// Reads that users ask for go to `reader` from now on. It must be a view of the same database.
@@ -175,10 +217,10 @@ impl Catalog {
         self
     }
 
-    /// Tells `hook` of every commit of this catalog and of its clones made from now on.
+    /// Tells `hook`, too, of every commit of this catalog and of its clones made from now on.
     #[must_use]
     pub fn with_commit_hook(mut self, hook: Arc<dyn CommitHook>) -> Self {
-        self.hook = Some(hook);
+        self.hooks.push(hook);
         self
     }
 
@@ -320,9 +362,7 @@ impl Catalog {
         table_id: TableId,
         version: Version,
     ) -> BoxStream<'static, Result<FileRecord>> {
-        self.pages(move |this, after: Option<FileCursor>| async move {
-            this.repeat(|| this.reader.list_files(table_id, version, after, FILE_PAGE)).await
-        })
+        pages(FileList { catalog: self.clone(), table_id, version })
     }
 
     /// Files of a snapshot that may hold rows for which a predicate is true, streamed in pages. Left out
@@ -336,8 +376,24 @@ impl Catalog {
         predicate: &Predicate,
     ) -> Result<BoxStream<'static, Result<FileRecord>>> {
         let pruner = Pruner::new(&snapshot.metadata, predicate)?;
-        let files = self.files(snapshot.table.id, snapshot.version);
-        Ok(files.try_filter(move |file| ready(pruner.may_match(&file.add))).boxed())
+        Ok(skip::files_matching(Arc::clone(&self.reader), Retry::of(self), snapshot, pruner))
+    }
+
+    /// Gives a table that was imported the index that was made meanwhile, see [`Feed`](skip::Feed); if
+    /// that is not its index (any more), nothing happens.
+    ///
+    /// # Errors
+    /// Those of the database; `TableNotFound`.
+    pub async fn adopt_index(&self, table_id: TableId, fed: skip::Fed) -> Result<Maintained> {
+        skip::adopt(&*self.backend, &Retry::of(self), table_id, fed).await
+    }
+
+    /// Brings a table's skipping index up to date, see [`skip::maintain`].
+    ///
+    /// # Errors
+    /// Those of the database; `TableNotFound`.
+    pub async fn maintain_index(&self, table_id: TableId) -> Result<Maintained> {
+        skip::maintain(&*self.backend, &Retry::of(self), table_id).await
     }
 
     /// Tombstones that a checkpoint of `version` carries, streamed in pages.
@@ -347,12 +403,7 @@ impl Catalog {
         version: Version,
         deleted_after: TimestampMs,
     ) -> BoxStream<'static, Result<TombstoneRecord>> {
-        self.pages(move |this, after: Option<FileCursor>| async move {
-            this.repeat(|| {
-                this.reader.list_tombstones(table_id, version, deleted_after, after, FILE_PAGE)
-            })
-            .await
-        })
+        pages(TombstoneList { catalog: self.clone(), table_id, version, deleted_after })
     }
 
     /// History, newest first, streamed in pages.
@@ -361,13 +412,7 @@ impl Catalog {
         table_id: TableId,
         filter: CommitFilter,
     ) -> BoxStream<'static, Result<CommitRecord>> {
-        let filter = Arc::new(filter);
-        self.pages(move |this, before: Option<Version>| {
-            let filter = Arc::clone(&filter);
-            async move {
-                this.repeat(|| this.reader.list_commits(table_id, &filter, before, LIST_PAGE)).await
-            }
-        })
+        pages(History { catalog: self.clone(), table_id, filter })
     }
 
     /// Tables, by name, streamed in pages.
@@ -380,35 +425,8 @@ impl Catalog {
         backend: &Arc<dyn CatalogBackend>,
         filter: TableFilter,
     ) -> BoxStream<'static, Result<TableRecord>> {
-        let (backend, filter) = (Arc::clone(backend), Arc::new(filter));
-        self.pages(move |this, after: Option<(TableName, TableId)>| {
-            let (backend, filter) = (Arc::clone(&backend), Arc::clone(&filter));
-            async move {
-                this.repeat(|| backend.list_tables(&filter, after.as_ref(), LIST_PAGE)).await
-            }
-        })
-    }
-
-    fn pages<T, C, F, Fut>(&self, fetch: F) -> BoxStream<'static, Result<T>>
-    where
-        T: Send + 'static,
-        C: Send + 'static,
-        F: Fn(Catalog, Option<C>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Page<T, C>>> + Send + 'static,
-    {
-        let fetch = Arc::new(fetch);
-        let first: Option<Option<C>> = Some(None);
-        stream::try_unfold((self.clone(), first), move |(this, position)| {
-            let fetch = Arc::clone(&fetch);
-            async move {
-                let Some(after) = position else { return Ok(None) };
-                let page = fetch(this.clone(), after).await?;
-                let items = stream::iter(page.items.into_iter().map(Ok));
-                Ok::<_, CatalogError>(Some((items, (this, page.next.map(Some)))))
-            }
-        })
-        .try_flatten()
-        .boxed()
+        let (catalog, backend) = (self.clone(), Arc::clone(backend));
+        pages(TableList { catalog, backend, filter })
     }
 
     // ---- tables ----
@@ -470,12 +488,15 @@ impl Catalog {
         replayed: bool,
         attempts: u32,
         tables: Vec<CommittedTable>,
+        working: &[Working<'_>],
     ) -> CommitReport {
         for table in &tables {
             self.reader.note_change(table.table_id);
         }
-        if let Some(hook) = &self.hook {
-            hook.committed(&tables);
+        let plans = working.iter().filter_map(|part| part.plan.as_ref());
+        let files = plans.map(|plan| plan.index.adds.len()).sum();
+        for hook in &self.hooks {
+            hook.committed(&tables, files);
         }
         CommitReport { token, replayed, attempts, tables }
     }
@@ -519,6 +540,8 @@ impl Catalog {
                 read_version: None,
                 checked: None,
                 pressure: None,
+                remembered: false,
+                fresh: false,
             })
             .collect();
 
@@ -534,7 +557,9 @@ impl Catalog {
             for part in &mut working {
                 match self.prepare(part, &token, now).await {
                     Ok(table) => tables.push(table),
-                    Err(error) if unknown => return self.settle(token, attempts, error).await,
+                    Err(error) if unknown => {
+                        return self.settle(token, attempts, error, &working).await;
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -548,18 +573,24 @@ impl Catalog {
             };
             let failure = match outcome {
                 Ok(CommitOutcome::Committed(tables)) => {
-                    return Ok(self.report(token, false, attempts, tables));
+                    return Ok(self.report(token, false, attempts, tables, &working));
                 }
                 Ok(CommitOutcome::Replayed(tables)) => {
                     // Our own lost answer is no replay in the caller's eyes.
-                    return Ok(self.report(token, !unknown, attempts, tables));
+                    return Ok(self.report(token, !unknown, attempts, tables, &working));
+                }
+                // What was remembered is out of date: no race was lost, there is nothing to wait for.
+                Ok(
+                    CommitOutcome::HeadMoved { index, .. } | CommitOutcome::Rejected { index, .. },
+                ) if working.get_mut(index).is_some_and(|part| part.start_anew(&self.heads)) => {
+                    continue;
                 }
                 Ok(CommitOutcome::HeadMoved { .. }) => None,
                 Ok(CommitOutcome::Rejected { index, reason }) => {
                     let error = refused(working.get(index), reason);
                     // The name may be taken by an attempt of ours that was still running.
                     return if unknown {
-                        self.settle(token, attempts, error).await
+                        self.settle(token, attempts, error, &working).await
                     } else {
                         Err(error)
                     };
@@ -567,7 +598,7 @@ impl Catalog {
                 Err(error) if error.write_state() == WriteState::Unknown => {
                     unknown = true;
                     if let Ok(Some(tables)) = self.resolve(&token).await {
-                        return Ok(self.report(token, false, attempts, tables));
+                        return Ok(self.report(token, false, attempts, tables, &working));
                     }
                     Some(error)
                 }
@@ -586,7 +617,7 @@ impl Catalog {
                     }))
                 });
                 if unknown {
-                    return self.settle(token, attempts, error).await;
+                    return self.settle(token, attempts, error, &working).await;
                 }
                 return Err(error);
             }
@@ -629,9 +660,10 @@ impl Catalog {
         token: CommitToken,
         attempts: u32,
         error: CatalogError,
+        working: &[Working<'_>],
     ) -> Result<CommitReport> {
         match self.resolve(&token).await {
-            Ok(Some(tables)) => Ok(self.report(token, false, attempts, tables)),
+            Ok(Some(tables)) => Ok(self.report(token, false, attempts, tables, working)),
             // Refused because of a state of the tables that the attempt in doubt cannot pass either:
             // what is not there by now does not come any more.
             Ok(None) if !matches!(error, CatalogError::Unavailable { .. }) => Err(error),
@@ -712,6 +744,12 @@ impl Catalog {
                 CommitTarget::Existing { table_id: head.table.id, rule }
             }
             ChangeTarget::Existing { table, read_version } => {
+                // An attempt on what is remembered is made once: whatever became of it.
+                if !part.start_anew(&self.heads)
+                    && let Some(append) = self.append(part, table, *read_version, token, now)
+                {
+                    return Ok(append);
+                }
                 let head = self.head_for(part, table).await?;
                 part.pressure = back_pressure(&head);
                 let read = *part.read_version.get_or_insert(read_version.unwrap_or(head.version));
@@ -742,6 +780,7 @@ impl Catalog {
                 part.checked = Some(head.version);
                 self.check_applications(part, &head).await?;
                 let rule = if blind {
+                    self.heads.keep(&head);
                     HeadRule::Append { since: head.version }
                 } else {
                     HeadRule::Exactly(head.version)
@@ -757,6 +796,47 @@ impl Catalog {
             rest: plan.rest.clone(),
             index: Arc::clone(&plan.index),
         })
+    }
+
+    /// An append that reads nothing, on a head that is remembered; none if there is no such head, if this is
+    /// no such append, or not the first attempt.
+    fn append(
+        &self,
+        part: &mut Working<'_>,
+        table: &TableRef,
+        read_version: Option<Version>,
+        token: &CommitToken,
+        now: TimestampMs,
+    ) -> Option<TableCommit> {
+        let change = part.change;
+        let &TableRef::Id(id) = table else { return None };
+        if part.fresh
+            || part.table_id.is_some()
+            || read_version.is_some()
+            || !change.reads.is_blind()
+        {
+            return None;
+        }
+        let head = self.heads.get(id)?;
+        if head.metadata.property(MAX_UNPUBLISHED).is_some() {
+            return None;
+        }
+        // Whatever is wrong with it may be wrong with what is remembered only.
+        let plan = plan_change(change, PlanTarget::On(plan_base(&head, now)), token).ok()?;
+        if !plan.blind_append || plan.exact {
+            return None;
+        }
+        let rule = HeadRule::Append { since: head.version };
+        let commit = TableCommit {
+            target: CommitTarget::Existing { table_id: id, rule },
+            first_line: plan.first_line.clone(),
+            rest: plan.rest.clone(),
+            index: Arc::clone(&plan.index),
+        };
+        part.table_id = Some(id);
+        part.plan = Some(plan);
+        part.remembered = true;
+        Some(commit)
     }
 
     /// The head that a part of a batch goes on: of the table that it was found to be at first.
@@ -844,7 +924,7 @@ impl Catalog {
     }
 
     /// Repeats a call while the database is busy, within a bound.
-    async fn repeat<T, F, Fut>(&self, call: F) -> Result<T>
+    pub(crate) async fn repeat<T, F, Fut>(&self, call: F) -> Result<T>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T>>,
@@ -889,6 +969,20 @@ fn plan_base(head: &Snapshot, now: TimestampMs) -> PlanBase<'_> {
 }
 
 impl Working<'_> {
+    /// Forgets what it was planned on, if that was remembered: false if not.
+    fn start_anew(&mut self, heads: &Heads) -> bool {
+        if !self.remembered {
+            return false;
+        }
+        if let Some(table) = self.table_id.take() {
+            heads.forget(table);
+        }
+        self.plan = None;
+        self.remembered = false;
+        self.fresh = true;
+        true
+    }
+
     fn conflict(&self, winning_version: Option<Version>, kind: ConflictKind) -> CatalogError {
         CatalogError::Conflict(Box::new(Conflict {
             table: self.label.clone(),

@@ -349,12 +349,64 @@ async fn a_commit_in_doubt_does_not_conflict_with_itself() {
     assert_eq!(*told.0.lock().unwrap(), [report.tables[0].table_id]);
 }
 
+/// Of the second append on nobody reads the head; whatever changed meanwhile is seen all the same.
+#[tokio::test]
+async fn appends_are_planned_on_a_head_that_is_remembered() {
+    let memory = Arc::new(MemoryBackend::new());
+    let lost = Arc::new(AtomicU64::new(0));
+    let losing = Arc::clone(&lost);
+    let backend = Arc::new(FaultyBackend::new(memory.clone(), move |call: Call<Verb>| {
+        match (call.verb, losing.load(Ordering::Relaxed)) {
+            (Verb::Commit, 1) => {
+                losing.store(0, Ordering::Relaxed);
+                Fault::Busy
+            }
+            _ => Fault::None,
+        }
+    }));
+    let ids: Arc<dyn IdSource> = Arc::new(CountingIds::default());
+    let here = Catalog::new(backend.clone(), Arc::new(FrozenClock), ids.clone());
+    let there = Catalog::new(memory, Arc::new(FrozenClock), ids);
+    let id = there.commit(batch(vec![create("t")])).await.unwrap().tables[0].table_id;
+    let by_id = |name: &str| {
+        let target = ChangeTarget::Existing { table: TableRef::Id(id), read_version: None };
+        batch(vec![change(target, add(name))])
+    };
+    let version = |report: CommitReport| report.tables[0].version.get();
+    for (n, name) in (1_i64..).zip(["a", "b", "c"]) {
+        assert_eq!(version(here.commit(by_id(name)).await.unwrap()), n);
+    }
+    assert_eq!(backend.calls(Verb::Snapshot), 1, "the first one");
+    // A busy database: the next attempt looks again.
+    lost.store(1, Ordering::Relaxed);
+    assert_eq!(version(here.commit(by_id("d")).await.unwrap()), 4);
+    assert_eq!(backend.calls(Verb::Snapshot), 2);
+
+    // Others make it a table with a partition: what was fine is not any more.
+    let zero = zero("\"inCommitTimestamp\"", "\"delta.enableInCommitTimestamps\":\"true\"");
+    let metadata = zero
+        .lines()
+        .nth(1)
+        .unwrap()
+        .replace("\"partitionColumns\":[]", "\"partitionColumns\":[\"id\"]");
+    let target = ChangeTarget::Existing { table: TableRef::Id(id), read_version: None };
+    there.commit(batch(vec![change(target, metadata)])).await.unwrap();
+    let error = here.commit(by_id("e")).await.unwrap_err();
+    assert!(error.to_string().contains("no value for partition column 'id'"), "{error}");
+    let dropped = there.drop_table(&TableRef::Id(id)).await.unwrap();
+    assert_eq!(dropped.head.unwrap().get(), 5);
+    for _ in 0..2 {
+        let error = here.commit(by_id("f")).await.unwrap_err();
+        assert!(matches!(error, CatalogError::TableNotFound(_)), "{error}");
+    }
+}
+
 /// Tables of the commits that a hook was told of.
 #[derive(Debug, Default)]
 struct Told(std::sync::Mutex<Vec<TableId>>);
 
 impl CommitHook for Told {
-    fn committed(&self, tables: &[CommittedTable]) {
+    fn committed(&self, tables: &[CommittedTable], _: usize) {
         self.0.lock().unwrap().extend(tables.iter().map(|table| table.table_id));
     }
 }

@@ -3,8 +3,11 @@
 //! The bytes are the authority (they are what is stored and published); [`CommitIndex`] is the
 //! projection that backends write into rows in the same transaction.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use serde_json::value::RawValue;
+use zstd::bulk::Compressor;
 
 use crate::action::{Action, Add, CommitInfo, DomainMetadata, Metadata, Protocol, Remove, Txn};
 use crate::error::{CatalogError, Result};
@@ -12,6 +15,8 @@ use crate::ids::TimestampMs;
 
 /// Compression level of stored commit bytes: 3 is zstd's own default.
 const ZSTD_LEVEL: i32 = 3;
+/// A thread reads no less than this, bytes.
+const PART_BYTES: usize = 4 << 20;
 /// Refuses to unpack more than this from one stored body (a corrupt length must not exhaust memory).
 const MAX_BODY_BYTES: usize = 8 << 30;
 
@@ -48,6 +53,45 @@ impl CommitIndex {
             .unwrap_or_default()
     }
 
+    /// What the lines after these say.
+    fn append(&mut self, later: CommitIndex) {
+        let CommitIndex { adds, removes, metadata, protocol, txns, domain_metadata, .. } = later;
+        self.adds.extend(adds);
+        self.removes.extend(removes);
+        self.metadata = metadata.or(self.metadata.take());
+        self.protocol = protocol.or(self.protocol.take());
+        self.txns.retain(|x| txns.iter().all(|t| x.app_id != t.app_id));
+        self.txns.extend(txns);
+        self.domain_metadata.retain(|x| domain_metadata.iter().all(|d| x.domain != d.domain));
+        self.domain_metadata.extend(domain_metadata);
+        self.commit_info = later.commit_info.or(self.commit_info.take());
+        self.num_cdc_files += later.num_cdc_files;
+        self.unknown_actions.extend(later.unknown_actions);
+    }
+
+    fn take(&mut self, line: ParsedLine<'_>) {
+        match line.action {
+            Action::Add(a) => self.adds.push(a),
+            Action::Remove(r) => self.removes.push(r),
+            Action::Cdc(_) => self.num_cdc_files += 1,
+            Action::Metadata(m) => self.metadata = Some(m),
+            Action::Protocol(p) => self.protocol = Some(p),
+            Action::Txn(t) => {
+                self.txns.retain(|x| x.app_id != t.app_id);
+                self.txns.push(t);
+            }
+            Action::DomainMetadata(d) => {
+                self.domain_metadata.retain(|x| x.domain != d.domain);
+                self.domain_metadata.push(d);
+            }
+            Action::CommitInfo(_) => {
+                self.commit_info = commit_info_object(line.text).map(str::to_owned);
+            }
+            Action::Unknown(name) => self.unknown_actions.push(name),
+            Action::Empty | Action::CheckpointMetadata(_) | Action::Sidecar(_) => {}
+        }
+    }
+
     /// Sum of `size` over the added files, bytes.
     #[must_use]
     pub fn added_bytes(&self) -> i64 {
@@ -78,12 +122,21 @@ pub struct ParsedLine<'a> {
 /// `InvalidInput` with origin and line number for bytes that are not UTF-8, lines that are not
 /// JSON, or known actions of the wrong shape.
 pub fn parse_ndjson<'a>(origin: &str, bytes: &'a [u8]) -> Result<Vec<ParsedLine<'a>>> {
+    let mut out = Vec::new();
+    each_line(origin, bytes, |line| out.push(line))?;
+    Ok(out)
+}
+
+fn each_line<'a>(
+    origin: &str,
+    bytes: &'a [u8],
+    mut take: impl FnMut(ParsedLine<'a>),
+) -> Result<()> {
     let text = std::str::from_utf8(bytes).map_err(|e| {
         let before = String::from_utf8_lossy(&bytes[..e.valid_up_to()]);
         let line = before.matches('\n').count() + 1;
         CatalogError::invalid(format!("{origin}, line {line}: not UTF-8 text"))
     })?;
-    let mut out = Vec::new();
     for (i, line) in text.split('\n').enumerate() {
         let line = line.strip_suffix('\r').unwrap_or(line);
         if line.trim().is_empty() {
@@ -91,9 +144,53 @@ pub fn parse_ndjson<'a>(origin: &str, bytes: &'a [u8]) -> Result<Vec<ParsedLine<
         }
         let action = Action::parse(line)
             .map_err(|e| CatalogError::invalid(format!("{origin}, line {}: {e}", i + 1)))?;
-        out.push(ParsedLine { number: i + 1, text: line, action });
+        take(ParsedLine { number: i + 1, text: line, action });
     }
-    Ok(out)
+    Ok(())
+}
+
+/// [`parse_ndjson`] and [`index_lines`] in one, for commits with many files: no line is kept, and long
+/// ones are read by several threads.
+///
+/// # Errors
+/// Those of [`parse_ndjson`].
+pub fn index_ndjson(origin: &str, bytes: &[u8]) -> Result<CommitIndex> {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    index_parts(origin, bytes, threads.min(bytes.len() / PART_BYTES))
+}
+
+fn index_parts(origin: &str, bytes: &[u8], parts: usize) -> Result<CommitIndex> {
+    let whole = |bytes: &[u8]| {
+        let mut index = CommitIndex::default();
+        each_line(origin, bytes, |line| index.take(line)).map(|()| index)
+    };
+    if parts < 2 {
+        return whole(bytes);
+    }
+    let mut rest = bytes;
+    let mut pieces = Vec::with_capacity(parts);
+    for left in (1..=parts).rev() {
+        let about = rest.len() / left;
+        let newline = rest[about..].iter().position(|byte| *byte == b'\n');
+        let end = newline.filter(|_| left > 1).map_or(rest.len(), |at| about + at + 1);
+        let (piece, after) = rest.split_at(end);
+        pieces.push(piece);
+        rest = after;
+    }
+    let found: Vec<Option<CommitIndex>> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            pieces.into_iter().map(|piece| scope.spawn(move || whole(piece).ok())).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
+    });
+    let mut index = CommitIndex::default();
+    for part in found {
+        match part {
+            Some(part) => index.append(part),
+            // What is wrong, and in which line, is found from the start.
+            None => return whole(bytes),
+        }
+    }
+    Ok(index)
 }
 
 /// The text of the object inside a `{"commitInfo":{…}}` line.
@@ -109,26 +206,7 @@ pub fn commit_info_object(line: &str) -> Option<&str> {
 pub fn index_lines(lines: Vec<ParsedLine<'_>>) -> CommitIndex {
     let mut index = CommitIndex::default();
     for line in lines {
-        match line.action {
-            Action::Add(a) => index.adds.push(a),
-            Action::Remove(r) => index.removes.push(r),
-            Action::Cdc(_) => index.num_cdc_files += 1,
-            Action::Metadata(m) => index.metadata = Some(m),
-            Action::Protocol(p) => index.protocol = Some(p),
-            Action::Txn(t) => {
-                index.txns.retain(|x| x.app_id != t.app_id);
-                index.txns.push(t);
-            }
-            Action::DomainMetadata(d) => {
-                index.domain_metadata.retain(|x| x.domain != d.domain);
-                index.domain_metadata.push(d);
-            }
-            Action::CommitInfo(_) => {
-                index.commit_info = commit_info_object(line.text).map(str::to_owned);
-            }
-            Action::Unknown(name) => index.unknown_actions.push(name),
-            Action::Empty | Action::CheckpointMetadata(_) | Action::Sidecar(_) => {}
-        }
+        index.take(line);
     }
     index
 }
@@ -175,6 +253,21 @@ pub struct Packed {
     pub raw_len: u64,
 }
 
+thread_local! {
+    /// Small commits take longer to make one of these than to compress.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn compress(raw: &[u8]) -> std::io::Result<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let compressor = match kept {
+            Some(compressor) => compressor,
+            None => kept.insert(Compressor::new(ZSTD_LEVEL)?),
+        };
+        compressor.compress(raw)
+    })
+}
+
 impl Packed {
     /// Compresses.
     ///
@@ -184,7 +277,7 @@ impl Packed {
         if raw.is_empty() {
             return Ok(Packed { zstd: Bytes::new(), raw_len: 0 });
         }
-        let zstd = zstd::bulk::compress(raw, ZSTD_LEVEL)
+        let zstd = compress(raw)
             .map_err(|e| CatalogError::invalid(format!("cannot compress a commit: {e}")))?;
         Ok(Packed { zstd: zstd.into(), raw_len: raw.len() as u64 })
     }
@@ -264,6 +357,41 @@ mod tests {
         {
             let body = CommitBody::verbatim(raw).unwrap();
             assert_eq!(body.published().unwrap(), raw);
+        }
+    }
+
+    #[test]
+    fn several_threads_read_what_one_reads() {
+        let line = |n: usize| match n % 9 {
+            0 => "\r\n".to_owned(),
+            1 => format!(r#"{{"txn":{{"appId":"a{}","version":{n}}}}}"#, n % 5),
+            2 => format!(
+                r#"{{"domainMetadata":{{"domain":"d{}","configuration":"{n}","removed":false}}}}"#,
+                n % 7
+            ),
+            3 => format!(r#"{{"commitInfo":{{"n":{n}}}}}"#),
+            4 => format!(r#"{{"new{n}":{{}}}}"#),
+            5 => format!(
+                r#"{{"metaData":{{"id":"{n}","schemaString":"","format":{{"provider":"p"}}}}}}"#
+            ),
+            6 => format!(r#"{{"protocol":{{"minReaderVersion":1,"minWriterVersion":{n}}}}}"#),
+            7 => format!(r#"{{"remove":{{"path":"é{n}"}}}}"#),
+            _ => format!(r#"{{"add":{{"path":"é{n}","size":1,"modificationTime":2}}}}"#),
+        };
+        let text: String = (0..400).map(|n| line(n) + "\n").collect();
+        let want = index_lines(parse_ndjson("x", text.as_bytes()).unwrap());
+        assert_eq!((want.adds.len(), want.txns.len(), want.domain_metadata.len()), (44, 5, 7));
+        for parts in [0, 1, 2, 3, 7, 50, 1_000] {
+            assert_eq!(index_parts("x", text.as_bytes(), parts).unwrap(), want, "{parts}");
+            assert_eq!(index_parts("x", b"", parts).unwrap(), CommitIndex::default());
+            assert_eq!(index_parts("x", b"{}", parts).unwrap(), CommitIndex::default());
+        }
+        for (line, want) in [("broken", "x, line 601: not a JSON"), ("\u{1}", "x, line 601: ")] {
+            let lines: String = format!("{}{line}\n{}", "{}\n".repeat(600), "{}\n".repeat(99));
+            for parts in [1, 4] {
+                let error = index_parts("x", lines.as_bytes(), parts).unwrap_err().to_string();
+                assert!(error.contains(want), "{error}");
+            }
         }
     }
 

@@ -1,6 +1,5 @@
-use std::collections::BTreeMap;
-
 use super::*;
+use crate::action::NullableMap;
 use crate::ids::{TimestampMs, Version};
 
 fn protocol(reader: i32, writer: i32, features: Option<&[&str]>) -> Protocol {
@@ -158,7 +157,7 @@ fn writers_see_the_lines_without_what_the_catalog_put_into_them() {
     let seen = writer_lines(text.as_bytes()).unwrap();
     let (protocol_seen, metadata_seen) = find(std::str::from_utf8(&seen).unwrap());
     assert_eq!(protocol_seen.unwrap().action, protocol(1, 2, None));
-    assert_eq!(metadata_seen.unwrap().action.configuration, BTreeMap::new());
+    assert_eq!(metadata_seen.unwrap().action.configuration, NullableMap::new());
     assert!(seen.starts_with(b"{\"commitInfo\":{\"x\" : 1}}\n"));
     assert!(seen.ends_with(b"{\"new\":{\"protocol\" : \"no\"}}"));
     for same in [ZERO, "", "no json", "{\"add\":{\"path\":\"protocol metaData\"}}\n"] {

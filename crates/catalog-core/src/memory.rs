@@ -8,12 +8,14 @@ mod commit;
 mod import;
 mod outbox;
 mod reads;
+mod skip;
 mod state;
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::action::{DomainMetadata, Txn};
 use crate::backend::{
@@ -26,8 +28,9 @@ use crate::error::Result;
 use crate::ids::{At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version};
 use crate::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
-    NewTable, Page, Snapshot, TableRecord, TombstoneRecord,
+    NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
+use skip::SkipState;
 use state::State;
 
 /// Version of the layout of the maps: it is what this program writes by definition.
@@ -110,6 +113,21 @@ impl CatalogBackend for MemoryBackend {
         Ok(self.state().readable(table_id)?.list_files(version, after, limit))
     }
 
+    async fn files_at(
+        &self,
+        table_id: TableId,
+        version: Version,
+        cursors: &[FileCursor],
+    ) -> Result<Vec<FileRecord>> {
+        let state = self.state();
+        Ok(match state.tables.get(&table_id) {
+            Some(table) => {
+                table.files_at(version).filter(|file| cursors.contains(&file.cursor)).collect()
+            }
+            None => Vec::new(),
+        })
+    }
+
     async fn list_tombstones(
         &self,
         table_id: TableId,
@@ -162,6 +180,30 @@ impl CatalogBackend for MemoryBackend {
         Ok(self.state().replayed(token))
     }
 
+    async fn skip_index(&self, table_id: TableId) -> Result<SkipIndex> {
+        Ok(self.state().skip.get(&table_id).map(SkipState::index).unwrap_or_default())
+    }
+
+    async fn skip_pages(
+        &self,
+        table_id: TableId,
+        pages: &[SkipPage],
+    ) -> Result<Vec<Option<Bytes>>> {
+        let state = self.state();
+        let skip = state.skip.get(&table_id);
+        Ok(pages.iter().map(|page| skip.and_then(|skip| skip.page(*page))).collect())
+    }
+
+    async fn skip_replace(
+        &self,
+        table_id: TableId,
+        generation: i64,
+        remove: &[i64],
+        segment: &NewSkipSegment,
+    ) -> Result<bool> {
+        Ok(self.state().skip.entry(table_id).or_default().replace(generation, remove, segment))
+    }
+
     async fn import_begin(
         &self,
         table: &NewTable,
@@ -186,7 +228,7 @@ impl CatalogBackend for MemoryBackend {
     async fn import_commits(
         &self,
         table_id: TableId,
-        commits: Vec<ImportedCommit>,
+        commits: Arc<[ImportedCommit]>,
     ) -> Result<ImportProgress> {
         self.state().import_commits(table_id, commits)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use crate::action::{Add, DomainMetadata, Metadata, Protocol, Remove, Txn};
@@ -225,6 +226,58 @@ pub struct Page<T, C> {
     pub items: Vec<T>,
     /// Pass as `after` for the next page; none at the end.
     pub next: Option<C>,
+}
+
+/// The skipping index of a table (see [`crate::skip`]).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SkipIndex {
+    /// Grows with each change of the segments; 0 = there never was one.
+    pub generation: i64,
+    /// In the order of what they cover.
+    pub segments: Vec<SkipSegment>,
+}
+
+/// A segment of a skipping index. It never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SkipSegment {
+    /// Unique in its table, for all time: the generation that it was written in.
+    pub id: i64,
+    /// It covers the files after this cursor; none = from the first one.
+    pub after: Option<FileCursor>,
+    /// Up to and with this one.
+    pub through: FileCursor,
+    /// The version whose files it holds.
+    pub version: Version,
+    /// Number of files in it.
+    pub files: i64,
+    /// What its pages hold.
+    pub root: Bytes,
+}
+
+/// A segment to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewSkipSegment {
+    /// As in [`SkipSegment::after`].
+    pub after: Option<FileCursor>,
+    /// As in [`SkipSegment::through`].
+    pub through: FileCursor,
+    /// As in [`SkipSegment::version`].
+    pub version: Version,
+    /// As in [`SkipSegment::files`].
+    pub files: i64,
+    /// As in [`SkipSegment::root`].
+    pub root: Bytes,
+    /// Pages, numbered from 0.
+    pub pages: Vec<Bytes>,
+}
+
+/// A page of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SkipPage {
+    /// [`SkipSegment::id`].
+    pub segment: i64,
+    /// Its number.
+    pub page: u32,
 }
 
 /// State of one version in the outbox (`dl_mirror_status`).

@@ -8,16 +8,18 @@
 //! Pruning is one-sided: a file that holds a matching row is never ruled out, whatever its
 //! statistics leave out, round or truncate (protocol section "Per-file Statistics").
 
-mod facts;
-mod value;
+pub(crate) mod facts;
+pub(crate) mod value;
 
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 use crate::action::{Add, Metadata};
 use crate::error::{CatalogError, Result};
 use crate::features::column_mapping_enabled;
 use crate::schema::{DataType, StructField, StructType};
-use facts::{Facts, partition_facts, stats_facts};
+use facts::{Facts, Stats, partition_facts, stats_facts};
 use value::{Kind, Value};
 
 /// A column by its logical name, nested fields one part each: `["addr", "zip"]`.
@@ -167,13 +169,57 @@ pub struct Pruner {
     root: Node,
 }
 
-/// A column that the predicate uses.
-#[derive(Debug, Clone)]
-struct Column {
+/// A column of a table, as its files' metadata knows it. Stored in skipping indexes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Column {
     /// Key in `partitionValues` (one part), or path in the statistics.
-    physical: Vec<String>,
-    partition: bool,
-    kind: Kind,
+    pub(crate) physical: Vec<String>,
+    pub(crate) partition: bool,
+    pub(crate) kind: Kind,
+}
+
+impl Column {
+    /// A column by the fields that lead to it; none if there are none.
+    fn new(fields: &[&StructField], partitions: &[String], mapped: bool) -> Option<Column> {
+        let (top, last) = (fields.first()?, fields.last()?);
+        let physical =
+            |f: &&StructField| if mapped { f.physical_name() } else { &f.name }.to_owned();
+        Some(Column {
+            physical: fields.iter().map(physical).collect(),
+            partition: fields.len() == 1 && partitions.contains(&top.name),
+            kind: kind_of(last),
+        })
+    }
+
+    /// All columns whose values compare: those of the partition first, then in the order of the schema.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a schema that cannot be read.
+    pub(crate) fn all(metadata: &Metadata) -> Result<Vec<Column>> {
+        fn visit<'s>(
+            fields: &'s [StructField],
+            path: &mut Vec<&'s StructField>,
+            out: &mut dyn FnMut(&[&StructField]),
+        ) {
+            for field in fields {
+                path.push(field);
+                match &field.data_type {
+                    DataType::Struct(inner) => visit(&inner.fields, path, out),
+                    _ => out(path),
+                }
+                path.pop();
+            }
+        }
+        let schema = StructType::parse(&metadata.schema_string)?;
+        let mapped = column_mapping_enabled(metadata);
+        let mut columns = Vec::new();
+        visit(&schema.fields, &mut Vec::new(), &mut |path| {
+            columns.extend(Column::new(path, &metadata.partition_columns, mapped));
+        });
+        columns.retain(|column| column.kind != Kind::Opaque);
+        columns.sort_by_key(|column| !column.partition);
+        Ok(columns)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -242,12 +288,24 @@ impl Pruner {
         if !can_be_true || self.partitions_only() {
             return can_be_true;
         }
+        let Some(stats) = add.stats.as_deref().and_then(Stats::parse) else { return true };
         for (column, facts) in self.columns.iter().zip(&mut facts) {
             if !column.partition {
-                *facts = stats_facts(add, &column.physical, column.kind);
+                *facts = stats_facts(&stats, &column.physical, column.kind);
             }
         }
         self.root.outcome(&facts).can_be_true
+    }
+
+    /// The columns that it looks at.
+    pub(crate) fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// Whether files of which this is known, in the order of [`Pruner::columns`], may hold a matching
+    /// row.
+    pub(crate) fn may_match_facts(&self, facts: &[Facts]) -> bool {
+        self.root.outcome(facts).can_be_true
     }
 
     /// Whether it looks at partition values only, so that it selects whole files exactly.
@@ -375,20 +433,16 @@ impl Binder<'_> {
     /// Index of the column among those used, and its type.
     fn column(&mut self, path: &ColumnPath) -> Result<(usize, DataType)> {
         let fields = self.schema.resolve(&path.0)?;
-        let physical: Vec<String> = fields
-            .iter()
-            .map(|f| if self.mapped { f.physical_name() } else { &f.name }.to_owned())
-            .collect();
-        let (Some(top), Some(last)) = (fields.first(), fields.last()) else {
+        let (Some(column), Some(last)) =
+            (Column::new(&fields, self.partitions, self.mapped), fields.last())
+        else {
             return Err(CatalogError::invalid("a column without a name"));
         };
-        let partition = fields.len() == 1 && self.partitions.contains(&top.name);
-        let kind = kind_of(last);
         let data_type = last.data_type.clone();
-        let known = self.columns.iter().position(|c| c.physical == physical);
+        let known = self.columns.iter().position(|c| c.physical == column.physical);
         let index = known.unwrap_or(self.columns.len());
         if known.is_none() {
-            self.columns.push(Column { physical, partition, kind });
+            self.columns.push(column);
         }
         Ok((index, data_type))
     }
@@ -473,4 +527,4 @@ fn kind_of(field: &StructField) -> Kind {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

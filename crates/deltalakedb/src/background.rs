@@ -18,7 +18,7 @@ use crate::Db;
 struct Wake(Arc<Publisher>);
 
 impl CommitHook for Wake {
-    fn committed(&self, _: &[CommittedTable]) {
+    fn committed(&self, _: &[CommittedTable], _: usize) {
         self.0.wake();
     }
 }

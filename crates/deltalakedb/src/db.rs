@@ -1,15 +1,16 @@
 //! An opened catalog.
 
-use std::ops::Deref;
+use std::ops::{Add, Deref};
 use std::sync::Arc;
 
-use deltalakedb_cache::CachedBackend;
+use deltalakedb_cache::{CacheStats, CachedBackend};
 use deltalakedb_catalog_core::backend::CatalogBackend;
 use deltalakedb_catalog_core::catalog::{Catalog, CommitHook};
 use deltalakedb_catalog_core::env::{Clock, IdSource};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_mirror::publish::{Publisher, PublisherConfig};
 
+use crate::indexing::Indexer;
 use crate::system::{RandomIds, SystemClock};
 use crate::uri::{CatalogUri, Place, Scheme, ServerUri};
 
@@ -19,6 +20,8 @@ use crate::uri::{CatalogUri, Place, Scheme, ServerUri};
 #[derive(Debug, Clone)]
 pub struct Db {
     catalog: Catalog,
+    /// That of the primary, and that of the replicas.
+    caches: Vec<Arc<CachedBackend>>,
     uri: CatalogUri,
 }
 
@@ -80,15 +83,27 @@ impl Db {
 
     fn assemble(uri: &CatalogUri, backend: Arc<dyn CatalogBackend>) -> Db {
         let reader = reader(uri, &backend);
-        let cached: Arc<dyn CatalogBackend> = Arc::new(CachedBackend::new(backend));
+        let cached = Arc::new(CachedBackend::new(backend));
+        let mut caches = vec![Arc::clone(&cached)];
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
         let catalog = Catalog::new(cached, clock, ids);
+        let indexer = Indexer::new(catalog.clone());
+        let catalog = catalog.with_commit_hook(Arc::new(indexer));
         let catalog = match reader {
-            Some(reader) => catalog.with_reader(reader),
+            Some(reader) => {
+                caches.push(Arc::clone(&reader));
+                catalog.with_reader(reader)
+            }
             None => catalog,
         };
-        Db { catalog, uri: uri.clone() }
+        Db { catalog, caches, uri: uri.clone() }
+    }
+
+    /// What the cache of this catalog has done since it was opened, and what is in it.
+    #[must_use]
+    pub fn cache_stats(&self) -> CacheStats {
+        self.caches.iter().map(|cache| cache.stats()).fold(CacheStats::default(), Add::add)
     }
 
     /// The catalog itself.
@@ -164,7 +179,7 @@ async fn connect_server(server: &ServerUri) -> Result<Arc<dyn CatalogBackend>> {
 
 /// What users read through, if the URL names replicas. They are connected to when they are needed.
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "mssql"))]
-fn reader(uri: &CatalogUri, primary: &Arc<dyn CatalogBackend>) -> Option<Arc<dyn CatalogBackend>> {
+fn reader(uri: &CatalogUri, primary: &Arc<dyn CatalogBackend>) -> Option<Arc<CachedBackend>> {
     use deltalakedb_replicas::{Replica, ReplicaConfig, ReplicaReader};
 
     let server = uri.server()?;
@@ -188,7 +203,7 @@ fn reader(uri: &CatalogUri, primary: &Arc<dyn CatalogBackend>) -> Option<Arc<dyn
 }
 
 #[cfg(not(any(feature = "postgres", feature = "mysql", feature = "mssql")))]
-fn reader(_: &CatalogUri, _: &Arc<dyn CatalogBackend>) -> Option<Arc<dyn CatalogBackend>> {
+fn reader(_: &CatalogUri, _: &Arc<dyn CatalogBackend>) -> Option<Arc<CachedBackend>> {
     None
 }
 

@@ -18,6 +18,7 @@ pub mod db;
 pub mod deltalake;
 pub mod filter;
 pub mod grants;
+pub mod indexing;
 #[cfg(feature = "mssql")]
 mod mssql;
 #[cfg(feature = "mysql")]
@@ -32,6 +33,7 @@ pub mod uri;
 
 pub use config::Config;
 pub use db::Db;
+pub use deltalakedb_cache::CacheStats;
 pub use deltalakedb_catalog_core as core;
 pub use deltalakedb_mirror as mirror;
 pub use uri::{CatalogUri, Scheme, ServerUri, TableUri};

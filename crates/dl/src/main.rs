@@ -83,7 +83,11 @@ fn run(
     let (stopper, stop) = watch::channel(false);
     let context = Context::new(cli.global, config, out, stop);
     let result = runtime.block_on(async {
-        let command = commands::run(cli.command, &context);
+        let command = async {
+            let result = commands::run(cli.command, &context).await;
+            deltalakedb::indexing::finished().await;
+            result
+        };
         tokio::pin!(command);
         tokio::select! {
             result = &mut command => return result,

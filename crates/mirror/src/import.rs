@@ -238,7 +238,7 @@ pub async fn import_table(
     // state that they see starts from the checkpoint.
     let mut interrupted = interrupted;
     let mut first_error: Option<CatalogError> = None;
-    let (table_id, resumed, counts, snapshot, validation) = loop {
+    let (table_id, resumed, counts, snapshot, validation, fed) = loop {
         let (started, resumed) =
             begin(catalog, &options, &location, &mut source, interrupted.take()).await?;
         let table_id = started.table.id;
@@ -248,6 +248,7 @@ pub async fn import_table(
             other => other,
         };
         let counts = loader.counts();
+        let fed = loader.index().await;
         match loaded {
             Ok(()) => {}
             Err(Fault::Backend(error)) => return Err(error),
@@ -265,13 +266,13 @@ pub async fn import_table(
             return Err(error);
         }
         if options.skip_validation {
-            break (table_id, resumed, counts, snapshot, Validation::Skipped);
+            break (table_id, resumed, counts, snapshot, Validation::Skipped, fed);
         }
         progress.begin("Comparing with the Delta kernel", "files", Some(snapshot.num_files));
         let validation = validate::validate(catalog, &snapshot, progress).await;
         progress.end();
         match validation {
-            Ok(validation) => break (table_id, resumed, counts, snapshot, validation),
+            Ok(validation) => break (table_id, resumed, counts, snapshot, validation, fed),
             Err(error @ CatalogError::Corrupt(_)) => {
                 abort(catalog, table_id).await?;
                 let error = first_error.get_or_insert(error);
@@ -298,6 +299,16 @@ pub async fn import_table(
     let published = published.and_then(|table| table.head);
     let end = ImportEnd { published, ..ImportEnd::default() };
     let record = retry.repeat(|| catalog.backend().import_finish(table_id, end, now)).await?;
+    // The import stands without it.
+    let index = async {
+        if let Some(fed) = fed {
+            catalog.adopt_index(table_id, fed).await?;
+        }
+        catalog.maintain_index(table_id).await
+    };
+    if let Err(error) = index.await {
+        tracing::warn!(table = %record.name, %error, "the skipping index was not made");
+    }
     warnings.extend(state_warnings(&snapshot.protocol, &snapshot.metadata));
     Ok(report(&options, location, &source, counts, warnings, |r| {
         r.table_id = Some(record.id);

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use deltalakedb_catalog_core::action::NullableMap;
 use deltalakedb_catalog_core::env::NoProgress;
 use deltalakedb_catalog_core::fault::{Fault, FaultyBackend, Verb};
 use deltalakedb_catalog_core::features;
@@ -69,7 +70,7 @@ async fn a_table_is_cut_over_and_released() {
     assert_eq!((log.version, log.files.len()), (v(5), 3));
     assert_eq!((log.protocol.min_reader_version, log.protocol.min_writer_version), (1, 2));
     assert_eq!(log.protocol.writer_features, None);
-    assert_eq!(log.metadata.configuration, BTreeMap::new());
+    assert_eq!(log.metadata.configuration, NullableMap::new());
     let record = lake.catalog.table(&table).await.unwrap();
     assert_eq!(record.state, TableState::Dropped);
     // Again: by id, and by name.

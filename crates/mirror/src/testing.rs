@@ -232,7 +232,7 @@ impl Lake {
         backend.import_begin(&table, version(base), false, now).await.unwrap();
         let chunk = BaseChunk { files, tombstones: Vec::new() };
         backend.import_base(id, 0, 0, chunk, Some(tail)).await.unwrap();
-        let commits = (first..=head)
+        let commits: Vec<ImportedCommit> = (first..=head)
             .map(|v| ImportedCommit {
                 version: version(v),
                 timestamp: time(v),
@@ -241,7 +241,7 @@ impl Lake {
                 token: None,
             })
             .collect();
-        backend.import_commits(id, commits).await.unwrap();
+        backend.import_commits(id, commits.into()).await.unwrap();
         let end = ImportEnd { published: Some(version(head)), ..ImportEnd::default() };
         backend.import_finish(id, end, now).await.unwrap();
         self.clock.advance(head * 1_000);

@@ -19,6 +19,7 @@ use deltalakedb_catalog_core::fault::{Fault, FaultyBackend, Verb};
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::memory::MemoryBackend;
 use deltalakedb_catalog_core::model::{MirrorMode, NewTable, TableState};
+use deltalakedb_catalog_core::predicate::{ColumnPath, CompareOp, Literal, Predicate, Pruner};
 use deltalakedb_mirror::import::{
     BaseSource, ImportOptions, ImportReport, Validation, import_table,
 };
@@ -544,4 +545,106 @@ async fn a_continued_import_reads_times_as_one_that_was_not_interrupted() {
     let resumed = ImportOptions { resume: true, ..log.options() };
     assert!(import(&catalog, resumed).await.unwrap().resumed);
     assert!(contents(&catalog).await == contents(&whole).await);
+}
+
+/// A file whose rows have these values in column `a`.
+fn numbered(n: i64) -> String {
+    format!(
+        r#"{{"add":{{"path":"n{n}","partitionValues":{{}},"size":7,"modificationTime":1,"dataChange":true,"stats":"{{\"numRecords\":1,\"minValues\":{{\"a\":{n}}},\"maxValues\":{{\"a\":{}}},\"nullCount\":{{\"a\":0}}}}"}}}}"#,
+        n + 2
+    )
+}
+
+/// Asks for values, with the index and file by file; returns how many files the index knows.
+async fn index_answers(backend: &MemoryBackend, catalog: &Catalog) -> i64 {
+    let head = catalog.snapshot(&TableRef::Name(name()), At::Head).await.unwrap();
+    let files: Vec<_> = catalog.files(head.table.id, head.version).try_collect().await.unwrap();
+    for value in (0..2_000).step_by(7) {
+        let number = Literal::Number(value.to_string());
+        let predicate = Predicate::compare(ColumnPath::top("a"), CompareOp::Eq, number);
+        let pruner = Pruner::new(&head.metadata, &predicate).unwrap();
+        let mut want: Vec<_> = files.iter().filter(|file| pruner.may_match(&file.add)).collect();
+        let found = catalog.files_matching(&head, &predicate).unwrap();
+        let mut found: Vec<_> = found.try_collect().await.unwrap();
+        want.sort_by_key(|file| file.cursor);
+        found.sort_by_key(|file| file.cursor);
+        assert_eq!(found.iter().collect::<Vec<_>>(), want, "a = {value}");
+        assert!(want.len() <= 5, "{}", want.len());
+    }
+    let index = backend.skip_index(head.table.id).await.unwrap();
+    index.segments.iter().map(|segment| segment.files).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_index_is_made_while_files_are_stored() {
+    // Of commits: 1,000 files, of which the second commit removes 100 and adds one of them again.
+    let log = Log::new();
+    let first: Vec<String> = (0..600).map(numbered).collect();
+    let mut lines = vec![PROTOCOL, METADATA];
+    lines.extend(first.iter().map(String::as_str));
+    log.commit(0, &lines);
+    let mut second: Vec<String> = (600..1_000).map(numbered).collect();
+    second.extend((0..100).map(|n| remove(&format!("n{n}"))));
+    log.commit(1, &second.iter().map(String::as_str).collect::<Vec<_>>());
+    log.commit(2, &[&numbered(50)]);
+    let (backend, catalog) = memory();
+    let report = import(&catalog, log.options()).await.unwrap();
+    assert_eq!(report.num_files, 901);
+    // It has also seen those that were removed: it was not made of the rows.
+    assert_eq!(index_answers(&backend, &catalog).await, 1_001);
+
+    // Of a checkpoint, in several chunks, and commits.
+    let log = Log::cleaned(15_000);
+    let lines: Vec<String> = (500..900).map(numbered).collect();
+    log.commit(7, &lines.iter().map(String::as_str).collect::<Vec<_>>());
+    let removes: Vec<String> = (1..15_000).map(|n| remove(&format!("f{n}"))).collect();
+    let (backend, catalog) = memory();
+    import(&catalog, log.options()).await.unwrap();
+    let head = catalog.snapshot(&TableRef::Name(name()), At::Head).await.unwrap();
+    let index = backend.skip_index(head.table.id).await.unwrap();
+    let [segment] = index.segments.as_slice() else { panic!("{:?}", index.segments.len()) };
+    assert_eq!((segment.files, head.num_files), (15_402, 15_401));
+    assert_eq!(segment.through.added_version, v(7));
+
+    // Where most of it is gone by the end, it is made of the rows.
+    log.commit(8, &removes.iter().map(String::as_str).collect::<Vec<_>>());
+    let lines: Vec<String> = (900..1_400).map(numbered).collect();
+    log.commit(9, &lines.iter().map(String::as_str).collect::<Vec<_>>());
+    let (backend, catalog) = memory();
+    let report = import(&catalog, log.options()).await.unwrap();
+    assert_eq!(report.num_files, 902);
+    let head = catalog.snapshot(&TableRef::Name(name()), At::Head).await.unwrap();
+    let index = backend.skip_index(head.table.id).await.unwrap();
+    assert_eq!(index.segments.iter().map(|segment| segment.files).sum::<i64>(), 902);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_index_is_made_of_rows_where_columns_change_or_an_import_was_continued() {
+    let log = Log::new();
+    let lines: Vec<String> = (0..700).map(numbered).collect();
+    let mut zero = vec![PROTOCOL, METADATA];
+    zero.extend(lines.iter().map(String::as_str));
+    log.commit(0, &zero);
+    let wider = METADATA.replace(
+        r#"\"fields\":["#,
+        r#"\"fields\":[{\"name\":\"b\",\"type\":\"string\",\"nullable\":true,\"metadata\":{}},"#,
+    );
+    log.commit(1, &[&wider, &remove("n3"), &numbered(700)]);
+    let (backend, catalog) = memory();
+    import(&catalog, log.options()).await.unwrap();
+    assert_eq!(index_answers(&backend, &catalog).await, 700, "files that are there at the end");
+
+    // The first commit is stored, and then the program ends.
+    let lines: Vec<String> = (701..20_000).map(numbered).collect();
+    log.commit(2, &lines.iter().map(String::as_str).collect::<Vec<_>>());
+    let backend = Arc::new(MemoryBackend::new());
+    let faulty = FaultyBackend::new(Arc::clone(&backend), |call| match call.verb {
+        Verb::ImportFinish => Fault::Fail,
+        _ => Fault::None,
+    });
+    let catalog = env::catalog(Arc::new(faulty));
+    import(&catalog, log.options()).await.unwrap_err();
+    let catalog = env::catalog(Arc::clone(&backend) as Arc<dyn CatalogBackend>);
+    import(&catalog, ImportOptions { resume: true, ..log.options() }).await.unwrap();
+    assert_eq!(index_answers(&backend, &catalog).await, 19_999);
 }

@@ -98,6 +98,8 @@ pub struct ReplicaReader {
 struct Known {
     rows: HashMap<TableId, (TableRecord, i64)>,
     names: HashMap<TableName, TableId>,
+    /// Generations of skipping indexes that were seen: what comes next must not be older.
+    indexes: HashMap<TableId, i64>,
 }
 
 struct Busy<'a>(&'a AtomicUsize);
@@ -181,6 +183,17 @@ impl ReplicaReader {
         if known.rows.get(&row.id).is_none_or(|(_, at)| *at <= asked) {
             known.rows.insert(row.id, (row.clone(), asked));
         }
+    }
+
+    /// Remembers a generation of a table's skipping index; false if a later one is known.
+    fn saw_index(&self, table: TableId, generation: i64) -> bool {
+        let mut known = lock(&self.known);
+        if known.indexes.len() >= MOST_TABLES {
+            known.indexes.clear();
+        }
+        let latest = known.indexes.entry(table).or_default();
+        *latest = generation.max(*latest);
+        *latest == generation
     }
 
     /// The row that the primary had within the staleness allowed.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
 use deltalakedb_catalog_core::backend::{
     BackendInfo, CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest,
@@ -16,7 +17,7 @@ use deltalakedb_catalog_core::ids::{
 };
 use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
-    NewTable, Page, Snapshot, TableRecord, TombstoneRecord,
+    NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
 
 use crate::{ReplicaReader, as_new};
@@ -116,6 +117,37 @@ impl CatalogBackend for ReplicaReader {
         self.primary.list_files(table_id, version, after, limit).await
     }
 
+    async fn files_end(
+        &self,
+        table_id: TableId,
+        version: Version,
+        after: FileCursor,
+        limit: usize,
+    ) -> Result<Option<FileCursor>> {
+        let read = |backend: Arc<dyn CatalogBackend>| async move {
+            backend.files_end(table_id, version, after, limit).await
+        };
+        if let Some(answer) = self.fixed(table_id, version, read).await {
+            return Ok(answer);
+        }
+        self.primary.files_end(table_id, version, after, limit).await
+    }
+
+    async fn files_at(
+        &self,
+        table_id: TableId,
+        version: Version,
+        cursors: &[FileCursor],
+    ) -> Result<Vec<FileRecord>> {
+        let read = |backend: Arc<dyn CatalogBackend>| async move {
+            backend.files_at(table_id, version, cursors).await
+        };
+        if let Some(answer) = self.fixed(table_id, version, read).await {
+            return Ok(answer);
+        }
+        self.primary.files_at(table_id, version, cursors).await
+    }
+
     async fn list_tombstones(
         &self,
         table_id: TableId,
@@ -207,6 +239,54 @@ impl CatalogBackend for ReplicaReader {
         self.primary.resolve_token(token).await
     }
 
+    async fn skip_index(&self, table_id: TableId) -> Result<SkipIndex> {
+        // Derived data: an index that lags behind only rules out less.
+        let answer = self
+            .on_replica(|backend, _| async move {
+                let index = backend.skip_index(table_id).await?;
+                Ok(Some(index).filter(|index| self.saw_index(table_id, index.generation)))
+            })
+            .await;
+        if let Some(answer) = answer {
+            return Ok(answer);
+        }
+        let index = self.primary.skip_index(table_id).await?;
+        self.saw_index(table_id, index.generation);
+        Ok(index)
+    }
+
+    async fn skip_pages(
+        &self,
+        table_id: TableId,
+        pages: &[SkipPage],
+    ) -> Result<Vec<Option<Bytes>>> {
+        let answer = self
+            .on_replica(|backend, _| async move {
+                let found = backend.skip_pages(table_id, pages).await?;
+                // The index may have come from elsewhere.
+                Ok(Some(found).filter(|found| found.iter().all(Option::is_some)))
+            })
+            .await;
+        match answer {
+            Some(answer) => Ok(answer),
+            None => self.primary.skip_pages(table_id, pages).await,
+        }
+    }
+
+    async fn skip_replace(
+        &self,
+        table_id: TableId,
+        generation: i64,
+        remove: &[i64],
+        segment: &NewSkipSegment,
+    ) -> Result<bool> {
+        let replaced = self.primary.skip_replace(table_id, generation, remove, segment).await?;
+        if replaced {
+            self.saw_index(table_id, generation.saturating_add(1));
+        }
+        Ok(replaced)
+    }
+
     async fn import_begin(
         &self,
         table: &NewTable,
@@ -231,7 +311,7 @@ impl CatalogBackend for ReplicaReader {
     async fn import_commits(
         &self,
         table_id: TableId,
-        commits: Vec<ImportedCommit>,
+        commits: Arc<[ImportedCommit]>,
     ) -> Result<ImportProgress> {
         self.primary.import_commits(table_id, commits).await
     }

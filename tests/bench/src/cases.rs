@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::generate::{self, Probe};
 use crate::measure::Subject;
-use crate::{AnyError, Figures, child, figures};
+use crate::{AnyError, Figures, child, figures, plots};
 
 /// What is measured, and with what.
 #[derive(Debug, clap::Args)]
@@ -16,10 +16,14 @@ pub(crate) struct Options {
     /// Tables of a hundredth of the size, and fewer runs.
     #[arg(long)]
     quick: bool,
-    /// Only cases whose name contains one of these: open, refresh, plan-partition, plan-stats, list,
-    /// travel, history, import, commit-1, commit-8, commit-64.
+    /// Only cases whose name contains one of these: import, bulk, connect, open, refresh,
+    /// plan-partition, plan-stats, list, travel, history, commit-1, commit-8, commit-64, processes-8,
+    /// tables-16.
     #[arg(long = "case", value_name = "NAME")]
     cases: Vec<String>,
+    /// Only these tables: T1, T2, T3.
+    #[arg(long = "table", value_name = "NAME")]
+    tables: Vec<String>,
     /// Runs of each measurement [default: 7, quick: 3].
     #[arg(long)]
     runs: Option<usize>,
@@ -32,9 +36,19 @@ pub(crate) struct Options {
     /// Leave PostgreSQL out.
     #[arg(long)]
     no_postgres: bool,
+    /// Measure MariaDB too.
+    #[arg(long)]
+    mariadb: bool,
     /// File for all figures, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Folder for pictures of them, as SVG.
+    #[arg(long)]
+    plots: Option<PathBuf>,
+    /// Folder in which the tables and the SQLite catalogs are made and left, to look at them with
+    /// `bench one CASE` under a profiler.
+    #[arg(long)]
+    keep: Option<PathBuf>,
 }
 
 /// A table to measure on.
@@ -58,8 +72,10 @@ const SHAPES: [Shape; 3] = [
 ];
 
 /// Name, unit, and the tables it is measured on. Of `commits/s` more is better.
-const CASES: [(&str, &str, &[&str]); 11] = [
+const CASES: [(&str, &str, &[&str]); 15] = [
     ("import", "ms", &["T1", "T2", "T3"]),
+    ("bulk", "ms", &["T1", "T2", "T3"]),
+    ("connect", "ms", &["T2"]),
     ("open", "ms", &["T1", "T2", "T3"]),
     ("refresh", "ms", &["T2"]),
     ("plan-partition", "ms", &["T2", "T3"]),
@@ -70,26 +86,31 @@ const CASES: [(&str, &str, &[&str]); 11] = [
     ("commit-1", "commits/s", &["T2", "T3"]),
     ("commit-8", "commits/s", &["T2"]),
     ("commit-64", "commits/s", &["T2"]),
+    ("processes-8", "commits/s", &["T2"]),
+    ("tables-16", "commits/s", &["T2"]),
 ];
 
-const PEERS: [&str; 3] = ["deltalake", "duckdb", "ducklake"];
+const PEERS: [&str; 5] = ["deltalake", "duckdb", "polars", "ducklake", "ducklake-pg"];
 
 /// One case on one table by one side.
 #[derive(Debug, Serialize)]
-struct Measured {
-    table: &'static str,
-    case: &'static str,
-    unit: &'static str,
-    side: String,
-    values: Vec<f64>,
+pub(crate) struct Measured {
+    pub(crate) table: &'static str,
+    pub(crate) case: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) side: String,
+    pub(crate) values: Vec<f64>,
     /// 99th percentile of single commits, ms.
     #[serde(skip_serializing_if = "Option::is_none")]
-    p99_ms: Option<f64>,
-    peak_mb: f64,
+    pub(crate) p99_ms: Option<f64>,
+    pub(crate) peak_mb: f64,
+    /// Commits and files of the table.
+    pub(crate) commits: f64,
+    pub(crate) files: f64,
 }
 
 impl Measured {
-    fn median(&self) -> f64 {
+    pub(crate) fn median(&self) -> f64 {
         let mut values = self.values.clone();
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
@@ -116,6 +137,14 @@ pub(crate) fn run(options: &Options) -> Result<(), AnyError> {
             .map_err(|why| println!("skipped: PostgreSQL: {why}"))
             .ok()
     };
+    let mariadb = if options.mariadb {
+        deltalakedb_test_servers::shared_mysql()
+            .map_err(|why| println!("skipped: MariaDB: {why}"))
+            .ok()
+    } else {
+        None
+    };
+    let servers = [("PostgreSQL", postgres), ("MariaDB", mariadb)];
     let mut all = Vec::new();
     for mut shape in SHAPES {
         let wanted: Vec<_> = CASES
@@ -126,7 +155,8 @@ pub(crate) fn run(options: &Options) -> Result<(), AnyError> {
                         || options.cases.iter().any(|name| case.contains(name.as_str())))
             })
             .collect();
-        if wanted.is_empty() {
+        let named = options.tables.iter().any(|name| name.eq_ignore_ascii_case(shape.name));
+        if wanted.is_empty() || !(options.tables.is_empty() || named) {
             continue;
         }
         if options.quick {
@@ -134,7 +164,7 @@ pub(crate) fn run(options: &Options) -> Result<(), AnyError> {
                 if shape.commits > 1 { &mut shape.commits } else { &mut shape.files_per_commit };
             *by /= 100;
         }
-        let bench = Bench::prepare(shape, seconds, postgres.as_deref(), options)?;
+        let bench = Bench::prepare(shape, seconds, &servers, options)?;
         for (case, unit, _) in wanted {
             all.extend(bench.measure(case, unit, runs)?);
         }
@@ -142,6 +172,9 @@ pub(crate) fn run(options: &Options) -> Result<(), AnyError> {
     }
     if let Some(path) = &options.json {
         std::fs::write(path, serde_json::to_vec_pretty(&all)?)?;
+    }
+    if let Some(folder) = &options.plots {
+        plots::draw(&all, folder)?;
     }
     Ok(())
 }
@@ -153,6 +186,8 @@ struct Bench {
     /// Our databases: name, URL.
     ours: Vec<(&'static str, Option<String>)>,
     python: Option<PathBuf>,
+    /// PostgreSQL for DuckLake's catalog, which has a schema of its own there.
+    lake_url: Option<String>,
     seconds: u64,
     log_bytes: u64,
     database_bytes: u64,
@@ -163,18 +198,29 @@ impl Bench {
     fn prepare(
         shape: Shape,
         seconds: u64,
-        postgres: Option<&str>,
+        servers: &[(&'static str, Option<String>)],
         options: &Options,
     ) -> Result<Bench, AnyError> {
-        let dir = tempfile::tempdir()?;
+        let dir = match &options.keep {
+            None => tempfile::tempdir()?,
+            Some(folder) => {
+                std::fs::create_dir_all(folder)?;
+                let name = format!("{}-", shape.name);
+                tempfile::Builder::new().prefix(&name).disable_cleanup(true).tempdir_in(folder)?
+            }
+        };
+        if options.keep.is_some() {
+            println!("left in {}", dir.path().display());
+        }
         let table = dir.path().join("t");
         println!("\n{}: {} commits, {} files", shape.name, shape.commits, shape.files());
         generate::table(&table, shape.commits, shape.files_per_commit)?;
         let mut ours = vec![("SQLite", None)];
-        if let Some(url) = postgres {
+        for (side, url) in servers {
+            let Some(url) = url else { continue };
             let sign = if url.contains('?') { '&' } else { '?' };
             let prefix = format!("{}_{}_", shape.name.to_lowercase(), std::process::id());
-            ours.push(("PostgreSQL", Some(format!("{url}{sign}table_prefix={prefix}"))));
+            ours.push((*side, Some(format!("{url}{sign}table_prefix={prefix}"))));
         }
         let log_bytes = generate::log_bytes(&table)?;
         let python = options.python.clone();
@@ -183,6 +229,10 @@ impl Bench {
             dir,
             ours,
             python,
+            lake_url: servers.iter().find_map(|(side, url)| {
+                let url = url.as_deref().filter(|_| *side == "PostgreSQL")?;
+                Some(url.split('?').next().unwrap_or(url).to_owned())
+            }),
             seconds,
             log_bytes,
             database_bytes: 0,
@@ -191,12 +241,15 @@ impl Bench {
         for (side, url) in bench.ours.clone() {
             let found = child("import", &bench.subject(url, 1))?;
             let case = ("import", "ms");
-            bench.imports.extend(measured(shape.name, case, side, &[found]));
+            bench.imports.extend(measured(shape, case, side, &[found]));
         }
         bench.database_bytes = std::fs::metadata(bench.dir.path().join("catalog.db"))?.len();
         if bench.python.is_some() {
             bench.peers(&["prepare-checkpoint"])?;
             bench.peers(&["prepare-ducklake"])?;
+            if bench.lake_url.is_some() {
+                bench.peers(&["prepare-ducklake-pg"])?;
+            }
         }
         Ok(bench)
     }
@@ -208,6 +261,12 @@ impl Bench {
         Subject { url, files, version, seconds, tasks, ..folder }
     }
 
+    /// Peers that can be measured here.
+    fn peer_names(&self) -> impl Iterator<Item = &'static str> {
+        let (python, postgres) = (self.python.is_some(), self.lake_url.is_some());
+        PEERS.into_iter().filter(move |peer| python && (postgres || *peer != "ducklake-pg"))
+    }
+
     /// Runs the script of the peers on this table.
     fn peers(&self, arguments: &[&str]) -> Result<Figures, AnyError> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/peers.py");
@@ -215,6 +274,10 @@ impl Bench {
         let mut command = Command::new(python);
         command.arg(script).args(arguments);
         command.arg(self.dir.path().join("t")).arg(self.dir.path().join("lake"));
+        if let Some(url) = &self.lake_url {
+            let schema = format!("lake_{}_{}", self.shape.name, std::process::id());
+            command.env("LAKE_URL", url).env("LAKE_SCHEMA", schema.to_lowercase());
+        }
         if let [_, _] = arguments {
             let probe = Probe::of(self.shape.files());
             command.arg(&probe.day).arg(probe.ids.0.to_string()).arg(probe.ids.1.to_string());
@@ -240,17 +303,26 @@ impl Bench {
         }
         let (what, tasks) = match case.split_once('-') {
             Some(("commit", tasks)) => ("commit", tasks.parse()?),
+            Some(("processes", processes)) => ("commit-processes", processes.parse()?),
+            // Four tasks a table.
+            Some(("tables", _)) => ("commit-tables", 64),
             _ => (case, 1),
         };
         // A loop of some seconds is many measurements already.
-        let runs = if what == "commit" { 1 } else { runs };
+        let runs = match case {
+            "bulk" => runs.min(3),
+            _ if unit == "ms" => runs,
+            _ => 1,
+        };
         let mut found: BTreeMap<String, Vec<Figures>> = BTreeMap::new();
         for _ in 0..runs {
             for (side, url) in &self.ours {
                 let figures = child(what, &self.subject(url.clone(), tasks))?;
-                found.entry((*side).to_owned()).or_default().push(figures);
+                if !figures.contains_key("absent") {
+                    found.entry((*side).to_owned()).or_default().push(figures);
+                }
             }
-            for peer in PEERS.into_iter().filter(|_| self.python.is_some()) {
+            for peer in self.peer_names() {
                 let figures = self.peers(&[peer, case])?;
                 if !figures.contains_key("absent") {
                     found.entry(peer.to_owned()).or_default().push(figures);
@@ -259,7 +331,7 @@ impl Bench {
         }
         Ok(found
             .iter()
-            .filter_map(|(side, found)| measured(self.shape.name, (case, unit), side, found))
+            .filter_map(|(side, found)| measured(self.shape, (case, unit), side, found))
             .collect())
     }
 }
@@ -272,7 +344,7 @@ impl Measured {
 }
 
 fn measured(
-    table: &'static str,
+    shape: Shape,
     (case, unit): (&'static str, &'static str),
     side: &str,
     found: &[Figures],
@@ -282,13 +354,26 @@ fn measured(
     let peak_mb = of("peak_mb").into_iter().fold(0.0, f64::max);
     let p99_ms = of("p99_ms").into_iter().reduce(f64::max);
     let side = side.to_owned();
-    (!values.is_empty()).then_some(Measured { table, case, unit, side, values, p99_ms, peak_mb })
+    #[allow(clippy::cast_precision_loss)]
+    let (commits, files) = (shape.commits as f64, shape.files() as f64);
+    let table = shape.name;
+    (!values.is_empty()).then_some(Measured {
+        table,
+        case,
+        unit,
+        side,
+        values,
+        p99_ms,
+        peak_mb,
+        commits,
+        files,
+    })
 }
 
 /// A table of Markdown: median (worst), peak memory; how much better than the best peer.
 fn print(all: &[Measured], shape: Shape, bench: &Bench) {
     let mut sides: Vec<&str> = bench.ours.iter().map(|(side, _)| *side).collect();
-    sides.extend(PEERS.iter().filter(|_| bench.python.is_some()));
+    sides.extend(bench.peer_names());
     println!("\n| {} | {} | best peer : SQLite |", shape.name, sides.join(" | "));
     println!("| --- |{} --- |", " --- |".repeat(sides.len()));
     for (case, unit, _) in CASES {
@@ -318,9 +403,14 @@ fn print(all: &[Measured], shape: Shape, bench: &Bench) {
             ratio(all, shape.name, case, of("SQLite"))
         );
     }
+    let per_file = |bytes: u64| bytes / shape.files().max(1);
     println!(
-        "\n{}: {} bytes of JSON log, {} bytes of SQLite",
-        shape.name, bench.log_bytes, bench.database_bytes
+        "\n{}: {} bytes of JSON log ({} a file), {} bytes of SQLite ({} a file)",
+        shape.name,
+        bench.log_bytes,
+        per_file(bench.log_bytes),
+        bench.database_bytes,
+        per_file(bench.database_bytes)
     );
 }
 
@@ -350,7 +440,17 @@ mod tests {
 
     fn one(side: &str, unit: &'static str, values: &[f64]) -> Measured {
         let (side, values) = (side.to_owned(), values.to_vec());
-        Measured { table: "T1", case: "open", unit, side, values, p99_ms: None, peak_mb: 1.0 }
+        Measured {
+            table: "T1",
+            case: "open",
+            unit,
+            side,
+            values,
+            p99_ms: None,
+            peak_mb: 1.0,
+            commits: 1.0,
+            files: 1.0,
+        }
     }
 
     #[test]

@@ -3,10 +3,12 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
+mod bulk;
 mod cases;
 mod generate;
 mod measure;
 mod mirror;
+mod plots;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};

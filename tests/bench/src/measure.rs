@@ -9,7 +9,7 @@ use deltalakedb::core::backend::CommitFilter;
 use deltalakedb::core::catalog::{ChangeTarget, CommitBatch, TableChange};
 use deltalakedb::core::conflict::Reads;
 use deltalakedb::core::env::NoProgress;
-use deltalakedb::core::ids::{At, TableRef, Version};
+use deltalakedb::core::ids::{At, TableId, TableRef, Version};
 use deltalakedb::core::predicate::{ColumnPath, CompareOp, Literal, Predicate};
 use deltalakedb::mirror::import::{ImportOptions, import_table};
 use deltalakedb::mirror::publish::PublisherConfig;
@@ -18,7 +18,7 @@ use deltalakedb::uri::CatalogUri;
 use futures::TryStreamExt;
 
 use crate::generate::{FILES_PER_DAY, Probe};
-use crate::{AnyError, mirror};
+use crate::{AnyError, bulk, mirror};
 
 pub(crate) const TABLE: &str = "bench.t";
 const HOT: &str = "bench.hot";
@@ -66,13 +66,18 @@ pub(crate) fn one(what: &str, subject: &Subject) -> Result<(), AnyError> {
     match what {
         "import" => runtime.block_on(import(subject, true))?,
         "import-validated" => runtime.block_on(import(subject, false))?,
+        "connect" => runtime.block_on(bulk::connect(subject))?,
+        "bulk" => runtime.block_on(bulk::bulk(subject))?,
         "open" => runtime.block_on(open(subject))?,
         "refresh" => runtime.block_on(refresh(subject))?,
         "list" => runtime.block_on(list(subject))?,
         "plan-partition" | "plan-stats" => runtime.block_on(plan(what, subject))?,
         "travel" => runtime.block_on(travel(subject))?,
         "history" => runtime.block_on(history(subject))?,
-        "commit" => runtime.block_on(commit(subject))?,
+        "commit" => runtime.block_on(commit(subject, 1))?,
+        "commit-tables" => runtime.block_on(commit(subject, 16))?,
+        "commit-processes" => runtime.block_on(commit_processes(subject))?,
+        "commit-into" => runtime.block_on(commit_into(subject))?,
         "checkpoint" => runtime.block_on(mirror::checkpoint(dir))?,
         "publish-local" => runtime.block_on(mirror::publish(dir, "local", tasks, 400))?,
         "publish-s3" => runtime.block_on(mirror::publish(dir, "s3", tasks, 400))?,
@@ -203,14 +208,11 @@ fn print_count(count: u64) {
     println!("count={count}");
 }
 
-/// Small commits to a table of its own, in the catalog that holds the large one.
-async fn commit(subject: &Subject) -> Result<(), AnyError> {
-    let (seconds, tasks) = (subject.seconds, subject.tasks);
-    let db = Db::open(&subject.uri()?).await?;
+/// A table for small commits, in the catalog that holds the large one.
+async fn create_hot(db: &Db, dir: &Path) -> Result<TableId, AnyError> {
     // A run after another one has a table of its own.
     let run = db.ids().uuid().as_simple().to_string();
-    let name = format!("{HOT}-{run}");
-    let location = normalize_location(&subject.dir.join(format!("hot-{run}")).to_string_lossy())?;
+    let location = normalize_location(&dir.join(format!("hot-{run}")).to_string_lossy())?;
     let schema =
         r#"{"type":"struct","fields":[{"name":"id","type":"long","nullable":true,"metadata":{}}]}"#;
     let protocol = serde_json::json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 7,
@@ -219,68 +221,144 @@ async fn commit(subject: &Subject) -> Result<(), AnyError> {
         "format": {"provider": "parquet", "options": {}}, "partitionColumns": [],
         "configuration": {"delta.enableInCommitTimestamps": "true"}}});
     let create = ChangeTarget::Create {
-        name: name.parse()?,
+        name: format!("{HOT}-{run}").parse()?,
         location,
         storage_options: BTreeMap::new(),
         mirror: deltalakedb::core::model::MirrorMode::Active,
         fence: false,
     };
-    db.commit(batch(create, format!("{protocol}\n{metadata}\n"))).await?;
+    let created = db.commit(batch(create, format!("{protocol}\n{metadata}\n"))).await?;
+    Ok(created.tables.first().ok_or("no table was created")?.table_id)
+}
 
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let publisher = db.publisher(PublisherConfig::default());
-    let worker = tokio::spawn(async move { publisher.run(stopped).await });
-
+/// One-file commits by so many tasks, to the tables in turns, for a while; how long each took, ms.
+async fn commits(
+    db: &Db,
+    tables: &[TableId],
+    tasks: u64,
+    seconds: u64,
+) -> Result<Vec<f64>, AnyError> {
     let deadline = Instant::now() + Duration::from_secs(seconds);
-    let started = Instant::now();
     let mut committers = Vec::new();
-    for task in 0..tasks {
+    for (task, id) in (0..tasks).zip(tables.iter().copied().cycle()) {
         let db = db.clone();
-        let name = name.clone();
+        // Unique, also beside other processes.
+        let prefix = format!("{}-{task}", std::process::id());
         committers.push(tokio::spawn(async move {
-            let (mut done, mut times) = (0_u32, Vec::new());
+            let mut times = Vec::new();
             while Instant::now() < deadline {
                 let add = serde_json::json!({"add": {
-                    "path": format!("part-{task}-{done}.parquet"), "partitionValues": {},
+                    "path": format!("part-{prefix}-{}.parquet", times.len()), "partitionValues": {},
                     "size": 1000, "modificationTime": 1, "dataChange": true,
                     "stats": "{\"numRecords\":10,\"minValues\":{\"id\":1},\"maxValues\":{\"id\":10},\"nullCount\":{\"id\":0}}"}});
-                let table = TableRef::Name(name.parse()?);
+                // As a program that holds a table open does: it knows its id.
+                let table = TableRef::Id(id);
                 let target = ChangeTarget::Existing { table, read_version: None };
                 let began = Instant::now();
                 db.commit(batch(target, format!("{add}\n"))).await?;
                 times.push(began.elapsed().as_secs_f64() * 1e3);
-                done += 1;
             }
-            Ok::<_, AnyError>((done, times))
+            Ok::<_, AnyError>(times)
         }));
     }
-    let (mut commits, mut times) = (0_u32, Vec::new());
+    let mut times = Vec::new();
     for committer in committers {
-        let (done, took) = committer.await??;
-        commits += done;
-        times.extend(took);
+        times.extend(committer.await??);
     }
     times.sort_by(f64::total_cmp);
+    Ok(times)
+}
+
+fn print_percentiles(times: &[f64]) {
     for (name, percent) in [("p50_ms", 50), ("p99_ms", 99), ("max_ms", 100)] {
         let index = (times.len() * percent / 100).min(times.len().saturating_sub(1));
         println!("{name}={}", times.get(index).copied().unwrap_or(f64::NAN));
     }
-    let elapsed = started.elapsed().as_secs_f64();
-    println!("commits_per_s={}", f64::from(commits) / elapsed);
-    let table = TableRef::Name(name.parse()?);
-    loop {
-        let record = db.table(&table).await?;
-        if record.published_version == record.head {
-            break;
-        }
-        if started.elapsed() > Duration::from_secs(600 + seconds) {
-            return Err("the mirror does not catch up".into());
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn per_second(commits: usize, since: Instant) -> f64 {
+    commits as f64 / since.elapsed().as_secs_f64()
+}
+
+/// Small commits, with a worker that publishes them meanwhile.
+async fn commit(subject: &Subject, tables: usize) -> Result<(), AnyError> {
+    let db = Db::open(&subject.uri()?).await?;
+    let mut ids = Vec::new();
+    for _ in 0..tables {
+        ids.push(create_hot(&db, &subject.dir).await?);
     }
-    println!("published_per_s={}", f64::from(commits) / started.elapsed().as_secs_f64());
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let publisher = db.publisher(PublisherConfig::default());
+    let worker = tokio::spawn(async move { publisher.run(stopped).await });
+    let started = Instant::now();
+    let times = commits(&db, &ids, subject.tasks, subject.seconds).await?;
+    println!("commits_per_s={}", per_second(times.len(), started));
+    print_percentiles(&times);
+    caught_up(&db, &ids).await?;
+    println!("published_per_s={}", per_second(times.len(), started));
     stop.send(true)?;
     worker.await??;
+    Ok(())
+}
+
+async fn caught_up(db: &Db, tables: &[TableId]) -> Result<(), AnyError> {
+    let started = Instant::now();
+    for id in tables {
+        loop {
+            let record = db.table(&TableRef::Id(*id)).await?;
+            if record.published_version == record.head {
+                break;
+            }
+            if started.elapsed() > Duration::from_secs(600) {
+                return Err("the mirror does not catch up".into());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    Ok(())
+}
+
+/// File in which processes find the table that they commit to.
+const HOT_FILE: &str = "hot-table";
+
+/// Small commits of processes of one task each to one table, with a worker that publishes them.
+async fn commit_processes(subject: &Subject) -> Result<(), AnyError> {
+    let db = Db::open(&subject.uri()?).await?;
+    let id = create_hot(&db, &subject.dir).await?;
+    std::fs::write(subject.dir.join(HOT_FILE), id.to_string())?;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let publisher = db.publisher(PublisherConfig::default());
+    let worker = tokio::spawn(async move { publisher.run(stopped).await });
+    let one = Subject { tasks: 1, ..subject.clone() };
+    let mut children = Vec::new();
+    for _ in 0..subject.tasks {
+        let one = one.clone();
+        children.push(tokio::task::spawn_blocking(move || crate::child("commit-into", &one)));
+    }
+    let (mut rate, mut p99) = (0.0, 0.0_f64);
+    for child in children {
+        let figures = child.await??;
+        let figure = |name: &str| figures.get(name).copied().ok_or(format!("no {name}"));
+        rate += figure("commits_per_s")?;
+        p99 = p99.max(figure("p99_ms")?);
+    }
+    println!("commits_per_s={rate}");
+    println!("p99_ms={p99}");
+    caught_up(&db, &[id]).await?;
+    stop.send(true)?;
+    worker.await??;
+    Ok(())
+}
+
+/// One of these processes.
+async fn commit_into(subject: &Subject) -> Result<(), AnyError> {
+    let db = Db::open(&subject.uri()?).await?;
+    let id: TableId = std::fs::read_to_string(subject.dir.join(HOT_FILE))?.parse()?;
+    let started = Instant::now();
+    let times = commits(&db, &[id], subject.tasks, subject.seconds).await?;
+    println!("commits_per_s={}", per_second(times.len(), started));
+    print_percentiles(&times);
     Ok(())
 }
 

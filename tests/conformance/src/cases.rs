@@ -17,6 +17,7 @@ mod reads;
 mod reads_history;
 mod recovery;
 mod schema;
+mod skipping;
 mod tables;
 mod time_travel;
 
@@ -81,6 +82,7 @@ pub(crate) fn all() -> Vec<Case> {
         time_travel::cases(),
         reads::cases(),
         reads_history::cases(),
+        skipping::cases(),
         races::cases(),
         limits::cases(),
         limits_sizes::cases(),

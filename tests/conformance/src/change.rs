@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use deltalakedb_catalog_core::action::{
-    Action, Add, DeletionVector, DomainMetadata, Format, Metadata, Protocol, Remove, Txn,
+    Action, Add, DeletionVector, DomainMetadata, Format, Metadata, NullableMap, Protocol, Remove,
+    Txn,
 };
 use deltalakedb_catalog_core::backend::{CommitTarget, HeadRule, ImportedCommit, TableCommit};
 use deltalakedb_catalog_core::commit::{
@@ -18,7 +19,7 @@ use deltalakedb_catalog_core::model::{MirrorMode, NewTable};
 pub fn file(path: impl Into<String>) -> Add {
     Add {
         path: path.into(),
-        partition_values: BTreeMap::new(),
+        partition_values: NullableMap::new(),
         size: 100,
         modification_time: 1_600_000_000_000,
         data_change: true,
@@ -78,7 +79,7 @@ pub fn metadata(description: &str) -> Metadata {
         .to_owned(),
         partition_columns: Vec::new(),
         created_time: Some(1_600_000_000_000),
-        configuration: BTreeMap::new(),
+        configuration: NullableMap::new(),
     }
 }
 

@@ -20,7 +20,9 @@ use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
-use deltalakedb_catalog_core::model::{BaseChunk, BaseTail, MirrorMode};
+use deltalakedb_catalog_core::model::{
+    BaseChunk, BaseTail, FileCursor, MirrorMode, NewSkipSegment, SkipPage,
+};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
@@ -58,6 +60,40 @@ pub async fn commit(db: &dyn CatalogBackend, tables: Vec<TableCommit>) -> Result
         CommitOutcome::Committed(_) => Ok(()),
         other => Err(unexpected(&other)),
     }
+}
+
+/// What takes the tables of a catalog back to their first version; `{p}` is schema and prefix. Later
+/// versions have more tables and no other columns.
+pub const TO_FIRST_SCHEMA: [&str; 4] = [
+    "DROP TABLE {p}skip_index",
+    "DROP TABLE {p}skip_segments",
+    "DROP TABLE {p}skip_pages",
+    "DELETE FROM {p}schema WHERE version > 1",
+];
+
+/// A catalog of the first version, with a table of [`make_table`]: it is refused by name, upgraded, and
+/// all is there.
+///
+/// # Errors
+/// Those of the backend, and if it does otherwise.
+pub async fn upgrade(db: &dyn CatalogBackend, table: TableId) -> Result<()> {
+    match db.skip_index(table).await {
+        Err(CatalogError::Schema(message))
+            if message.contains("version 1") && message.contains("dl init") => {}
+        other => {
+            return Err(CatalogError::corrupt(format!("an old schema is not refused: {other:?}")));
+        }
+    }
+    db.migrate(NOW).await?;
+    db.migrate(NOW).await?;
+    let info = db.info().await?;
+    if info.schema_version != info.supported_schema_version {
+        return Err(CatalogError::corrupt(format!("after the upgrade: {info:?}")));
+    }
+    for (name, answer) in every_read(db, table).await? {
+        answer.map_err(|error| CatalogError::corrupt(format!("{name}: {error}")))?;
+    }
+    Ok(())
 }
 
 /// Makes a table with two versions, two files and a tombstone.
@@ -109,6 +145,21 @@ pub async fn every_read(db: &dyn CatalogBackend, table: TableId) -> Result<Vec<A
         (
             "list_files",
             Box::pin(async { Ok(db.list_files(table, head, None, 10).await?.items.len() == 2) }),
+        ),
+        (
+            "files_at",
+            Box::pin(async {
+                let place = FileCursor { added_version: v(1), ordinal: 0 };
+                Ok(db.files_at(table, head, &[place]).await?.len() == 1)
+            }),
+        ),
+        ("skip_index", Box::pin(async { Ok(db.skip_index(table).await?.generation == 0) })),
+        (
+            "skip_pages",
+            Box::pin(async {
+                let page = SkipPage { segment: 1, page: 0 };
+                Ok(db.skip_pages(table, &[page]).await? == [None])
+            }),
         ),
         (
             "list_tombstones",
@@ -178,6 +229,18 @@ pub async fn every_write(db: &dyn CatalogBackend, table: TableId) -> Result<Vec<
     let name = table_name(table)?;
     answers.push(("undrop_table", db.undrop_table(table, &name).await.map(drop)));
 
+    let segment = NewSkipSegment {
+        after: None,
+        through: FileCursor { added_version: v(0), ordinal: 0 },
+        version: v(0),
+        files: 1,
+        root: vec![1].into(),
+        pages: vec![vec![2].into()],
+    };
+    let unless_told = CatalogError::corrupt("it was not written");
+    let replaced = db.skip_replace(table, 0, &[], &segment).await;
+    answers.push(("skip_replace", replaced.and_then(|done| done.then_some(()).ok_or(unless_told))));
+
     let new = new_table(imported, table_name(imported)?);
     let begun = db.import_begin(&new, v(5), false, NOW).await.map(drop);
     answers.push(("import_begin", begun));
@@ -192,7 +255,7 @@ pub async fn every_write(db: &dyn CatalogBackend, table: TableId) -> Result<Vec<
     let stored = db.import_base(imported, 0, 0, chunk, Some(tail)).await.map(drop);
     answers.push(("import_base", stored));
     let commits = vec![Change::files(["six"]).imported(v(6), 6)?];
-    answers.push(("import_commits", db.import_commits(imported, commits).await.map(drop)));
+    answers.push(("import_commits", db.import_commits(imported, commits.into()).await.map(drop)));
     let end = ImportEnd { published: Some(v(6)), ..ImportEnd::default() };
     answers.push(("import_finish", db.import_finish(imported, end, NOW).await.map(drop)));
     let new = new_table(aborted, table_name(aborted)?);
@@ -322,7 +385,7 @@ pub async fn lost_commits(db: &dyn CatalogBackend, lose: impl Fn(Lost)) -> Resul
 }
 
 #[derive(Debug)]
-struct WallClock;
+pub(crate) struct WallClock;
 
 #[async_trait]
 impl Clock for WallClock {
@@ -337,7 +400,7 @@ impl Clock for WallClock {
 }
 
 #[derive(Debug)]
-struct RandomIds;
+pub(crate) struct RandomIds;
 
 impl IdSource for RandomIds {
     fn uuid(&self) -> Uuid {
@@ -490,7 +553,7 @@ pub fn many_files(count: usize) -> Vec<Add> {
         .map(|i| {
             let mut add = file(format!("day=2026-01-{:02}/part-{i:08}.parquet", i % 28 + 1));
             add.partition_values =
-                [("day".to_owned(), Some(format!("2026-01-{:02}", i % 28 + 1)))].into();
+                [("day".to_owned(), Some(format!("2026-01-{:02}", i % 28 + 1)))].into_iter().collect();
             add.stats = Some(format!(
                 r#"{{"numRecords":100,"minValues":{{"x":{i}}},"maxValues":{{"x":{}}},"nullCount":{{"x":0}}}}"#,
                 i + 99

@@ -6,11 +6,10 @@ mod sessions;
 mod sql;
 mod tls;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deltalakedb_catalog_core::action::{Add, Remove};
+use deltalakedb_catalog_core::action::{Add, NullableMap, Remove};
 use deltalakedb_catalog_core::backend::{CommitRequest, CommitTarget, HeadRule, TableCommit};
 use deltalakedb_catalog_core::commit::{CommitIndex, FirstLine, Packed};
 use deltalakedb_catalog_core::error::Result;
@@ -47,7 +46,7 @@ fn v(version: i64) -> Version {
 fn add(path: &str) -> Add {
     Add {
         path: path.to_owned(),
-        partition_values: BTreeMap::new(),
+        partition_values: NullableMap::new(),
         size: 100,
         modification_time: 7,
         data_change: true,

@@ -66,6 +66,7 @@ async fn pages_come_in_the_order_of_an_index() {
     let sql = Statements::new("dl_");
     for (sql, index) in [
         (&sql.reads.files_active, "INDEX dl_files_by_state"),
+        (&sql.reads.files_active_end, "COVERING INDEX dl_files_by_state"),
         (&sql.reads.files_at_many, "INDEX sqlite_autoindex_dl_files_1"),
         (&sql.reads.tombstones_many, "INDEX sqlite_autoindex_dl_files_1"),
         (&sql.reads.commits, "PRIMARY KEY"),

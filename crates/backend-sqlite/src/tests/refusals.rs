@@ -36,7 +36,7 @@ async fn a_missing_or_empty_catalog_says_to_run_init() {
     // Another handle initialises it: this one notices.
     place.open().migrate(NOW).await.unwrap();
     assert!(backend.get_table(&TableRef::Id(id(1))).await.unwrap().is_none());
-    assert_eq!(backend.info().await.unwrap().schema_version, 1);
+    assert_eq!(backend.info().await.unwrap().schema_version, 2);
     SqliteBackend::open(must_exist).unwrap();
     SqliteBackend::open(read_only).unwrap();
 }
@@ -100,6 +100,29 @@ async fn what_is_not_a_database_is_refused() {
 }
 
 #[tokio::test]
+async fn a_catalog_of_the_first_version_is_upgraded() {
+    let place = Place::new();
+    place.catalog().await.commit(create(1)).await.unwrap();
+    // Later versions have more tables, and no other columns.
+    raw(&place.path())
+        .execute_batch(
+            "DROP TABLE dl_skip_index; DROP TABLE dl_skip_segments; DROP TABLE dl_skip_pages;
+             DELETE FROM dl_schema WHERE version > 1",
+        )
+        .unwrap();
+    let must_exist = SqliteOptions { must_exist: true, ..place.options() };
+    let message = schema_message(SqliteBackend::open(must_exist.clone()));
+    assert!(message.contains("version 1,") && message.contains("dl init"), "{message}");
+    let backend = place.open();
+    let message = schema_message(backend.commit(append(1, "t", index(vec![], vec![]))).await);
+    assert!(message.contains("version 1,") && message.contains("dl init"), "{message}");
+    backend.migrate(NOW).await.unwrap();
+    backend.commit(append(1, "t", index(vec![], vec![]))).await.unwrap();
+    assert_eq!(backend.skip_index(id(1)).await.unwrap().generation, 0);
+    SqliteBackend::open(must_exist).unwrap();
+}
+
+#[tokio::test]
 async fn a_newer_schema_is_left_alone() {
     let place = Place::new();
     let backend = place.catalog().await;
@@ -111,7 +134,7 @@ async fn a_newer_schema_is_left_alone() {
         schema_message(backend.migrate(NOW).await),
         schema_message(SqliteBackend::open(SqliteOptions { must_exist: true, ..place.options() })),
     ] {
-        assert!(message.contains("version 9") && message.contains("up to 1"), "{message}");
+        assert!(message.contains("version 9") && message.contains("up to 2"), "{message}");
     }
     assert_eq!(backend.info().await.unwrap().schema_version, 9);
 }
@@ -134,7 +157,7 @@ async fn processes_that_initialise_at_once_end_with_one_schema() {
     let versions: i64 = raw(&place.path())
         .query_row("SELECT count(*) FROM dl_schema", [], |row| row.get(0))
         .unwrap();
-    assert_eq!(versions, 1);
+    assert_eq!(versions, 2, "one row for each version, once");
 }
 
 #[tokio::test]

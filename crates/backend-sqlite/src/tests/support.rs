@@ -92,7 +92,7 @@ pub(crate) fn protocol() -> Protocol {
 pub(crate) fn add(path: &str) -> Add {
     Add {
         path: path.to_owned(),
-        partition_values: [("p".to_owned(), Some("1".to_owned()))].into(),
+        partition_values: [("p".to_owned(), Some("1".to_owned()))].into_iter().collect(),
         size: 10,
         modification_time: 1,
         data_change: true,

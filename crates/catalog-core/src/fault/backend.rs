@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::{Call, Director, Fault};
 use crate::action::{DomainMetadata, Txn};
@@ -17,7 +18,7 @@ use crate::error::Result;
 use crate::ids::{At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version};
 use crate::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
-    NewTable, Page, Snapshot, TableRecord, TombstoneRecord,
+    NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
 
 /// A method of [`CatalogBackend`].
@@ -39,6 +40,8 @@ pub enum Verb {
     Snapshot,
     /// [`CatalogBackend::list_files`].
     ListFiles,
+    /// [`CatalogBackend::files_at`].
+    FilesAt,
     /// [`CatalogBackend::list_tombstones`].
     ListTombstones,
     /// [`CatalogBackend::app_transactions`].
@@ -53,6 +56,12 @@ pub enum Verb {
     Commit,
     /// [`CatalogBackend::resolve_token`].
     ResolveToken,
+    /// [`CatalogBackend::skip_index`].
+    SkipIndex,
+    /// [`CatalogBackend::skip_pages`].
+    SkipPages,
+    /// [`CatalogBackend::skip_replace`].
+    SkipReplace,
     /// [`CatalogBackend::import_begin`].
     ImportBegin,
     /// [`CatalogBackend::import_base`].
@@ -196,6 +205,15 @@ impl<B: Wrapped> CatalogBackend for FaultyBackend<B> {
             .await
     }
 
+    async fn files_at(
+        &self,
+        table_id: TableId,
+        version: Version,
+        cursors: &[FileCursor],
+    ) -> Result<Vec<FileRecord>> {
+        self.run(Verb::FilesAt, self.inner.backend().files_at(table_id, version, cursors)).await
+    }
+
     async fn list_tombstones(
         &self,
         table_id: TableId,
@@ -258,6 +276,29 @@ impl<B: Wrapped> CatalogBackend for FaultyBackend<B> {
         self.run(Verb::ResolveToken, self.inner.backend().resolve_token(token)).await
     }
 
+    async fn skip_index(&self, table_id: TableId) -> Result<SkipIndex> {
+        self.run(Verb::SkipIndex, self.inner.backend().skip_index(table_id)).await
+    }
+
+    async fn skip_pages(
+        &self,
+        table_id: TableId,
+        pages: &[SkipPage],
+    ) -> Result<Vec<Option<Bytes>>> {
+        self.run(Verb::SkipPages, self.inner.backend().skip_pages(table_id, pages)).await
+    }
+
+    async fn skip_replace(
+        &self,
+        table_id: TableId,
+        generation: i64,
+        remove: &[i64],
+        segment: &NewSkipSegment,
+    ) -> Result<bool> {
+        let call = self.inner.backend().skip_replace(table_id, generation, remove, segment);
+        self.run(Verb::SkipReplace, call).await
+    }
+
     async fn import_begin(
         &self,
         table: &NewTable,
@@ -290,7 +331,7 @@ impl<B: Wrapped> CatalogBackend for FaultyBackend<B> {
     async fn import_commits(
         &self,
         table_id: TableId,
-        commits: Vec<ImportedCommit>,
+        commits: Arc<[ImportedCommit]>,
     ) -> Result<ImportProgress> {
         self.run(Verb::ImportCommits, self.inner.backend().import_commits(table_id, commits)).await
     }

@@ -1,5 +1,7 @@
 //! Imports: a table that is filled from its log, hidden until it is whole.
 
+use std::sync::Arc;
+
 use super::state::{Import, State, StoredCommit, Table, count, not_found, ordinal};
 use crate::backend::{CommittedTable, ImportEnd, ImportProgress, ImportedCommit};
 use crate::error::{CatalogError, Result};
@@ -102,12 +104,12 @@ impl State {
     pub(super) fn import_commits(
         &mut self,
         id: TableId,
-        commits: Vec<ImportedCommit>,
+        commits: Arc<[ImportedCommit]>,
     ) -> Result<ImportProgress> {
         let (table, mut import) = self.importing(id)?;
         table.check_import(&import, &commits)?;
         let mut known = Vec::new();
-        for commit in commits {
+        for commit in commits.iter().cloned() {
             let ImportedCommit { version, timestamp, body, index, token } = commit;
             if let Some((token, position)) = token.clone() {
                 known.push((token, position, CommittedTable { table_id: id, version, timestamp }));

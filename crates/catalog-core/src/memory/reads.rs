@@ -81,7 +81,7 @@ impl Table {
     }
 
     /// Rows with `added_version <= version < removed_version`.
-    fn files_at(&self, version: Version) -> impl Iterator<Item = FileRecord> {
+    pub(super) fn files_at(&self, version: Version) -> impl Iterator<Item = FileRecord> {
         self.files
             .iter()
             .filter(move |(cursor, row)| {

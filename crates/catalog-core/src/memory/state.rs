@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::skip::SkipState;
 use crate::action::{Add, DomainMetadata, FileKey, Metadata, Protocol, Remove, Txn};
 use crate::backend::{CommittedTable, TableFilter};
 use crate::commit::{CommitBody, CommitIndex, commit_info_object};
@@ -19,6 +20,7 @@ pub(super) struct State {
     pub(super) tables: BTreeMap<TableId, Table>,
     /// What each token wrote, by the place in its batch.
     pub(super) tokens: BTreeMap<CommitToken, BTreeMap<u32, CommittedTable>>,
+    pub(super) skip: BTreeMap<TableId, SkipState>,
 }
 
 /// A table with all of its rows.

@@ -1,8 +1,10 @@
 //! What is known of a column's values in one file.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::value::{Kind, Range, Stat, Value, partition_range, range};
@@ -11,23 +13,25 @@ use crate::action::Add;
 /// Spark's name of the partition whose value is null, should it ever be taken for a value.
 const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
-/// Bounds of a column's values in one file. Whatever is not known is left open.
-#[derive(Debug, Clone)]
-pub(super) struct Facts {
-    lower: Option<Value>,
-    upper: Option<Value>,
+/// Bounds of a column's values in one file, or in several. Whatever is not known is left open.
+///
+/// Stored in skipping indexes ([`crate::skip`]): a change of its fields is a new format there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    pub(crate) lower: Option<Value>,
+    pub(crate) upper: Option<Value>,
     /// `upper` may have been cut off: values that start with it are below it, too.
-    upper_is_prefix: bool,
+    pub(crate) upper_is_prefix: bool,
     /// NaN, greater than all, may be there: statistics leave it out.
-    nan: bool,
+    pub(crate) nan: bool,
     /// Whether a row may be null.
-    pub(super) may_be_null: bool,
+    pub(crate) may_be_null: bool,
     /// Whether a row may be other than null.
-    pub(super) may_be_set: bool,
+    pub(crate) may_be_set: bool,
 }
 
 impl Facts {
-    pub(super) fn unknown() -> Self {
+    pub(crate) fn unknown() -> Self {
         Facts {
             lower: None,
             upper: None,
@@ -36,6 +40,47 @@ impl Facts {
             may_be_null: true,
             may_be_set: true,
         }
+    }
+
+    /// Makes these the facts of two sets of files together: whatever may come out for one of them
+    /// may come out for both.
+    pub(crate) fn join(&mut self, other: &Facts) {
+        self.may_be_null |= other.may_be_null;
+        // Bounds speak of values: where all is null there are none to be kept within them.
+        if !other.may_be_set {
+            return;
+        }
+        if !self.may_be_set {
+            let may_be_null = self.may_be_null;
+            self.clone_from(other);
+            self.may_be_null = may_be_null;
+            return;
+        }
+        self.nan |= other.nan;
+        let order = |a: &Option<Value>, b: &Option<Value>| a.as_ref()?.order(b.as_ref()?);
+        match order(&self.lower, &other.lower) {
+            Some(Ordering::Less | Ordering::Equal) => {}
+            Some(Ordering::Greater) => self.lower.clone_from(&other.lower),
+            None => self.lower = None,
+        }
+        let (below, above) = match order(&self.upper, &other.upper) {
+            Some(Ordering::Equal) => {
+                self.upper_is_prefix |= other.upper_is_prefix;
+                return;
+            }
+            Some(Ordering::Less) => (&*self, other),
+            Some(Ordering::Greater) => (other, &*self),
+            None => {
+                (self.upper, self.upper_is_prefix) = (None, false);
+                return;
+            }
+        };
+        // What starts with the lesser one may be above the greater one, if that starts with it too.
+        let widest = match &above.upper {
+            Some(value) if below.upper_is_prefix && below.upper_starts(value) => below,
+            _ => above,
+        };
+        (self.upper, self.upper_is_prefix) = (widest.upper.clone(), widest.upper_is_prefix);
     }
 
     fn lower_is(&self, v: &Value, wanted: &[Ordering]) -> bool {
@@ -103,7 +148,7 @@ impl Facts {
 }
 
 /// Facts from `partitionValues`: exact.
-pub(super) fn partition_facts(add: &Add, physical: &[String], kind: Kind) -> Facts {
+pub(crate) fn partition_facts(add: &Add, physical: &[String], kind: Kind) -> Facts {
     let mut facts = Facts::unknown();
     let Some(value) = physical.first().and_then(|name| add.partition_values.get(name)) else {
         return facts;
@@ -123,23 +168,57 @@ pub(super) fn partition_facts(add: &Add, physical: &[String], kind: Kind) -> Fac
     facts
 }
 
+/// The statistics of one file, read once for all of its columns.
+pub(crate) struct Stats<'a> {
+    rows: Option<u64>,
+    minimums: Section<'a>,
+    maximums: Section<'a>,
+    nulls: Section<'a>,
+}
+
+/// Columns at the top, with what stands there.
+type Section<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
+
+impl<'a> Stats<'a> {
+    /// Reads statistics; none if they are not a JSON object.
+    pub(crate) fn parse(text: &'a str) -> Option<Stats<'a>> {
+        let top = section(text)?;
+        let under = |name| last(&top, name).and_then(|raw| section(raw.get())).unwrap_or_default();
+        Some(Stats {
+            rows: last(&top, "numRecords").and_then(number),
+            minimums: under("minValues"),
+            maximums: under("maxValues"),
+            nulls: under("nullCount"),
+        })
+    }
+}
+
+/// What a key stands for: of several, the last one.
+fn last<'a>(section: &Section<'a>, key: &str) -> Option<&'a RawValue> {
+    section.iter().rev().find(|(name, _)| name == key).map(|(_, raw)| *raw)
+}
+
+/// The value at a path.
+fn at<'a>(section: &Section<'a>, path: &[String]) -> Option<&'a RawValue> {
+    let (first, rest) = path.split_first()?;
+    let found = last(section, first)?;
+    if rest.is_empty() { Some(found) } else { at(&self::section(found.get())?, rest) }
+}
+
+fn number(raw: &RawValue) -> Option<u64> {
+    raw.get().trim().parse().ok()
+}
+
 /// Facts from the statistics. `tightBounds` need not be looked at: wide bounds are bounds, and a
 /// null count of zero or of all rows holds for what a deletion vector leaves of them.
-pub(super) fn stats_facts(add: &Add, physical: &[String], kind: Kind) -> Facts {
+pub(crate) fn stats_facts(stats: &Stats<'_>, physical: &[String], kind: Kind) -> Facts {
     let mut facts = Facts::unknown();
-    let Some(stats) = add.stats.as_deref() else { return facts };
-    let count = |path: &[&str]| pick(stats, path).and_then(|raw| raw.trim().parse::<u64>().ok());
-    let under = |section: &'static str| {
-        std::iter::once(section).chain(physical.iter().map(String::as_str)).collect::<Vec<_>>()
-    };
-    let bound = |section| pick(stats, &under(section)).and_then(stat).map(|s| range(kind, &s));
-    facts.lower = bound("minValues").and_then(|r| r.lower);
-    facts.upper = bound("maxValues").and_then(|r| r.upper);
-    facts.upper_is_prefix = true;
+    let bound =
+        |section| at(section, physical).and_then(|raw| stat(raw.get())).map(|s| range(kind, &s));
+    facts.lower = bound(&stats.minimums).and_then(|r| r.lower);
+    facts.upper = bound(&stats.maximums).and_then(|r| r.upper);
     facts.nan = matches!(kind, Kind::Float { .. });
-    if !matches!(kind, Kind::Text) {
-        facts.upper_is_prefix = false;
-    }
+    facts.upper_is_prefix = matches!(kind, Kind::Text);
     if let Some(lower) = &facts.lower
         && facts.all_below(lower)
     {
@@ -147,11 +226,10 @@ pub(super) fn stats_facts(add: &Add, physical: &[String], kind: Kind) -> Facts {
         (facts.lower, facts.upper) = (None, None);
         return facts;
     }
-    if let Some(nulls) = count(&under("nullCount")) {
+    if let Some(nulls) = at(&stats.nulls, physical).and_then(number) {
         // Zeros of an "empty" file are rather those of a writer that did not count.
-        let rows = count(&["numRecords"]);
-        facts.may_be_null = nulls > 0 || rows == Some(0);
-        let rows = rows.filter(|rows| *rows > 0);
+        facts.may_be_null = nulls > 0 || stats.rows == Some(0);
+        let rows = stats.rows.filter(|rows| *rows > 0);
         let bounded = facts.lower.is_some() || facts.upper.is_some();
         facts.may_be_set = bounded || rows != Some(nulls);
     }
@@ -168,65 +246,53 @@ fn stat(raw: &str) -> Option<Stat> {
     }
 }
 
-/// The bytes of the value at a path of nested JSON objects: numbers keep all of their digits.
-fn pick<'a>(json: &'a str, path: &[&str]) -> Option<&'a str> {
+/// The keys of a JSON object, with the bytes of their values: numbers keep all of their digits.
+fn section(json: &str) -> Option<Section<'_>> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    Pick(path).deserialize(&mut deserializer).ok().flatten().map(RawValue::get)
+    deserializer.deserialize_map(Entries).ok()
 }
 
-struct Pick<'p>(&'p [&'p str]);
+struct Entries;
 
-impl<'de> DeserializeSeed<'de> for Pick<'_> {
-    type Value = Option<&'de RawValue>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Pick<'_> {
-    type Value = Option<&'de RawValue>;
+impl<'de> Visitor<'de> for Entries {
+    type Value = Section<'de>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("a JSON object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        let Some((first, rest)) = self.0.split_first() else {
-            return Ok(None);
-        };
-        while let Some(hit) = map.next_key_seed(KeyIs(first))? {
-            if !hit {
-                map.next_value::<IgnoredAny>()?;
-            } else if rest.is_empty() {
-                found = Some(map.next_value::<&'de RawValue>()?);
-            } else {
-                found = map.next_value_seed(Pick(rest))?;
-            }
+        let mut entries = Vec::with_capacity(8);
+        while let Some(key) = map.next_key_seed(Key)? {
+            entries.push((key, map.next_value::<&'de RawValue>()?));
         }
-        Ok(found)
+        Ok(entries)
     }
 }
 
-struct KeyIs<'k>(&'k str);
+/// A key, borrowed unless it has escapes.
+struct Key;
 
-impl<'de> DeserializeSeed<'de> for KeyIs<'_> {
-    type Value = bool;
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Cow<'de, str>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for KeyIs<'_> {
-    type Value = bool;
+impl<'de> Visitor<'de> for Key {
+    type Value = Cow<'de, str>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<bool, E> {
-        Ok(key == self.0)
+    fn visit_borrowed_str<E: serde::de::Error>(self, key: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(key))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(key.to_owned()))
     }
 }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value as Json, json};
 use std::cmp::Ordering;
 
-fn metadata(schema: &str, partitions: &[&str]) -> Metadata {
+pub(crate) fn metadata(schema: &str, partitions: &[&str]) -> Metadata {
     Metadata {
         id: "x".into(),
         name: None,
@@ -317,11 +317,11 @@ fn partition_values_are_checked_against_their_type() {
 
 // ---- random rows, their statistics as different writers make them, and random predicates ----
 
-const RANDOM: &str = "i long, d decimal(30,2), s string, f float, g double, t timestamp, day date, \
+pub(crate) const RANDOM: &str = "i long, d decimal(30,2), s string, f float, g double, t timestamp, day date, \
                       b boolean, p string, q double";
 
 /// A row: a cell for each column of `RANDOM`, as a small number that each type reads its way.
-type Row = Vec<Option<i64>>;
+pub(crate) type Row = Vec<Option<i64>>;
 
 const WORDS: &[&str] =
     &["", "a", "ab", "ab\u{FFFF}", "abc", "abz", "b", "é", "\u{1F680}", "\u{1F680}x"];
@@ -399,7 +399,7 @@ fn exact_text(column: usize, value: &Cell) -> String {
 
 /// How one writer summarises: each field switches a habit.
 #[derive(Debug, Clone)]
-struct Writer {
+pub(crate) struct Writer {
     truncate: Option<(usize, bool)>,
     time_digits: usize,
     decimals_as_text: bool,
@@ -432,7 +432,7 @@ fn bound(writer: &Writer, column: usize, value: &Cell, max: bool) -> Json {
 }
 
 /// The file's action as that writer makes it. Rows share their partition's cells (8 and 9).
-fn describe(rows: &[Row], writer: &Writer) -> Add {
+pub(crate) fn describe(rows: &[Row], writer: &Writer) -> Add {
     let names = ["i", "d", "s", "f", "g", "t", "day", "b", "p", "q"];
     let (mut min, mut max, mut nulls) = (Map::new(), Map::new(), Map::new());
     for column in 0..8 {
@@ -474,7 +474,7 @@ fn describe(rows: &[Row], writer: &Writer) -> Add {
 
 /// A condition in both worlds.
 #[derive(Debug, Clone)]
-enum Cond {
+pub(crate) enum Cond {
     Compare(usize, u8, i64),
     In(usize, Vec<Option<i64>>),
     Prefix(usize),
@@ -514,7 +514,7 @@ fn word(column: usize) -> bool {
 }
 
 impl Cond {
-    fn predicate(&self) -> Predicate {
+    pub(crate) fn predicate(&self) -> Predicate {
         let all = |list: &[Cond]| list.iter().map(Cond::predicate).collect();
         match self {
             Cond::Compare(c, op, raw) => cmp(NAMES[*c], OPS[usize::from(*op)], literal(*c, *raw)),
@@ -584,7 +584,7 @@ impl Cond {
     }
 }
 
-fn conds() -> impl Strategy<Value = Cond> {
+pub(crate) fn conds() -> impl Strategy<Value = Cond> {
     let leaf = prop_oneof![
         6 => (0..10_usize, 0..6_u8, -4..6_i64).prop_map(|(c, o, r)| Cond::Compare(c, o, r)),
         2 => (0..10_usize, prop::collection::vec(prop::option::weighted(0.9, -4..6_i64), 1..4))
@@ -601,7 +601,7 @@ fn conds() -> impl Strategy<Value = Cond> {
     })
 }
 
-fn writers() -> impl Strategy<Value = Writer> {
+pub(crate) fn writers() -> impl Strategy<Value = Writer> {
     let rare = || prop::bool::weighted(0.1);
     (
         prop::option::of((1..3_usize, any::<bool>())),
@@ -625,7 +625,7 @@ fn writers() -> impl Strategy<Value = Writer> {
         )
 }
 
-fn files() -> impl Strategy<Value = Vec<Row>> {
+pub(crate) fn files() -> impl Strategy<Value = Vec<Row>> {
     // A base per column and small steps from it: narrow files, so that some are ruled out.
     let column = || (-4..4_i64, 0..3_i64, any::<bool>());
     prop::collection::vec(column(), 10).prop_flat_map(|columns| {

@@ -2,11 +2,13 @@
 
 use std::cmp::Ordering;
 
+use serde::{Deserialize, Serialize};
+
 use super::Literal;
 
-/// How values of a column compare.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+/// How values of a column compare. Stored in skipping indexes: variants are only ever added at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
     Boolean,
     /// Integers and decimals. `lossy`: statistics may have been written through a double.
     Exact {
@@ -26,9 +28,9 @@ pub(super) enum Kind {
     Opaque,
 }
 
-/// A value. Those of different variants do not compare.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+/// A value. Those of different variants do not compare. Stored as [`Kind`] is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Value {
     Boolean(bool),
     Exact(Exact),
     /// Never NaN.
@@ -42,7 +44,7 @@ pub(super) enum Value {
 
 impl Value {
     /// Order of two values of one kind; none between kinds.
-    pub(super) fn order(&self, other: &Value) -> Option<Ordering> {
+    pub(crate) fn order(&self, other: &Value) -> Option<Ordering> {
         match (self, other) {
             (Value::Boolean(a), Value::Boolean(b)) => Some(a.cmp(b)),
             (Value::Exact(a), Value::Exact(b)) => Some(a.order(b)),
@@ -56,10 +58,10 @@ impl Value {
 }
 
 /// `digits` × 10^-`scale`, exactly.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Exact {
-    pub(super) digits: i128,
-    pub(super) scale: i32,
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Exact {
+    pub(crate) digits: i128,
+    pub(crate) scale: i32,
 }
 
 impl Exact {

@@ -39,6 +39,15 @@ fn is_transient(error: &CatalogError) -> bool {
 
 /// Ends the import of a table as the source has it.
 pub(super) async fn finish(to: &Catalog, record: &TableRecord) -> Result<TableRecord> {
+    let finished = finish_import(to, record).await?;
+    // The copy stands without it: it is no part of what is copied, but made anew.
+    if let Err(error) = to.maintain_index(record.id).await {
+        tracing::warn!(table = %record.name, %error, "the skipping index was not made");
+    }
+    Ok(finished)
+}
+
+async fn finish_import(to: &Catalog, record: &TableRecord) -> Result<TableRecord> {
     let end = ImportEnd {
         published: record.published_version,
         created_at: Some(record.created_at),
@@ -199,7 +208,7 @@ async fn run(
         *stored = match step? {
             Step::Commits(batch) => {
                 let count = u64::try_from(batch.len()).unwrap_or_default();
-                let after = backend.import_commits(id, batch).await?;
+                let after = backend.import_commits(id, batch.into()).await?;
                 progress.advance(count);
                 *commits = commits.saturating_add(count);
                 after

@@ -196,7 +196,7 @@ impl Writer {
                 let change = self.adds(3).into_iter().fold(Change::new(), Change::add);
                 let change = self.extras(change);
                 let commit = change.imported(v(version), time(version)).unwrap();
-                db.import_commits(id, vec![commit]).await.unwrap();
+                db.import_commits(id, vec![commit].into()).await.unwrap();
             }
             let files = self.adds(6);
             let keys: HashSet<_> = files.iter().map(Add::key).collect();
@@ -228,7 +228,7 @@ impl Writer {
             }
             change = self.extras(change);
             let commit = change.imported(v(version), time(version)).unwrap();
-            db.import_commits(id, vec![commit]).await.unwrap();
+            db.import_commits(id, vec![commit].into()).await.unwrap();
         }
         let head = db.get_table(&TableRef::Id(id)).await.unwrap().unwrap().head;
         let published = if self.rng.one_in(4) { None } else { head };

@@ -196,7 +196,7 @@ async fn from_a_checkpoint() -> Database {
     for version in (5..=20).filter(|version| version % 3 > 0) {
         let change = Change::files([format!("h{version}")]);
         let commit = change.imported(v(version), 100 * version).unwrap();
-        db.import_commits(new.id, vec![commit]).await.unwrap();
+        db.import_commits(new.id, vec![commit].into()).await.unwrap();
     }
     let chunk = BaseChunk {
         files: (0..7).map(|n| file(format!("f{n}"))).collect(),
@@ -217,7 +217,7 @@ async fn from_a_checkpoint() -> Database {
     for version in 21..28 {
         let change = Change::files([format!("n{version}")]).remove(gone(&file("f3"), None));
         let commit = change.imported(v(version), 100 * version).unwrap();
-        db.import_commits(new.id, vec![commit]).await.unwrap();
+        db.import_commits(new.id, vec![commit].into()).await.unwrap();
     }
     db.import_finish(new.id, ImportEnd::default(), TimestampMs(2)).await.unwrap();
     source

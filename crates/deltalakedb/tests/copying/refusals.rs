@@ -126,7 +126,7 @@ async fn a_wrong_row_at_the_target_is_found() {
         target.db.import_begin(&new, v(0), true, TimestampMs(1)).await.unwrap();
         let wrong = Change::files(["wrong"]).protocol(protocol(2)).metadata(metadata("first"));
         let wrong = wrong.imported(v(0), 10_000).unwrap();
-        target.db.import_commits(id, vec![wrong]).await.unwrap();
+        target.db.import_commits(id, vec![wrong].into()).await.unwrap();
 
         let options = CopyOptions { validate, ..small_steps() };
         let report = copy(&source.db, &target.db, &options).await.unwrap();
@@ -191,7 +191,7 @@ async fn a_base_of_version_0_is_kept_where_the_commit_says_otherwise() {
     let db = &source.db;
     db.import_begin(&new, v(0), false, TimestampMs(1)).await.unwrap();
     let first = Change::files(["said"]).protocol(protocol(2)).metadata(metadata("said"));
-    db.import_commits(new.id, vec![first.imported(v(0), 100).unwrap()]).await.unwrap();
+    db.import_commits(new.id, vec![first.imported(v(0), 100).unwrap()].into()).await.unwrap();
     let chunk = BaseChunk {
         files: vec![deltalakedb_conformance::change::file("found")],
         tombstones: Vec::new(),
@@ -223,7 +223,7 @@ async fn files_that_a_commit_names_twice_are_copied_as_they_were_stored() {
     let mut second = second.imported(v(1), 200).unwrap();
     second.index.removes.remove(0);
     let third = Change::files(["d", "e", "d"]).imported(v(2), 300).unwrap();
-    source.db.import_commits(new.id, vec![first, second, third]).await.unwrap();
+    source.db.import_commits(new.id, vec![first, second, third].into()).await.unwrap();
     source.db.import_finish(new.id, ImportEnd::default(), TimestampMs(2)).await.unwrap();
     whole(&copy(&source.db, &target.db, &small_steps()).await.unwrap());
     same_reads(&*source.db, &*target.db).await;

@@ -55,6 +55,15 @@ struct ShowView<'a> {
     schema: Option<Value>,
     app_transactions: &'a [Txn],
     domain_metadata: &'a [DomainMetadata],
+    skipping_index: IndexView,
+}
+
+/// How far planning goes through the skipping index.
+#[derive(Debug, Serialize)]
+struct IndexView {
+    segments: usize,
+    /// Files in them, also those that are gone by now.
+    files: i64,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,6 +98,12 @@ impl Show {
         let id = snapshot.table.id;
         let txns = db.reader().app_transactions(id, snapshot.version).await?;
         let domains = db.reader().domain_metadata(id, snapshot.version).await?;
+        // Nothing rests on it: a login that may not read it sees none.
+        let index = db.reader().skip_index(id).await.unwrap_or_default();
+        let index = IndexView {
+            segments: index.segments.len(),
+            files: index.segments.iter().map(|segment| segment.files).sum(),
+        };
         // The snapshot may be from the cache; the row is as of now.
         let record = db.table(&TableRef::Id(id)).await?;
         if context.out.is_json() {
@@ -113,6 +128,7 @@ impl Show {
                 schema: view::parsed(Some(&snapshot.metadata.schema_string)),
                 app_transactions: &txns,
                 domain_metadata: &domains,
+                skipping_index: index,
             });
         }
         let metadata = &snapshot.metadata;
@@ -134,6 +150,10 @@ impl Show {
             "Files",
             format!("{}, {}", count(snapshot.num_files), size(snapshot.size_bytes)),
         ));
+        if index.segments > 0 {
+            let files = count(u64::try_from(index.files).unwrap_or(0));
+            rows.push(("Indexed", format!("{files} files, in {} segments", index.segments)));
+        }
         let published = match (record.mirror, record.published_version) {
             (MirrorMode::Off, _) => "off: commits stay in the catalog".to_owned(),
             (MirrorMode::Diverged, published) => format!(

@@ -52,6 +52,41 @@ fn hostile_names_are_names() {
 }
 
 #[test]
+fn many_files_are_found_through_the_index() {
+    let world = World::with_table();
+    let many = |from: i64| -> String {
+        let line = |n: i64| {
+            let stats = format!(
+                "{{\\\"numRecords\\\":10,\\\"minValues\\\":{{\\\"id\\\":{0}}},\
+                 \\\"maxValues\\\":{{\\\"id\\\":{1}}}}}",
+                n * 10,
+                n * 10 + 9
+            );
+            format!(
+                "{{\"add\":{{\"path\":\"f{n}\",\"partitionValues\":{{\"day\":\"{}\"}},\"size\":1,\
+                 \"modificationTime\":1,\"dataChange\":true,\"stats\":\"{stats}\"}}}}\n",
+                n % 100
+            )
+        };
+        (from..from + 1_000).map(line).collect()
+    };
+    let indexed = || world.json(&["show", "s.t"])["skipping_index"]["files"].clone();
+    assert_eq!(indexed(), 0);
+    for from in [0, 1_000] {
+        let file = world.file("actions.json", &many(from));
+        world.dl(&["commit", "s.t", &file, "--blind"]).ok();
+        // When the command ends, they are in it.
+        assert_eq!(indexed(), from + 1_000);
+    }
+    world.dl(&["show", "s.t"]).ok().says("2,000 files, in 2 segments");
+    let found = |condition: &str| paths(&world.json(&["files", "s.t", "--where", condition]));
+    assert_eq!(found("id between 9985 and 10015"), ["f998", "f999", "f1000", "f1001"]);
+    assert_eq!(found("day = '7' and id < 2000"), ["f7", "f107"]);
+    assert_eq!(found("day = '7'").len(), 20);
+    assert_eq!(found("day is null"), [""; 0]);
+}
+
+#[test]
 fn files_are_pruned_by_partition_and_statistics() {
     let world = three_days();
     assert_eq!(world.json(&["files", "s.t"]).as_array().unwrap().len(), 3);

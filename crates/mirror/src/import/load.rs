@@ -1,6 +1,7 @@
 //! Moves a log into a backend, step by step; or only looks at it, for a dry run.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use deltalakedb_catalog_core::action::FileKey;
 use deltalakedb_catalog_core::backend::{ImportProgress, ImportedCommit};
@@ -17,6 +18,7 @@ use crate::log::{
     CheckpointTail, CommitFile, CommitTimestamps, FileAction, ReadCommit, read_commits,
 };
 use deltalakedb_catalog_core::retry::Retry;
+use deltalakedb_catalog_core::skip::{Fed, Feed};
 
 /// Commits stored in one transaction.
 const BATCH_COMMITS: usize = 500;
@@ -68,6 +70,8 @@ pub(super) struct Loader<'a> {
     progress: &'a dyn Progress,
     times: CommitTimestamps,
     counts: Counts,
+    /// Makes the skipping index of what is stored, unless a part was stored by an earlier run.
+    feed: Option<Feed>,
 }
 
 impl<'a> Loader<'a> {
@@ -86,7 +90,7 @@ impl<'a> Loader<'a> {
 
     fn new(source: &'a mut Source, target: Target<'a>, progress: &'a dyn Progress) -> Loader<'a> {
         let times = CommitTimestamps::default();
-        Loader { source, target, progress, times, counts: Counts::default() }
+        Loader { source, target, progress, times, counts: Counts::default(), feed: None }
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -113,6 +117,10 @@ impl<'a> Loader<'a> {
         let history_through = started.as_ref().and_then(|p| p.history_through);
         let base_done = started.as_ref().is_some_and(|p| p.base_done && from_checkpoint);
         let mut head = started.as_ref().and_then(|p| p.table.head);
+        if started.as_ref().is_some_and(|p| p.table.head.is_none() && p.base_files == 0) {
+            let metadata = self.source.reader().and_then(|reader| reader.tail().metadata.as_ref());
+            self.feed = Some(Feed::start(metadata));
+        }
         if from_checkpoint {
             let history = self.source.history();
             let rest_of_history = history.last().is_some_and(|c| Some(c.version) > history_through);
@@ -155,6 +163,11 @@ impl<'a> Loader<'a> {
     /// Timestamp of the last stored commit: of the head of an interrupted import, else of the base.
     fn base_time(&self, started: Option<&ImportProgress>) -> Option<TimestampMs> {
         started.and_then(|p| p.table.head_timestamp).or(self.times.last())
+    }
+
+    /// The skipping index of all that was stored, if it could be made on the way.
+    pub(super) async fn index(&mut self) -> Option<Fed> {
+        self.feed.take()?.end().await
     }
 
     /// Stores what other writers have committed since the log was listed.
@@ -334,8 +347,18 @@ impl<'a> Loader<'a> {
             }
             Target::Catalog { catalog, table_id } => {
                 let table_id = *table_id;
+                let commits: Arc<[ImportedCommit]> = commits.into();
+                let base = self.source.base().version();
+                let applied = |commit: &ImportedCommit| {
+                    self.source.reader().is_none() || commit.version > base
+                };
+                if let Some(feed) = &self.feed
+                    && commits.iter().all(applied)
+                {
+                    feed.commits(&commits).await;
+                }
                 Retry::of(catalog)
-                    .repeat(|| catalog.backend().import_commits(table_id, commits.clone()))
+                    .repeat(|| catalog.backend().import_commits(table_id, Arc::clone(&commits)))
                     .await
                     .map(drop)
                     .map_err(Fault::Backend)
@@ -356,6 +379,9 @@ impl<'a> Loader<'a> {
             }
             Target::Catalog { catalog, table_id } => {
                 let (table_id, (skip_files, skip_tombstones)) = (*table_id, *sent);
+                if let Some(feed) = &self.feed {
+                    feed.base(self.source.base().version(), skip_files, &chunk.files).await;
+                }
                 Retry::of(catalog)
                     .repeat(|| {
                         catalog.backend().import_base(

@@ -2,21 +2,25 @@
 //! (protocol section "In-Commit Timestamps").
 
 use std::collections::HashSet;
+use std::io::Read;
 use std::sync::Arc;
+use std::thread;
 
-use deltalakedb_catalog_core::action::{FileKey, Metadata, Protocol};
-use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex, index_lines, parse_ndjson};
+use deltalakedb_catalog_core::action::{Add, Metadata, Protocol, Remove};
+use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex, index_ndjson};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{TimestampMs, Version};
 use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{GetResult, GetResultPayload, ObjectStore, ObjectStoreExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::read_error;
 
 /// Commits fetched and parsed at the same time.
 const READ_AHEAD: usize = 16;
+/// From so many bytes on, a file is parsed and compressed at the same time.
+const LARGE_BYTES: usize = 8 << 20;
 /// Bytes of commit files held by the read-ahead, KiB. A larger single file is read alone.
 const READ_AHEAD_KIB: u32 = 64 * 1024;
 
@@ -66,19 +70,29 @@ impl ReadCommit {
     /// # Errors
     /// `InvalidInput` with the file and line that is not an action of the protocol.
     pub fn parse(origin: &str, file: CommitFile, bytes: &[u8]) -> Result<ReadCommit> {
-        let mut index = index_lines(parse_ndjson(origin, bytes)?);
-        keep_last(&mut index.adds, deltalakedb_catalog_core::action::Add::key);
-        keep_last(&mut index.removes, deltalakedb_catalog_core::action::Remove::key);
+        let (index, body) = if bytes.len() < LARGE_BYTES {
+            (index_ndjson(origin, bytes), CommitBody::verbatim(bytes))
+        } else {
+            thread::scope(|scope| {
+                let body = scope.spawn(|| CommitBody::verbatim(bytes));
+                let index = index_ndjson(origin, bytes);
+                let broken_off = |_| CatalogError::invalid("compressing a commit broke off");
+                (index, body.join().map_err(broken_off).and_then(|body| body))
+            })
+        };
+        let mut index = index?;
+        keep_last(&mut index.adds, Add::key_parts);
+        keep_last(&mut index.removes, Remove::key_parts);
         Ok(ReadCommit {
             file,
             raw_len: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-            body: CommitBody::verbatim(bytes)?,
+            body: body?,
             index,
         })
     }
 }
 
-fn keep_last<T>(items: &mut Vec<T>, key: impl Fn(&T) -> FileKey) {
+fn keep_last<T>(items: &mut Vec<T>, key: impl Fn(&T) -> (&str, Option<String>)) {
     let mut seen = HashSet::with_capacity(items.len());
     let keep: Vec<bool> = items.iter().rev().map(|item| seen.insert(key(item))).collect();
     if keep.contains(&false) {
@@ -121,13 +135,28 @@ async fn fetch(
 ) -> Result<ReadCommit> {
     let origin = format!("commit file '{path}'");
     let got = store.get(&path).await.map_err(|e| read_error(&origin, &e))?;
-    let bytes = got.bytes().await.map_err(|e| read_error(&origin, &e))?;
     // Parsing and compressing are work for the processor, not for the reactor.
-    let read = tokio::task::spawn_blocking(move || ReadCommit::parse(&origin, file, &bytes))
-        .await
-        .map_err(|e| {
-            CatalogError::failed(format!("reading '{path}' broke off: {e}"), WriteState::NotApplied)
-        })?;
+    let reading = match got.payload {
+        // Of a small local file, going to a thread and back would be most of the time.
+        GetResultPayload::File(mut local, _) => tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::with_capacity(usize::try_from(file.size).unwrap_or(0));
+            local.read_to_end(&mut bytes).map_err(|source| {
+                read_error(
+                    &origin,
+                    &object_store::Error::Generic { store: "local", source: source.into() },
+                )
+            })?;
+            ReadCommit::parse(&origin, file, &bytes)
+        }),
+        payload @ GetResultPayload::Stream(_) => {
+            let got = GetResult { payload, ..got };
+            let bytes = got.bytes().await.map_err(|e| read_error(&origin, &e))?;
+            tokio::task::spawn_blocking(move || ReadCommit::parse(&origin, file, &bytes))
+        }
+    };
+    let read = reading.await.map_err(|e| {
+        CatalogError::failed(format!("reading '{path}' broke off: {e}"), WriteState::NotApplied)
+    })?;
     drop(permit);
     read
 }

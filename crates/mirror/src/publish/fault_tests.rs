@@ -97,6 +97,10 @@ impl Step {
             // Renewals come by the clock, not in the order of the work.
             Verb::MirrorRenew => None,
             Verb::Info
+            | Verb::FilesAt
+            | Verb::SkipIndex
+            | Verb::SkipPages
+            | Verb::SkipReplace
             | Verb::Migrate
             | Verb::ListTables
             | Verb::DropTable

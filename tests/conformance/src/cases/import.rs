@@ -39,7 +39,7 @@ pub(super) async fn imported_at_base_ten(env: &Env) -> CaseResult<TableId> {
         let change = Change::files([format!("f{version}")]);
         commits.push(change.imported(v(version), version * 100)?);
     }
-    db.import_commits(id, commits).await?;
+    db.import_commits(id, commits.into()).await?;
     finish_import(db, id, env.now()).await?;
     Ok(id)
 }
@@ -56,7 +56,7 @@ async fn importing_from_json(env: &Env, table: &str, head: i64) -> CaseResult<Ta
         }
         commits.push(change.imported(v(version), version * 100)?);
     }
-    env.db().import_commits(new.id, commits).await?;
+    env.db().import_commits(new.id, commits.into()).await?;
     Ok(new.id)
 }
 
@@ -95,11 +95,11 @@ cases! {
         let first = Change::files(["a", "b"]).protocol(protocol(2)).metadata(metadata("first"));
         let second = Change::files(["c"]).remove(gone(&file("a"), Some(7))).txn("app", 4);
         let commits = vec![first.imported(v(0), 100)?, second.imported(v(1), 200)?];
-        let progress = db.import_commits(id, commits.clone()).await?;
+        let progress = db.import_commits(id, commits.clone().into()).await?;
         assert_eq!(progress.table.head, Some(v(1)));
         assert_eq!(progress.table.head_timestamp, Some(TimestampMs(200)));
         let third = Change::new().metadata(metadata("second")).imported(v(2), 300)?;
-        db.import_commits(id, vec![third.clone()]).await?;
+        db.import_commits(id, vec![third.clone()].into()).await?;
 
         let finished = finish_import(db, id, env.now()).await?;
         assert_eq!((finished.state, finished.head), (TableState::Active, Some(v(2))));
@@ -132,6 +132,64 @@ cases! {
             assert!(record.commit_info.is_some_and(|info| info.contains("WRITE")));
             assert_eq!(record.changes_metadata, record.version == v(0));
         }
+        Ok(())
+    }
+
+    /// import_commits: the same comes of commits that are handed over together and one by one: files
+    /// that are added again end the row before, also within one call; removes and applications lie between.
+    async fn commits_are_the_same_however_they_are_grouped(env: &Env) -> CaseResult {
+        let mut changes = Vec::new();
+        for n in 1..=30_i64 {
+            let mut change = Change::files([format!("a{n}"), format!("b{n}")]);
+            match n {
+                // Again: of an earlier call, of this one, and twice in one commit.
+                9 => change = change.add(file("base")).add(file("a3")),
+                14 => change = change.add(file("a13")),
+                17 => change = change.add(file("c")).add(file("c")),
+                20 => change = change.remove(gone(&file("a19"), Some(5))).txn("app", 1),
+                25 => change = Change::new(),
+                _ => {}
+            }
+            changes.push(change);
+        }
+        let mut dumps = Vec::new();
+        for (table, together) in [("one", 1), ("some", 7), ("all", 30)] {
+            let new = env.new_table(table);
+            let (db, id) = (env.db(), new.id);
+            db.import_begin(&new, v(0), true, env.now()).await?;
+            let zero =
+                Change::files(["base"]).protocol(protocol(2)).metadata(metadata("zero")).imported(v(0), 1)?;
+            db.import_commits(id, vec![zero].into()).await?;
+            let numbered: Vec<_> = (1_i64..).zip(&changes).collect();
+            for some in numbered.chunks(together) {
+                let commits = some
+                    .iter()
+                    .map(|(n, change)| Change::clone(change).imported(v(*n), n * 10))
+                    .collect::<Result<Vec<_>, _>>()?;
+                db.import_commits(id, commits.into()).await?;
+            }
+            finish_import(db, id, env.now()).await?;
+            let mut states = Vec::new();
+            for version in 0..=30 {
+                let snapshot = env.snapshot(id, At::Version(v(version))).await?;
+                let files = env.files(id, v(version)).await?;
+                assert_eq!(files.len() as u64, snapshot.num_files, "version {version}");
+                states.push((files, snapshot.size_bytes));
+            }
+            let history: Vec<_> = env
+                .history(id)
+                .await?
+                .into_iter()
+                .map(|c| (c.version, c.timestamp, c.num_added, c.bytes_removed, c.total_files))
+                .collect();
+            let mut bodies = Vec::new();
+            for version in 0..=30 {
+                bodies.push(env.body(id, v(version)).await?);
+            }
+            dumps.push((states, history, bodies));
+        }
+        assert!(dumps[0] == dumps[1], "seven at a time");
+        assert!(dumps[0] == dumps[2], "all at once");
         Ok(())
     }
 
@@ -178,7 +236,7 @@ cases! {
         assert_eq!((resumed.table, resumed.base_done), (record, true));
         assert_eq!(env.db().get_table(&TableRef::Id(again.id)).await?, None, "no second table");
         let next = Change::files(["f3"]).imported(v(3), 300)?;
-        other.import_commits(id, vec![next]).await?;
+        other.import_commits(id, vec![next].into()).await?;
         assert_eq!(finish_import(&*other, id, env.now()).await?.head, Some(v(3)));
         Ok(())
     }
@@ -221,12 +279,12 @@ cases! {
             ("twice", vec![commit(3)?, commit(3)?]),
             ("backwards", vec![commit(4)?, commit(3)?]),
         ] {
-            invalid(what, env.db().import_commits(id, commits).await)?;
+            invalid(what, env.db().import_commits(id, commits.into()).await)?;
             assert_eq!(env.record(id).await?, before, "{what}: nothing was stored");
         }
         let new = env.new_table("u");
         env.db().import_begin(&new, v(0), true, env.now()).await?;
-        invalid("not from 0", env.db().import_commits(new.id, vec![commit(1)?]).await)
+        invalid("not from 0", env.db().import_commits(new.id, vec![commit(1)?].into()).await)
     }
 
     /// import_commits 2: timestamps grow strictly, within a call and from call to call.
@@ -238,11 +296,11 @@ cases! {
                 Change::new().imported(v(3), times[0])?,
                 Change::new().imported(v(4), times[1])?,
             ];
-            invalid("times", env.db().import_commits(id, commits).await)?;
+            invalid("times", env.db().import_commits(id, commits.into()).await)?;
             assert_eq!(env.record(id).await?, before, "{times:?}");
         }
         let fine = vec![Change::new().imported(v(3), 201)?, Change::new().imported(v(4), 202)?];
-        assert_eq!(env.db().import_commits(id, fine).await?.table.head, Some(v(4)));
+        assert_eq!(env.db().import_commits(id, fine.into()).await?.table.head, Some(v(4)));
         Ok(())
     }
 
@@ -251,9 +309,9 @@ cases! {
         let id = importing_from_json(env, "t", 0).await?;
         let (one, two) = (gone(&file("unknown1"), Some(50)), gone(&file("unknown2"), Some(60)));
         let change = Change::new().remove(one).remove(two).remove(gone(&file("f0"), Some(70)));
-        env.db().import_commits(id, vec![change.imported(v(1), 100)?]).await?;
+        env.db().import_commits(id, vec![change.imported(v(1), 100)?].into()).await?;
         let again = Change::files(["unknown1"]).imported(v(2), 200)?;
-        env.db().import_commits(id, vec![again]).await?;
+        env.db().import_commits(id, vec![again].into()).await?;
         finish_import(env.db(), id, env.now()).await?;
         assert_eq!(env.paths(id, v(0)).await?, ["f0"]);
         assert_eq!(env.paths(id, v(1)).await?, Vec::<String>::new());
@@ -280,7 +338,7 @@ cases! {
             .add(last.clone())
             .remove(gone(&file("f0"), Some(50)))
             .remove(gone(&file("f0"), Some(51)));
-        env.db().import_commits(id, vec![change.imported(v(1), 100)?]).await?;
+        env.db().import_commits(id, vec![change.imported(v(1), 100)?].into()).await?;
         finish_import(env.db(), id, env.now()).await?;
         assert_eq!(env.paths(id, v(1)).await?, ["f0", "x"]);
         assert_eq!(env.files(id, v(1)).await?[1].add, last);
@@ -302,7 +360,7 @@ cases! {
             let new = env.new_table(&format!("t{i}"));
             db.import_begin(&new, v(0), true, env.now()).await?;
             if let Some(change) = change {
-                db.import_commits(new.id, vec![change.imported(v(0), 1)?]).await?;
+                db.import_commits(new.id, vec![change.imported(v(0), 1)?].into()).await?;
             }
             match finish_import(db, new.id, env.now()).await {
                 Err(CatalogError::Corrupt(_)) => {}
@@ -324,7 +382,7 @@ cases! {
         hidden("again", env.db().import_abort(id).await)?;
         hidden("a live table", env.db().import_abort(live).await)?;
         hidden("finish", finish_import(env.db(), live, env.now()).await)?;
-        hidden("commits", env.db().import_commits(live, Vec::new()).await)?;
+        hidden("commits", env.db().import_commits(live, Vec::new().into()).await)?;
         assert_eq!(env.dump(live).await?, before);
 
         // The same id and name can be used again, and nothing of the old rows shows.
@@ -356,7 +414,7 @@ cases! {
         let id = new.id;
         env.db().import_begin(&new, v(0), true, env.now()).await?;
         let first = Change::new().protocol(protocol(2)).metadata(metadata("m"));
-        env.db().import_commits(id, vec![first.imported(v(0), 1)?]).await?;
+        env.db().import_commits(id, vec![first.imported(v(0), 1)?].into()).await?;
         let finished = finish_import(env.db(), id, env.now()).await?;
         assert_eq!((finished.mirror, finished.published_version), (MirrorMode::Off, Some(v(0))));
         env.write(id, Change::new()).await?;

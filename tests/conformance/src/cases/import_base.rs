@@ -161,14 +161,14 @@ cases! {
         db.import_begin(&new, v(3), false, env.now()).await?;
         let commit = |version: i64, change: Change| change.imported(v(version), version * 100);
         let progress = db
-            .import_commits(id, vec![commit(1, Change::files(["x"]))?, commit(2, Change::new())?])
+            .import_commits(id, vec![commit(1, Change::files(["x"]))?, commit(2, Change::new())?].into())
             .await?;
         assert_eq!((progress.history_through, progress.table.head), (Some(v(2)), None));
-        let progress = db.import_commits(id, vec![commit(3, Change::files(["y"]))?]).await?;
+        let progress = db.import_commits(id, vec![commit(3, Change::files(["y"]))?].into()).await?;
         assert_eq!(progress.history_through, Some(v(3)));
-        invalid("above the base", db.import_commits(id, vec![commit(4, Change::new())?]).await)?;
+        invalid("above the base", db.import_commits(id, vec![commit(4, Change::new())?].into()).await)?;
         db.import_base(id, 0, 0, chunk("a", 2), Some(tail(300))).await?;
-        let progress = db.import_commits(id, vec![commit(4, Change::files(["z"]))?]).await?;
+        let progress = db.import_commits(id, vec![commit(4, Change::files(["z"]))?].into()).await?;
         assert_eq!((progress.table.head, progress.history_through), (Some(v(4)), Some(v(3))));
         finish_import(db, id, env.now()).await?;
         assert_eq!(env.paths(id, v(4)).await?, ["a0", "a1", "z"]);
@@ -184,7 +184,7 @@ cases! {
         db.import_begin(&new, v(10), false, env.now()).await?;
         db.import_base(id, 0, 0, chunk("a", 2), Some(tail(1_000))).await?;
         let next = Change::files(["b"]).imported(v(11), 1_100)?;
-        db.import_commits(id, vec![next]).await?;
+        db.import_commits(id, vec![next].into()).await?;
         finish_import(db, id, env.now()).await?;
         let history = env.history(id).await?;
         let got: Vec<_> =
@@ -203,9 +203,9 @@ cases! {
         db.import_base(id, 0, 0, chunk("a", 1), Some(tail(1_000))).await?;
         let commit = |version: i64, time: i64| Change::new().imported(v(version), time);
         for (what, version, time) in [("gap", 12, 1_200), ("time", 11, 1_000), ("time", 11, 5)] {
-            invalid(what, db.import_commits(id, vec![commit(version, time)?]).await)?;
+            invalid(what, db.import_commits(id, vec![commit(version, time)?].into()).await)?;
         }
-        db.import_commits(id, vec![commit(11, 1_001)?]).await?;
+        db.import_commits(id, vec![commit(11, 1_001)?].into()).await?;
         assert_eq!(finish_import(db, id, env.now()).await?.head, Some(v(11)));
         Ok(())
     }

@@ -27,7 +27,7 @@ async fn importing(env: &Env, new: &NewTable, head: i64) -> CaseResult<TableId> 
     let table = new.name.name();
     let commits = (0..=head).map(|n| ratified(n, &format!("{table}-{n}"), 0));
     let commits = commits.collect::<CaseResult<Vec<_>>>()?;
-    env.db().import_commits(new.id, commits).await?;
+    env.db().import_commits(new.id, commits.into()).await?;
     Ok(new.id)
 }
 
@@ -91,9 +91,9 @@ cases! {
     async fn commits_without_a_token_stay_without(env: &Env) -> CaseResult {
         let id = importing(env, &env.new_table("t"), 0).await?;
         let plain = vec![Change::new().imported(v(1), 100)?, Change::new().imported(v(2), 200)?];
-        env.db().import_commits(id, plain).await?;
+        env.db().import_commits(id, plain.into()).await?;
         let last = ratified(3, "last", 4)?;
-        env.db().import_commits(id, vec![last]).await?;
+        env.db().import_commits(id, vec![last].into()).await?;
         env.db().import_finish(id, end(None), env.now()).await?;
         let history = env.history(id).await?;
         let got: Vec<_> = history.iter().map(|c| (c.token.is_some(), c.batch_position)).collect();
@@ -115,7 +115,7 @@ cases! {
                 ratified(1, &format!("own-{position}"), 0)?,
                 ratified(2, "changed", 2 - position)?,
             ];
-            db.import_commits(new.id, commits).await?;
+            db.import_commits(new.id, commits.into()).await?;
         }
         let ids = tables.clone().map(|new| new.id);
         let want: Vec<_> = ids.iter().map(|id| (*id, 0, 0)).collect();
@@ -142,10 +142,10 @@ cases! {
         let new = env.new_table("t");
         let (db, id) = (env.db(), new.id);
         db.import_begin(&new, v(10), false, env.now()).await?;
-        db.import_commits(id, vec![ratified(8, "below", 1)?]).await?;
+        db.import_commits(id, vec![ratified(8, "below", 1)?].into()).await?;
         db.import_base(id, 0, 0, chunk("base", 2), Some(tail(1_000))).await?;
-        db.import_commits(id, vec![ratified(10, "base", 0)?]).await?;
-        db.import_commits(id, vec![ratified(11, "above", 3)?]).await?;
+        db.import_commits(id, vec![ratified(10, "base", 0)?].into()).await?;
+        db.import_commits(id, vec![ratified(11, "above", 3)?].into()).await?;
         db.import_finish(id, end(Some(v(11))), env.now()).await?;
         assert_eq!(wrote(env, "below").await?, Some(vec![(id, 8, 800)]));
         assert_eq!(wrote(env, "base").await?, Some(vec![(id, 10, 1_000)]));
@@ -164,7 +164,7 @@ cases! {
         for (new, position) in [(&one, 0), (&two, 1)] {
             db.import_begin(new, v(0), true, env.now()).await?;
             let own = ratified(1, &format!("own-{position}"), 0)?;
-            db.import_commits(new.id, vec![ratified(0, "both", position)?, own]).await?;
+            db.import_commits(new.id, vec![ratified(0, "both", position)?, own].into()).await?;
         }
         db.import_abort(one.id).await?;
         assert_eq!(wrote(env, "both").await?, Some(vec![(two.id, 0, 0)]));
@@ -182,7 +182,7 @@ cases! {
             let new = env.new_table(table);
             let began = env.now();
             db.import_begin(&new, v(0), true, began).await?;
-            db.import_commits(new.id, vec![ratified(0, table, 0)?]).await?;
+            db.import_commits(new.id, vec![ratified(0, table, 0)?].into()).await?;
             let end = ImportEnd { created_at, ..end(Some(v(0))) };
             let finished = db.import_finish(new.id, end, env.now()).await?;
             assert_eq!(finished.created_at, created_at.unwrap_or(began));
@@ -201,7 +201,7 @@ cases! {
         for round in 0..3_i64 {
             let new = env.new_table("t");
             db.import_begin(&new, v(0), true, env.now()).await?;
-            db.import_commits(new.id, vec![ratified(0, &format!("t{round}"), 0)?]).await?;
+            db.import_commits(new.id, vec![ratified(0, &format!("t{round}"), 0)?].into()).await?;
             let dropped_at = Some(TimestampMs(1_000 + round));
             let end = ImportEnd { dropped_at, ..end(Some(v(0))) };
             let finished = db.import_finish(new.id, end, env.now()).await?;
@@ -318,7 +318,7 @@ cases! {
         };
         for (version, change) in (2..).zip(changes("m")) {
             let commit = change.imported(v(version), version * 100)?;
-            env.db().import_commits(imported, vec![commit]).await?;
+            env.db().import_commits(imported, vec![commit].into()).await?;
         }
         env.db().import_finish(imported, end(None), env.now()).await?;
         let committed = env.create_with("committed", Change::files(["f0"])).await?;

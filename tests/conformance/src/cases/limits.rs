@@ -124,7 +124,7 @@ cases! {
         for (i, text) in HOSTILE.into_iter().enumerate() {
             let mut add = file(format!("f{i}"));
             add.partition_values.insert(text.to_owned(), Some(text.to_owned()));
-            add.tags = Some([(text.to_owned(), Some(text.to_owned()))].into());
+            add.tags = Some([(text.to_owned(), Some(text.to_owned()))].into_iter().collect());
             add.stats = Some(text.to_owned());
             add.clustering_provider = Some(text.to_owned());
             let mut meta = metadata(text);

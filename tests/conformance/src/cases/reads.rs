@@ -1,5 +1,6 @@
 //! Files, tombstones, application transactions, domains.
 
+use deltalakedb_catalog_core::action::NullableMap;
 use deltalakedb_catalog_core::ids::TimestampMs;
 
 use super::cases;
@@ -23,6 +24,26 @@ cases! {
         assert_eq!((full.items.len(), full.next), (9, None));
         let cut = env.db().list_files(id, v(3), None, 8).await?;
         assert_eq!(cut.next, Some(cut.items[7].cursor));
+        Ok(())
+    }
+
+    /// files_end 1: where it is known, it is where the page ends; at each version, page size and place.
+    async fn the_end_of_a_page_is_that_of_the_page(env: &Env) -> CaseResult {
+        let id = env.create_with("t", Change::files((0..9).map(|i| format!("a{i}")))).await?;
+        env.write(id, Change::files((0..4).map(|i| format!("b{i}")))).await?;
+        env.write(id, Change::new().remove(gone(&file("a5"), Some(1)))).await?;
+        env.write(id, Change::files(["c"])).await?;
+        for version in 0..=3 {
+            for limit in 1..=13 {
+                let all = all_files(env.db(), id, v(version), 100).await?;
+                for after in all.iter().map(|file| file.cursor) {
+                    let page = env.db().list_files(id, v(version), Some(after), limit).await?;
+                    let end = env.db().files_end(id, v(version), after, limit).await?;
+                    let asked = format!("version {version}, {limit} after {after:?}");
+                    assert!(end.is_none() || end == page.next, "{asked}: {end:?}, {:?}", page.next);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -69,16 +90,17 @@ cases! {
             ("empty".to_owned(), Some(String::new())),
             ("null".to_owned(), None),
         ]
-        .into();
+        .into_iter()
+        .collect();
         full.data_change = false;
         full.stats = Some(r#"{"numRecords" : 3,"minValues":{"a":1e400,"b":"\u0000"}}"#.to_owned());
-        full.tags = Some([("k".to_owned(), Some("v".to_owned())), ("n".to_owned(), None)].into());
+        full.tags = Some([("k".to_owned(), Some("v".to_owned())), ("n".to_owned(), None)].into_iter().collect());
         full.base_row_id = Some(0);
         full.default_row_commit_version = Some(7);
         full.clustering_provider = Some("liquid".to_owned());
         let mut empty = file("empty");
         empty.stats = Some(String::new());
-        empty.tags = Some([].into());
+        empty.tags = Some(NullableMap::new());
         empty.clustering_provider = Some(String::new());
         if let Some(dv) = &mut full.deletion_vector {
             dv.max_row_index = Some(i64::MAX);

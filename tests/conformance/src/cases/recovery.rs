@@ -39,14 +39,14 @@ cases! {
         let db = env.reopen().await?;
         db.import_begin(&new, v(0), true, env.now()).await?;
         let first = Change::files(["a"]).protocol(protocol(2)).metadata(metadata("m"));
-        db.import_commits(id, vec![first.imported(v(0), 1)?]).await?;
+        db.import_commits(id, vec![first.imported(v(0), 1)?].into()).await?;
         drop(db);
         let db = env.reopen().await?;
         new.id = env.id();
         let resumed = db.import_begin(&new, v(0), true, env.now()).await?;
         assert_eq!((resumed.table.id, resumed.table.head), (id, Some(v(0))));
         let next = Change::files(["b"]).remove(gone(&file("a"), Some(1))).imported(v(1), 2)?;
-        db.import_commits(id, vec![next]).await?;
+        db.import_commits(id, vec![next].into()).await?;
         finish_import(&*db, id, env.now()).await?;
         drop(db);
         assert_eq!(env.paths(id, v(1)).await?, ["b"]);

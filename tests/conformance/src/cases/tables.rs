@@ -109,7 +109,7 @@ cases! {
         not_found("drop_table", db.drop_table(id, now).await)?;
         not_found("undrop_table", db.undrop_table(id, &name("u")).await)?;
         not_found("import_base", db.import_base(id, 0, 0, BaseChunk::default(), None).await)?;
-        not_found("import_commits", db.import_commits(id, Vec::new()).await)?;
+        not_found("import_commits", db.import_commits(id, Vec::new().into()).await)?;
         not_found("import_finish", finish_import(db, id, now).await)?;
         not_found("import_abort", db.import_abort(id).await)?;
         not_found("mirror_retry", db.mirror_retry(id, now).await)?;

@@ -71,7 +71,7 @@ impl World<'_> {
                     let at = version(head + 1 + i + i64::from(*skip));
                     commits.push(change.imported(at, time).map_err(|e| e.to_string())?);
                 }
-                self.both(async |db| db.import_commits(id, commits.clone()).await).await?;
+                self.both(async |db| db.import_commits(id, commits.clone().into()).await).await?;
             }
             Op::ImportFinish(table) => {
                 let id = self.importing(*table).await;

@@ -1,0 +1,395 @@
+//! Commits that wait for each other's table go together: one statement, one transaction, one sync of
+//! the server's disk.
+//!
+//! A commit to a table finds nobody at it, and goes as it is (`commit`). Those that come meanwhile wait in
+//! this process, and when it is through all of them go in one statement: the first gets the next version, and
+//! so on. Only appends take part, small ones that read nothing: whatever happened to the table, short of
+//! a change of its metadata or protocol, they go on top of any head, in any order.
+//!
+//! The statement writes all of them or none. None, where anything about it is not plain: a token that is
+//! known, a file that is in the table already, a table that is gone, a barrier that moved. Then each goes by
+//! itself, which finds out what is to be said about it. Why the statement is right is said in `commit`: it
+//! stands on the same facts, and on the same row.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use deltalakedb_catalog_core::backend::{
+    CommitOutcome, CommitRequest, CommitTarget, CommittedTable, HeadRule, TableCommit,
+};
+use deltalakedb_catalog_core::commit::CommitBody;
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
+use deltalakedb_catalog_core::ids::{TableId, TimestampMs};
+use deltalakedb_catalog_core::support::{CHUNK_BYTES, body_len, count, stored_commit_info};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::commit::{self, separator};
+use crate::errors::DbResult;
+use crate::files::{Adds, Keys, reported};
+use crate::rows::{Id, Reader};
+use crate::session::{Args, Call, Mode, Session};
+use crate::statements::statements;
+
+/// Most commits in one statement.
+const MOST: usize = 256;
+/// Most files in one statement.
+const MOST_FILES: usize = 2_000;
+/// Most compressed bytes in one statement.
+const MOST_BYTES: usize = 4 << 20;
+
+statements! {
+    /// The statement that commits several appends.
+    GroupSql {
+        /// Parameters: `$1` table, `$2` now, `$3` what stands for the timestamp in first lines,
+        /// `$4`–`$11` the commits, one array a column; `$12`–`$14` pieces of bodies, `$15`–`$29` adds,
+        /// each with the commit's number, from 1 on, first. Answers a row a commit, in order, or none.
+        appends: "
+WITH part AS (
+    SELECT p.number, p.token, p.since, p.first_line, p.commit_info, p.body_len, p.num_added,
+        p.bytes_added, p.live_bytes
+    FROM unnest((SELECT $4::text[]), (SELECT $5::int8[]), (SELECT $6::text[]), (SELECT $7::text[]),
+            (SELECT $8::int8[]), (SELECT $9::int8[]), (SELECT $10::int8[]),
+            (SELECT $11::text[]))
+        WITH ORDINALITY AS p (token, since, first_line, commit_info, body_len, num_added,
+            bytes_added, live_bytes, number)
+), locked AS (
+    -- The newest version, after waiting for whoever holds it.
+    SELECT t.id, t.head_version, t.head_timestamp_ms, t.barrier_version, t.head_files, t.head_bytes
+    FROM {p}tables t
+    WHERE t.id = $1 AND t.state = 'active' AND NOT EXISTS (
+        SELECT 1 FROM {p}batches b WHERE b.token = ANY ($4::text[]))
+    FOR UPDATE
+), go AS (
+    SELECT p.*, n.id, n.head_version + p.number AS version,
+        greatest($2::int8, n.head_timestamp_ms + 1) + p.number - 1 AS timestamp_ms,
+        n.head_files + (sum(p.num_added) OVER (ORDER BY p.number))::int8 AS files_after,
+        n.head_bytes + sum(p.live_bytes::numeric) OVER (ORDER BY p.number) AS bytes_after
+    FROM part p CROSS JOIN locked n
+    WHERE n.head_version IS NOT NULL
+      AND n.barrier_version <= (SELECT min(since) FROM part)
+), written AS (
+    SELECT g.*, replace(g.first_line, $3, g.timestamp_ms::text) AS line FROM go g
+), batch AS (
+    INSERT INTO {p}batches (token, committed_at_ms) SELECT g.token, $2::int8 FROM go g
+), moved AS (
+    UPDATE {p}tables t
+    SET head_version = w.version, head_timestamp_ms = w.timestamp_ms, head_files = w.files_after,
+        head_bytes = w.bytes_after
+    FROM (SELECT * FROM go ORDER BY number DESC LIMIT 1) w WHERE t.id = w.id
+), commits AS (
+    INSERT INTO {p}commits (table_id, version, timestamp_ms, token, batch_position, num_added,
+        num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol, total_files,
+        total_bytes, has_body, body_len, first_line, commit_info)
+    SELECT w.id, w.version, w.timestamp_ms, w.token, 0, w.num_added, 0, w.bytes_added, 0, false, false,
+        w.files_after, least(greatest(w.bytes_after, 0), 9223372036854775807)::int8, true, w.body_len,
+        w.line, w.commit_info
+    FROM written w
+), chunks AS (
+    INSERT INTO {p}commit_chunks (table_id, version, chunk_no, body)
+    SELECT g.id, g.version, k.chunk_no, k.body
+    FROM unnest((SELECT $12::int4[]), (SELECT $13::int8[]),
+            (SELECT $14::bytea[])) AS k (number, chunk_no, body)
+    JOIN go g ON g.number = k.number
+), files AS (
+    INSERT INTO {p}files (table_id, added_version, ordinal, removed_version, is_tombstone,
+        file_key, size, modification_time, data_change, base_row_id, default_row_commit_version,
+        path, dv_id, partition_values, tags, deletion_vector, clustering_provider, stats)
+    SELECT g.id, g.version, a.ordinal, 9223372036854775807, false, a.key, a.size,
+        a.modification_time, a.data_change, a.base_row_id, a.default_row_commit_version, a.path,
+        a.dv_id, a.partition_values, a.tags, a.deletion_vector, a.clustering_provider, a.stats
+    FROM unnest((SELECT $15::int4[]), (SELECT $16::int8[]), (SELECT $17::bytea[]),
+            (SELECT $18::int8[]), (SELECT $19::int8[]), (SELECT $20::bool[]),
+            (SELECT $21::int8[]), (SELECT $22::int8[]), (SELECT $23::text[]), (SELECT $24::text[]),
+            (SELECT $25::text[]), (SELECT $26::text[]), (SELECT $27::text[]),
+            (SELECT $28::text[]), (SELECT $29::text[]))
+        AS a (number, ordinal, key, size, modification_time, data_change, base_row_id,
+            default_row_commit_version, path, dv_id, partition_values, tags, deletion_vector,
+            clustering_provider, stats)
+    JOIN go g ON g.number = a.number
+), mirrored AS (
+    UPDATE {p}mirror m
+    SET pending_since_ms = CASE WHEN m.mode = 'off' THEN m.pending_since_ms
+        ELSE coalesce(m.pending_since_ms, $2::int8) END
+    FROM (SELECT id FROM go LIMIT 1) g WHERE m.table_id = g.id
+    RETURNING m.table_id, m.mode
+), outbox AS (
+    INSERT INTO {p}mirror_status (table_id, version, state, attempts, enqueued_at_ms)
+    SELECT g.id, g.version, 'PENDING', 0, $2::int8
+    FROM go g JOIN mirrored m ON m.table_id = g.id
+    WHERE m.mode <> 'off'
+)
+SELECT number, version, timestamp_ms, files_after FROM go ORDER BY number",
+    }
+}
+
+/// An append that may go with others.
+struct Append<'r> {
+    request: &'r CommitRequest,
+    commit: &'r TableCommit,
+    table: TableId,
+    since: i64,
+}
+
+impl<'r> Append<'r> {
+    fn of(request: &'r CommitRequest) -> Option<Append<'r>> {
+        let [commit] = request.tables.as_slice() else { return None };
+        let CommitTarget::Existing { table_id, rule: HeadRule::Append { since } } = &commit.target
+        else {
+            return None;
+        };
+        let index = &commit.index;
+        let plain = index.removes.is_empty()
+            && index.protocol.is_none()
+            && index.metadata.is_none()
+            && index.txns.is_empty()
+            && index.domain_metadata.is_empty();
+        let small = index.adds.len() <= MOST_FILES / 4 && commit.rest.zstd.len() <= MOST_BYTES / 4;
+        (plain && small).then(|| Append { request, commit, table: *table_id, since: since.get() })
+    }
+
+    fn fits(&self, files: &mut usize, bytes: &mut usize) -> bool {
+        *files += self.commit.index.adds.len();
+        *bytes += self.commit.rest.zstd.len();
+        *files <= MOST_FILES && *bytes <= MOST_BYTES
+    }
+}
+
+/// What a waiting commit is told.
+#[derive(Debug)]
+enum Told {
+    /// It is through, in whatever way.
+    Through(Result<CommitOutcome>),
+    /// Nothing was written: it goes by itself.
+    Alone,
+}
+
+/// A commit that waits.
+#[derive(Debug)]
+struct Waiting {
+    request: Arc<CommitRequest>,
+    tell: oneshot::Sender<Told>,
+}
+
+/// Those that wait, by table. A table that is here has somebody at it.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    tables: Mutex<HashMap<TableId, VecDeque<Waiting>>>,
+}
+
+impl Groups {
+    /// Waits for those that are at the table; none if there is nobody, and it is the caller's turn now.
+    fn wait(
+        &self,
+        table: TableId,
+        request: &Arc<CommitRequest>,
+    ) -> Option<oneshot::Receiver<Told>> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(waiting) = tables.get_mut(&table) else {
+            tables.insert(table, VecDeque::new());
+            return None;
+        };
+        let (tell, told) = oneshot::channel();
+        waiting.push_back(Waiting { request: Arc::clone(request), tell });
+        Some(told)
+    }
+
+    /// Those that go next; none if nobody waits, and then nobody is at the table any more.
+    fn next(&self, table: TableId) -> Option<Vec<Waiting>> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = tables.get_mut(&table)?;
+        if waiting.is_empty() {
+            tables.remove(&table);
+            return None;
+        }
+        let (mut files, mut bytes) = (0, 0);
+        let fit = waiting.iter().take(MOST).take_while(|waiting| {
+            Append::of(&waiting.request).is_some_and(|a| a.fits(&mut files, &mut bytes))
+        });
+        let number = fit.count().max(1);
+        Some(waiting.drain(..number).collect())
+    }
+}
+
+/// A turn at a table. However it ends, those that wait go next.
+struct Turn {
+    session: Arc<Session>,
+    table: TableId,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some(next) = self.session.groups.next(self.table) else { return };
+        let turn = Turn { session: Arc::clone(&self.session), table: self.table };
+        match Handle::try_current() {
+            Ok(runtime) => {
+                runtime.spawn(turn.go(next));
+            }
+            // Nobody is left to do it: whoever waits for `next` is told by its end.
+            Err(_) => drop(next),
+        }
+    }
+}
+
+impl Turn {
+    /// Commits these; the rest follows when the turn ends.
+    async fn go(self, waiting: Vec<Waiting>) {
+        // Whoever gave up is not committed any more.
+        let waiting: Vec<Waiting> =
+            waiting.into_iter().filter(|waiting| !waiting.tell.is_closed()).collect();
+        if waiting.len() <= 1 {
+            for Waiting { request, tell } in waiting {
+                let outcome = commit::commit_now(&self.session, &request).await;
+                let _ = tell.send(Told::Through(outcome));
+            }
+            return;
+        }
+        let appends: Vec<Append<'_>> =
+            waiting.iter().filter_map(|waiting| Append::of(&waiting.request)).collect();
+        let told: Vec<Told> = match together(&self.session, &appends).await {
+            Ok(Some(done)) if done.len() == waiting.len() => done
+                .into_iter()
+                .map(|done| Told::Through(Ok(CommitOutcome::Committed(vec![done]))))
+                .collect(),
+            Err(error) if error.write_state() == WriteState::Unknown => {
+                let in_doubt = || CatalogError::Unavailable {
+                    message: error.to_string(),
+                    retryable: error.is_retryable(),
+                    write: WriteState::Unknown,
+                };
+                waiting.iter().map(|_| Told::Through(Err(in_doubt()))).collect()
+            }
+            Ok(_) => waiting.iter().map(|_| Told::Alone).collect(),
+            Err(error) => {
+                tracing::debug!(%error, commits = waiting.len(), "commits go one by one");
+                waiting.iter().map(|_| Told::Alone).collect()
+            }
+        };
+        for (waiting, told) in waiting.into_iter().zip(told) {
+            // Whoever does not listen any more has dropped the call.
+            let _ = waiting.tell.send(told);
+        }
+    }
+}
+
+/// Commits a batch, with others that wait where it can.
+pub(crate) async fn commit(
+    session: &Arc<Session>,
+    request: CommitRequest,
+) -> Result<CommitOutcome> {
+    let Some(table) = Append::of(&request).map(|append| append.table) else {
+        return commit::commit_now(session, &request).await;
+    };
+    let request = Arc::new(request);
+    let Some(told) = session.groups.wait(table, &request) else {
+        let _turn = Turn { session: Arc::clone(session), table };
+        return commit::commit_now(session, &request).await;
+    };
+    match told.await {
+        Ok(Told::Through(outcome)) => outcome,
+        Ok(Told::Alone) => commit::commit_now(session, &request).await,
+        Err(_) => Err(CatalogError::Unavailable {
+            message: format!("the runtime ended while commits to database '{}' waited", session.at),
+            retryable: true,
+            write: WriteState::Unknown,
+        }),
+    }
+}
+
+/// Commits appends to one table, all of them, or none and says so.
+async fn together(
+    session: &Arc<Session>,
+    appends: &[Append<'_>],
+) -> Result<Option<Vec<CommittedTable>>> {
+    let mut call = session.begin("committing", Mode::WriteOne).await?;
+    match send(&mut call, appends).await {
+        Err(error) if error.is_unique_violation() => {
+            call.end_rolled_back(Ok(())).await?;
+            Ok(None)
+        }
+        other => call.end(other).await,
+    }
+}
+
+async fn send(call: &mut Call, appends: &[Append<'_>]) -> DbResult<Option<Vec<CommittedTable>>> {
+    let Some(first) = appends.first() else { return Ok(None) };
+    let table = first.table;
+    let separator = separator(appends.iter().map(|append| &append.commit.first_line))?;
+    let mut columns = Columns::default();
+    let mut chunks: (Vec<i32>, Vec<i64>, Vec<&[u8]>) = Default::default();
+    let mut adds = Adds::default();
+    for (number, append) in (1_i32..).zip(appends) {
+        let index = &append.commit.index;
+        let keys = Keys::of(&index.adds, &index.removes);
+        if keys.live_files != count(index.adds.len()) {
+            // It adds a file twice.
+            return Ok(None);
+        }
+        columns.push(append, &separator, keys.live_bytes);
+        for (chunk_no, body) in append.commit.rest.zstd.chunks(CHUNK_BYTES).enumerate() {
+            chunks.0.push(number);
+            chunks.1.push(count(chunk_no));
+            chunks.2.push(body);
+        }
+        adds.push(number, &index.adds, &keys, 0, 0)?;
+    }
+    let now = appends.iter().map(|append| append.request.now.0).max().unwrap_or(0);
+    let args = Args::new().bind(Id::from(table)).bind(now).bind(separator.as_str());
+    let args = columns.bind(args).bind(&chunks.0).bind(&chunks.1).bind(&chunks.2);
+    let args = adds.bind_values(args.bind(&adds.tables).bind(&adds.ordinals));
+    let sql = call.session.sql.groups.appends.clone();
+    let rows = call.fetch(&sql, args).await?;
+    let mut done = Vec::with_capacity(rows.len());
+    let called = table.to_string();
+    for row in &rows {
+        let r = Reader::new(row, &called, None);
+        call.session.note_size(r.get(3)?);
+        call.session.note_commit(r.get(1)?);
+        done.push(CommittedTable {
+            table_id: table,
+            version: r.version(1)?,
+            timestamp: TimestampMs(r.get(2)?),
+        });
+    }
+    Ok(Some(done).filter(|done| done.len() == appends.len()))
+}
+
+/// Columns of the commits.
+#[derive(Default)]
+struct Columns<'r> {
+    tokens: Vec<&'r str>,
+    since: Vec<i64>,
+    first_lines: Vec<String>,
+    commit_infos: Vec<Option<&'r str>>,
+    body_lens: Vec<i64>,
+    num_added: Vec<i64>,
+    bytes_added: Vec<i64>,
+    live_bytes: Vec<String>,
+}
+
+impl<'r> Columns<'r> {
+    fn push(&mut self, append: &Append<'r>, separator: &str, live_bytes: i128) {
+        let TableCommit { first_line, rest, index, .. } = append.commit;
+        self.tokens.push(append.request.token.as_str());
+        self.since.push(append.since);
+        self.first_lines.push(first_line.parts().join(separator));
+        let body =
+            CommitBody { first_line: Some(first_line.render(TimestampMs(0))), rest: rest.clone() };
+        self.commit_infos.push(stored_commit_info(&body, index));
+        self.body_lens.push(body_len(&body));
+        self.num_added.push(count(index.adds.len()));
+        self.bytes_added.push(reported(index.adds.iter().map(|a| i128::from(a.size)).sum()));
+        self.live_bytes.push(live_bytes.to_string());
+    }
+
+    fn bind(&self, args: Args) -> Args {
+        args.bind(&self.tokens)
+            .bind(&self.since)
+            .owned_texts("the first line of the commit", &self.first_lines)
+            .texts_opt("commitInfo", &self.commit_infos)
+            .bind(&self.body_lens)
+            .bind(&self.num_added)
+            .bind(&self.bytes_added)
+            .bind(&self.live_bytes)
+    }
+}

@@ -1,0 +1,286 @@
+//! Commits of one process to one table that wait for each other, and go in one statement. Without a server
+//! each test is skipped, with the reason.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test's ways to speak"
+)]
+
+#[allow(dead_code, reason = "shared with the suite's programs")]
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deltalakedb_backend_postgres::PostgresBackend;
+use deltalakedb_catalog_core::backend::{
+    CatalogBackend, CommitFilter, CommitOutcome, CommitRequest, Rejection, TableCommit,
+};
+use deltalakedb_catalog_core::error::Result;
+use deltalakedb_catalog_core::ids::{At, CommitToken, TableId, TableName, TableRef, TimestampMs};
+use deltalakedb_conformance::change::{Change, file, gone, metadata, new_table};
+use deltalakedb_conformance::env::{all_files, v};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection, Executor};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use support::{Guard, options};
+
+const NOW: TimestampMs = TimestampMs(1_700_000_000_000);
+
+struct World {
+    db: Arc<PostgresBackend>,
+    table: TableId,
+    /// Holds the row of the table.
+    holder: PgConnection,
+    schema: String,
+    _guard: Guard,
+}
+
+fn request(token: &str, tables: Vec<TableCommit>) -> CommitRequest {
+    CommitRequest { token: CommitToken::new(token).unwrap(), now: NOW, tables }
+}
+
+impl World {
+    /// A table at version 0 with one file; none where there is no server.
+    async fn new() -> Option<World> {
+        let admin = match deltalakedb_test_servers::shared_postgres() {
+            Ok(url) => url,
+            Err(why) => {
+                println!("skipped: {why}");
+                return None;
+            }
+        };
+        let schema = format!("dl_groups_{}", Uuid::new_v4().simple());
+        let options = options(&format!("{admin}#{schema}")).unwrap();
+        let db = PostgresBackend::connect(options).await.unwrap();
+        db.migrate(NOW).await.unwrap();
+        let table = TableId(Uuid::new_v4());
+        let new = new_table(table, TableName::new("g", "t").unwrap());
+        let create = Change::files(["first"]).create(new).unwrap();
+        db.commit(request("create", vec![create])).await.unwrap();
+        let holder = PgConnection::connect(&admin).await.unwrap();
+        let guard = Guard { admin, schema: schema.clone() };
+        Some(World { db, table, holder, schema, _guard: guard })
+    }
+
+    /// Nobody commits from now on.
+    async fn hold(&mut self) {
+        let sql = format!("BEGIN; SELECT 1 FROM {}.dl_tables FOR UPDATE", self.schema);
+        self.holder.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
+    }
+
+    async fn release(&mut self) {
+        self.holder.execute("COMMIT").await.unwrap();
+    }
+
+    /// Starts a commit, and gives it the time to get into the queue.
+    async fn start(&self, token: &str, commit: TableCommit) -> JoinHandle<Result<CommitOutcome>> {
+        let (db, request) = (Arc::clone(&self.db), request(token, vec![commit]));
+        let task = tokio::spawn(async move { db.commit(request).await });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        task
+    }
+
+    fn append(&self, files: &[&str]) -> TableCommit {
+        Change::files(files.iter().copied()).append(self.table, v(0)).unwrap()
+    }
+
+    async fn paths(&self) -> Vec<String> {
+        let head = self.db.snapshot(&TableRef::Id(self.table), At::Head).await.unwrap();
+        let files = all_files(self.db.as_ref(), self.table, head.version, 100).await.unwrap();
+        assert_eq!(u64::try_from(files.len()).unwrap(), head.num_files);
+        assert_eq!(
+            files.iter().map(|f| f.add.size).sum::<i64>(),
+            i64::try_from(head.size_bytes).unwrap()
+        );
+        files.into_iter().map(|f| f.add.path).collect()
+    }
+}
+
+fn version(outcome: &CommitOutcome) -> i64 {
+    match outcome {
+        CommitOutcome::Committed(tables) => tables[0].version.get(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_that_wait_go_in_their_order_with_all_that_belongs_to_them() {
+    let Some(mut world) = World::new().await else { return };
+    world.hold().await;
+    let mut tasks = vec![world.start("t0", world.append(&["a0"])).await];
+    for n in 1..6 {
+        let (one, two) = (format!("a{n}"), format!("b{n}"));
+        tasks.push(world.start(&format!("t{n}"), world.append(&[&one, &two])).await);
+    }
+    world.release().await;
+    for (n, task) in (0_i64..).zip(tasks) {
+        assert_eq!(version(&task.await.unwrap().unwrap()), n + 1);
+    }
+    assert_eq!(
+        world.paths().await,
+        ["first", "a0", "a1", "b1", "a2", "b2", "a3", "b3", "a4", "b4", "a5", "b5"]
+    );
+    let db = &world.db;
+    let commits = db.list_commits(world.table, &CommitFilter::default(), None, 99).await.unwrap();
+    let mut files: u64 = 12;
+    for (n, commit) in (0_i64..).zip(&commits.items) {
+        assert_eq!(commit.version, v(6 - n));
+        assert_eq!((commit.total_files, commit.total_bytes), (files, files * 100));
+        assert_eq!(commit.timestamp, NOW.plus_ms(6 - n), "they grow strictly");
+        files -= commit.num_added;
+    }
+    // As those that go alone: the token tells, the bytes are there, and each is to be published.
+    let token = CommitToken::new("t4").unwrap();
+    let told = db.resolve_token(&token).await.unwrap().unwrap();
+    assert_eq!((told.len(), told[0].version, told[0].timestamp), (1, v(5), NOW.plus_ms(5)));
+    let bodies = db.read_bodies(world.table, v(0), v(9), 99).await.unwrap();
+    for (record, body) in &bodies[2..] {
+        let text = String::from_utf8(body.published().unwrap().to_vec()).unwrap();
+        let number = record.version.get() - 1;
+        assert!(text.contains(&format!("\"b{number}\"")), "{text}");
+        assert!(text.lines().next().unwrap().contains(&record.timestamp.0.to_string()), "{text}");
+    }
+    let rows = db.mirror_rows(Some(world.table), None, None, 99).await.unwrap();
+    assert_eq!(rows.items.len(), 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_plain_goes_alone_and_the_others_with_it() {
+    let Some(mut world) = World::new().await else { return };
+    world.db.commit(request("known", vec![world.append(&["k"])])).await.unwrap();
+    world.hold().await;
+    let tasks = [
+        world.start("t0", world.append(&["x"])).await,
+        world.start("t1", world.append(&["y"])).await,
+        // Replaces the file of the one before, and one of the table.
+        world.start("t2", world.append(&["y", "first"])).await,
+        // Was committed before; and comes twice.
+        world.start("known", world.append(&["k"])).await,
+        world.start("t3", world.append(&["z"])).await,
+        world.start("t3", world.append(&["z"])).await,
+        // Removes: no append, it waits for the row by itself.
+        world
+            .start(
+                "t4",
+                Change::new().remove(gone(&file("k"), Some(1))).exactly(world.table, v(1)).unwrap(),
+            )
+            .await,
+    ];
+    world.release().await;
+    let mut outcomes = Vec::new();
+    for task in tasks {
+        outcomes.push(task.await.unwrap().unwrap());
+    }
+    assert!(matches!(outcomes[3], CommitOutcome::Replayed(_)), "{outcomes:?}");
+    let again = outcomes[4..6].iter().filter(|o| matches!(o, CommitOutcome::Replayed(_))).count();
+    assert_eq!(again, 1, "{outcomes:?}");
+    assert!(matches!(outcomes[6], CommitOutcome::HeadMoved { .. }), "{outcomes:?}");
+    let mut paths = world.paths().await;
+    paths.sort();
+    assert_eq!(paths, ["first", "k", "x", "y", "z"]);
+    let head = world.db.snapshot(&TableRef::Id(world.table), At::Head).await.unwrap();
+    assert_eq!(head.version, v(5), "create, known, t0, t1, t2, t3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_barrier_or_a_drop_is_seen_by_all_that_wait() {
+    let Some(mut world) = World::new().await else { return };
+    world.hold().await;
+    let change = Change::new().metadata(metadata("new")).exactly(world.table, v(0)).unwrap();
+    let change = world.start("meta", change).await;
+    let late: Vec<_> = [
+        world.start("t1", world.append(&["x"])).await,
+        world.start("t2", world.append(&["y"])).await,
+        world.start("t3", world.append(&["z"])).await,
+    ]
+    .into();
+    world.release().await;
+    assert_eq!(version(&change.await.unwrap().unwrap()), 1);
+    for task in late {
+        let outcome = task.await.unwrap().unwrap();
+        assert!(matches!(outcome, CommitOutcome::HeadMoved { .. }), "{outcome:?}");
+    }
+    assert_eq!(world.paths().await, ["first"]);
+
+    world.hold().await;
+    let (db, table) = (Arc::clone(&world.db), world.table);
+    let drop = tokio::spawn(async move { db.drop_table(table, NOW).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let append = || Change::files(["x"]).append(table, v(1)).unwrap();
+    let late = [
+        world.start("t4", append()).await,
+        world.start("t5", append()).await,
+        world.start("t6", append()).await,
+    ];
+    world.release().await;
+    drop.await.unwrap().unwrap();
+    for task in late {
+        let outcome = task.await.unwrap().unwrap();
+        let CommitOutcome::Rejected { reason: Rejection::TableNotFound(_), .. } = outcome else {
+            panic!("{outcome:?}");
+        };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_gives_up_is_in_nobodys_way() {
+    let Some(mut world) = World::new().await else { return };
+    world.hold().await;
+    let mut tasks = Vec::new();
+    for n in 0..6 {
+        let name = format!("f{n}");
+        tasks.push(world.start(&name, world.append(&[&name])).await);
+    }
+    // One that waits, and the one whose turn it is: whatever the server makes of that, others go on.
+    tasks[3].abort();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    tasks[0].abort();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    world.release().await;
+    let mut done = Vec::new();
+    for task in tasks {
+        if let Ok(outcome) = task.await {
+            done.push(version(&outcome.unwrap()));
+        }
+    }
+    assert_eq!(done.len(), 4);
+    let paths = world.paths().await;
+    for name in ["f1", "f2", "f4", "f5"] {
+        assert!(paths.iter().any(|path| path == name), "{paths:?}");
+    }
+    assert!(!paths.iter().any(|path| path == "f3"), "it was given up before its turn: {paths:?}");
+    // Nobody is at the table any more.
+    world.db.commit(request("last", vec![world.append(&["last"])])).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_tasks_on_one_table() {
+    let Some(world) = World::new().await else { return };
+    let tasks: Vec<_> = (0..24)
+        .map(|task| {
+            let (db, table) = (Arc::clone(&world.db), world.table);
+            tokio::spawn(async move {
+                let mut versions = Vec::new();
+                for n in 0..20 {
+                    let name = format!("{task}-{n}");
+                    let commit = Change::files([&name]).append(table, v(0)).unwrap();
+                    let outcome = db.commit(request(&name, vec![commit])).await.unwrap();
+                    versions.push(version(&outcome));
+                }
+                assert!(versions.is_sorted(), "one after another: {versions:?}");
+                versions
+            })
+        })
+        .collect();
+    let mut versions = Vec::new();
+    for task in tasks {
+        versions.extend(task.await.unwrap());
+    }
+    versions.sort_unstable();
+    assert_eq!(versions, (1..=480).collect::<Vec<_>>());
+    assert_eq!(world.paths().await.len(), 481);
+}

@@ -1,0 +1,166 @@
+//! Threads that read, each with a connection of its own.
+//!
+//! Who read last reads next: its connection knows the schema, has the statements prepared, and the
+//! pages of a list that goes on. Further connections are opened when all others are at work, so a
+//! program that asks for one thing at a time pays for one.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use deltalakedb_catalog_core::error::Result;
+
+use crate::session::{Session, Shared};
+use crate::worker::spawn;
+
+/// A read that waits for a connection. What it returns gives the answer: when the thread is free for
+/// the next read, so that who waited for this one finds it so.
+pub(crate) type ReadJob = Box<dyn FnOnce(&Session) -> Answer + Send>;
+pub(crate) type Answer = Box<dyn FnOnce() + Send>;
+
+/// The threads of one backend.
+#[derive(Debug)]
+pub(crate) struct Readers(Arc<Pool>);
+
+struct Pool {
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Reads for which there is no thread yet.
+    waiting: VecDeque<ReadJob>,
+    /// Threads without work, who worked last at the end.
+    idle: Vec<SyncSender<ReadJob>>,
+    /// Threads that run.
+    running: usize,
+    closed: bool,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+impl Readers {
+    /// Starts the first thread.
+    pub(crate) fn start(first: Session) -> Result<Readers> {
+        let shared = Arc::clone(&first.shared);
+        let pool = Arc::new(Pool { shared, state: Mutex::default() });
+        let running = Running::new(&pool, &mut pool.state());
+        let thread = spawn(&pool.shared, "reader", move || running.serve(&first))?;
+        pool.state().threads.push(thread);
+        Ok(Readers(pool))
+    }
+
+    /// Gives a read to the thread that read last, or to another one.
+    pub(crate) fn submit(&self, job: ReadJob) {
+        let mut state = self.0.state();
+        let job = match state.idle.pop() {
+            None => job,
+            // Nobody is in `idle` who does not wait for this.
+            Some(reader) => match reader.send(job) {
+                Ok(()) => return,
+                Err(unsent) => unsent.0,
+            },
+        };
+        state.waiting.push_back(job);
+        if state.running < self.0.shared.options.readers {
+            let running = Running::new(&self.0, &mut state);
+            drop(state);
+            self.open_another(running);
+        }
+    }
+
+    fn open_another(&self, running: Running) {
+        let shared = Arc::clone(&self.0.shared);
+        let thread = spawn(&self.0.shared, "reader", move || match Session::open_reader(&shared) {
+            Ok(session) => running.serve(&session),
+            // The others do it, later.
+            Err(error) => tracing::warn!(%error, "no further connection for reads"),
+        });
+        match thread {
+            Ok(thread) => {
+                let mut state = self.0.state();
+                state.threads.retain(|thread| !thread.is_finished());
+                state.threads.push(thread);
+            }
+            Err(error) => tracing::warn!(%error, "no further thread for reads"),
+        }
+    }
+
+    /// Connections that are open.
+    #[cfg(test)]
+    pub(crate) fn running(&self) -> usize {
+        self.0.state().running
+    }
+}
+
+impl Pool {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A thread that counts as running, however it ends.
+struct Running(Arc<Pool>);
+
+impl Running {
+    fn new(pool: &Arc<Pool>, state: &mut State) -> Running {
+        state.running += 1;
+        Running(Arc::clone(pool))
+    }
+
+    fn serve(self, session: &Session) {
+        session.adopt_thread();
+        let mut answer: Answer = Box::new(|| {});
+        while let Some(job) = self.next(answer) {
+            answer = job(session);
+        }
+    }
+
+    fn next(&self, answer: Answer) -> Option<ReadJob> {
+        let mut state = self.0.state();
+        let waiting = state.waiting.pop_front();
+        if waiting.is_some() || state.closed {
+            drop(state);
+            answer();
+            return waiting;
+        }
+        let (sender, receiver) = sync_channel(1);
+        state.idle.push(sender);
+        drop(state);
+        answer();
+        receiver.recv().ok()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.running -= 1;
+        // With nobody left, who waits is told so (by the end of their channel).
+        let lost =
+            if state.running == 0 { std::mem::take(&mut state.waiting) } else { VecDeque::new() };
+        drop(state);
+        drop(lost);
+    }
+}
+
+impl Drop for Readers {
+    /// Finishes what waits, then closes the connections.
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.closed = true;
+        state.idle.clear();
+        let threads = std::mem::take(&mut state.threads);
+        drop(state);
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+}

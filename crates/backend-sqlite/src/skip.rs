@@ -1,0 +1,140 @@
+//! Skipping indexes: bytes by their key.
+
+use deltalakedb_catalog_core::ids::{TableId, Version};
+use deltalakedb_catalog_core::model::{
+    FileCursor, FileRecord, NewSkipSegment, SkipIndex, SkipPage, SkipSegment,
+};
+use rusqlite::{OptionalExtension, params};
+
+use bytes::Bytes;
+
+use crate::errors::DbResult;
+use crate::rows::{Reader, file_columns, file_record};
+use crate::session::Db;
+use crate::statements::statements;
+
+statements! {
+    /// Statements on `{p}skip_index`, `{p}skip_segments` and `{p}skip_pages`.
+    SkipSql {
+        file_at: concat!("SELECT ", file_columns!(), " FROM {p}files
+            WHERE table_id = ?1 AND added_version = ?2 AND ordinal = ?3
+              AND added_version <= ?4 AND removed_version > ?4"),
+        generation: "SELECT generation FROM {p}skip_index WHERE table_id = ?1",
+        segments: "SELECT segment_id, after_version, after_ordinal, through_version,
+                through_ordinal, built_version, num_files, root
+            FROM {p}skip_segments WHERE table_id = ?1
+            ORDER BY through_version, through_ordinal",
+        page: "SELECT body FROM {p}skip_pages
+            WHERE table_id = ?1 AND segment_id = ?2 AND page_no = ?3",
+        advance: "INSERT INTO {p}skip_index (table_id, generation) VALUES (?1, ?2)
+            ON CONFLICT (table_id) DO UPDATE SET generation = excluded.generation",
+        remove_pages: "DELETE FROM {p}skip_pages WHERE table_id = ?1 AND segment_id = ?2",
+        remove_segment: "DELETE FROM {p}skip_segments WHERE table_id = ?1 AND segment_id = ?2",
+        insert_segment: "INSERT INTO {p}skip_segments (table_id, segment_id, after_version,
+                after_ordinal, through_version, through_ordinal, built_version, num_files, root)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        insert_page: "INSERT INTO {p}skip_pages (table_id, segment_id, page_no, body)
+            VALUES (?1, ?2, ?3, ?4)",
+    }
+}
+
+/// Single files by their key.
+pub(crate) fn files_at(
+    db: Db<'_>,
+    id: TableId,
+    version: Version,
+    cursors: &[FileCursor],
+) -> DbResult<Vec<FileRecord>> {
+    let table = id.to_string();
+    let mut statement = db.prepare(&db.sql().skip.file_at)?;
+    let mut files = Vec::with_capacity(cursors.len());
+    for cursor in cursors {
+        let key = params![table, cursor.added_version.get(), cursor.ordinal, version.get()];
+        let mut rows = statement.query(key)?;
+        if let Some(row) = rows.next()? {
+            files.push(file_record(row, &table)?);
+        }
+    }
+    Ok(files)
+}
+
+/// Both statements are in one read transaction.
+pub(crate) fn index(db: Db<'_>, id: TableId) -> DbResult<SkipIndex> {
+    let sql = &db.sql().skip;
+    let table = id.to_string();
+    let generation =
+        db.prepare(&sql.generation)?.query_row([&table], |row| row.get(0)).optional()?;
+    let mut statement = db.prepare(&sql.segments)?;
+    let mut rows = statement.query([&table])?;
+    let mut segments = Vec::new();
+    while let Some(row) = rows.next()? {
+        let r = Reader::new(row, &table, None);
+        let after = r.version_opt(1)?.map(|added_version| {
+            Ok::<_, crate::errors::DbError>(FileCursor { added_version, ordinal: r.get(2)? })
+        });
+        segments.push(SkipSegment {
+            id: r.get(0)?,
+            after: after.transpose()?,
+            through: FileCursor { added_version: r.version(3)?, ordinal: r.get(4)? },
+            version: r.version(5)?,
+            files: r.get(6)?,
+            root: Bytes::from(r.get::<Vec<u8>>(7)?),
+        });
+    }
+    Ok(SkipIndex { generation: generation.unwrap_or(0), segments })
+}
+
+pub(crate) fn pages(db: Db<'_>, id: TableId, pages: &[SkipPage]) -> DbResult<Vec<Option<Bytes>>> {
+    let table = id.to_string();
+    let mut statement = db.prepare(&db.sql().skip.page)?;
+    let mut found = Vec::with_capacity(pages.len());
+    for page in pages {
+        let body: Option<Vec<u8>> = statement
+            .query_row(params![table, page.segment, page.page], |row| row.get(0))
+            .optional()?;
+        found.push(body.map(Bytes::from));
+    }
+    Ok(found)
+}
+
+/// The write lock is held: nobody else changes the generation in between.
+pub(crate) fn replace(
+    db: Db<'_>,
+    id: TableId,
+    generation: i64,
+    remove: &[i64],
+    segment: &NewSkipSegment,
+) -> DbResult<bool> {
+    let sql = &db.sql().skip;
+    let table = id.to_string();
+    let stored: Option<i64> =
+        db.prepare(&sql.generation)?.query_row([&table], |row| row.get(0)).optional()?;
+    if stored.unwrap_or(0) != generation {
+        return Ok(false);
+    }
+    let next = generation.saturating_add(1);
+    db.execute(&sql.advance, params![table, next])?;
+    for old in remove {
+        db.execute(&sql.remove_pages, params![table, old])?;
+        db.execute(&sql.remove_segment, params![table, old])?;
+    }
+    db.execute(
+        &sql.insert_segment,
+        params![
+            table,
+            next,
+            segment.after.map(|after| after.added_version.get()),
+            segment.after.map(|after| after.ordinal),
+            segment.through.added_version.get(),
+            segment.through.ordinal,
+            segment.version.get(),
+            segment.files,
+            &*segment.root,
+        ],
+    )?;
+    let mut insert = db.prepare(&sql.insert_page)?;
+    for (number, page) in (0_i64..).zip(&segment.pages) {
+        insert.execute(params![table, next, number, &**page])?;
+    }
+    Ok(true)
+}

@@ -1,0 +1,160 @@
+//! The index of a table that is being imported, made of its files while they are stored.
+
+use std::sync::Arc;
+
+use futures::executor::block_on;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::Limits;
+use super::build::{Builder, Built};
+use crate::action::{Add, Metadata};
+use crate::backend::ImportedCommit;
+use crate::error::Result;
+use crate::ids::Version;
+use crate::model::FileCursor;
+use crate::predicate::Column;
+use crate::support::as_ordinal;
+
+/// Batches that wait for the index, besides the one that is looked at.
+const WAITING: usize = 1;
+
+/// Takes all files that an import stores, in the order of their cursors. It works on a thread of its
+/// own, beside the database.
+#[derive(Debug)]
+pub struct Feed {
+    sender: mpsc::Sender<Batch>,
+    thread: JoinHandle<Result<Option<Fed>>>,
+}
+
+/// What was made of them, for [`Catalog::adopt_index`](crate::catalog::Catalog::adopt_index).
+#[derive(Debug)]
+pub struct Fed {
+    pub(super) columns: Vec<Column>,
+    pub(super) segments: Vec<(Built, FileCursor)>,
+    /// Files that passed, also those that were removed later.
+    pub(super) files: u64,
+}
+
+#[derive(Debug)]
+enum Batch {
+    Base { version: Version, first: u64, files: Vec<Add> },
+    Commits(Arc<[ImportedCommit]>),
+}
+
+impl Feed {
+    /// Begins with the metadata of the base, if there is one. To be called inside of a runtime.
+    #[must_use]
+    pub fn start(metadata: Option<&Metadata>) -> Feed {
+        let (sender, batches) = mpsc::channel(WAITING);
+        let metadata = metadata.cloned();
+        let thread = spawn_blocking(move || run(metadata.as_ref(), batches));
+        Feed { sender, thread }
+    }
+
+    /// Files of the base, and how many there were before them.
+    pub async fn base(&self, version: Version, first: u64, files: &[Add]) {
+        self.send(Batch::Base { version, first, files: files.to_vec() }).await;
+    }
+
+    /// Commits that are applied: above the base.
+    pub async fn commits(&self, commits: &Arc<[ImportedCommit]>) {
+        self.send(Batch::Commits(Arc::clone(commits))).await;
+    }
+
+    async fn send(&self, batch: Batch) {
+        // Who has given up does not listen any more: then the index is made later.
+        let _ = self.sender.send(batch).await;
+    }
+
+    /// The index of all that passed; none if it has to be made from the rows, as columns changed on the
+    /// way.
+    pub async fn end(self) -> Option<Fed> {
+        drop(self.sender);
+        match self.thread.await {
+            Ok(Ok(fed)) => fed,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "no index was made of what was imported");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "making an index of what was imported ended early");
+                None
+            }
+        }
+    }
+}
+
+fn run(metadata: Option<&Metadata>, mut batches: mpsc::Receiver<Batch>) -> Result<Option<Fed>> {
+    let mut making = Making::default();
+    if let Some(metadata) = metadata {
+        making.columns(metadata)?;
+    }
+    while let Some(batch) = batches.blocking_recv() {
+        let known = match batch {
+            Batch::Base { version, first, files } => {
+                let first = usize::try_from(first).unwrap_or(usize::MAX);
+                making.files(version, first, &files)?
+            }
+            Batch::Commits(commits) => {
+                let mut known = true;
+                for commit in commits.iter() {
+                    if let Some(metadata) = &commit.index.metadata {
+                        known &= making.columns(metadata)?;
+                    }
+                    known &= making.files(commit.version, 0, &commit.index.adds)?;
+                }
+                known
+            }
+        };
+        if !known {
+            return Ok(None);
+        }
+    }
+    making.end()
+}
+
+#[derive(Default)]
+struct Making {
+    builder: Option<Builder>,
+    segments: Vec<(Built, FileCursor)>,
+    last: Option<FileCursor>,
+    files: u64,
+}
+
+impl Making {
+    /// False if files were looked at with other columns.
+    fn columns(&mut self, metadata: &Metadata) -> Result<bool> {
+        let builder = Builder::new(Column::all(metadata)?, Limits::default());
+        let same = |old: &Builder| old.columns() == builder.columns();
+        if self.builder.as_ref().is_some_and(same) {
+            return Ok(true);
+        }
+        self.builder = Some(builder);
+        Ok(self.files == 0)
+    }
+
+    fn files(&mut self, version: Version, first: usize, files: &[Add]) -> Result<bool> {
+        let Some(builder) = &mut self.builder else { return Ok(files.is_empty()) };
+        for (position, add) in files.iter().enumerate() {
+            let ordinal = as_ordinal(first.saturating_add(position))?;
+            let cursor = FileCursor { added_version: version, ordinal };
+            builder.add(cursor, add);
+            self.files += 1;
+            self.last = Some(cursor);
+            if builder.is_full() {
+                self.segments.push((block_on(builder.finish())?, cursor));
+            }
+        }
+        Ok(true)
+    }
+
+    fn end(mut self) -> Result<Option<Fed>> {
+        let (Some(mut builder), Some(last)) = (self.builder, self.last) else { return Ok(None) };
+        if builder.files() > 0 {
+            self.segments.push((block_on(builder.finish())?, last));
+        }
+        let columns = builder.columns().to_vec();
+        Ok(Some(Fed { columns, segments: self.segments, files: self.files }))
+    }
+}

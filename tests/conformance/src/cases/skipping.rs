@@ -1,0 +1,239 @@
+//! Single files, and the skipping index.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use deltalakedb_catalog_core::action::Add;
+use deltalakedb_catalog_core::backend::{MAX_FILES_AT, MAX_SKIP_PAGES};
+use deltalakedb_catalog_core::catalog::Catalog;
+use deltalakedb_catalog_core::ids::{At, TableRef};
+use deltalakedb_catalog_core::model::{FileCursor, NewSkipSegment, SkipPage, SkipSegment};
+use deltalakedb_catalog_core::predicate::{ColumnPath, Literal, Predicate, Pruner};
+use futures::TryStreamExt;
+
+use super::cases;
+use crate::change::{Change, file, gone};
+use crate::env::{CaseResult, Env, retrying, together, v};
+use crate::live::{RandomIds, WallClock};
+
+/// A segment that ends at this place, with pages of so many bytes, each other ones.
+fn segment(after: Option<i64>, through: i64, pages: usize, bytes: usize) -> NewSkipSegment {
+    let cursor = |n| FileCursor { added_version: v(n / 10), ordinal: n % 10 };
+    let page = |n: usize| {
+        let filler = (0..bytes).map(move |i| u8::try_from((i * 31 + n) % 256).unwrap_or(0));
+        n.to_le_bytes().into_iter().chain(filler).collect::<Vec<u8>>()
+    };
+    NewSkipSegment {
+        after: after.map(cursor),
+        through: cursor(through),
+        version: v(through + 7),
+        files: through,
+        root: Bytes::from(page(bytes)),
+        pages: (0..pages).map(|n| page(n).into()).collect(),
+    }
+}
+
+/// As it is read.
+fn stored(id: i64, new: &NewSkipSegment) -> SkipSegment {
+    SkipSegment {
+        id,
+        after: new.after,
+        through: new.through,
+        version: new.version,
+        files: new.files,
+        root: new.root.clone(),
+    }
+}
+
+/// A file that holds the values from `start` on.
+fn with_values(path: &str, start: i64) -> Add {
+    let stats = format!(
+        r#"{{"numRecords":10,"minValues":{{"x":{start}}},"maxValues":{{"x":{}}},"nullCount":{{"x":0}}}}"#,
+        start + 9
+    );
+    Add { stats: Some(stats), ..file(path) }
+}
+
+cases! {
+    /// files_at 1: those that are asked for and were there, in their order, with all of their fields.
+    async fn single_files_are_found_by_their_place(env: &Env) -> CaseResult {
+        let id = env.create_with("t", Change::files((0..5).map(|i| format!("a{i}")))).await?;
+        env.write(id, Change::files((0..5).map(|i| format!("b{i}")))).await?;
+        env.write(id, Change::new().remove(gone(&file("a1"), Some(1)))).await?;
+        let all = env.files(id, v(1)).await?;
+        let places: Vec<_> = all.iter().map(|f| f.cursor).collect();
+        assert_eq!(env.db().files_at(id, v(1), &places).await?, all);
+        let some: Vec<_> = places.iter().copied().step_by(3).collect();
+        let found = env.db().files_at(id, v(1), &some).await?;
+        assert_eq!(found, all.iter().step_by(3).cloned().collect::<Vec<_>>());
+        // One was removed, some are not there yet, and some never are.
+        let paths = |files: Vec<deltalakedb_catalog_core::model::FileRecord>| {
+            files.into_iter().map(|f| f.add.path).collect::<Vec<_>>()
+        };
+        let found = env.db().files_at(id, v(2), &places[..2]).await?;
+        assert_eq!(paths(found), ["a0"]);
+        let found = env.db().files_at(id, v(0), &places[4..6]).await?;
+        assert_eq!(paths(found), ["a4"]);
+        let never = FileCursor { added_version: v(0), ordinal: 99 };
+        assert!(env.db().files_at(id, v(2), &[never]).await?.is_empty());
+        assert!(env.db().files_at(id, v(2), &[]).await?.is_empty());
+        assert!(env.db().files_at(env.id(), v(2), &places).await?.is_empty());
+        Ok(())
+    }
+
+    /// files_at: as many as may be asked for.
+    async fn many_single_files(env: &Env) -> CaseResult {
+        let count = MAX_FILES_AT + 500;
+        let id = env.create_with("t", Change::files((0..count).map(|i| format!("f{i}")))).await?;
+        let all = env.files(id, v(0)).await?;
+        let some: Vec<_> = all[250..250 + MAX_FILES_AT].to_vec();
+        let places: Vec<_> = some.iter().map(|f| f.cursor).collect();
+        assert_eq!(env.db().files_at(id, v(0), &places).await?, some);
+        Ok(())
+    }
+
+    /// skip_index, skip_pages 1, skip_replace: what was written comes back, byte for byte.
+    async fn segments_come_back_as_they_were_written(env: &Env) -> CaseResult {
+        let (id, other) = (env.create("t").await?, env.create("u").await?);
+        let db = env.db();
+        let none = db.skip_index(id).await?;
+        assert_eq!((none.generation, none.segments.len()), (0, 0));
+        let (late, early) = (segment(Some(40), 90, 3, 0), segment(None, 40, 2, 9_000));
+        assert!(db.skip_replace(id, 0, &[], &late).await?);
+        assert!(db.skip_replace(id, 1, &[], &early).await?);
+        let index = db.skip_index(id).await?;
+        assert_eq!(index.generation, 2);
+        assert_eq!(index.segments, [stored(2, &early), stored(1, &late)]);
+        let at = |segment, page| SkipPage { segment, page };
+        let asked = [at(2, 1), at(1, 2), at(9, 0), at(2, 7), at(2, 1), at(1, 0)];
+        let found = db.skip_pages(id, &asked).await?;
+        let page = |of: &NewSkipSegment, n: usize| Some(of.pages[n].clone());
+        let want =
+            [page(&early, 1), page(&late, 2), None, None, page(&early, 1), page(&late, 0)];
+        assert_eq!(found, want);
+        assert!(db.skip_pages(id, &[]).await?.is_empty());
+        assert_eq!(db.skip_pages(other, &[at(1, 0)]).await?, [None]);
+        assert!(db.skip_index(other).await?.segments.is_empty());
+        assert_eq!(db.skip_index(env.id()).await?.generation, 0);
+
+        // One takes the place of both.
+        let both = segment(None, 95, 1, 10);
+        assert!(db.skip_replace(id, 2, &[2, 1], &both).await?);
+        let index = db.skip_index(id).await?;
+        assert_eq!((index.generation, index.segments), (3, vec![stored(3, &both)]));
+        // Those that were read before may be in a cache.
+        let found = db.skip_pages(id, &[at(1, 1), at(3, 0), at(2, 0)]).await?;
+        assert_eq!(found, [None, page(&both, 0), None]);
+        Ok(())
+    }
+
+    /// skip_replace 1: with another generation than the table's, nothing is changed.
+    async fn an_old_generation_changes_nothing(env: &Env) -> CaseResult {
+        let id = env.create("t").await?;
+        let db = env.db();
+        let first = segment(None, 10, 1, 1);
+        assert!(!db.skip_replace(id, 1, &[], &first).await?);
+        assert_eq!(db.skip_index(id).await?.generation, 0);
+        assert!(db.skip_replace(id, 0, &[], &first).await?);
+        for generation in [0, 2, i64::MAX] {
+            assert!(!db.skip_replace(id, generation, &[1], &segment(None, 20, 1, 1)).await?);
+        }
+        let index = db.skip_index(id).await?;
+        assert_eq!((index.generation, index.segments), (1, vec![stored(1, &first)]));
+        let page = db.skip_pages(id, &[SkipPage { segment: 1, page: 0 }]).await?;
+        assert_eq!(page, [Some(first.pages[0].clone())]);
+        Ok(())
+    }
+
+    /// skip_replace 1: of calls with one generation at the same time one is true; commits go on.
+    async fn one_of_many_replaces_wins(env: &Env) -> CaseResult {
+        let id = env.create("t").await?;
+        for generation in 0..4 {
+            let calls = (0..8).map(|n| {
+                let db = env.shared();
+                async move {
+                    let new = segment(None, 10 + n, 20, 100);
+                    let old: Vec<i64> = Some(generation).filter(|g| *g > 0).into_iter().collect();
+                    retrying(|| db.skip_replace(id, generation, &old, &new)).await
+                }
+            });
+            let (answers, written) = futures::join!(
+                together(calls),
+                env.write(id, Change::files([format!("f{generation}")]))
+            );
+            written?;
+            let won = answers?.into_iter().collect::<Result<Vec<_>, _>>()?;
+            assert_eq!(won.iter().filter(|won| **won).count(), 1, "{won:?}");
+            let index = env.db().skip_index(id).await?;
+            assert_eq!((index.generation, index.segments.len()), (generation + 1, 1));
+        }
+        Ok(())
+    }
+
+    /// skip_pages: as many as may be asked for, of some size.
+    async fn many_pages(env: &Env) -> CaseResult {
+        let id = env.create("t").await?;
+        let new = segment(None, 10, 2 * MAX_SKIP_PAGES + 1, 6_000);
+        assert!(env.db().skip_replace(id, 0, &[], &new).await?);
+        let number = |n: usize| u32::try_from(n).unwrap_or(0);
+        let asked: Vec<_> = (0..MAX_SKIP_PAGES)
+            .map(|n| SkipPage { segment: 1, page: number(2 * (MAX_SKIP_PAGES - n)) })
+            .collect();
+        let found = env.db().skip_pages(id, &asked).await?;
+        let want: Vec<_> =
+            (0..MAX_SKIP_PAGES).map(|n| Some(new.pages[2 * (MAX_SKIP_PAGES - n)].clone())).collect();
+        assert!(found == want, "each page at its place");
+        Ok(())
+    }
+
+    /// The core's index on this database: through it come the files that looking at each one leaves,
+    /// at the head and before, while it is written anew.
+    async fn planning_through_the_index_leaves_the_same_files(env: &Env) -> CaseResult {
+        let numbered = |from: i64, to: i64| {
+            // Not in the order of the values.
+            (from..to).fold(Change::new(), |change, n| {
+                let place = (n * 7_919) % 3_000;
+                change.add(with_values(&format!("f{n}"), place * 10))
+            })
+        };
+        let id = env.create_with("t", numbered(0, 1_200)).await?;
+        let catalog = Catalog::new(env.shared(), Arc::new(WallClock), Arc::new(RandomIds));
+        let number = |n: i64| Literal::Number(n.to_string());
+        let between = |low, high| {
+            Predicate::between(ColumnPath::top("x"), number(low), number(high))
+        };
+        let questions = [between(5_000, 5_060), between(0, 29_999), between(-5, -1)];
+        let mut sizes = Vec::new();
+        for step in 0..4_i64 {
+            match step {
+                0 => {}
+                1 => {
+                    env.write(id, numbered(1_200, 1_500)).await?;
+                }
+                2 => {
+                    let gone = (0..50).fold(Change::new(), |change, n| {
+                        change.remove(gone(&file(format!("f{}", n * 20)), Some(1)))
+                    });
+                    env.write(id, gone).await?;
+                }
+                _ => {
+                    env.write(id, numbered(1_500, 3_000)).await?;
+                }
+            }
+            sizes.push(catalog.maintain_index(id).await?.files);
+            for version in 0..=step {
+                let snapshot = catalog.snapshot(&TableRef::Id(id), At::Version(v(version))).await?;
+                for question in &questions {
+                    let pruner = Pruner::new(&snapshot.metadata, question)?;
+                    let mut want = env.files(id, v(version)).await?;
+                    want.retain(|file| pruner.may_match(&file.add));
+                    let files = catalog.files_matching(&snapshot, question)?;
+                    let found: Vec<_> = files.try_collect().await?;
+                    assert!(found == want, "version {version}, {question:?}");
+                }
+            }
+        }
+        assert_eq!(sizes, [1_200, 300, 0, 1_500], "what each run had to write");
+        Ok(())
+    }
+}
