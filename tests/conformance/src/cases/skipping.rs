@@ -6,14 +6,18 @@ use bytes::Bytes;
 use deltalakedb_catalog_core::action::Add;
 use deltalakedb_catalog_core::backend::{MAX_FILES_AT, MAX_SKIP_PAGES};
 use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::ids::{At, TableRef};
-use deltalakedb_catalog_core::model::{FileCursor, NewSkipSegment, SkipPage, SkipSegment};
+use deltalakedb_catalog_core::ids::{At, TableId, TableRef, Version};
+use deltalakedb_catalog_core::model::{
+    BaseChunk, FileCursor, NewSkipSegment, SkipPage, SkipSegment,
+};
 use deltalakedb_catalog_core::predicate::{ColumnPath, Literal, Predicate, Pruner};
+use deltalakedb_catalog_core::skip::Feed;
 use futures::TryStreamExt;
 
 use super::cases;
+use super::import::tail;
 use crate::change::{Change, file, gone};
-use crate::env::{CaseResult, Env, retrying, together, v};
+use crate::env::{CaseResult, Env, fail, finish_import, retrying, together, v};
 use crate::live::{RandomIds, WallClock};
 
 /// A segment that ends at this place, with pages of so many bytes, each other ones.
@@ -52,6 +56,40 @@ fn with_values(path: &str, start: i64) -> Add {
         start + 9
     );
     Add { stats: Some(stats), ..file(path) }
+}
+
+/// Whether `x` lies between these.
+fn between(low: i64, high: i64) -> Predicate {
+    let number = |n: i64| Literal::Number(n.to_string());
+    Predicate::between(ColumnPath::top("x"), number(low), number(high))
+}
+
+/// Files numbered so, whose values are not in the order of their numbers.
+fn numbered(numbers: std::ops::Range<i64>) -> impl Iterator<Item = Add> {
+    numbers.map(|n| with_values(&format!("f{n}"), (n * 7_919) % 3_000 * 10))
+}
+
+fn adding(numbers: std::ops::Range<i64>) -> Change {
+    numbered(numbers).fold(Change::new(), Change::add)
+}
+
+/// Plans give what looking at each file gives.
+async fn plans_agree(
+    env: &Env,
+    catalog: &Catalog,
+    id: TableId,
+    version: Version,
+    questions: &[Predicate],
+) -> CaseResult {
+    let snapshot = catalog.snapshot(&TableRef::Id(id), At::Version(version)).await?;
+    for question in questions {
+        let pruner = Pruner::new(&snapshot.metadata, question)?;
+        let mut want = env.files(id, version).await?;
+        want.retain(|file| pruner.may_match(&file.add));
+        let found: Vec<_> = catalog.files_matching(&snapshot, question)?.try_collect().await?;
+        assert!(found == want, "version {version}, {question:?}");
+    }
+    Ok(())
 }
 
 cases! {
@@ -189,26 +227,15 @@ cases! {
     /// The core's index on this database: through it come the files that looking at each one leaves,
     /// at the head and before, while it is written anew.
     async fn planning_through_the_index_leaves_the_same_files(env: &Env) -> CaseResult {
-        let numbered = |from: i64, to: i64| {
-            // Not in the order of the values.
-            (from..to).fold(Change::new(), |change, n| {
-                let place = (n * 7_919) % 3_000;
-                change.add(with_values(&format!("f{n}"), place * 10))
-            })
-        };
-        let id = env.create_with("t", numbered(0, 1_200)).await?;
+        let id = env.create_with("t", adding(0..1_200)).await?;
         let catalog = Catalog::new(env.shared(), Arc::new(WallClock), Arc::new(RandomIds));
-        let number = |n: i64| Literal::Number(n.to_string());
-        let between = |low, high| {
-            Predicate::between(ColumnPath::top("x"), number(low), number(high))
-        };
         let questions = [between(5_000, 5_060), between(0, 29_999), between(-5, -1)];
         let mut sizes = Vec::new();
         for step in 0..4_i64 {
             match step {
                 0 => {}
                 1 => {
-                    env.write(id, numbered(1_200, 1_500)).await?;
+                    env.write(id, adding(1_200..1_500)).await?;
                 }
                 2 => {
                     let gone = (0..50).fold(Change::new(), |change, n| {
@@ -217,23 +244,59 @@ cases! {
                     env.write(id, gone).await?;
                 }
                 _ => {
-                    env.write(id, numbered(1_500, 3_000)).await?;
+                    env.write(id, adding(1_500..3_000)).await?;
                 }
             }
             sizes.push(catalog.maintain_index(id).await?.files);
             for version in 0..=step {
-                let snapshot = catalog.snapshot(&TableRef::Id(id), At::Version(v(version))).await?;
-                for question in &questions {
-                    let pruner = Pruner::new(&snapshot.metadata, question)?;
-                    let mut want = env.files(id, v(version)).await?;
-                    want.retain(|file| pruner.may_match(&file.add));
-                    let files = catalog.files_matching(&snapshot, question)?;
-                    let found: Vec<_> = files.try_collect().await?;
-                    assert!(found == want, "version {version}, {question:?}");
-                }
+                plans_agree(env, &catalog, id, v(version), &questions).await?;
             }
         }
         assert_eq!(sizes, [1_200, 300, 0, 1_500], "what each run had to write");
         Ok(())
+    }
+
+    /// import_base, import_commits: files are at the places at which the core's index, made of what is
+    /// handed over, has them; also of files that come again, in one call or another.
+    async fn an_index_made_while_importing_leaves_the_same_files(env: &Env) -> CaseResult {
+        let new = env.new_table("t");
+        let (db, id) = (env.db(), new.id);
+        db.import_begin(&new, v(3), false, env.now()).await?;
+        let feed = Feed::start(Some(&tail(1_000).metadata));
+        for (first, last) in [(0, 301), (301, 600)] {
+            let files: Vec<Add> = numbered(first..last).collect();
+            let tail = Some(tail(1_000)).filter(|_| last == 600);
+            let stored = u64::try_from(first)?;
+            feed.base(v(3), stored, &files).await;
+            let chunk = BaseChunk { files, tombstones: Vec::new() };
+            db.import_base(id, stored, 0, chunk, tail).await?;
+        }
+        let again = |n: i64, start: i64| with_values(&format!("f{n}"), start);
+        let removed = |n: i64| gone(&file(format!("f{n}")), Some(1));
+        let batches = [
+            vec![
+                adding(600..700).add(again(5, 90_000)).imported(v(4), 1_100)?,
+                adding(700..800).add(again(650, 91_000)).imported(v(5), 1_200)?,
+                adding(800..801).add(again(650, 92_000)).imported(v(6), 1_300)?,
+                adding(801..900).remove(removed(6)).remove(removed(720)).imported(v(7), 1_400)?,
+                Change::new().add(again(6, 93_000)).imported(v(8), 1_500)?,
+            ],
+            vec![adding(900..901).add(again(600, 94_000)).imported(v(9), 1_600)?],
+        ];
+        for commits in batches {
+            let commits = commits.into();
+            feed.commits(&commits).await;
+            db.import_commits(id, commits).await?;
+        }
+        finish_import(db, id, env.now()).await?;
+        let Some(fed) = feed.end().await else { return fail("the files gave no index") };
+        let catalog = Catalog::new(env.shared(), Arc::new(WallClock), Arc::new(RandomIds));
+        assert_eq!(catalog.adopt_index(id, fed).await?.files, 906);
+        let mut questions: Vec<_> =
+            (90_000..=94_000).step_by(1_000).map(|x| between(x, x + 5)).collect();
+        questions.extend((0..30_000).step_by(2_999).map(|x| between(x, x + 250)));
+        plans_agree(env, &catalog, id, v(9), &questions).await?;
+        questions.truncate(6);
+        plans_agree(env, &catalog, id, v(6), &questions).await
     }
 }
