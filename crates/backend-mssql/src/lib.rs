@@ -51,6 +51,7 @@ use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
+use deltalakedb_catalog_core::later::in_memory;
 use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
     NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
@@ -419,6 +420,7 @@ impl CatalogBackend for MssqlBackend {
         table_id: TableId,
         commits: Arc<[ImportedCommit]>,
     ) -> Result<ImportProgress> {
+        let commits = in_memory(commits).await?;
         let bulk = self.sql.bulk_allowed();
         let answer = self.import_commits_once(table_id, &commits).await;
         if answer.is_err() && bulk && !self.sql.bulk_allowed() {

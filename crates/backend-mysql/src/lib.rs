@@ -43,6 +43,7 @@ use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
+use deltalakedb_catalog_core::later::in_memory;
 use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
     NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
@@ -322,6 +323,7 @@ impl CatalogBackend for MySqlBackend {
         table_id: TableId,
         commits: Arc<[ImportedCommit]>,
     ) -> Result<ImportProgress> {
+        let commits = in_memory(commits).await?;
         call!(self, "importing commits", |call| import::store_commits(call, table_id, &commits))
     }
 

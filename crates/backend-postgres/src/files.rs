@@ -185,6 +185,14 @@ impl Keys {
     }
 }
 
+impl Keys {
+    /// Of files that are known not to be in the table.
+    pub(crate) fn of_new_files(mut self) -> Self {
+        self.replaces.fill(false);
+        self
+    }
+}
+
 fn remove_key(remove: &Remove) -> (Digest, String) {
     let dv = dv_id(remove.deletion_vector.as_ref()).into_owned();
     (FileKey::digest_of(&remove.path, &dv), dv)

@@ -8,6 +8,7 @@ use deltalakedb_catalog_core::action::{DomainMetadata, Metadata, Protocol, Remov
 use deltalakedb_catalog_core::backend::{ImportEnd, ImportProgress, ImportedCommit};
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{TableId, TableRef, TimestampMs, Version};
+use deltalakedb_catalog_core::later::LaterAdds;
 use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, MirrorMode, NewTable, TableRecord, TableState,
 };
@@ -375,12 +376,14 @@ pub(crate) async fn store_commits(
 /// A line of history, up to the token's place.
 fn line(id: TableId, commit: &ImportedCommit, bytes_removed: i64) -> Args {
     let index = &commit.index;
+    let added: i128 = index.adds.iter().map(|add| i128::from(add.size)).sum();
+    let added = added + i128::from(commit.later.as_ref().map_or(0, LaterAdds::bytes));
     Args::new()
         .bind(Id::from(id))
         .bind(commit.version.get())
-        .bind(count(index.adds.len()))
+        .bind(count(commit.num_added()))
         .bind(count(index.removes.len()))
-        .bind(reported(index.adds.iter().map(|add| i128::from(add.size)).sum()))
+        .bind(reported(added))
         .bind(bytes_removed)
         .bind(index.metadata.is_some())
         .bind(index.protocol.is_some())
@@ -411,6 +414,21 @@ async fn apply(
         index.removes.iter().enumerate().filter(|(at, _)| unknown.contains(at)).collect();
     writer.tombstones(&unknown, 0).await?;
     writer.add(&index.adds, &keys, 0).await?;
+    let (mut added_files, mut added_bytes) = (keys.live_files, keys.live_bytes);
+    if let Some(later) = &commit.later {
+        // Without any file in the table, none is in it already: those that the index adds are others.
+        let active = head.files != writer.ended.files;
+        let mut first = index.adds.len();
+        let mut pages = later.pages()?;
+        while let Some(page) = pages.next().await? {
+            let keys = Keys::of(&page, &[]);
+            let keys = if active { keys } else { keys.of_new_files() };
+            writer.add(&page, &keys, first).await?;
+            first = first.saturating_add(page.len());
+            added_files = added_files.saturating_add(keys.live_files);
+            added_bytes += keys.live_bytes;
+        }
+    }
     let ended = writer.ended;
     let unknown_bytes: i128 = unknown.iter().map(|(_, r)| i128::from(r.size.unwrap_or(0))).sum();
     let bytes_removed = reported(ended.bytes_removed + unknown_bytes);
@@ -421,8 +439,8 @@ async fn apply(
         domains: &index.domain_metadata,
     };
     projection.write(call, id, version).await?;
-    head.files = head.files.saturating_add(keys.live_files).saturating_sub(ended.files);
-    head.bytes += keys.live_bytes - ended.bytes;
+    head.files = head.files.saturating_add(added_files).saturating_sub(ended.files);
+    head.bytes += added_bytes - ended.bytes;
     let args = line(id, commit, bytes_removed)
         .bind(commit.timestamp.0)
         .bind(head.files)

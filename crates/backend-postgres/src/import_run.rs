@@ -81,6 +81,7 @@ impl<'c> Run<'c> {
                 && index.metadata.is_none()
                 && index.txns.is_empty()
                 && index.domain_metadata.is_empty()
+                && commit.later.is_none()
                 && commit.token.is_none();
             files = files.saturating_add(index.adds.len());
             bytes = bytes.saturating_add(commit.body.rest.zstd.len());

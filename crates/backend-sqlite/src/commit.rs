@@ -16,6 +16,7 @@ use crate::rows::{Reader, corrupt, to_json};
 use crate::session::Db;
 use crate::statements::statements;
 use crate::tables::{insert_table, name_is_taken, state_of};
+use deltalakedb_catalog_core::later::LaterAdds;
 use deltalakedb_catalog_core::support::{
     CHUNK_BYTES, body_len, check_shape, count, next_timestamp, stored_commit_info,
 };
@@ -79,6 +80,8 @@ pub(crate) struct NewVersion<'v> {
     pub(crate) token: Option<(&'v CommitToken, i64)>,
     pub(crate) body: &'v CommitBody,
     pub(crate) index: &'v CommitIndex,
+    /// Adds that are not in memory.
+    pub(crate) later: Option<&'v LaterAdds>,
     pub(crate) unknown: UnknownFile,
 }
 
@@ -177,6 +180,7 @@ fn commit_table(
             token: Some((&request.token, batch_position)),
             body: &body,
             index: &part.index,
+            later: None,
             unknown: UnknownFile::Refuse,
         },
     )?;
@@ -221,10 +225,18 @@ pub(crate) fn write_version(
     let table = table_id.to_string();
     let version = new.version.get();
     let index = new.index;
-    let delta = match FileWriter::new(db, table.clone(), version)?.apply(index, new.unknown)? {
-        Ok(delta) => delta,
-        Err(key) => return Ok(Err(key)),
-    };
+    let mut files = FileWriter::new(db, table.clone(), version)?;
+    if let Err(key) = files.apply(index, new.unknown)? {
+        return Ok(Err(key));
+    }
+    if let Some(later) = new.later {
+        // Those that the index adds are others.
+        let others = head.total_files.saturating_add(files.delta().files);
+        let active = others != count(index.adds.len());
+        files.later(later, index.adds.len(), active)?;
+    }
+    let delta = files.delta();
+    drop(files);
     if let Some(protocol) = &index.protocol {
         db.execute(&sql.insert_protocol, params![table, version, to_json(protocol)?])?;
     }
@@ -277,9 +289,9 @@ fn insert_commit(
             new.timestamp.0,
             new.token.map(|(token, _)| token.as_str()),
             new.token.map(|(_, position)| position),
-            count(new.index.adds.len()),
+            count(new.index.adds.len() + new.later.map_or(0, LaterAdds::files)),
             count(new.index.removes.len()),
-            new.index.added_bytes(),
+            new.index.added_bytes().saturating_add(new.later.map_or(0, LaterAdds::bytes)),
             delta.bytes_removed,
             new.index.metadata.is_some(),
             new.index.protocol.is_some(),

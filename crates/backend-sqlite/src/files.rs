@@ -7,6 +7,7 @@
 use deltalakedb_catalog_core::action::{Add, FileKey, NullableMap, Remove};
 use deltalakedb_catalog_core::commit::CommitIndex;
 use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::later::LaterAdds;
 use rusqlite::{CachedStatement, params};
 use serde::Serialize;
 
@@ -98,10 +99,10 @@ impl<'a> FileWriter<'a> {
     /// Applies a commit: removes first, then adds. `Err` inside is the first remove of a file that
     /// is not active.
     pub(crate) fn apply(
-        mut self,
+        &mut self,
         index: &CommitIndex,
         unknown: UnknownFile,
-    ) -> DbResult<Result<FileDelta, FileKey>> {
+    ) -> DbResult<Result<(), FileKey>> {
         for (position, remove) in index.removes.iter().enumerate() {
             if !self.remove(remove, as_ordinal(position)?, unknown)? {
                 return Ok(Err(remove.key()));
@@ -110,7 +111,26 @@ impl<'a> FileWriter<'a> {
         for (position, add) in index.adds.iter().enumerate() {
             self.add(add, as_ordinal(position)?)?;
         }
-        Ok(Ok(self.delta))
+        Ok(Ok(()))
+    }
+
+    /// Inserts the files of a large commit, after `first` others. `active`: whether a file may be in the
+    /// table already.
+    pub(crate) fn later(&mut self, later: &LaterAdds, first: usize, active: bool) -> DbResult<()> {
+        let mut ordinal = as_ordinal(first)?;
+        let mut pages = later.pages()?;
+        while let Some(page) = pages.blocking_next()? {
+            for add in page.iter() {
+                let dv_id = dv_id(add.deletion_vector.as_ref());
+                let key = FileKey::digest_of(&add.path, &dv_id);
+                if active {
+                    self.end(add, &key, &dv_id)?;
+                }
+                self.insert(add, &key, &dv_id, ordinal)?;
+                ordinal = ordinal.saturating_add(1);
+            }
+        }
+        Ok(())
     }
 
     /// What was changed so far.
@@ -133,11 +153,21 @@ impl<'a> FileWriter<'a> {
     pub(crate) fn add(&mut self, add: &Add, ordinal: i64) -> DbResult<()> {
         let dv_id = dv_id(add.deletion_vector.as_ref());
         let key = FileKey::digest_of(&add.path, &dv_id);
-        if let Some((row, size)) = self.find(&key, &add.path, &dv_id)? {
+        self.end(add, &key, &dv_id)?;
+        self.insert(add, &key, &dv_id, ordinal)
+    }
+
+    /// Ends the row of a file that is active.
+    fn end(&mut self, add: &Add, key: &[u8; 16], dv_id: &str) -> DbResult<()> {
+        if let Some((row, size)) = self.find(key, &add.path, dv_id)? {
             self.replace.execute(params![row, self.version])?;
             self.delta.files -= 1;
             self.delta.bytes = self.delta.bytes.saturating_sub(size);
         }
+        Ok(())
+    }
+
+    fn insert(&mut self, add: &Add, key: &[u8; 16], dv_id: &str, ordinal: i64) -> DbResult<()> {
         let json = &mut self.json;
         let insert = &mut self.insert;
         insert.raw_bind_parameter(3, ordinal)?;
@@ -148,7 +178,7 @@ impl<'a> FileWriter<'a> {
         insert.raw_bind_parameter(8, add.base_row_id)?;
         insert.raw_bind_parameter(9, add.default_row_commit_version)?;
         insert.raw_bind_parameter(10, &add.path)?;
-        insert.raw_bind_parameter(11, &*dv_id)?;
+        insert.raw_bind_parameter(11, dv_id)?;
         let partition_values = Some(&add.partition_values).filter(|values| !values.is_empty());
         insert.raw_bind_parameter(12, json_text(json, partition_values)?)?;
         insert.raw_bind_parameter(13, json_text::<NullableMap>(json, add.tags.as_ref())?)?;

@@ -294,6 +294,7 @@ fn apply(db: Db<'_>, id: TableId, head: Head, commit: &ImportedCommit) -> DbResu
         token: commit.token.as_ref().map(|(token, position)| (token, i64::from(*position))),
         body: &commit.body,
         index: &commit.index,
+        later: commit.later.as_ref(),
         unknown: UnknownFile::Tombstone,
     };
     write_version(db, id, head, &new)?.or_else(|key| {
@@ -312,9 +313,9 @@ fn store_history(db: Db<'_>, table: &str, commit: &ImportedCommit) -> DbResult<(
             table,
             commit.version.get(),
             commit.timestamp.0,
-            count(index.adds.len()),
+            count(commit.num_added()),
             count(index.removes.len()),
-            index.added_bytes(),
+            commit.added_bytes(),
             bytes_removed,
             index.metadata.is_some(),
             index.protocol.is_some(),

@@ -41,6 +41,7 @@ use deltalakedb_catalog_core::error::{Result, WriteState};
 use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
+use deltalakedb_catalog_core::later::LaterAdds;
 use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
     NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
@@ -382,7 +383,9 @@ impl CatalogBackend for SqliteBackend {
         commits: Arc<[ImportedCommit]>,
     ) -> Result<ImportProgress> {
         let weight_bytes = commits.iter().fold(0_usize, |sum, commit| {
+            let later = commit.later.as_ref().map_or(0, LaterAdds::files);
             sum.saturating_add(weight(&commit.index, commit.body.rest.zstd.len()))
+                .saturating_add(later.saturating_mul(FILE_WEIGHT_BYTES))
         });
         self.write_weighing("importing commits", weight_bytes, move |db| {
             import::store_commits(db, table_id, &commits)

@@ -24,6 +24,7 @@ use crate::action::{DomainMetadata, Txn};
 use crate::commit::{CommitBody, CommitIndex, FirstLine, Packed};
 use crate::error::Result;
 use crate::ids::{At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version};
+use crate::later::LaterAdds;
 use crate::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
     NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TableState,
@@ -149,6 +150,9 @@ pub struct ImportedCommit {
     pub body: CommitBody,
     /// Rows to write; ignored for commits at or below the base (history only).
     pub index: CommitIndex,
+    /// More adds, of a commit that is too large to be in memory: rows of files after those of the index. A
+    /// backend reads them in pages, or calls [`in_memory`](crate::later::in_memory) first.
+    pub later: Option<LaterAdds>,
     /// Token that another catalog ratified it under, with the table's place in that batch; none
     /// for a commit that is read from a log. Once stored, a commit with this token is `Replayed`.
     pub token: Option<(CommitToken, u32)>,

@@ -14,7 +14,7 @@ use crate::error::{CatalogError, Result};
 use crate::ids::TimestampMs;
 
 /// Compression level of stored commit bytes: 3 is zstd's own default.
-const ZSTD_LEVEL: i32 = 3;
+pub(crate) const ZSTD_LEVEL: i32 = 3;
 /// A thread reads no less than this, bytes.
 const PART_BYTES: usize = 4 << 20;
 /// Refuses to unpack more than this from one stored body (a corrupt length must not exhaust memory).
@@ -69,7 +69,7 @@ impl CommitIndex {
         self.unknown_actions.extend(later.unknown_actions);
     }
 
-    fn take(&mut self, line: ParsedLine<'_>) {
+    pub(crate) fn take(&mut self, line: ParsedLine<'_>) {
         match line.action {
             Action::Add(a) => self.adds.push(a),
             Action::Remove(r) => self.removes.push(r),

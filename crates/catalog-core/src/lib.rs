@@ -15,6 +15,7 @@ pub mod features;
 pub mod fence;
 mod fields;
 pub mod ids;
+pub mod later;
 mod lists;
 pub mod memory;
 pub mod model;

@@ -26,6 +26,7 @@ use crate::backend::{
 use crate::commit::CommitBody;
 use crate::error::Result;
 use crate::ids::{At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version};
+use crate::later::in_memory;
 use crate::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
     NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
@@ -230,6 +231,7 @@ impl CatalogBackend for MemoryBackend {
         table_id: TableId,
         commits: Arc<[ImportedCommit]>,
     ) -> Result<ImportProgress> {
+        let commits = in_memory(commits).await?;
         self.state().import_commits(table_id, commits)
     }
 

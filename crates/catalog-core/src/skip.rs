@@ -21,6 +21,7 @@ mod format;
 mod maintain;
 mod plan;
 
+pub(crate) use feed::FeedPages;
 pub use feed::{Fed, Feed};
 pub(crate) use maintain::adopt;
 pub use maintain::{Maintained, maintain};

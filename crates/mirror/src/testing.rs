@@ -238,6 +238,7 @@ impl Lake {
                 timestamp: time(v),
                 body: CommitBody::verbatim(lines(v).as_bytes()).unwrap(),
                 index: index(v),
+                later: None,
                 token: None,
             })
             .collect();

@@ -555,11 +555,11 @@ fn numbered(n: i64) -> String {
     )
 }
 
-/// Asks for values, with the index and file by file; returns how many files the index knows.
-async fn index_answers(backend: &MemoryBackend, catalog: &Catalog) -> i64 {
+/// Asks for so many values, with the index and file by file; returns how many files the index knows.
+async fn index_answers(backend: &MemoryBackend, catalog: &Catalog, values: usize) -> i64 {
     let head = catalog.snapshot(&TableRef::Name(name()), At::Head).await.unwrap();
     let files: Vec<_> = catalog.files(head.table.id, head.version).try_collect().await.unwrap();
-    for value in (0..2_000).step_by(7) {
+    for value in (0..2_000).step_by(2_000 / values) {
         let number = Literal::Number(value.to_string());
         let predicate = Predicate::compare(ColumnPath::top("a"), CompareOp::Eq, number);
         let pruner = Pruner::new(&head.metadata, &predicate).unwrap();
@@ -591,7 +591,7 @@ async fn the_index_is_made_while_files_are_stored() {
     let report = import(&catalog, log.options()).await.unwrap();
     assert_eq!(report.num_files, 901);
     // It has also seen those that were removed: it was not made of the rows.
-    assert_eq!(index_answers(&backend, &catalog).await, 1_001);
+    assert_eq!(index_answers(&backend, &catalog, 300).await, 1_001);
 
     // Of a checkpoint, in several chunks, and commits.
     let log = Log::cleaned(15_000);
@@ -632,7 +632,11 @@ async fn the_index_is_made_of_rows_where_columns_change_or_an_import_was_continu
     log.commit(1, &[&wider, &remove("n3"), &numbered(700)]);
     let (backend, catalog) = memory();
     import(&catalog, log.options()).await.unwrap();
-    assert_eq!(index_answers(&backend, &catalog).await, 700, "files that are there at the end");
+    assert_eq!(
+        index_answers(&backend, &catalog, 300).await,
+        700,
+        "files that are there at the end"
+    );
 
     // The first commit is stored, and then the program ends.
     let lines: Vec<String> = (701..20_000).map(numbered).collect();
@@ -646,5 +650,71 @@ async fn the_index_is_made_of_rows_where_columns_change_or_an_import_was_continu
     import(&catalog, log.options()).await.unwrap_err();
     let catalog = env::catalog(Arc::clone(&backend) as Arc<dyn CatalogBackend>);
     import(&catalog, ImportOptions { resume: true, ..log.options() }).await.unwrap();
-    assert_eq!(index_answers(&backend, &catalog).await, 19_999);
+    assert_eq!(index_answers(&backend, &catalog, 30).await, 19_999);
+}
+
+/// A file with so much statistics that twelve thousand of them are a large commit.
+fn long(n: i64) -> String {
+    let text = "x".repeat(3_000);
+    numbered(n).replace(
+        r#"\"nullCount\""#,
+        &format!(r#"\"tightBounds\":true,\"filler\":\"{text}\",\"nullCount\""#),
+    )
+}
+
+/// What is in a table: its files without their statistics, and those of one of them.
+async fn told(catalog: &Catalog) -> (Vec<(Version, i64, String)>, Vec<usize>) {
+    let head = catalog.snapshot(&TableRef::Name(name()), At::Head).await.unwrap();
+    let files: Vec<_> = catalog.files(head.table.id, head.version).try_collect().await.unwrap();
+    let stats = files.iter().map(|f| f.add.stats.as_ref().map_or(0, String::len)).collect();
+    let file = |f: &deltalakedb_catalog_core::model::FileRecord| {
+        (f.cursor.added_version, f.cursor.ordinal, f.add.path.clone())
+    };
+    (files.iter().map(file).collect(), stats)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_commit_is_read_in_pages() {
+    let log = Log::new();
+    let lines: Vec<String> = (0..12_000).map(long).collect();
+    let small = |lines: &[String]| lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
+    log.commit(0, &[PROTOCOL, METADATA, &numbered(20_000)]);
+    log.commit(1, &[&small(&lines), r#"{"txn":{"appId":"a","version":1}}"#, &remove("n20000")]);
+    log.commit(2, &[&numbered(20_001)]);
+    let first = fs::read(log.path(&format!("{:020}.json", 1))).unwrap();
+    assert!(first.len() > 32 << 20, "it is none of the large ones");
+    let dry = ImportOptions { dry_run: true, ..log.options() };
+    let (backend, catalog) = memory();
+    assert_eq!(import(&catalog, dry).await.unwrap().num_files, 12_001);
+    let report = import(&catalog, log.options()).await.unwrap();
+    assert_eq!((report.num_files, report.head), (12_001, v(2)));
+    assert_eq!(index_answers(&backend, &catalog, 5).await, 12_002, "made on the way");
+    let (files, stats) = told(&catalog).await;
+    assert!(files.iter().take(12_000).map(|f| f.1).eq(0..12_000));
+    assert!(files.iter().zip(0..12_000).all(|(f, n)| f.2 == format!("n{n}")));
+    assert!(stats.iter().take(12_000).all(|len| *len > 3_000));
+    let head = catalog.snapshot(&TableRef::Name(name()), At::Head).await.unwrap();
+    let bodies = backend.read_bodies(head.table.id, v(1), v(1), 1).await.unwrap();
+    assert!(bodies[0].1.published().unwrap() == first);
+
+    // A file that is added twice counts once, by its last action, as in a small one.
+    log.commit(1, &[&small(&lines), &numbered(7)]);
+    let (_, catalog) = memory();
+    assert_eq!(import(&catalog, log.options()).await.unwrap().num_files, 12_002);
+    let (files, stats) = told(&catalog).await;
+    assert_eq!(files.iter().filter(|file| file.2 == "n7").count(), 1);
+    let at = files.iter().position(|file| file.2 == "n7").unwrap();
+    assert!(stats[at] < 100, "the last one");
+
+    // Damage is the log's fault: nothing is kept.
+    for (line, error) in [
+        ("{\"add\":{\"path\":\"x\",\"size\":1}}", "line 12001: bad 'add' action"),
+        ("{\"add\":{\"path\":\"x\"", "line 12001: not a JSON object"),
+    ] {
+        log.commit(1, &[&small(&lines), line]);
+        let (backend, catalog) = memory();
+        let told = import(&catalog, log.options()).await.unwrap_err().to_string();
+        assert!(told.contains(error) && told.contains("00001.json"), "{told}");
+        assert_eq!(backend.get_table(&TableRef::Name(name())).await.unwrap(), None, "{line}");
+    }
 }

@@ -12,6 +12,7 @@ use deltalakedb_catalog_core::commit::{
 };
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{TableId, TableName, TimestampMs, Version};
+use deltalakedb_catalog_core::later::{LargeCommit, read_large_by};
 use deltalakedb_catalog_core::model::{MirrorMode, NewTable};
 
 /// A file of 100 bytes without statistics.
@@ -256,7 +257,24 @@ impl Change {
             timestamp,
             body: CommitBody::verbatim(&bytes)?,
             index,
+            later: None,
             token: None,
         })
+    }
+
+    /// The same as a large commit, whose adds come in pages of so many files.
+    ///
+    /// # Errors
+    /// Where an action cannot be written as JSON.
+    pub fn imported_in_pages(
+        self,
+        version: Version,
+        timestamp: i64,
+        page: usize,
+    ) -> Result<ImportedCommit> {
+        let commit = self.imported(version, timestamp)?;
+        let bytes = commit.body.published()?;
+        let LargeCommit { index, body, later, .. } = read_large_by("a case", &bytes[..], page)?;
+        Ok(ImportedCommit { body, index, later: Some(later), ..commit })
     }
 }

@@ -110,7 +110,7 @@ impl State {
         table.check_import(&import, &commits)?;
         let mut known = Vec::new();
         for commit in commits.iter().cloned() {
-            let ImportedCommit { version, timestamp, body, index, token } = commit;
+            let ImportedCommit { version, timestamp, body, index, later: _, token } = commit;
             if let Some((token, position)) = token.clone() {
                 known.push((token, position, CommittedTable { table_id: id, version, timestamp }));
             }

@@ -1,6 +1,7 @@
 //! The index of a table that is being imported, made of its files while they are stored.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::executor::block_on;
 use tokio::sync::mpsc;
@@ -24,6 +25,8 @@ const WAITING: usize = 1;
 #[derive(Debug)]
 pub struct Feed {
     sender: mpsc::Sender<Batch>,
+    /// Large commits of which not all files have passed.
+    pending: Arc<AtomicUsize>,
     thread: JoinHandle<Result<Option<Fed>>>,
 }
 
@@ -38,8 +41,45 @@ pub struct Fed {
 
 #[derive(Debug)]
 enum Batch {
-    Base { version: Version, first: u64, files: Vec<Add> },
+    Base {
+        version: Version,
+        first: u64,
+        files: Vec<Add>,
+    },
     Commits(Arc<[ImportedCommit]>),
+    /// Files of a large commit, and how many there were before them.
+    Later {
+        version: Version,
+        first: usize,
+        files: Arc<[Add]>,
+    },
+}
+
+/// The place to which the files of a large commit go, while the database reads them: from a thread that may
+/// wait.
+#[derive(Debug)]
+pub(crate) struct FeedPages {
+    /// Nobody who keeps this keeps the index from being ended.
+    sender: mpsc::WeakSender<Batch>,
+    pending: Arc<AtomicUsize>,
+    version: Version,
+    first: usize,
+}
+
+impl FeedPages {
+    pub(crate) fn page(&mut self, files: &Arc<[Add]>) {
+        let batch =
+            Batch::Later { version: self.version, first: self.first, files: Arc::clone(files) };
+        self.first = self.first.saturating_add(files.len());
+        if let Some(sender) = self.sender.upgrade() {
+            let _ = sender.blocking_send(batch);
+        }
+    }
+
+    /// To be called after the last one. If it is not, there is no index of this import.
+    pub(crate) fn complete(self) {
+        self.pending.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Feed {
@@ -49,7 +89,7 @@ impl Feed {
         let (sender, batches) = mpsc::channel(WAITING);
         let metadata = metadata.cloned();
         let thread = spawn_blocking(move || run(metadata.as_ref(), batches));
-        Feed { sender, thread }
+        Feed { sender, pending: Arc::default(), thread }
     }
 
     /// Files of the base, and how many there were before them.
@@ -60,6 +100,19 @@ impl Feed {
     /// Commits that are applied: above the base.
     pub async fn commits(&self, commits: &Arc<[ImportedCommit]>) {
         self.send(Batch::Commits(Arc::clone(commits))).await;
+        for (place, commit) in commits.iter().enumerate() {
+            let Some(later) = &commit.later else { continue };
+            self.pending.fetch_add(1, Ordering::AcqRel);
+            // Files come in the order of their cursors: in none but the last commit there may be more.
+            if place + 1 == commits.len() {
+                later.also_for(FeedPages {
+                    sender: self.sender.downgrade(),
+                    pending: Arc::clone(&self.pending),
+                    version: commit.version,
+                    first: commit.index.adds.len(),
+                });
+            }
+        }
     }
 
     async fn send(&self, batch: Batch) {
@@ -72,7 +125,7 @@ impl Feed {
     pub async fn end(self) -> Option<Fed> {
         drop(self.sender);
         match self.thread.await {
-            Ok(Ok(fed)) => fed,
+            Ok(Ok(fed)) => fed.filter(|_| self.pending.load(Ordering::Acquire) == 0),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "no index was made of what was imported");
                 None
@@ -96,6 +149,7 @@ fn run(metadata: Option<&Metadata>, mut batches: mpsc::Receiver<Batch>) -> Resul
                 let first = usize::try_from(first).unwrap_or(usize::MAX);
                 making.files(version, first, &files)?
             }
+            Batch::Later { version, first, files } => making.files(version, first, &files)?,
             Batch::Commits(commits) => {
                 let mut known = true;
                 for commit in commits.iter() {

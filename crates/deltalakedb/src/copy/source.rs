@@ -316,6 +316,7 @@ fn imported(label: &str, record: CommitRecord, body: CommitBody) -> Result<Impor
         timestamp: record.timestamp,
         body,
         index,
+        later: None,
         token: record.token.zip(record.batch_position),
     })
 }

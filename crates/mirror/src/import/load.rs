@@ -9,6 +9,7 @@ use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs, Version};
+use deltalakedb_catalog_core::later::LaterAdds;
 use deltalakedb_catalog_core::model::{BaseChunk, BaseTail};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
@@ -342,6 +343,11 @@ impl<'a> Loader<'a> {
                     for add in &commit.index.adds {
                         files.insert(FileKey::digest(&add.key()), add.size);
                     }
+                    let Some(later) = &commit.later else { continue };
+                    let mut pages = later.pages().map_err(Fault::Log)?;
+                    while let Some(page) = pages.next().await.map_err(Fault::Log)? {
+                        files.extend(page.iter().map(|add| (add.key().digest(), add.size)));
+                    }
                 }
                 Ok(())
             }
@@ -361,7 +367,11 @@ impl<'a> Loader<'a> {
                     .repeat(|| catalog.backend().import_commits(table_id, Arc::clone(&commits)))
                     .await
                     .map(drop)
-                    .map_err(Fault::Backend)
+                    .map_err(|error| {
+                        let mut later = commits.iter().filter_map(|commit| commit.later.as_ref());
+                        let damaged = later.any(LaterAdds::is_damaged);
+                        if damaged { Fault::Log(error) } else { Fault::Backend(error) }
+                    })
             }
         }
     }
@@ -408,6 +418,7 @@ fn imported(commit: ReadCommit, timestamp: TimestampMs) -> ImportedCommit {
         timestamp,
         body: commit.body,
         index: commit.index,
+        later: commit.later,
         token: None,
     }
 }

@@ -6,10 +6,13 @@ use std::io::Read;
 use std::sync::Arc;
 use std::thread;
 
+use bytes::{Buf, Bytes};
 use deltalakedb_catalog_core::action::{Add, Metadata, Protocol, Remove};
 use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex, index_ndjson};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{TimestampMs, Version};
+use deltalakedb_catalog_core::later::{LargeCommit, LaterAdds, read_large};
+use futures::executor::{BlockingStream, block_on_stream};
 use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{GetResult, GetResultPayload, ObjectStore, ObjectStoreExt};
@@ -17,6 +20,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::read_error;
 
+/// From so many bytes on, a file is not in memory as a whole.
+const STREAMED_BYTES: u64 = 32 << 20;
 /// Commits fetched and parsed at the same time.
 const READ_AHEAD: usize = 16;
 /// From so many bytes on, a file is parsed and compressed at the same time.
@@ -61,6 +66,8 @@ pub struct ReadCommit {
     pub body: CommitBody,
     /// What they say.
     pub index: CommitIndex,
+    /// Files that it adds, of a commit that is too large to be in memory: none of them are in `index` then.
+    pub later: Option<LaterAdds>,
 }
 
 impl ReadCommit {
@@ -88,7 +95,22 @@ impl ReadCommit {
             raw_len: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
             body: body?,
             index,
+            later: None,
         })
+    }
+
+    /// The same, of a large commit file that is not in memory.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), but what is wrong with an add is found when its page is read;
+    /// `Unavailable` if the text cannot be read.
+    pub fn stream(origin: &str, file: CommitFile, text: impl Read) -> Result<ReadCommit> {
+        let LargeCommit { mut index, body, later, twice } = read_large(origin, text)?;
+        if twice {
+            return ReadCommit::parse(origin, file, &body.rest.unpack()?);
+        }
+        keep_last(&mut index.removes, Remove::key_parts);
+        Ok(ReadCommit { file, raw_len: body.rest.raw_len, body, index, later: Some(later) })
     }
 }
 
@@ -139,6 +161,9 @@ async fn fetch(
     let reading = match got.payload {
         // Of a small local file, going to a thread and back would be most of the time.
         GetResultPayload::File(mut local, _) => tokio::task::spawn_blocking(move || {
+            if file.size >= STREAMED_BYTES {
+                return ReadCommit::stream(&origin, file, local);
+            }
             let mut bytes = Vec::with_capacity(usize::try_from(file.size).unwrap_or(0));
             local.read_to_end(&mut bytes).map_err(|source| {
                 read_error(
@@ -148,6 +173,10 @@ async fn fetch(
             })?;
             ReadCommit::parse(&origin, file, &bytes)
         }),
+        GetResultPayload::Stream(pieces) if file.size >= STREAMED_BYTES => {
+            let text = Pieces { pieces: block_on_stream(pieces), current: Bytes::new() };
+            tokio::task::spawn_blocking(move || ReadCommit::stream(&origin, file, text))
+        }
         payload @ GetResultPayload::Stream(_) => {
             let got = GetResult { payload, ..got };
             let bytes = got.bytes().await.map_err(|e| read_error(&origin, &e))?;
@@ -159,6 +188,24 @@ async fn fetch(
     })?;
     drop(permit);
     read
+}
+
+/// The bytes of an object, read on a thread that may wait for them.
+struct Pieces {
+    pieces: BlockingStream<BoxStream<'static, object_store::Result<Bytes>>>,
+    current: Bytes,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        while self.current.is_empty() {
+            match self.pieces.next() {
+                Some(piece) => self.current = piece?,
+                None => return Ok(0),
+            }
+        }
+        (&mut self.current).reader().read(into)
+    }
 }
 
 /// Gives each commit of a log its timestamp: the in-commit timestamp where the table has them
@@ -296,5 +343,32 @@ mod tests {
         let read = commit(0, 0, &text);
         let sizes: Vec<i64> = read.index.adds.iter().map(|a| a.size).collect();
         assert_eq!(sizes, [2, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_large_object_is_read_as_it_comes() {
+        use object_store::memory::InMemory;
+        let line = |n: usize| {
+            format!(
+                r#"{{"add":{{"path":"f{n}","partitionValues":{{}},"size":{n},"modificationTime":1,"dataChange":true,"stats":"{}"}}}}"#,
+                "x".repeat(9_000)
+            )
+        };
+        let text = (0..4_000).map(line).collect::<Vec<_>>().join("\n");
+        assert!(text.len() as u64 > STREAMED_BYTES);
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let listed = CommitFile { size: text.len() as u64, ..file(3, 9) };
+        let log = Path::from("_delta_log");
+        store.put(&listed.path(&log), text.clone().into()).await.unwrap();
+        let mut commits = read_commits(&store, &log, vec![listed]);
+        let read = commits.next().await.unwrap().unwrap();
+        assert_eq!((read.raw_len, read.index.adds.len()), (text.len() as u64, 0));
+        assert!(read.body.published().unwrap() == text.as_bytes());
+        let adds = read.later.unwrap().all().await.unwrap();
+        assert_eq!(
+            adds.iter().map(|add| add.size).collect::<Vec<_>>(),
+            (0..4_000).collect::<Vec<_>>()
+        );
+        assert!(commits.next().await.is_none());
     }
 }

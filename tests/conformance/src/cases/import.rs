@@ -2,9 +2,10 @@
 
 use std::fmt::Debug;
 
-use deltalakedb_catalog_core::backend::{CommitOutcome, Rejection, TableFilter};
+use deltalakedb_catalog_core::backend::{CommitOutcome, ImportedCommit, Rejection, TableFilter};
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs};
+use deltalakedb_catalog_core::later::{LargeCommit, in_memory, read_large_by};
 use deltalakedb_catalog_core::model::{BaseChunk, BaseTail, MirrorMode, TableState};
 
 use super::cases;
@@ -190,6 +191,95 @@ cases! {
         }
         assert!(dumps[0] == dumps[1], "seven at a time");
         assert!(dumps[0] == dumps[2], "all at once");
+        Ok(())
+    }
+
+    /// import_commits: a commit whose adds come in pages is stored as one that is handed over whole: into an
+    /// empty table, over files that are there, and as history.
+    async fn large_commits_are_stored_as_small_ones(env: &Env) -> CaseResult {
+        let any = env.id();
+        let range = |from: usize, to: usize| Change::files((from..to).map(|i| format!("f{i}")));
+        let mut dumps = Vec::new();
+        for (table, page) in [("whole", None), ("paged", Some(7)), ("page", Some(5_000))] {
+            let of = |change: Change, version: i64| {
+                change.imported_in_pages(v(version), version * 100, page.unwrap_or(1_000))
+            };
+            let new = env.new_table(table);
+            let (db, id) = (env.db(), new.id);
+            db.import_begin(&new, v(2), false, env.now()).await?;
+            // A base without files: the first large commit finds an empty table.
+            db.import_base(id, 0, 0, BaseChunk::default(), Some(tail(200))).await?;
+            let again = (90..110).fold(range(240, 260), |c, i| c.add(file(format!("f{i}"))));
+            let again = again
+                .remove(gone(&file("f5"), Some(40)))
+                .remove(gone(&file("f91"), Some(50)))
+                .remove(gone(&file("never"), Some(60)))
+                .metadata(metadata("later"))
+                .txn("app", 5);
+            let all = (0..260).filter(|i| *i != 5).map(|i| gone(&file(format!("f{i}")), Some(70)));
+            let batches = [
+                vec![of(range(0, 30), 1)?],
+                vec![of(range(0, 240), 3)?, of(again, 4)?],
+                vec![of(all.fold(Change::new(), Change::remove), 5)?, of(range(0, 100), 6)?],
+            ];
+            for commits in batches {
+                let mut commits = commits.into();
+                if page.is_none() {
+                    commits = in_memory(commits).await?;
+                }
+                db.import_commits(id, commits).await?;
+            }
+            finish_import(db, id, env.now()).await?;
+            let mut states = Vec::new();
+            for version in 2..=6 {
+                let snapshot = env.snapshot(id, At::Version(v(version))).await?;
+                let files = env.files(id, v(version)).await?;
+                assert_eq!(files.len() as u64, snapshot.num_files, "version {version}");
+                let buried = env.buried(id, v(version), 0).await?;
+                states.push((files, snapshot.size_bytes, snapshot.metadata, buried));
+            }
+            let mut bodies = Vec::new();
+            for version in [1, 3, 4, 5, 6] {
+                bodies.push(env.body(id, v(version)).await?);
+            }
+            let mut history = env.history(id).await?;
+            for commit in &mut history {
+                commit.table_id = any;
+            }
+            dumps.push((states, history, bodies));
+        }
+        let sizes: Vec<_> = dumps[0].0.iter().map(|state| state.0.len()).collect();
+        assert_eq!(sizes, [0, 240, 259, 0, 100]);
+        assert!(dumps[0] == dumps[1], "pages of seven");
+        assert!(dumps[0] == dumps[2], "a page");
+        Ok(())
+    }
+
+    /// import_commits: a large commit that cannot be read to its end leaves nothing; then a whole one is
+    /// stored.
+    async fn a_large_commit_that_is_damaged_leaves_nothing(env: &Env) -> CaseResult {
+        let id = importing_from_json(env, "t", 0).await?;
+        let files = |n: usize| Change::files((0..n).map(|i| format!("n{i}")));
+        let good = files(600).imported_in_pages(v(1), 100, 100)?;
+        let text = good.body.published()?;
+        // The last line lacks what is only looked at when its page is read.
+        let text = String::from_utf8(text.to_vec())?;
+        let at = text.rfind("\"modificationTime\"").unwrap_or_default();
+        let text = format!("{}\"another\"{}", &text[..at], &text[at + 18..]);
+        let LargeCommit { index, body, later, .. } = read_large_by("a file", text.as_bytes(), 100)?;
+        let bad = ImportedCommit { index, body, later: Some(later.clone()), ..good.clone() };
+        let second = files(1).imported(v(2), 200)?;
+        match env.db().import_commits(id, vec![bad, second.clone()].into()).await {
+            Err(CatalogError::InvalidInput(text)) if text.contains("a file, line ") => {}
+            other => return fail(format_args!("expected the line that is wrong, got {other:?}")),
+        }
+        assert!(later.is_damaged());
+        assert_eq!(env.record(id).await?.head, Some(v(0)));
+        assert_eq!(env.paths(id, v(0)).await?, ["f0"]);
+        env.db().import_commits(id, vec![good, second].into()).await?;
+        finish_import(env.db(), id, env.now()).await?;
+        assert_eq!(env.snapshot(id, At::Head).await?.num_files, 601);
+        assert_eq!(env.files(id, v(1)).await?.len(), 601);
         Ok(())
     }
 

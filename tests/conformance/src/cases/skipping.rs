@@ -281,7 +281,11 @@ cases! {
                 adding(801..900).remove(removed(6)).remove(removed(720)).imported(v(7), 1_400)?,
                 Change::new().add(again(6, 93_000)).imported(v(8), 1_500)?,
             ],
-            vec![adding(900..901).add(again(600, 94_000)).imported(v(9), 1_600)?],
+            vec![
+                adding(900..901).add(again(600, 94_000)).imported(v(9), 1_600)?,
+                adding(901..1_400).add(again(7, 95_000)).imported_in_pages(v(10), 1_700, 60)?,
+            ],
+            vec![adding(1_400..1_500).imported(v(11), 1_800)?],
         ];
         for commits in batches {
             let commits = commits.into();
@@ -291,12 +295,12 @@ cases! {
         finish_import(db, id, env.now()).await?;
         let Some(fed) = feed.end().await else { return fail("the files gave no index") };
         let catalog = Catalog::new(env.shared(), Arc::new(WallClock), Arc::new(RandomIds));
-        assert_eq!(catalog.adopt_index(id, fed).await?.files, 906);
+        assert_eq!(catalog.adopt_index(id, fed).await?.files, 1_506);
         let mut questions: Vec<_> =
-            (90_000..=94_000).step_by(1_000).map(|x| between(x, x + 5)).collect();
+            (90_000..=95_000).step_by(1_000).map(|x| between(x, x + 5)).collect();
         questions.extend((0..30_000).step_by(2_999).map(|x| between(x, x + 250)));
-        plans_agree(env, &catalog, id, v(9), &questions).await?;
-        questions.truncate(6);
+        plans_agree(env, &catalog, id, v(11), &questions).await?;
+        questions.truncate(7);
         plans_agree(env, &catalog, id, v(6), &questions).await
     }
 }

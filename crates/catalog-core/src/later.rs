@@ -1,0 +1,411 @@
+//! Adds of commits that are too large to be in memory: read from the commit's own bytes, a page at a
+//! time, by who stores them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use crate::action::{Action, Add, DeletionVector, FileKey};
+use crate::backend::ImportedCommit;
+use crate::commit::{CommitBody, CommitIndex, Packed, ParsedLine, ZSTD_LEVEL};
+use crate::error::{CatalogError, Result, WriteState};
+use crate::skip::FeedPages;
+use crate::support::dv_id;
+
+/// Files in one page.
+const PAGE: usize = 5_000;
+/// Pages that wait for who asks, besides the one that is being read.
+const AHEAD: usize = 1;
+/// Bytes that are compressed at a time while a commit is read.
+const BLOCK_BYTES: usize = 1 << 20;
+/// Blocks that wait to be compressed.
+const BLOCKS: usize = 4;
+
+/// Adds of a commit that are not in memory. They come after those that are in its index, and have the
+/// ordinals after theirs. No two are of one file, and none is of a file that the index adds.
+#[derive(Debug, Clone)]
+pub struct LaterAdds {
+    origin: Arc<str>,
+    text: Packed,
+    files: usize,
+    bytes: i64,
+    page: usize,
+    damaged: Arc<AtomicBool>,
+    also: Arc<Mutex<Option<FeedPages>>>,
+}
+
+impl PartialEq for LaterAdds {
+    /// Equal if they are read from the same bytes.
+    fn eq(&self, other: &Self) -> bool {
+        (self.files, self.bytes, &self.text) == (other.files, other.bytes, &other.text)
+    }
+}
+
+/// Pages of [`LaterAdds`], read on a thread of their own, ahead of who asks.
+#[derive(Debug)]
+pub struct AddPages {
+    pages: mpsc::Receiver<Result<Option<Arc<[Add]>>>>,
+}
+
+impl LaterAdds {
+    /// Number of files.
+    #[must_use]
+    pub fn files(&self) -> usize {
+        self.files
+    }
+
+    /// Sum of their sizes, bytes.
+    #[must_use]
+    pub fn bytes(&self) -> i64 {
+        self.bytes
+    }
+
+    /// Bytes of the text that they are read from.
+    #[must_use]
+    pub fn text_bytes(&self) -> u64 {
+        self.text.raw_len
+    }
+
+    /// Whether a line was found that cannot be read: then an error of who stores them is one of the text.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
+    }
+
+    /// Gives the pages to the index that is made beside, too, when they are read for the first time.
+    pub(crate) fn also_for(&self, feed: FeedPages) {
+        *self.also.lock().unwrap_or_else(PoisonError::into_inner) = Some(feed);
+    }
+
+    /// Reads them, from the first one on.
+    ///
+    /// # Errors
+    /// `Failed` if no thread can be started.
+    pub fn pages(&self) -> Result<AddPages> {
+        let (sender, pages) = mpsc::channel(AHEAD);
+        let this = self.clone();
+        let also = self.also.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let read = move || {
+            let end = match this.read(&sender, also) {
+                Ok(Some(())) => Ok(None),
+                // Nobody asks any more.
+                Ok(None) => return,
+                Err(error) => {
+                    this.damaged.store(true, Ordering::Release);
+                    Err(error)
+                }
+            };
+            let _ = sender.blocking_send(end);
+        };
+        thread::Builder::new().name("deltalakedb-adds".to_owned()).spawn(read).map_err(|e| {
+            CatalogError::failed(
+                format!("no thread can be started to read {}: {e}", self.origin),
+                WriteState::NotApplied,
+            )
+        })?;
+        Ok(AddPages { pages })
+    }
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// Those of [`AddPages::next`].
+    pub async fn all(&self) -> Result<Vec<Add>> {
+        let mut all = Vec::with_capacity(self.files);
+        let mut pages = self.pages()?;
+        while let Some(page) = pages.next().await? {
+            all.extend_from_slice(&page);
+        }
+        Ok(all)
+    }
+
+    /// None inside: who asked has gone.
+    fn read(
+        &self,
+        to: &mpsc::Sender<Result<Option<Arc<[Add]>>>>,
+        mut also: Option<FeedPages>,
+    ) -> Result<Option<()>> {
+        if self.files == 0 {
+            return Ok(Some(()));
+        }
+        let decoder = zstd::stream::read::Decoder::new(&self.text.zstd[..])
+            .map_err(|e| CatalogError::corrupt(format!("{} does not unpack: {e}", self.origin)))?;
+        let mut lines = Lines::new(&self.origin, decoder);
+        let mut files = 0;
+        let mut text = Vec::new();
+        let mut page = Vec::with_capacity(self.page);
+        loop {
+            text.clear();
+            let more = match lines.next(&mut text)? {
+                Some((number, line)) => {
+                    if let Action::Add(add) = parse(&self.origin, number, line)? {
+                        page.push(add);
+                        files += 1;
+                    }
+                    true
+                }
+                None => false,
+            };
+            if page.len() == self.page || (!more && !page.is_empty()) {
+                let full: Arc<[Add]> =
+                    std::mem::replace(&mut page, Vec::with_capacity(self.page)).into();
+                if let Some(also) = &mut also {
+                    also.page(&full);
+                }
+                if to.blocking_send(Ok(Some(full))).is_err() {
+                    return Ok(None);
+                }
+            }
+            if !more {
+                break;
+            }
+        }
+        if files != self.files {
+            return Err(CatalogError::corrupt(format!(
+                "{} adds {files} files, {} were counted",
+                self.origin, self.files
+            )));
+        }
+        if let Some(also) = also {
+            also.complete();
+        }
+        Ok(Some(()))
+    }
+}
+
+impl AddPages {
+    /// The next page; none after the last one.
+    ///
+    /// # Errors
+    /// `InvalidInput` with the line that is no action of the protocol, `Corrupt` if the bytes do not
+    /// unpack to the files that were counted.
+    pub async fn next(&mut self) -> Result<Option<Arc<[Add]>>> {
+        self.pages.recv().await.unwrap_or_else(broken_off)
+    }
+
+    /// [`next`](Self::next) for threads that may wait; it panics inside of a runtime.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn blocking_next(&mut self) -> Result<Option<Arc<[Add]>>> {
+        self.pages.blocking_recv().unwrap_or_else(broken_off)
+    }
+}
+
+/// That must not pass for the end.
+fn broken_off<T>() -> Result<T> {
+    Err(CatalogError::failed("reading a large commit broke off", WriteState::NotApplied))
+}
+
+/// A large commit, read.
+#[derive(Debug)]
+pub struct LargeCommit {
+    /// What it says, but for files that it adds.
+    pub index: CommitIndex,
+    /// Its bytes, verbatim.
+    pub body: CommitBody,
+    /// The files.
+    pub later: LaterAdds,
+    /// Whether a file is added twice. Then `later` is not what it must be, and the commit has to be read
+    /// as a whole.
+    pub twice: bool,
+}
+
+/// Reads a commit of any length with little memory: 16 bytes a file, its bytes compressed, and what is not
+/// an add. `origin` is put into errors.
+///
+/// # Errors
+/// `InvalidInput` with origin and line number, as [`parse_ndjson`](crate::commit::parse_ndjson); what the
+/// rest of an add's line has to be is looked at when its page is read. `Unavailable` if the text cannot be
+/// read.
+pub fn read_large(origin: &str, text: impl Read) -> Result<LargeCommit> {
+    read_large_by(origin, text, PAGE)
+}
+
+/// [`read_large`] with pages of so many files.
+///
+/// # Errors
+/// The same.
+pub fn read_large_by(origin: &str, text: impl Read, page: usize) -> Result<LargeCommit> {
+    let mut index = CommitIndex::default();
+    let (mut files, mut bytes) = (Vec::new(), 0_i64);
+    let text = thread::scope(|scope| {
+        let (blocks, waiting) = sync_channel::<Vec<u8>>(BLOCKS);
+        let packing = scope.spawn(move || pack(waiting));
+        let read = scan(origin, text, blocks, |number, line| {
+            if let Ok(AddLine { add }) = serde_json::from_str::<AddLine<'_>>(line) {
+                files.push(FileKey::digest_of(&add.path, &dv_id(add.deletion_vector.as_ref())));
+                bytes = bytes.saturating_add(add.size);
+                return Ok(());
+            }
+            match parse(origin, number, line)? {
+                Action::Add(add) => {
+                    files.push(add.key().digest());
+                    bytes = bytes.saturating_add(add.size);
+                }
+                action => index.take(ParsedLine { number, text: line, action }),
+            }
+            Ok(())
+        });
+        let packed = packing.join().unwrap_or_else(|_| broken_off());
+        // Why it ended is what is wrong.
+        read.and(packed)
+    })?;
+    let number = files.len();
+    files.sort_unstable();
+    files.dedup();
+    let later = LaterAdds {
+        origin: origin.into(),
+        text: text.clone(),
+        files: number,
+        bytes,
+        page: page.max(1),
+        damaged: Arc::default(),
+        also: Arc::default(),
+    };
+    let body = CommitBody { first_line: None, rest: text };
+    Ok(LargeCommit { index, body, later, twice: files.len() < number })
+}
+
+/// What tells files apart, of a line that is an add and nothing else.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddLine<'l> {
+    #[serde(borrow)]
+    add: AddKey<'l>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AddKey<'l> {
+    #[serde(borrow)]
+    path: std::borrow::Cow<'l, str>,
+    size: i64,
+    #[serde(default)]
+    deletion_vector: Option<DeletionVector>,
+}
+
+fn parse(origin: &str, number: usize, line: &str) -> Result<Action> {
+    Action::parse(line).map_err(|e| CatalogError::invalid(format!("{origin}, line {number}: {e}")))
+}
+
+/// Looks at each line, and hands all bytes on.
+fn scan(
+    origin: &str,
+    text: impl Read,
+    blocks: SyncSender<Vec<u8>>,
+    mut take: impl FnMut(usize, &str) -> Result<()>,
+) -> Result<()> {
+    let mut lines = Lines::new(origin, text);
+    let mut block = Vec::with_capacity(BLOCK_BYTES);
+    while let Some((number, line)) = lines.next(&mut block)? {
+        take(number, line)?;
+        if block.len() >= BLOCK_BYTES {
+            let full = std::mem::replace(&mut block, Vec::with_capacity(BLOCK_BYTES));
+            if blocks.send(full).is_err() {
+                // Why, it says itself.
+                return Ok(());
+            }
+        }
+    }
+    let _ = blocks.send(block);
+    Ok(())
+}
+
+/// Compresses blocks as they come.
+fn pack(blocks: std::sync::mpsc::Receiver<Vec<u8>>) -> Result<Packed> {
+    let failed = |e| CatalogError::invalid(format!("cannot compress a commit: {e}"));
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), ZSTD_LEVEL).map_err(failed)?;
+    let mut raw_len = 0_u64;
+    for block in blocks {
+        raw_len = raw_len.saturating_add(block.len() as u64);
+        encoder.write_all(&block).map_err(failed)?;
+    }
+    let zstd = encoder.finish().map_err(failed)?;
+    Ok(Packed { zstd: if raw_len == 0 { Bytes::new() } else { zstd.into() }, raw_len })
+}
+
+/// Lines of a text that is read piece by piece.
+struct Lines<'o, R> {
+    origin: &'o str,
+    reader: BufReader<R>,
+    number: usize,
+}
+
+impl<'o, R: Read> Lines<'o, R> {
+    fn new(origin: &'o str, text: R) -> Self {
+        Lines { origin, reader: BufReader::with_capacity(BLOCK_BYTES, text), number: 0 }
+    }
+
+    /// The next line that is not blank, with its number, from 1 on. The bytes read are put at the end of
+    /// `buffer`, those of blank lines too.
+    fn next<'b>(&mut self, buffer: &'b mut Vec<u8>) -> Result<Option<(usize, &'b str)>> {
+        loop {
+            let from = buffer.len();
+            let read = self.reader.read_until(b'\n', buffer).map_err(|e| {
+                let text = format!("cannot read {}: {e}", self.origin);
+                CatalogError::failed(text, WriteState::NotApplied)
+            })?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            if !self.line(buffer, from)?.trim().is_empty() {
+                return Ok(Some((self.number, self.line(buffer, from)?)));
+            }
+        }
+    }
+
+    /// What was read from a position on, without its end of line.
+    fn line<'b>(&self, buffer: &'b [u8], from: usize) -> Result<&'b str> {
+        let line = buffer.get(from..).unwrap_or_default();
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        std::str::from_utf8(line).map_err(|_| {
+            let (origin, number) = (self.origin, self.number);
+            CatalogError::invalid(format!("{origin}, line {number}: not UTF-8 text"))
+        })
+    }
+}
+
+impl ImportedCommit {
+    /// Number of files that it adds.
+    #[must_use]
+    pub fn num_added(&self) -> usize {
+        self.index.adds.len() + self.later.as_ref().map_or(0, LaterAdds::files)
+    }
+
+    /// Sum of their sizes, bytes.
+    #[must_use]
+    pub fn added_bytes(&self) -> i64 {
+        let later = self.later.as_ref().map_or(0, LaterAdds::bytes);
+        self.index.added_bytes().saturating_add(later)
+    }
+}
+
+/// Commits with all of their adds in memory, for a backend that does not read them in pages.
+///
+/// # Errors
+/// Those of [`AddPages::next`].
+pub async fn in_memory(commits: Arc<[ImportedCommit]>) -> Result<Arc<[ImportedCommit]>> {
+    if commits.iter().all(|commit| commit.later.is_none()) {
+        return Ok(commits);
+    }
+    let mut whole = commits.to_vec();
+    for commit in &mut whole {
+        if let Some(later) = commit.later.take() {
+            commit.index.adds.append(&mut later.all().await?);
+        }
+    }
+    Ok(whole.into())
+}
+
+#[cfg(test)]
+#[path = "later_tests.rs"]
+mod tests;
