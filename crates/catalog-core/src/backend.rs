@@ -507,6 +507,8 @@ pub trait CatalogBackend: Debug + Send + Sync + 'static {
     /// 1. Applied versions continue the head without a gap, else `InvalidInput`.
     /// 2. The timestamps must grow strictly, else `InvalidInput`.
     /// 3. The tokens that come with commits are known from then on (see [`ImportedCommit::token`]).
+    /// 4. What is stored is the same whether adds are in the index or come in pages
+    ///    ([`ImportedCommit::later`]). If a page cannot be read, nothing is stored.
     async fn import_commits(
         &self,
         table_id: TableId,

@@ -17,6 +17,7 @@ mod wait;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -202,7 +203,16 @@ impl Publisher {
             let stopped = stop.is_some_and(|stop| *stop.borrow());
             let free = self.config.concurrency.max(1).saturating_sub(running.len());
             if !stopped && free > 0 {
-                match self.claim(only, free).await {
+                // What runs goes on meanwhile: it may be what the database waits for, in a transaction or with
+                // the last connection.
+                let mut claiming = pin!(self.claim(only, free));
+                let claimed = loop {
+                    tokio::select! {
+                        claimed = &mut claiming => break claimed,
+                        Some(done) = running.next() => report.add(done),
+                    }
+                };
+                match claimed {
                     Ok(tasks) => {
                         for task in tasks {
                             running.push(self.publish(task, stop));

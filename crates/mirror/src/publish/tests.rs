@@ -300,10 +300,12 @@ fn gated(
     backend: Arc<dyn CatalogBackend>,
 ) -> (Publisher, Arc<Semaphore>, Arc<Notify>) {
     let (permits, waiting) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
-    let (folder, gate, told) = (lake.log("t"), Arc::clone(&permits), Arc::clone(&waiting));
-    let publisher = lake.publisher_on(backend, PublisherConfig::default()).with_sinks(move |_| {
+    let (root, gate, told) =
+        (lake.dir.path().to_owned(), Arc::clone(&permits), Arc::clone(&waiting));
+    let publisher = lake.publisher_on(backend, PublisherConfig::default());
+    let publisher = publisher.with_sinks(move |table| {
         Ok(Arc::new(GatedSink {
-            inner: LocalSink::new(folder.clone()),
+            inner: LocalSink::new(root.join(table.name.name()).join("_delta_log")),
             permits: Arc::clone(&gate),
             waiting: Arc::clone(&told),
         }))
@@ -339,6 +341,46 @@ async fn a_lease_is_renewed_while_a_put_takes_long() {
     let report = report.unwrap();
     assert_eq!((report.published, report.lost_leases), (1, 0));
     assert_published(&lake, "t", id, 0).await;
+}
+
+#[tokio::test]
+async fn what_is_being_published_goes_on_while_more_is_claimed() {
+    let lake = Lake::new();
+    let ids = [lake.table("t", 0).await, lake.table("u", 0).await];
+    let (claiming, recorded) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (claims, may_claim) = (Arc::clone(&claiming), Arc::new(Semaphore::new(0)));
+    let (records, gate) = (Arc::clone(&recorded), Arc::clone(&may_claim));
+    // The second claim waits in the database: for a lock, or a connection, of who publishes.
+    let backend = FaultyBackend::new(Arc::clone(lake.catalog.backend()), move |call| {
+        let (claims, records, gate) =
+            (Arc::clone(&claims), Arc::clone(&records), Arc::clone(&gate));
+        match call.verb {
+            Verb::MirrorClaim if call.nth == 1 => Fault::Before(Box::pin(async move {
+                claims.add_permits(1);
+                gate.acquire().await.unwrap().forget();
+            })),
+            Verb::MirrorComplete => Fault::After(Box::pin(async move { records.add_permits(1) })),
+            _ => Fault::None,
+        }
+    });
+    // One permit: one of the two is done, the other one is on its way.
+    let (publisher, permits, _) = gated(&lake, Arc::new(backend));
+    permits.add_permits(1);
+    let run = publisher.run_once(None);
+    let outside = async {
+        claiming.acquire().await.unwrap().forget();
+        recorded.acquire().await.unwrap().forget();
+        permits.add_permits(1);
+        let other = tokio::time::timeout(Duration::from_secs(20), recorded.acquire()).await;
+        other.expect("the other one is not polled while the claim waits").unwrap().forget();
+        may_claim.add_permits(1);
+    };
+    let (report, ()) = tokio::join!(run, outside);
+    assert_eq!(report.unwrap().published, 2);
+    for id in ids {
+        let table = lake.catalog.table(&TableRef::Id(id)).await.unwrap();
+        assert_eq!(table.published_version, Some(v(0)));
+    }
 }
 
 #[tokio::test]

@@ -194,7 +194,7 @@ cases! {
         Ok(())
     }
 
-    /// import_commits: a commit whose adds come in pages is stored as one that is handed over whole: into an
+    /// import_commits 4: a commit whose adds come in pages is stored as one that is handed over whole: into an
     /// empty table, over files that are there, and as history.
     async fn large_commits_are_stored_as_small_ones(env: &Env) -> CaseResult {
         let any = env.id();
@@ -255,7 +255,7 @@ cases! {
         Ok(())
     }
 
-    /// import_commits: a large commit that cannot be read to its end leaves nothing; then a whole one is
+    /// import_commits 4: a large commit that cannot be read to its end leaves nothing; then a whole one is
     /// stored.
     async fn a_large_commit_that_is_damaged_leaves_nothing(env: &Env) -> CaseResult {
         let id = importing_from_json(env, "t", 0).await?;
