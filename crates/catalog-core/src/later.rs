@@ -66,12 +66,6 @@ impl LaterAdds {
         self.bytes
     }
 
-    /// Bytes of the text that they are read from.
-    #[must_use]
-    pub fn text_bytes(&self) -> u64 {
-        self.text.raw_len
-    }
-
     /// Whether a line was found that cannot be read: then an error of who stores them is one of the text.
     #[must_use]
     pub fn is_damaged(&self) -> bool {
@@ -86,7 +80,7 @@ impl LaterAdds {
     /// Reads them, from the first one on.
     ///
     /// # Errors
-    /// `Failed` if no thread can be started.
+    /// `Unavailable` if no thread can be started.
     pub fn pages(&self) -> Result<AddPages> {
         let (sender, pages) = mpsc::channel(AHEAD);
         let this = self.clone();
@@ -131,12 +125,16 @@ impl LaterAdds {
         to: &mpsc::Sender<Result<Option<Arc<[Add]>>>>,
         mut also: Option<FeedPages>,
     ) -> Result<Option<()>> {
-        if self.files == 0 {
-            return Ok(Some(()));
-        }
-        let decoder = zstd::stream::read::Decoder::new(&self.text.zstd[..])
-            .map_err(|e| CatalogError::corrupt(format!("{} does not unpack: {e}", self.origin)))?;
-        let mut lines = Lines::new(&self.origin, decoder);
+        // Without text there is no frame either.
+        let text: Box<dyn Read> = if self.text.raw_len == 0 {
+            Box::new(std::io::empty())
+        } else {
+            let decoder = zstd::stream::read::Decoder::new(&self.text.zstd[..]);
+            Box::new(decoder.map_err(|e| {
+                CatalogError::corrupt(format!("{} does not unpack: {e}", self.origin))
+            })?)
+        };
+        let mut lines = Lines::new(&self.origin, text);
         let mut files = 0;
         let mut text = Vec::new();
         let mut page = Vec::with_capacity(self.page);

@@ -286,6 +286,8 @@ cases! {
                 adding(901..1_400).add(again(7, 95_000)).imported_in_pages(v(10), 1_700, 60)?,
             ],
             vec![adding(1_400..1_500).imported(v(11), 1_800)?],
+            // A large one that adds nothing.
+            vec![Change::new().remove(removed(9)).imported_in_pages(v(12), 1_900, 60)?],
         ];
         for commits in batches {
             let commits = commits.into();
@@ -299,7 +301,7 @@ cases! {
         let mut questions: Vec<_> =
             (90_000..=95_000).step_by(1_000).map(|x| between(x, x + 5)).collect();
         questions.extend((0..30_000).step_by(2_999).map(|x| between(x, x + 250)));
-        plans_agree(env, &catalog, id, v(11), &questions).await?;
+        plans_agree(env, &catalog, id, v(12), &questions).await?;
         questions.truncate(7);
         plans_agree(env, &catalog, id, v(6), &questions).await
     }
