@@ -74,6 +74,7 @@ pub(crate) fn one(what: &str, subject: &Subject) -> Result<(), AnyError> {
         "plan-partition" | "plan-stats" => runtime.block_on(plan(what, subject))?,
         "travel" => runtime.block_on(travel(subject))?,
         "history" => runtime.block_on(history(subject))?,
+        "add-all" => runtime.block_on(add_all(subject))?,
         "commit" => runtime.block_on(commit(subject, 1))?,
         "commit-tables" => runtime.block_on(commit(subject, 16))?,
         "commit-processes" => runtime.block_on(commit_processes(subject))?,
@@ -206,6 +207,31 @@ async fn list(subject: &Subject) -> Result<(), AnyError> {
 
 fn print_count(count: u64) {
     println!("count={count}");
+}
+
+/// One commit of a program's own with all files of the first commit of the log, as a new table without a
+/// mirror.
+async fn add_all(subject: &Subject) -> Result<(), AnyError> {
+    let db = Db::open(&subject.uri()?).await?;
+    let log = subject.dir.join("t").join("_delta_log");
+    let text = std::fs::read_to_string(log.join(format!("{:020}.json", 0)))?;
+    let run = db.ids().uuid().as_simple().to_string();
+    let create = ChangeTarget::Create {
+        name: format!("all-{run}").parse()?,
+        location: normalize_location(&subject.dir.join(&run).to_string_lossy())?,
+        storage_options: BTreeMap::new(),
+        mirror: deltalakedb::core::model::MirrorMode::Off,
+        fence: false,
+    };
+    let started = Instant::now();
+    let created = db.commit(batch(create, text)).await?;
+    print_ms(started);
+    let id = created.tables.first().ok_or("no table was created")?.table_id;
+    let snapshot = db.snapshot(&TableRef::Id(id), At::Head).await?;
+    if snapshot.num_files != subject.files {
+        return Err(format!("{} files were added of {}", snapshot.num_files, subject.files).into());
+    }
+    Ok(())
 }
 
 /// A table for small commits, in the catalog that holds the large one.
