@@ -51,7 +51,7 @@ use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
-use deltalakedb_catalog_core::later::in_memory;
+use deltalakedb_catalog_core::later::{in_memory, request_in_memory};
 use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
     NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
@@ -333,6 +333,7 @@ impl CatalogBackend for MssqlBackend {
     }
 
     async fn commit(&self, request: CommitRequest) -> Result<CommitOutcome> {
+        let request = request_in_memory(request).await?;
         let answer = Box::pin(commit::commit(&self.session, &self.sql, &request)).await;
         let error = match answer {
             Ok(outcome) => return Ok(outcome),

@@ -50,6 +50,7 @@ use deltalakedb_catalog_core::backend::{
 use deltalakedb_catalog_core::commit::{CommitBody, FirstLine};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{CommitToken, TableId, TimestampMs, Version};
+use deltalakedb_catalog_core::later::LaterAdds;
 use deltalakedb_catalog_core::model::MirrorMode;
 use deltalakedb_catalog_core::support::{
     CHUNK_BYTES, as_ordinal, body_len, check_shape, count, end_of_time, stored_commit_info,
@@ -277,16 +278,24 @@ async fn steps(call: &mut Call, batch: &Batch<'_>) -> DbResult<CommitOutcome> {
         CommitOutcome::Replayed(_) => return Ok(outcome),
     };
     for (index, (part, done)) in batch.parts.iter().zip(&written).enumerate() {
-        if let Some(position) = write_part(call, part, done.version.get()).await? {
+        let files_before: Option<i64> =
+            rows.get(index).map(|row| row.try_get(8)).transpose()?.flatten();
+        let version = done.version.get();
+        if let Some(position) = write_part(call, part, version, files_before).await? {
             return Ok(batch.not_active(index, position));
         }
     }
     Ok(CommitOutcome::Committed(written))
 }
 
-/// Writes files and bytes of one table of a large batch. The position of the first remove of a
-/// file that is not active, if there is one.
-async fn write_part(call: &mut Call, part: &Part<'_>, version: i64) -> DbResult<Option<usize>> {
+/// Writes files and bytes of one table of a large batch, which had so many files. The position of the first
+/// remove of a file that is not active, if there is one.
+async fn write_part(
+    call: &mut Call,
+    part: &Part<'_>,
+    version: i64,
+    files_before: Option<i64>,
+) -> DbResult<Option<usize>> {
     let session = call.session.clone();
     let index = &part.commit.index;
     let mut writer = FileWriter::new(call, part.id, version);
@@ -294,6 +303,11 @@ async fn write_part(call: &mut Call, part: &Part<'_>, version: i64) -> DbResult<
         return Ok(Some(*position));
     }
     writer.add(&index.adds, &part.keys, 0).await?;
+    if let Some(later) = &part.commit.later {
+        // Without any file in the table, none is in it already: those that the index adds are others.
+        let active = files_before.unwrap_or(0) != writer.ended.files;
+        writer.later(later, index.adds.len(), active).await?;
+    }
     let ended = writer.ended;
     insert_chunks(call, part.id, version, &part.commit.rest.zstd).await?;
     let args = Args::new()
@@ -374,7 +388,8 @@ impl<'r> Batch<'r> {
             rows = rows.saturating_add(index.adds.len()).saturating_add(index.removes.len());
             bytes = bytes.saturating_add(part.commit.rest.zstd.len());
         }
-        rows > ROWS || bytes > BODY_BYTES
+        let in_pages = self.parts.iter().any(|part| part.commit.later.is_some());
+        rows > ROWS || bytes > BODY_BYTES || in_pages
     }
 
     fn not_active(&self, index: usize, position: usize) -> CommitOutcome {
@@ -565,11 +580,15 @@ impl<'r> PartColumns<'r> {
         };
         self.commit_infos.push(stored_commit_info(&body, index));
         self.body_lens.push(body_len(&body));
-        self.num_added.push(count(index.adds.len()));
+        let later = part.commit.later.as_ref();
+        let later_bytes = i128::from(later.map_or(0, LaterAdds::bytes));
+        self.num_added.push(count(part.commit.num_added()));
         self.num_removed.push(count(index.removes.len()));
-        self.bytes_added.push(reported(index.adds.iter().map(|a| i128::from(a.size)).sum()));
-        self.live_files.push(part.keys.live_files);
-        self.live_bytes.push(part.keys.live_bytes.to_string());
+        let bytes: i128 = index.adds.iter().map(|a| i128::from(a.size)).sum();
+        self.bytes_added.push(reported(bytes + later_bytes));
+        let later_files = count(later.map_or(0, LaterAdds::files));
+        self.live_files.push(part.keys.live_files.saturating_add(later_files));
+        self.live_bytes.push((part.keys.live_bytes + later_bytes).to_string());
         let again = part.keys.again.first().map(|position| as_ordinal(*position)).transpose()?;
         self.again.push(again);
         self.protocols.push(index.protocol.as_ref().map(to_json).transpose()?);

@@ -12,6 +12,7 @@ use std::collections::{HashMap, HashSet};
 use deltalakedb_catalog_core::action::{Add, FileKey, Remove};
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::TableId;
+use deltalakedb_catalog_core::later::LaterAdds;
 use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, count, dv_id};
 use sqlx::Row;
 
@@ -366,6 +367,27 @@ impl<'c> FileWriter<'c> {
             self.call.execute(&sql.insert, args).await?;
         }
         Ok(())
+    }
+
+    /// Inserts the files of a large commit, after `first` others. `active`: whether a file may be in the
+    /// table already. Returns their number and bytes.
+    pub(crate) async fn later(
+        &mut self,
+        later: &LaterAdds,
+        mut first: usize,
+        active: bool,
+    ) -> DbResult<(i64, i128)> {
+        let (mut files, mut bytes) = (0_i64, 0_i128);
+        let mut pages = later.pages()?;
+        while let Some(page) = pages.next().await? {
+            let keys = Keys::of(&page, &[]);
+            let keys = if active { keys } else { keys.of_new_files() };
+            self.add(&page, &keys, first).await?;
+            first = first.saturating_add(page.len());
+            files = files.saturating_add(keys.live_files);
+            bytes += keys.live_bytes;
+        }
+        Ok((files, bytes))
     }
 
     /// Keeps removes whose file is not known, as the ordinals after `offset`.

@@ -418,16 +418,9 @@ async fn apply(
     if let Some(later) = &commit.later {
         // Without any file in the table, none is in it already: those that the index adds are others.
         let active = head.files != writer.ended.files;
-        let mut first = index.adds.len();
-        let mut pages = later.pages()?;
-        while let Some(page) = pages.next().await? {
-            let keys = Keys::of(&page, &[]);
-            let keys = if active { keys } else { keys.of_new_files() };
-            writer.add(&page, &keys, first).await?;
-            first = first.saturating_add(page.len());
-            added_files = added_files.saturating_add(keys.live_files);
-            added_bytes += keys.live_bytes;
-        }
+        let (files, bytes) = writer.later(later, index.adds.len(), active).await?;
+        added_files = added_files.saturating_add(files);
+        added_bytes += bytes;
     }
     let ended = writer.ended;
     let unknown_bytes: i128 = unknown.iter().map(|(_, r)| i128::from(r.size.unwrap_or(0))).sum();

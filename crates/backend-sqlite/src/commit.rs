@@ -180,7 +180,7 @@ fn commit_table(
             token: Some((&request.token, batch_position)),
             body: &body,
             index: &part.index,
-            later: None,
+            later: part.later.as_ref(),
             unknown: UnknownFile::Refuse,
         },
     )?;

@@ -145,8 +145,8 @@ impl SqliteBackend {
 }
 
 /// About how much a commit's rows take, bytes.
-fn weight(index: &CommitIndex, body: usize) -> usize {
-    (index.adds.len() + index.removes.len())
+fn weight(index: &CommitIndex, later: Option<&LaterAdds>, body: usize) -> usize {
+    (index.adds.len() + index.removes.len() + later.map_or(0, LaterAdds::files))
         .saturating_mul(FILE_WEIGHT_BYTES)
         .saturating_add(body)
         .saturating_add(1024)
@@ -303,7 +303,7 @@ impl CatalogBackend for SqliteBackend {
 
     async fn commit(&self, request: CommitRequest) -> Result<CommitOutcome> {
         let weight_bytes = request.tables.iter().fold(0_usize, |sum, part| {
-            sum.saturating_add(weight(&part.index, part.rest.zstd.len()))
+            sum.saturating_add(weight(&part.index, part.later.as_ref(), part.rest.zstd.len()))
         });
         let write = Write {
             doing: "committing",
@@ -383,9 +383,8 @@ impl CatalogBackend for SqliteBackend {
         commits: Arc<[ImportedCommit]>,
     ) -> Result<ImportProgress> {
         let weight_bytes = commits.iter().fold(0_usize, |sum, commit| {
-            let later = commit.later.as_ref().map_or(0, LaterAdds::files);
-            sum.saturating_add(weight(&commit.index, commit.body.rest.zstd.len()))
-                .saturating_add(later.saturating_mul(FILE_WEIGHT_BYTES))
+            let body = commit.body.rest.zstd.len();
+            sum.saturating_add(weight(&commit.index, commit.later.as_ref(), body))
         });
         self.write_weighing("importing commits", weight_bytes, move |db| {
             import::store_commits(db, table_id, &commits)

@@ -34,6 +34,7 @@ async fn commit(db: &CachedBackend, token: &str, target: CommitTarget, lines: &s
         first_line: FirstLine::fixed("{}"),
         rest: Packed::pack(lines.as_bytes()).unwrap(),
         index: Arc::new(index_lines(parse_ndjson("test", lines.as_bytes()).unwrap())),
+        later: None,
     };
     let token = CommitToken::new(token).unwrap();
     let request = CommitRequest { token, now: TimestampMs(1), tables: vec![table] };

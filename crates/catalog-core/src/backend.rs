@@ -47,6 +47,10 @@ pub struct TableCommit {
     pub rest: Packed,
     /// Rows to write. Shared, as a commit that lost a race is sent again.
     pub index: Arc<CommitIndex>,
+    /// More adds, of a commit that is too large to have its rows in memory: those of files after the ones of
+    /// the index. A backend reads them in pages, or calls
+    /// [`request_in_memory`](crate::later::request_in_memory) first.
+    pub later: Option<LaterAdds>,
 }
 
 /// Where a table's part of a commit goes.
@@ -440,6 +444,8 @@ pub trait CatalogBackend: Debug + Send + Sync + 'static {
     /// 7. Acknowledged = durable.
     /// 8. `barrier_version` becomes the new version if the index has metadata or protocol.
     /// 9. Which check fails first is by index in the request; `HeadMoved` before `FileNotActive`.
+    /// 10. What is written is the same whether adds are in the index or come in pages
+    ///     ([`TableCommit::later`]). If a page cannot be read, nothing is written.
     async fn commit(&self, request: CommitRequest) -> Result<CommitOutcome>;
 
     /// What a token wrote, or none. The answer is final only if no commit with it is still running.

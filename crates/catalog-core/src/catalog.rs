@@ -494,7 +494,7 @@ impl Catalog {
             self.reader.note_change(table.table_id);
         }
         let plans = working.iter().filter_map(|part| part.plan.as_ref());
-        let files = plans.map(|plan| plan.index.adds.len()).sum();
+        let files = plans.map(Plan::num_added).sum();
         for hook in &self.hooks {
             hook.committed(&tables, files);
         }
@@ -766,7 +766,7 @@ impl Catalog {
                     let plan = plan_change(change, base, token)?;
                     part.isolation = Isolation::for_commit(
                         head.metadata.property("delta.isolationLevel"),
-                        &plan.index,
+                        plan.only_rearranges,
                     );
                     part.plan = Some(plan);
                 }
@@ -795,6 +795,7 @@ impl Catalog {
             first_line: plan.first_line.clone(),
             rest: plan.rest.clone(),
             index: Arc::clone(&plan.index),
+            later: plan.later.clone(),
         })
     }
 
@@ -832,6 +833,7 @@ impl Catalog {
             first_line: plan.first_line.clone(),
             rest: plan.rest.clone(),
             index: Arc::clone(&plan.index),
+            later: plan.later.clone(),
         };
         part.table_id = Some(id);
         part.plan = Some(plan);

@@ -103,6 +103,12 @@ impl CommitIndex {
     pub fn changes_data(&self) -> bool {
         self.adds.iter().any(|a| a.data_change) || self.removes.iter().any(|r| r.data_change)
     }
+
+    /// Whether it adds or removes files, but no rows.
+    #[must_use]
+    pub fn only_rearranges(&self) -> bool {
+        (!self.adds.is_empty() || !self.removes.is_empty()) && !self.changes_data()
+    }
 }
 
 /// A line of NDJSON that was read, with where it stood.
@@ -127,23 +133,32 @@ pub fn parse_ndjson<'a>(origin: &str, bytes: &'a [u8]) -> Result<Vec<ParsedLine<
     Ok(out)
 }
 
+/// Bytes as text.
+pub(crate) fn text_of<'a>(origin: &str, bytes: &'a [u8]) -> Result<&'a str> {
+    std::str::from_utf8(bytes).map_err(|e| {
+        let before = String::from_utf8_lossy(&bytes[..e.valid_up_to()]);
+        let line = before.matches('\n').count() + 1;
+        CatalogError::invalid(format!("{origin}, line {line}: not UTF-8 text"))
+    })
+}
+
+/// What a line says.
+pub(crate) fn parse_line(origin: &str, number: usize, line: &str) -> Result<Action> {
+    Action::parse(line).map_err(|e| CatalogError::invalid(format!("{origin}, line {number}: {e}")))
+}
+
 fn each_line<'a>(
     origin: &str,
     bytes: &'a [u8],
     mut take: impl FnMut(ParsedLine<'a>),
 ) -> Result<()> {
-    let text = std::str::from_utf8(bytes).map_err(|e| {
-        let before = String::from_utf8_lossy(&bytes[..e.valid_up_to()]);
-        let line = before.matches('\n').count() + 1;
-        CatalogError::invalid(format!("{origin}, line {line}: not UTF-8 text"))
-    })?;
+    let text = text_of(origin, bytes)?;
     for (i, line) in text.split('\n').enumerate() {
         let line = line.strip_suffix('\r').unwrap_or(line);
         if line.trim().is_empty() {
             continue;
         }
-        let action = Action::parse(line)
-            .map_err(|e| CatalogError::invalid(format!("{origin}, line {}: {e}", i + 1)))?;
+        let action = parse_line(origin, i + 1, line)?;
         take(ParsedLine { number: i + 1, text: line, action });
     }
     Ok(())

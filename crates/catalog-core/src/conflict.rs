@@ -72,11 +72,11 @@ pub enum Isolation {
 }
 
 impl Isolation {
-    /// Level in force for a commit on a table with this property value.
+    /// Level in force for a commit on a table with this property value. `only_rearranges`: it adds or
+    /// removes files, but no rows.
     #[must_use]
-    pub fn for_commit(property: Option<&str>, index: &CommitIndex) -> Isolation {
-        let touches_files = !index.adds.is_empty() || !index.removes.is_empty();
-        if touches_files && !index.changes_data() {
+    pub fn for_commit(property: Option<&str>, only_rearranges: bool) -> Isolation {
+        if only_rearranges {
             return Isolation::Snapshot;
         }
         match property {

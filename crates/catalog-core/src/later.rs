@@ -1,6 +1,7 @@
 //! Adds of commits that are too large to be in memory: read from the commit's own bytes, a page at a
 //! time, by who stores them.
 
+use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -12,20 +13,29 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::action::{Action, Add, DeletionVector, FileKey};
-use crate::backend::ImportedCommit;
-use crate::commit::{CommitBody, CommitIndex, Packed, ParsedLine, ZSTD_LEVEL};
+use crate::backend::{CommitRequest, ImportedCommit, TableCommit};
+use crate::commit::{CommitBody, CommitIndex, Packed, ParsedLine, ZSTD_LEVEL, parse_line};
 use crate::error::{CatalogError, Result, WriteState};
 use crate::skip::FeedPages;
 use crate::support::dv_id;
 
 /// Files in one page.
-const PAGE: usize = 5_000;
+pub(crate) const PAGE: usize = 5_000;
 /// Pages that wait for who asks, besides the one that is being read.
 const AHEAD: usize = 1;
 /// Bytes that are compressed at a time while a commit is read.
-const BLOCK_BYTES: usize = 1 << 20;
+pub(crate) const BLOCK_BYTES: usize = 1 << 20;
 /// Blocks that wait to be compressed.
-const BLOCKS: usize = 4;
+pub(crate) const BLOCKS: usize = 4;
+
+/// What adds of a commit of our own must be, which is looked at when their page is read.
+pub(crate) trait AddRules: Debug + Send + Sync {
+    /// Number of a line in what was handed over, of which lines were left out: those count too.
+    fn number(&self, line: usize) -> usize;
+
+    /// Whether the add in that line may be committed.
+    fn check(&self, number: usize, add: &Add) -> Result<()>;
+}
 
 /// Adds of a commit that are not in memory. They come after those that are in its index, and have the
 /// ordinals after theirs. No two are of one file, and none is of a file that the index adds.
@@ -36,6 +46,7 @@ pub struct LaterAdds {
     files: usize,
     bytes: i64,
     page: usize,
+    rules: Option<Arc<dyn AddRules>>,
     damaged: Arc<AtomicBool>,
     also: Arc<Mutex<Option<FeedPages>>>,
 }
@@ -54,6 +65,26 @@ pub struct AddPages {
 }
 
 impl LaterAdds {
+    /// Adds of `files` files with `bytes` bytes, in a text that may have other lines.
+    pub(crate) fn new(origin: &str, text: Packed, files: usize, bytes: i64, page: usize) -> Self {
+        LaterAdds {
+            origin: origin.into(),
+            text,
+            files,
+            bytes,
+            page: page.max(1),
+            rules: None,
+            damaged: Arc::default(),
+            also: Arc::default(),
+        }
+    }
+
+    /// The same, checked when they are read.
+    pub(crate) fn with_rules(mut self, rules: Arc<dyn AddRules>) -> Self {
+        self.rules = Some(rules);
+        self
+    }
+
     /// Number of files.
     #[must_use]
     pub fn files(&self) -> usize {
@@ -142,7 +173,11 @@ impl LaterAdds {
             text.clear();
             let more = match lines.next(&mut text)? {
                 Some((number, line)) => {
-                    if let Action::Add(add) = parse(&self.origin, number, line)? {
+                    let number = self.rules.as_ref().map_or(number, |rules| rules.number(number));
+                    if let Action::Add(add) = parse_line(&self.origin, number, line)? {
+                        if let Some(rules) = &self.rules {
+                            rules.check(number, &add)?;
+                        }
                         page.push(add);
                         files += 1;
                     }
@@ -197,7 +232,7 @@ impl AddPages {
 }
 
 /// That must not pass for the end.
-fn broken_off<T>() -> Result<T> {
+pub(crate) fn broken_off<T>() -> Result<T> {
     Err(CatalogError::failed("reading a large commit broke off", WriteState::NotApplied))
 }
 
@@ -237,12 +272,12 @@ pub fn read_large_by(origin: &str, text: impl Read, page: usize) -> Result<Large
         let (blocks, waiting) = sync_channel::<Vec<u8>>(BLOCKS);
         let packing = scope.spawn(move || pack(waiting));
         let read = scan(origin, text, blocks, |number, line| {
-            if let Ok(AddLine { add }) = serde_json::from_str::<AddLine<'_>>(line) {
-                files.push(FileKey::digest_of(&add.path, &dv_id(add.deletion_vector.as_ref())));
+            if let Some(add) = AddKey::of(line) {
+                files.push(add.digest());
                 bytes = bytes.saturating_add(add.size);
                 return Ok(());
             }
-            match parse(origin, number, line)? {
+            match parse_line(origin, number, line)? {
                 Action::Add(add) => {
                     files.push(add.key().digest());
                     bytes = bytes.saturating_add(add.size);
@@ -258,15 +293,7 @@ pub fn read_large_by(origin: &str, text: impl Read, page: usize) -> Result<Large
     let number = files.len();
     files.sort_unstable();
     files.dedup();
-    let later = LaterAdds {
-        origin: origin.into(),
-        text: text.clone(),
-        files: number,
-        bytes,
-        page: page.max(1),
-        damaged: Arc::default(),
-        also: Arc::default(),
-    };
+    let later = LaterAdds::new(origin, text.clone(), number, bytes, page);
     let body = CommitBody { first_line: None, rest: text };
     Ok(LargeCommit { index, body, later, twice: files.len() < number })
 }
@@ -279,18 +306,33 @@ struct AddLine<'l> {
     add: AddKey<'l>,
 }
 
+/// What is needed of an add to tell what its commit does, before its page is read.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct AddKey<'l> {
+pub(crate) struct AddKey<'l> {
     #[serde(borrow)]
     path: std::borrow::Cow<'l, str>,
-    size: i64,
+    pub(crate) size: i64,
+    #[serde(default = "yes")]
+    pub(crate) data_change: bool,
     #[serde(default)]
     deletion_vector: Option<DeletionVector>,
 }
 
-fn parse(origin: &str, number: usize, line: &str) -> Result<Action> {
-    Action::parse(line).map_err(|e| CatalogError::invalid(format!("{origin}, line {number}: {e}")))
+fn yes() -> bool {
+    true
+}
+
+impl<'l> AddKey<'l> {
+    /// None if the line is anything else, or not written as adds mostly are.
+    pub(crate) fn of(line: &'l str) -> Option<AddKey<'l>> {
+        serde_json::from_str(line).ok().map(|AddLine { add }| add)
+    }
+
+    /// What tells the file apart, see [`FileKey::digest`].
+    pub(crate) fn digest(&self) -> [u8; 16] {
+        FileKey::digest_of(&self.path, &dv_id(self.deletion_vector.as_ref()))
+    }
 }
 
 /// Looks at each line, and hands all bytes on.
@@ -317,7 +359,7 @@ fn scan(
 }
 
 /// Compresses blocks as they come.
-fn pack(blocks: std::sync::mpsc::Receiver<Vec<u8>>) -> Result<Packed> {
+pub(crate) fn pack(blocks: std::sync::mpsc::Receiver<Vec<u8>>) -> Result<Packed> {
     let failed = |e| CatalogError::invalid(format!("cannot compress a commit: {e}"));
     let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), ZSTD_LEVEL).map_err(failed)?;
     let mut raw_len = 0_u64;
@@ -385,6 +427,29 @@ impl ImportedCommit {
         let later = self.later.as_ref().map_or(0, LaterAdds::bytes);
         self.index.added_bytes().saturating_add(later)
     }
+}
+
+impl TableCommit {
+    /// Number of files that it adds.
+    #[must_use]
+    pub fn num_added(&self) -> usize {
+        self.index.adds.len() + self.later.as_ref().map_or(0, LaterAdds::files)
+    }
+}
+
+/// A commit with all of its adds in memory, for a backend that does not read them in pages.
+///
+/// # Errors
+/// Those of [`AddPages::next`].
+pub async fn request_in_memory(mut request: CommitRequest) -> Result<CommitRequest> {
+    for part in &mut request.tables {
+        if let Some(later) = part.later.take() {
+            let mut index = CommitIndex::clone(&part.index);
+            index.adds.append(&mut later.all().await?);
+            part.index = Arc::new(index);
+        }
+    }
+    Ok(request)
 }
 
 /// Commits with all of their adds in memory, for a backend that does not read them in pages.

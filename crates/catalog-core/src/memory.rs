@@ -26,7 +26,7 @@ use crate::backend::{
 use crate::commit::CommitBody;
 use crate::error::Result;
 use crate::ids::{At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version};
-use crate::later::in_memory;
+use crate::later::{in_memory, request_in_memory};
 use crate::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
     NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
@@ -174,6 +174,7 @@ impl CatalogBackend for MemoryBackend {
     }
 
     async fn commit(&self, request: CommitRequest) -> Result<CommitOutcome> {
+        let request = request_in_memory(request).await?;
         self.state().commit(request)
     }
 

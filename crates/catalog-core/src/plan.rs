@@ -3,13 +3,12 @@
 //! Nothing here talks to a database. A plan depends on the table's protocol and metadata only, and
 //! those cannot change under it: a commit that changes them conflicts with every other one.
 
-use std::collections::BTreeMap;
+mod check;
+mod large;
+
 use std::sync::Arc;
 
-use percent_encoding::percent_decode_str;
-use serde_json::value::RawValue;
-
-use crate::action::{Action, Add, FileKey, Metadata, NullableMap, Protocol, Remove};
+use crate::action::{Action, Metadata, Protocol};
 use crate::commit::{CommitIndex, FirstLine, Packed, index_lines, parse_ndjson};
 use crate::conflict::Reads;
 use crate::error::{CatalogError, Result};
@@ -17,7 +16,9 @@ use crate::features;
 use crate::fence;
 use crate::fields::Fields;
 use crate::ids::{CommitToken, TimestampMs, Version};
-use crate::schema::StructType;
+use crate::later::LaterAdds;
+use check::{Checker, OfAdds};
+use large::Large;
 
 /// Longest path of a file, in bytes.
 pub const MAX_PATH_BYTES: usize = 16 * 1024;
@@ -60,12 +61,30 @@ pub struct Plan {
     pub rest: Packed,
     /// Their index.
     pub index: Arc<CommitIndex>,
+    /// The adds, of a commit that is too large to have all of its rows in memory: none are in the index
+    /// then.
+    pub later: Option<LaterAdds>,
+    /// Whether it adds or removes files, but no rows.
+    pub only_rearranges: bool,
     /// Whether it only adds files and read nothing: it may go on top of any head.
     pub blind_append: bool,
     /// Whether it holds for [`PlanBase::next_version`] and [`PlanBase::next_timestamp`] only: on
     /// another head it is planned anew.
     pub exact: bool,
 }
+
+impl Plan {
+    /// Number of files that it adds.
+    #[must_use]
+    pub fn num_added(&self) -> usize {
+        self.index.adds.len() + self.later.as_ref().map_or(0, LaterAdds::files)
+    }
+}
+
+/// From so many bytes on, a commit's adds are not held in memory but read from its compressed text, a page at
+/// a time. What is wrong with one of them is then found while its page is read, inside of the database's
+/// transaction, which writes nothing.
+pub const LARGE_BYTES: usize = 32 << 20;
 
 /// Validates a client's commit and makes its plan.
 ///
@@ -83,14 +102,31 @@ pub fn plan(
     operation: Option<&str>,
     token: &CommitToken,
 ) -> Result<Plan> {
+    plan_by(LARGE_BYTES, origin, ndjson, target, reads, operation, token)
+}
+
+fn plan_by(
+    large_bytes: usize,
+    origin: &str,
+    ndjson: &[u8],
+    target: PlanTarget<'_>,
+    reads: &Reads,
+    operation: Option<&str>,
+    token: &CommitToken,
+) -> Result<Plan> {
     let base = match target {
         PlanTarget::New { .. } => None,
         PlanTarget::On(base) => Some(base),
     };
     let fence::Dressed { ndjson, enables_ict } = fence::dress(origin, ndjson, &target)?;
-    let lines = parse_ndjson(origin, &ndjson)?;
+    let (lines, large) = if ndjson.len() < large_bytes {
+        (parse_ndjson(origin, &ndjson)?, None)
+    } else {
+        let (lines, large) = large::read(origin, &ndjson)?;
+        (lines, Some(large))
+    };
     let mut check = Checker::new(origin);
-    let mut rest = Vec::with_capacity(ndjson.len() + 1);
+    let mut rest = Vec::with_capacity(if large.is_some() { 0 } else { ndjson.len() + 1 });
     let mut info_line: Option<&str> = None;
     let mut metadata: Option<&Metadata> = None;
     let mut protocol: Option<&Protocol> = None;
@@ -118,8 +154,10 @@ pub fn plan(
             Action::Empty => return check.fail("a line without an action"),
             _ => {}
         }
-        rest.extend_from_slice(line.text.as_bytes());
-        rest.push(b'\n');
+        if large.is_none() {
+            rest.extend_from_slice(line.text.as_bytes());
+            rest.push(b'\n');
+        }
     }
 
     if base.is_none() && (protocol.is_none() || metadata.is_none()) {
@@ -140,8 +178,8 @@ pub fn plan(
     }
     features::check_commit(protocol, metadata)?;
 
-    let partitions = partition_keys(metadata)?;
-    check.actions(&lines, protocol, metadata, &partitions)?;
+    let of_adds = OfAdds::new(protocol, metadata)?;
+    check.actions(&lines, protocol, metadata, &of_adds)?;
 
     let ict = features::ict_enabled(protocol, metadata);
     let has_info = info_line.is_some();
@@ -154,8 +192,11 @@ pub fn plan(
         && index.txns.is_empty()
         && index.domain_metadata.is_empty()
         && index.unknown_actions.is_empty();
-    let blind = reads.is_blind() && only_adds && !index.adds.is_empty();
+    let adds_files = large.as_ref().map_or(!index.adds.is_empty(), Large::adds_files);
+    let blind = reads.is_blind() && only_adds && adds_files;
     let blind_append = blind && base.is_some();
+    let changes_data = index.changes_data() || large.as_ref().is_some_and(Large::changes_data);
+    let only_rearranges = (adds_files || !index.removes.is_empty()) && !changes_data;
 
     let first_line = match info_line {
         Some(line) if !ict => FirstLine::fixed(line),
@@ -168,26 +209,22 @@ pub fn plan(
             crate::commit::commit_info_object(&first_line.render(crate::ids::TimestampMs(0)))
                 .map(str::to_owned);
     }
+    let (rest, later) = match large {
+        None => (Packed::pack(&rest)?, None),
+        Some(large) => {
+            let (rest, later) = large.into_adds(&ndjson, &index, of_adds)?;
+            (rest, Some(later))
+        }
+    };
     Ok(Plan {
         first_line,
-        rest: Packed::pack(&rest)?,
+        rest,
         index: Arc::new(index),
+        later,
+        only_rearranges,
         blind_append,
         exact: enables_ict,
     })
-}
-
-/// Keys that `partitionValues` must have: physical column names.
-fn partition_keys(metadata: &Metadata) -> Result<Vec<String>> {
-    if !features::column_mapping_enabled(metadata) {
-        return Ok(metadata.partition_columns.clone());
-    }
-    let schema = StructType::parse(&metadata.schema_string)?;
-    Ok(metadata
-        .partition_columns
-        .iter()
-        .map(|name| schema.field(name).map_or(name.as_str(), |f| f.physical_name()).to_owned())
-        .collect())
 }
 
 /// A `commitInfo` of our own.
@@ -229,201 +266,6 @@ fn with_timestamp(origin: &str, line: &str) -> Result<FirstLine> {
     }
     tail.push_str("}}");
     Ok(FirstLine::with_parts(vec!["{\"commitInfo\":{\"inCommitTimestamp\":".to_owned(), tail]))
-}
-
-/// Checks of single lines, and of lines against each other.
-struct Checker<'a> {
-    origin: &'a str,
-    line: usize,
-}
-
-impl<'a> Checker<'a> {
-    fn new(origin: &'a str) -> Self {
-        Checker { origin, line: 0 }
-    }
-
-    fn fail<T>(&self, what: impl std::fmt::Display) -> Result<T> {
-        Err(CatalogError::invalid(format!("{}, line {}: {what}", self.origin, self.line)))
-    }
-
-    fn metadata(&self, metadata: &Metadata) -> Result<()> {
-        if metadata.id.is_empty() {
-            return self.fail("metaData.id is empty");
-        }
-        if !metadata.format.provider.eq_ignore_ascii_case("parquet") {
-            return self.fail(format_args!(
-                "metaData.format.provider is '{}': only parquet is in the protocol",
-                metadata.format.provider
-            ));
-        }
-        let schema = match StructType::parse(&metadata.schema_string) {
-            Ok(schema) => schema,
-            Err(e) => return self.fail(format_args!("metaData.schemaString: {e}")),
-        };
-        for column in &metadata.partition_columns {
-            if !schema.fields.iter().any(|f| &f.name == column) {
-                let known: Vec<_> = schema.fields.iter().map(|f| f.name.as_str()).collect();
-                return self.fail(format_args!(
-                    "unknown partition column '{column}': the schema has {}",
-                    known.join(", ")
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn actions(
-        &mut self,
-        lines: &[crate::commit::ParsedLine<'_>],
-        protocol: &Protocol,
-        metadata: &Metadata,
-        partitions: &[String],
-    ) -> Result<()> {
-        let append_only = features::is_append_only(protocol, metadata);
-        let vectors = features::supports_writer(protocol, "deletionVectors");
-        let mut files: BTreeMap<FileKey, usize> = BTreeMap::new();
-        let mut apps: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut domains: BTreeMap<&str, usize> = BTreeMap::new();
-        for line in lines {
-            self.line = line.number;
-            let key = match &line.action {
-                Action::Add(add) => {
-                    self.add(add, partitions)?;
-                    if add.deletion_vector.is_some() && !vectors {
-                        return self.fail(
-                            "a deletion vector, but the protocol lacks the feature deletionVectors",
-                        );
-                    }
-                    Some(add.key())
-                }
-                Action::Remove(remove) => {
-                    self.remove(remove)?;
-                    if append_only && remove.data_change {
-                        return self.fail(format_args!(
-                            "removes '{}', but the table is append-only (delta.appendOnly)",
-                            remove.path
-                        ));
-                    }
-                    Some(remove.key())
-                }
-                Action::Cdc(cdc) => {
-                    self.path(&cdc.path)?;
-                    self.partition_values(&cdc.path, &cdc.partition_values, partitions)?;
-                    None
-                }
-                Action::Txn(txn) => {
-                    if let Some(first) = apps.insert(&txn.app_id, line.number) {
-                        return self.fail(format_args!(
-                            "a second 'txn' for application '{}' (the first is in line {first})",
-                            txn.app_id
-                        ));
-                    }
-                    None
-                }
-                Action::DomainMetadata(d) => {
-                    if !features::supports_writer(protocol, "domainMetadata") {
-                        return self.fail(
-                            "'domainMetadata', but the protocol lacks the feature domainMetadata",
-                        );
-                    }
-                    if let Some(first) = domains.insert(&d.domain, line.number) {
-                        return self.fail(format_args!(
-                            "a second 'domainMetadata' for '{}' (the first is in line {first})",
-                            d.domain
-                        ));
-                    }
-                    None
-                }
-                _ => None,
-            };
-            if let Some(key) = key
-                && let Some(first) = files.insert(key.clone(), line.number)
-            {
-                return self.fail(format_args!(
-                    "file {key} has an action in line {first} already: a commit has at most one \
-                     'add' or 'remove' for a file and deletion vector"
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn add(&self, add: &Add, partitions: &[String]) -> Result<()> {
-        self.path(&add.path)?;
-        if add.size < 0 {
-            return self.fail(format_args!("size {} of '{}' is negative", add.size, add.path));
-        }
-        if let Some(stats) = &add.stats
-            && let Err(e) = serde_json::from_str::<BTreeMap<String, &RawValue>>(stats)
-        {
-            return self.fail(format_args!("stats of '{}' are not a JSON object: {e}", add.path));
-        }
-        self.partition_values(&add.path, &add.partition_values, partitions)
-    }
-
-    fn partition_values(
-        &self,
-        path: &str,
-        values: &NullableMap,
-        partitions: &[String],
-    ) -> Result<()> {
-        if let Some(unknown) = values.keys().find(|k| !partitions.contains(k)) {
-            return self.fail(format_args!(
-                "unknown partition column '{unknown}' of '{path}': the table is {}",
-                if partitions.is_empty() {
-                    "not partitioned".to_owned()
-                } else {
-                    format!("partitioned by {}", partitions.join(", "))
-                }
-            ));
-        }
-        if let Some(missing) = partitions.iter().find(|p| !values.contains_key(*p)) {
-            return self
-                .fail(format_args!("'{path}' has no value for partition column '{missing}'"));
-        }
-        Ok(())
-    }
-
-    fn remove(&self, remove: &Remove) -> Result<()> {
-        // A table that was imported may hold absolute paths (shallow clones): removing them is fine.
-        if remove.path.is_empty() || remove.path.len() > MAX_PATH_BYTES {
-            return self.fail(format_args!(
-                "a path has 1 to {MAX_PATH_BYTES} bytes, this has {}",
-                remove.path.len()
-            ));
-        }
-        Ok(())
-    }
-
-    /// A data file's path: relative to the table root and inside of it.
-    fn path(&self, path: &str) -> Result<()> {
-        if path.is_empty() || path.len() > MAX_PATH_BYTES {
-            return self.fail(format_args!(
-                "a path has 1 to {MAX_PATH_BYTES} bytes, this has {}",
-                path.len()
-            ));
-        }
-        let decoded = percent_decode_str(path).decode_utf8_lossy();
-        let has_scheme = path.split_once(":/").is_some_and(|(scheme, _)| {
-            scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-                && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
-        });
-        if path.starts_with('/') || decoded.starts_with('/') || has_scheme {
-            return self.fail(format_args!(
-                "path '{path}' is absolute: paths are relative to the table's root"
-            ));
-        }
-        if decoded.split(['/', '\\']).any(|segment| segment == "..") {
-            return self.fail(format_args!("path '{path}' escapes the table's root"));
-        }
-        if decoded.split('/').find(|s| !s.is_empty() && *s != ".") == Some("_delta_log") {
-            return self.fail(format_args!("path '{path}' lies in the table's log"));
-        }
-        if decoded.contains('\0') {
-            return self.fail(format_args!("path '{}' contains NUL", path.escape_debug()));
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

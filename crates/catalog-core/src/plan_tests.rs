@@ -39,9 +39,30 @@ fn on<'a>(protocol: &'a Protocol, metadata: &'a Metadata) -> PlanTarget<'a> {
 }
 
 fn run(ndjson: &str, protocol: &Protocol, metadata: &Metadata) -> Result<Plan> {
-    let base = on(protocol, metadata);
+    both(ndjson.as_bytes(), on(protocol, metadata))
+}
+
+/// Plans a commit as a small one, and sees that it is the same as a large one.
+fn both(ndjson: &[u8], target: PlanTarget<'_>) -> Result<Plan> {
     let token = CommitToken::new("t").unwrap();
-    plan("f.json", ndjson.as_bytes(), base, &Reads::default(), None, &token)
+    let by = |large| plan_by(large, "f.json", ndjson, target, &Reads::default(), None, &token);
+    let (small, large) = (by(usize::MAX), by(0).and_then(whole));
+    assert_eq!(format!("{small:?}"), format!("{large:?}"));
+    small
+}
+
+/// A plan with all of its adds in the index, and its bytes compressed in one piece.
+fn whole(mut plan: Plan) -> Result<Plan> {
+    let later = plan.later.take().unwrap();
+    let index = Arc::make_mut(&mut plan.index);
+    assert!(index.adds.is_empty());
+    let mut pages = later.pages()?;
+    while let Some(page) = pages.blocking_next()? {
+        index.adds.extend_from_slice(&page);
+    }
+    assert_eq!((later.files(), later.bytes()), (index.adds.len(), index.added_bytes()));
+    plan.rest = Packed::pack(&plan.rest.unpack()?)?;
+    Ok(plan)
 }
 
 fn plain(ndjson: &str) -> Result<Plan> {

@@ -298,6 +298,7 @@ async fn adopt_one(
             first_line: FirstLine::fixed(first),
             rest,
             index: Arc::new(index),
+            later: None,
         }],
     };
     let retry = Retry::of(catalog);
@@ -491,7 +492,7 @@ async fn check_conflicts(
     for (foreign, _) in fork.foreign() {
         let winner = parse(*foreign, &fork.theirs(*foreign).await?)?;
         for (version, _, index) in ours {
-            let isolation = Isolation::for_commit(level, index);
+            let isolation = Isolation::for_commit(level, index.only_rearranges());
             if let Some(kind) = conflict::check(index, &reads_of(index), isolation, &winner) {
                 return Err(CatalogError::Conflict(Box::new(Conflict {
                     table: fork.record.name.to_string(),

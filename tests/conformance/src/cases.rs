@@ -2,6 +2,7 @@
 
 mod commit;
 mod commit_files;
+mod commit_pages;
 mod faults;
 mod idempotency;
 mod import;
@@ -77,6 +78,7 @@ pub(crate) fn all() -> Vec<Case> {
         tables::cases(),
         commit::cases(),
         commit_files::cases(),
+        commit_pages::cases(),
         multi_table::cases(),
         idempotency::cases(),
         time_travel::cases(),

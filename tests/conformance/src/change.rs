@@ -47,6 +47,17 @@ pub fn with_dv(mut add: Add, id: &str) -> Add {
     add
 }
 
+/// A commit as a large one: its adds come in pages of so many files, after all of its other actions.
+///
+/// # Errors
+/// Where its text cannot be read.
+pub fn in_pages(commit: TableCommit, page: usize) -> Result<TableCommit> {
+    let text = commit.rest.unpack()?;
+    let LargeCommit { index, later, .. } = read_large_by("a case", &text[..], page)?;
+    let index = CommitIndex { commit_info: commit.index.commit_info.clone(), ..index };
+    Ok(TableCommit { index: index.into(), later: Some(later), ..commit })
+}
+
 /// The remove of a file.
 #[must_use]
 pub fn gone(add: &Add, deleted_at: Option<i64>) -> Remove {
@@ -209,7 +220,8 @@ impl Change {
 
     fn part(self, target: CommitTarget) -> Result<TableCommit> {
         let (first_line, rest, index) = self.parts()?;
-        Ok(TableCommit { target, first_line, rest: Packed::pack(&rest)?, index: index.into() })
+        let rest = Packed::pack(&rest)?;
+        Ok(TableCommit { target, first_line, rest, index: index.into(), later: None })
     }
 
     /// As version 0 of a new table, with protocol and metadata unless this change has them.

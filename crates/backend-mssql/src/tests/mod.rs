@@ -78,6 +78,7 @@ fn request(parts: Vec<(TableId, CommitIndex)>) -> CommitRequest {
                 first_line: FirstLine::with_parts(vec!["{\"t\":".to_owned(), "}".to_owned()]),
                 rest: Packed::pack(b"{}\n").unwrap(),
                 index: Arc::new(index),
+                later: None,
             })
             .collect(),
     }

@@ -137,6 +137,7 @@ fn request(token: &str, target: CommitTarget, index: CommitIndex) -> CommitReque
             ]),
             rest: Packed::pack(b"{\"add\":{}}\n").unwrap(),
             index: index.into(),
+            later: None,
         }],
     }
 }
