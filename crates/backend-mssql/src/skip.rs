@@ -115,6 +115,7 @@ pub(crate) async fn index(lease: &mut Lease, sql: &Statements, id: TableId) -> D
             Some(added_version) => Some(FileCursor { added_version, ordinal: r.i64(3)? }),
             None => None,
         };
+        // `complete_to` stays none: without row versions, what one statement reads is not of one moment.
         index.segments.push(SkipSegment {
             id: segment,
             after,

@@ -23,9 +23,14 @@ statements! {
                   AND ordinal = k.key_ordinal AND added_version <= $4 AND removed_version > $4
                 OFFSET 0) f
             ORDER BY k.place"),
-        /// One statement, so that generation and segments are of one moment.
+        /// One statement, so that all is of one moment. Not `NOT EXISTS`, of which the planner may make a
+        /// join with all files.
         index: "SELECT i.generation, s.segment_id, s.after_version, s.after_ordinal,
-                s.through_version, s.through_ordinal, s.built_version, s.num_files, s.root
+                s.through_version, s.through_ordinal, s.built_version, s.num_files, s.root,
+                CASE WHEN (SELECT f.ordinal FROM {p}files f WHERE f.table_id = s.table_id
+                    AND (f.added_version, f.ordinal) > (s.through_version, s.through_ordinal)
+                    ORDER BY f.added_version, f.ordinal LIMIT 1) IS NULL
+                    THEN (SELECT t.head_version FROM {p}tables t WHERE t.id = s.table_id) END
             FROM {p}skip_index i LEFT JOIN {p}skip_segments s ON s.table_id = i.table_id
             WHERE i.table_id = $1
             ORDER BY s.through_version, s.through_ordinal",
@@ -81,6 +86,8 @@ pub(crate) async fn index(call: &mut Call, id: TableId) -> DbResult<SkipIndex> {
         let r = Reader::new(row, &table, None);
         index.generation = r.get(0)?;
         let Some(segment) = r.get::<Option<i64>>(1)? else { continue };
+        // The last row decides.
+        index.complete_to = r.version_opt(9)?;
         let after = match r.version_opt(2)? {
             Some(added_version) => Some(FileCursor { added_version, ordinal: r.get(3)? }),
             None => None,

@@ -24,6 +24,10 @@ statements! {
                 through_ordinal, built_version, num_files, root
             FROM {p}skip_segments WHERE table_id = ?1
             ORDER BY through_version, through_ordinal",
+        /// The head, if no file comes after a cursor.
+        complete_to: "SELECT head_version FROM {p}tables WHERE id = ?1 AND NOT EXISTS (
+                SELECT 1 FROM {p}files
+                WHERE table_id = ?1 AND (added_version, ordinal) > (?2, ?3))",
         page: "SELECT body FROM {p}skip_pages
             WHERE table_id = ?1 AND segment_id = ?2 AND page_no = ?3",
         advance: "INSERT INTO {p}skip_index (table_id, generation) VALUES (?1, ?2)
@@ -58,7 +62,7 @@ pub(crate) fn files_at(
     Ok(files)
 }
 
-/// Both statements are in one read transaction.
+/// All statements are in one read transaction.
 pub(crate) fn index(db: Db<'_>, id: TableId) -> DbResult<SkipIndex> {
     let sql = &db.sql().skip;
     let table = id.to_string();
@@ -81,7 +85,16 @@ pub(crate) fn index(db: Db<'_>, id: TableId) -> DbResult<SkipIndex> {
             root: Bytes::from(r.get::<Vec<u8>>(7)?),
         });
     }
-    Ok(SkipIndex { generation: generation.unwrap_or(0), segments })
+    let mut complete_to = None;
+    if let Some(SkipSegment { through, .. }) = segments.last() {
+        let mut statement = db.prepare(&sql.complete_to)?;
+        let mut rows =
+            statement.query(params![table, through.added_version.get(), through.ordinal])?;
+        if let Some(row) = rows.next()? {
+            complete_to = Reader::new(row, &table, None).version_opt(0)?;
+        }
+    }
+    Ok(SkipIndex { generation: generation.unwrap_or(0), segments, complete_to })
 }
 
 pub(crate) fn pages(db: Db<'_>, id: TableId, pages: &[SkipPage]) -> DbResult<Vec<Option<Bytes>>> {

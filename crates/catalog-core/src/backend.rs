@@ -455,6 +455,9 @@ pub trait CatalogBackend: Debug + Send + Sync + 'static {
 
     /// The segments of a table's skipping index, in the order of what they cover: all of one moment. A
     /// table that does not exist has none.
+    ///
+    /// 1. [`complete_to`](SkipIndex::complete_to) may be none. Else it was the head at that same moment, when
+    ///    no row of a file came after the last segment.
     async fn skip_index(&self, table_id: TableId) -> Result<SkipIndex>;
 
     /// Pages of a skipping index, in the order asked for, at most [`MAX_SKIP_PAGES`]; none for a page

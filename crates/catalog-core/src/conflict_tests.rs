@@ -129,8 +129,14 @@ fn applications_and_domains_conflict_by_name() {
 fn isolation_follows_the_property_and_the_commit() {
     let data = adds(&["a"]);
     assert_eq!(Isolation::for_commit(None, data.only_rearranges()), WS);
-    assert_eq!(Isolation::for_commit(Some("Serializable"), data.only_rearranges()), Isolation::Serializable);
+    assert_eq!(
+        Isolation::for_commit(Some("Serializable"), data.only_rearranges()),
+        Isolation::Serializable
+    );
     let mut rearranged = adds(&["a"]);
     rearranged.adds[0].data_change = false;
-    assert_eq!(Isolation::for_commit(Some("Serializable"), rearranged.only_rearranges()), Isolation::Snapshot);
+    assert_eq!(
+        Isolation::for_commit(Some("Serializable"), rearranged.only_rearranges()),
+        Isolation::Snapshot
+    );
 }

@@ -183,7 +183,12 @@ impl CatalogBackend for MemoryBackend {
     }
 
     async fn skip_index(&self, table_id: TableId) -> Result<SkipIndex> {
-        Ok(self.state().skip.get(&table_id).map(SkipState::index).unwrap_or_default())
+        let state = self.state();
+        let mut index = state.skip.get(&table_id).map(SkipState::index).unwrap_or_default();
+        if let (Some(table), Some(last)) = (state.tables.get(&table_id), index.segments.last()) {
+            index.complete_to = table.record.head.filter(|_| table.ends_with(last.through));
+        }
+        Ok(index)
     }
 
     async fn skip_pages(

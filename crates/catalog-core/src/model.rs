@@ -235,6 +235,9 @@ pub struct SkipIndex {
     pub generation: i64,
     /// In the order of what they cover.
     pub segments: Vec<SkipSegment>,
+    /// No file that is in the table at this version, or was at an earlier one, comes after the last segment.
+    /// None: there may be one.
+    pub complete_to: Option<Version>,
 }
 
 /// A segment of a skipping index. It never changes.

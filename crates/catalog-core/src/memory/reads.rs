@@ -90,6 +90,11 @@ impl Table {
             .map(|(cursor, row)| FileRecord { cursor: *cursor, add: row.add.clone() })
     }
 
+    /// Whether no file, of any version, comes after this cursor.
+    pub(super) fn ends_with(&self, cursor: FileCursor) -> bool {
+        self.files.last_key_value().is_none_or(|(last, _)| *last <= cursor)
+    }
+
     pub(super) fn list_files(
         &self,
         version: Version,

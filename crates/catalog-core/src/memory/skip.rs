@@ -28,7 +28,7 @@ impl SkipState {
             })
             .collect();
         segments.sort_by_key(|segment| segment.through);
-        SkipIndex { generation: self.generation, segments }
+        SkipIndex { generation: self.generation, segments, complete_to: None }
     }
 
     pub(super) fn page(&self, page: SkipPage) -> Option<Bytes> {

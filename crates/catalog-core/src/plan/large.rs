@@ -42,7 +42,8 @@ impl LeftOut {
     /// Number of a stored line in what was handed over.
     fn original(&self, line: usize) -> usize {
         let after = self.0.partition_point(|(next, _)| *next <= line);
-        let lines = after.checked_sub(1).and_then(|at| self.0.get(at)).map_or(0, |(_, lines)| *lines);
+        let lines =
+            after.checked_sub(1).and_then(|at| self.0.get(at)).map_or(0, |(_, lines)| *lines);
         line.saturating_add(lines)
     }
 }

@@ -68,7 +68,10 @@ fn an_add_that_is_wrong_is_named_by_its_line_in_what_was_handed_over() {
             let error = adds(&text).and_then(|(_, later)| paths(&later)).unwrap_err();
             assert!(matches!(error, CatalogError::InvalidInput(_)), "{error:?}");
             let error = error.to_string();
-            assert!(error.contains(&format!("c, line {line}: ")) && error.contains(what), "{error}");
+            assert!(
+                error.contains(&format!("c, line {line}: ")) && error.contains(what),
+                "{error}"
+            );
         }
     }
 }

@@ -93,15 +93,17 @@ pub(super) enum Step {
 }
 
 /// The steps of a whole table.
-fn steps(segments: Vec<SkipSegment>, version: Version) -> VecDeque<Step> {
+fn steps(index: SkipIndex, version: Version) -> VecDeque<Step> {
     let mut steps = VecDeque::new();
     let mut position = None;
-    for segment in segments {
+    let mut complete = index.complete_to.is_some_and(|known| known >= version);
+    for segment in index.segments {
         if segment.after < position || Some(segment.through) <= segment.after {
             // They overlap: read while they were replaced, by a database that shows such moments.
             return VecDeque::from([Step::Scan { after: None, through: None }]);
         }
         if segment.after.is_some_and(|after| after.added_version > version) {
+            complete = false;
             break;
         }
         if segment.after != position {
@@ -118,7 +120,9 @@ fn steps(segments: Vec<SkipSegment>, version: Version) -> VecDeque<Step> {
         };
         push(&mut steps, step);
     }
-    push(&mut steps, Step::Scan { after: position, through: None });
+    if !complete || position.is_none() {
+        push(&mut steps, Step::Scan { after: position, through: None });
+    }
     steps
 }
 
@@ -151,7 +155,7 @@ impl Walk {
                     tracing::warn!(%error, "planning without the skipping index");
                     SkipIndex::default()
                 });
-                self.steps = steps(index.segments, version);
+                self.steps = steps(index, version);
                 return Ok(Some(Vec::new()));
             }
             Step::Segments(segments) => {

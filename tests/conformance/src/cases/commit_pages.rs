@@ -65,7 +65,7 @@ cases! {
                 bodies.push(env.body(id, commit.version).await?.len());
                 // What differs from table to table by nature.
                 let sums = (commit.num_added, commit.num_removed, commit.bytes_added);
-                history.push((commit.version, sums, commit.bytes_removed, commit.commit_info));
+                history.push((commit.version, sums, commit.bytes_removed, commit.total_bytes));
             }
             let record = env.record(id).await?;
             dumps.push((states, history, bodies, record.barrier_version));

@@ -8,7 +8,7 @@ use deltalakedb_catalog_core::backend::{MAX_FILES_AT, MAX_SKIP_PAGES};
 use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, Version};
 use deltalakedb_catalog_core::model::{
-    BaseChunk, FileCursor, NewSkipSegment, SkipPage, SkipSegment,
+    BaseChunk, FileCursor, NewSkipSegment, SkipIndex, SkipPage, SkipSegment,
 };
 use deltalakedb_catalog_core::predicate::{ColumnPath, Literal, Predicate, Pruner};
 use deltalakedb_catalog_core::skip::Feed;
@@ -162,6 +162,38 @@ cases! {
         // Those that were read before may be in a cache.
         let found = db.skip_pages(id, &[at(1, 1), at(3, 0), at(2, 0)]).await?;
         assert_eq!(found, [None, page(&both, 0), None]);
+        Ok(())
+    }
+
+    /// skip_index 1: that nothing comes after the last segment is only said of versions of which it is true.
+    async fn the_end_of_an_index_is_that_of_the_files(env: &Env) -> CaseResult {
+        let (db, id) = (env.db(), env.create_with("t", adding(0..10)).await?);
+        let end = |index: SkipIndex| index.complete_to.map(Version::get);
+        // The place of a segment that ends with this file of a version.
+        let through = |version: i64, ordinal: i64| {
+            NewSkipSegment {
+                through: FileCursor { added_version: v(version), ordinal },
+                ..segment(None, 9, 1, 10)
+            }
+        };
+        assert_eq!(end(db.skip_index(id).await?), None, "no segment");
+        assert!(db.skip_replace(id, 0, &[], &through(0, 8)).await?);
+        assert_eq!(end(db.skip_index(id).await?), None, "a file of the same version");
+        assert!(db.skip_replace(id, 1, &[1], &through(0, 9)).await?);
+        let says = |index: SkipIndex, head: i64| [None, Some(head)].contains(&end(index));
+        assert!(says(db.skip_index(id).await?, 0));
+        env.write(id, Change::new().txn("app", 1)).await?;
+        assert!(says(db.skip_index(id).await?, 1), "a version without files");
+        env.write(id, adding(10..11)).await?;
+        assert_eq!(end(db.skip_index(id).await?), None, "a file of a later version");
+        let f10 = numbered(10..11).next().map(|add| gone(&add, Some(1)));
+        env.write(id, f10.into_iter().fold(Change::new(), Change::remove)).await?;
+        assert_eq!(end(db.skip_index(id).await?), None, "it was there before");
+        assert!(db.skip_replace(id, 2, &[], &NewSkipSegment {
+            after: Some(FileCursor { added_version: v(0), ordinal: 9 }),
+            ..through(2, 0)
+        }).await?);
+        assert!(says(db.skip_index(id).await?, 3));
         Ok(())
     }
 
