@@ -205,7 +205,7 @@ impl Contended {
     /// Tables that are remembered.
     const MOST: usize = 10_000;
 
-    fn note(&self, table: TableId) {
+    pub(crate) fn note(&self, table: TableId) {
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if tables.len() >= Self::MOST {
             tables.clear();
@@ -213,7 +213,7 @@ impl Contended {
         tables.insert(table, Self::FOR);
     }
 
-    fn is(&self, table: TableId) -> bool {
+    pub(crate) fn is(&self, table: TableId) -> bool {
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(left) = tables.get_mut(&table) else { return false };
         *left -= 1;

@@ -12,6 +12,7 @@
 //! stands on the same facts, and on the same row.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use deltalakedb_catalog_core::backend::{
@@ -27,6 +28,7 @@ use tokio::sync::oneshot;
 use crate::commit::{self, separator};
 use crate::errors::DbResult;
 use crate::files::{Adds, Keys, reported};
+use crate::groups_sql::APPENDS;
 use crate::rows::{Id, Reader};
 use crate::session::{Args, Call, Mode, Session};
 use crate::statements::statements;
@@ -41,85 +43,13 @@ const MOST_BYTES: usize = 4 << 20;
 statements! {
     /// The statement that commits several appends.
     GroupSql {
-        /// Parameters: `$1` table, `$2` now, `$3` what stands for the timestamp in first lines,
-        /// `$4`–`$11` the commits, one array a column; `$12`–`$14` pieces of bodies, `$15`–`$29` adds,
-        /// each with the commit's number, from 1 on, first. Answers a row a commit, in order, or none.
-        appends: "
-WITH part AS (
-    SELECT p.number, p.token, p.since, p.first_line, p.commit_info, p.body_len, p.num_added,
-        p.bytes_added, p.live_bytes
-    FROM unnest((SELECT $4::text[]), (SELECT $5::int8[]), (SELECT $6::text[]), (SELECT $7::text[]),
-            (SELECT $8::int8[]), (SELECT $9::int8[]), (SELECT $10::int8[]),
-            (SELECT $11::text[]))
-        WITH ORDINALITY AS p (token, since, first_line, commit_info, body_len, num_added,
-            bytes_added, live_bytes, number)
-), locked AS (
-    -- The newest version, after waiting for whoever holds it.
-    SELECT t.id, t.head_version, t.head_timestamp_ms, t.barrier_version, t.head_files, t.head_bytes
-    FROM {p}tables t
-    WHERE t.id = $1 AND t.state = 'active' AND NOT EXISTS (
-        SELECT 1 FROM {p}batches b WHERE b.token = ANY ($4::text[]))
-    FOR UPDATE
-), go AS (
-    SELECT p.*, n.id, n.head_version + p.number AS version,
-        greatest($2::int8, n.head_timestamp_ms + 1) + p.number - 1 AS timestamp_ms,
-        n.head_files + (sum(p.num_added) OVER (ORDER BY p.number))::int8 AS files_after,
-        n.head_bytes + sum(p.live_bytes::numeric) OVER (ORDER BY p.number) AS bytes_after
-    FROM part p CROSS JOIN locked n
-    WHERE n.head_version IS NOT NULL
-      AND n.barrier_version <= (SELECT min(since) FROM part)
-), written AS (
-    SELECT g.*, replace(g.first_line, $3, g.timestamp_ms::text) AS line FROM go g
-), batch AS (
-    INSERT INTO {p}batches (token, committed_at_ms) SELECT g.token, $2::int8 FROM go g
-), moved AS (
-    UPDATE {p}tables t
-    SET head_version = w.version, head_timestamp_ms = w.timestamp_ms, head_files = w.files_after,
-        head_bytes = w.bytes_after
-    FROM (SELECT * FROM go ORDER BY number DESC LIMIT 1) w WHERE t.id = w.id
-), commits AS (
-    INSERT INTO {p}commits (table_id, version, timestamp_ms, token, batch_position, num_added,
-        num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol, total_files,
-        total_bytes, has_body, body_len, first_line, commit_info)
-    SELECT w.id, w.version, w.timestamp_ms, w.token, 0, w.num_added, 0, w.bytes_added, 0, false, false,
-        w.files_after, least(greatest(w.bytes_after, 0), 9223372036854775807)::int8, true, w.body_len,
-        w.line, w.commit_info
-    FROM written w
-), chunks AS (
-    INSERT INTO {p}commit_chunks (table_id, version, chunk_no, body)
-    SELECT g.id, g.version, k.chunk_no, k.body
-    FROM unnest((SELECT $12::int4[]), (SELECT $13::int8[]),
-            (SELECT $14::bytea[])) AS k (number, chunk_no, body)
-    JOIN go g ON g.number = k.number
-), files AS (
-    INSERT INTO {p}files (table_id, added_version, ordinal, removed_version, is_tombstone,
-        file_key, size, modification_time, data_change, base_row_id, default_row_commit_version,
-        path, dv_id, partition_values, tags, deletion_vector, clustering_provider, stats)
-    SELECT g.id, g.version, a.ordinal, 9223372036854775807, false, a.key, a.size,
-        a.modification_time, a.data_change, a.base_row_id, a.default_row_commit_version, a.path,
-        a.dv_id, a.partition_values, a.tags, a.deletion_vector, a.clustering_provider, a.stats
-    FROM unnest((SELECT $15::int4[]), (SELECT $16::int8[]), (SELECT $17::bytea[]),
-            (SELECT $18::int8[]), (SELECT $19::int8[]), (SELECT $20::bool[]),
-            (SELECT $21::int8[]), (SELECT $22::int8[]), (SELECT $23::text[]), (SELECT $24::text[]),
-            (SELECT $25::text[]), (SELECT $26::text[]), (SELECT $27::text[]),
-            (SELECT $28::text[]), (SELECT $29::text[]))
-        AS a (number, ordinal, key, size, modification_time, data_change, base_row_id,
-            default_row_commit_version, path, dv_id, partition_values, tags, deletion_vector,
-            clustering_provider, stats)
-    JOIN go g ON g.number = a.number
-), mirrored AS (
-    UPDATE {p}mirror m
-    SET pending_since_ms = CASE WHEN m.mode = 'off' THEN m.pending_since_ms
-        ELSE coalesce(m.pending_since_ms, $2::int8) END
-    FROM (SELECT id FROM go LIMIT 1) g WHERE m.table_id = g.id
-    RETURNING m.table_id, m.mode
-), outbox AS (
-    INSERT INTO {p}mirror_status (table_id, version, state, attempts, enqueued_at_ms)
-    SELECT g.id, g.version, 'PENDING', 0, $2::int8
-    FROM go g JOIN mirrored m ON m.table_id = g.id
-    WHERE m.mode <> 'off'
-)
-SELECT number, version, timestamp_ms, files_after FROM go ORDER BY number",
+        appends: APPENDS,
+        /// The same through the function of [`APPEND_FUNCTION`].
+        appends_in_turn: "SELECT f.* FROM {p}append_1($1::uuid, $2::int8, $3::text, $4::text[], $5::int8[],
+            $6::text[], $7::text[], $8::int8[], $9::int8[], $10::int8[], $11::text[], $12::int4[],
+            $13::int8[], $14::bytea[], $15::int4[], $16::int8[], $17::bytea[], $18::int8[],
+            $19::int8[], $20::bool[], $21::int8[], $22::int8[], $23::text[], $24::text[],
+            $25::text[], $26::text[], $27::text[], $28::text[], $29::text[]) f",
     }
 }
 
@@ -139,7 +69,8 @@ impl<'r> Append<'r> {
             return None;
         };
         let index = &commit.index;
-        let plain = index.removes.is_empty()
+        let plain = commit.later.is_none()
+            && index.removes.is_empty()
             && index.protocol.is_none()
             && index.metadata.is_none()
             && index.txns.is_empty()
@@ -175,9 +106,19 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
     tables: Mutex<HashMap<TableId, VecDeque<Waiting>>>,
+    /// The function of `APPEND_FUNCTION` was not found.
+    no_function: AtomicBool,
 }
 
 impl Groups {
+    fn has_function(&self) -> bool {
+        !self.no_function.load(Ordering::Relaxed)
+    }
+
+    fn without_function(&self) {
+        self.no_function.store(true, Ordering::Relaxed);
+    }
+
     /// Waits for those that are at the table; none if there is nobody, and it is the caller's turn now.
     fn wait(
         &self,
@@ -239,7 +180,7 @@ impl Turn {
             waiting.into_iter().filter(|waiting| !waiting.tell.is_closed()).collect();
         if waiting.len() <= 1 {
             for Waiting { request, tell } in waiting {
-                let outcome = commit::commit_now(&self.session, &request).await;
+                let outcome = by_itself(&self.session, &request).await;
                 let _ = tell.send(Told::Through(outcome));
             }
             return;
@@ -283,7 +224,7 @@ pub(crate) async fn commit(
     let request = Arc::new(request);
     let Some(told) = session.groups.wait(table, &request) else {
         let _turn = Turn { session: Arc::clone(session), table };
-        return commit::commit_now(session, &request).await;
+        return by_itself(session, &request).await;
     };
     match told.await {
         Ok(Told::Through(outcome)) => outcome,
@@ -296,14 +237,33 @@ pub(crate) async fn commit(
     }
 }
 
+/// Commits one append. The statement is the one for several: it is half of what any commit takes, which
+/// finds out what is to be said where anything is not plain.
+async fn by_itself(session: &Arc<Session>, request: &CommitRequest) -> Result<CommitOutcome> {
+    if let Some(append) = Append::of(request)
+        && let Some(done) = together(session, &[append]).await?
+    {
+        return Ok(CommitOutcome::Committed(done));
+    }
+    commit::commit_now(session, request).await
+}
+
 /// Commits appends to one table, all of them, or none and says so.
 async fn together(
     session: &Arc<Session>,
     appends: &[Append<'_>],
 ) -> Result<Option<Vec<CommittedTable>>> {
+    let Some(table) = appends.first().map(|append| append.table) else { return Ok(None) };
+    let in_turn = session.contended.is(table) && session.groups.has_function();
     let mut call = session.begin("committing", Mode::WriteOne).await?;
-    match send(&mut call, appends).await {
+    match send(&mut call, table, appends, in_turn).await {
         Err(error) if error.is_unique_violation() => {
+            call.end_rolled_back(Ok(())).await?;
+            Ok(None)
+        }
+        // undefined_function, insufficient_privilege: it is done without.
+        Err(error) if in_turn && matches!(error.code(), Some("42883" | "42501")) => {
+            session.groups.without_function();
             call.end_rolled_back(Ok(())).await?;
             Ok(None)
         }
@@ -311,9 +271,12 @@ async fn together(
     }
 }
 
-async fn send(call: &mut Call, appends: &[Append<'_>]) -> DbResult<Option<Vec<CommittedTable>>> {
-    let Some(first) = appends.first() else { return Ok(None) };
-    let table = first.table;
+async fn send(
+    call: &mut Call,
+    table: TableId,
+    appends: &[Append<'_>],
+    in_turn: bool,
+) -> DbResult<Option<Vec<CommittedTable>>> {
     let separator = separator(appends.iter().map(|append| &append.commit.first_line))?;
     let mut columns = Columns::default();
     let mut chunks: (Vec<i32>, Vec<i64>, Vec<&[u8]>) = Default::default();
@@ -337,7 +300,8 @@ async fn send(call: &mut Call, appends: &[Append<'_>]) -> DbResult<Option<Vec<Co
     let args = Args::new().bind(Id::from(table)).bind(now).bind(separator.as_str());
     let args = columns.bind(args).bind(&chunks.0).bind(&chunks.1).bind(&chunks.2);
     let args = adds.bind_values(args.bind(&adds.tables).bind(&adds.ordinals));
-    let sql = call.session.sql.groups.appends.clone();
+    let texts = &call.session.sql.groups;
+    let sql = if in_turn { &texts.appends_in_turn } else { &texts.appends }.clone();
     let rows = call.fetch(&sql, args).await?;
     let mut done = Vec::with_capacity(rows.len());
     let called = table.to_string();
@@ -345,6 +309,9 @@ async fn send(call: &mut Call, appends: &[Append<'_>]) -> DbResult<Option<Vec<Co
         let r = Reader::new(row, &called, None);
         call.session.note_size(r.get(3)?);
         call.session.note_commit(r.get(1)?);
+        if r.get(4)? {
+            call.session.contended.note(table);
+        }
         done.push(CommittedTable {
             table_id: table,
             version: r.version(1)?,

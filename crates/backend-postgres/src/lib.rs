@@ -15,6 +15,7 @@ mod errors;
 mod files;
 mod grants;
 mod groups;
+mod groups_sql;
 mod import;
 mod import_run;
 mod options;

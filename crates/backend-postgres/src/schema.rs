@@ -19,6 +19,7 @@ use deltalakedb_catalog_core::ids::TimestampMs;
 use sqlx::Row;
 
 use crate::errors::{DbError, DbResult};
+use crate::groups_sql::APPEND_FUNCTION;
 use crate::options::PostgresOptions;
 use crate::session::{Args, Call};
 use crate::statements::statements;
@@ -288,6 +289,9 @@ statements! {
                 current_setting('server_version'), max(version)::int8, max(applied_at_ms)::int8,
                 max(program)::text
             FROM {p}schema",
+        /// Whether the function is there that appends go through where they wait for others.
+        has_function: "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_proc
+            WHERE oid = pg_catalog.to_regproc('{p}append_1'))",
         /// Tables under our names: in the schema that is asked for, else those that a name
         /// without schema finds. Everyone may read the system catalogs.
         names: "SELECT c.relname::text, n.nspname::text, ARRAY(
@@ -440,9 +444,6 @@ async fn steps(call: &mut Call, now: TimestampMs) -> DbResult<()> {
     if found > SCHEMA_VERSION {
         return Err(too_new(found, &session.at).into());
     }
-    if found == SCHEMA_VERSION {
-        return Ok(());
-    }
     let fill = |text: &str| text.replace("{p}", &place).replace("{i}", &options.table_prefix);
     if found == 0 {
         if let Some(schema) = &options.schema {
@@ -463,14 +464,22 @@ async fn steps(call: &mut Call, now: TimestampMs) -> DbResult<()> {
         call.execute(&sql.record, args).await?;
     }
     if found == 0 {
-        call.simple("SAVEPOINT dl_seed".to_owned()).await?;
-        match call.simple(fill(SEED_STATISTICS)).await {
-            // Engines that only speak the protocol: they plan in their own way.
-            Err(error) if error.code().is_some() && error.leaves_connection_usable() => {
-                call.simple("ROLLBACK TO SAVEPOINT dl_seed".to_owned()).await?;
-            }
-            other => other?,
-        }
+        for_speed(call, fill(SEED_STATISTICS)).await?;
+    }
+    if !call.fetch_one(&sql.has_function, Args::new()).await?.try_get::<bool, _>(0)? {
+        for_speed(call, fill(APPEND_FUNCTION)).await?;
     }
     Ok(())
+}
+
+/// What is done without where it cannot be had: engines that only speak the protocol plan in their own way,
+/// and may have no functions; a login may lack the right to make one.
+async fn for_speed(call: &mut Call, text: String) -> DbResult<()> {
+    call.simple("SAVEPOINT dl_speed".to_owned()).await?;
+    match call.simple(text).await {
+        Err(error) if error.code().is_some() && error.leaves_connection_usable() => {
+            call.simple("ROLLBACK TO SAVEPOINT dl_speed".to_owned()).await
+        }
+        other => other,
+    }
 }

@@ -119,8 +119,6 @@ async fn a_lost_commit_is_in_doubt_and_the_token_tells() {
     let Some(place) = Place::new().await else { return };
     let (proxy, options) = place.through();
     let db = open(&options).await;
-    // What is lost is the execution of a prepared statement, not its preparation.
-    live::make_table(db.as_ref()).await.unwrap();
     let lose = |lost| match lost {
         Lost::Answer => proxy.cut_after_next_request(),
         Lost::Request => proxy.cut_before_request(1, b""),

@@ -356,6 +356,9 @@ pub enum Lost {
 /// # Errors
 /// Those of the backend; `Corrupt` if anything else is seen.
 pub async fn lost_commits(db: &dyn CatalogBackend, lose: impl Fn(Lost)) -> Result<()> {
+    // What is lost is the execution of a prepared statement, not its preparation.
+    let other = make_table(db).await?;
+    commit(db, vec![Change::files(["before"]).append(other, v(1))?]).await?;
     let id = make_table(db).await?;
     let odd = |what: String| Err(CatalogError::corrupt(what));
     for (lost, expected) in [(Lost::Answer, v(2)), (Lost::Request, v(3))] {
