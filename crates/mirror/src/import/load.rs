@@ -15,9 +15,7 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
 use super::source::{Source, check_schema};
-use crate::log::{
-    CheckpointTail, CommitFile, CommitTimestamps, FileAction, ReadCommit, read_commits,
-};
+use crate::log::{CheckpointTail, CommitFile, CommitTimestamps, FileAction, ReadCommit};
 use deltalakedb_catalog_core::retry::Retry;
 use deltalakedb_catalog_core::skip::{Fed, Feed};
 
@@ -324,8 +322,7 @@ impl<'a> Loader<'a> {
 
     /// Commits in groups that are stored together, read while the group before is stored.
     fn batches(&self, files: Vec<CommitFile>) -> BoxStream<'static, Result<Vec<ReadCommit>>> {
-        let commits = read_commits(&self.source.store, &self.source.log_dir, files);
-        ahead(group(commits), 1)
+        ahead(group(self.source.commits(files)), 1)
     }
 
     async fn send(&mut self, commits: Vec<ImportedCommit>) -> Result<(), Fault> {

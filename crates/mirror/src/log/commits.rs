@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::read_error;
 
 /// From so many bytes on, a file is not in memory as a whole.
-const STREAMED_BYTES: u64 = 32 << 20;
+pub(super) const STREAMED_BYTES: u64 = 32 << 20;
 /// Commits fetched and parsed at the same time.
 const READ_AHEAD: usize = 16;
 /// From so many bytes on, a file is parsed and compressed at the same time.
@@ -134,18 +134,25 @@ pub fn read_commits(
 ) -> BoxStream<'static, Result<ReadCommit>> {
     let store = Arc::clone(store);
     let log_dir = log_dir.clone();
-    let budget = Arc::new(Semaphore::new(READ_AHEAD_KIB as usize));
-    stream::iter(files)
-        // One after the other, so that an early file never waits for what a later one holds.
-        .then(move |file| {
-            let budget = Arc::clone(&budget);
-            async move {
-                let kib = u32::try_from(file.size / 1024 + 1).unwrap_or(READ_AHEAD_KIB);
-                (file, budget.acquire_many_owned(kib.min(READ_AHEAD_KIB)).await.ok())
-            }
-        })
+    within_budget(files, |file| file.size)
         .map(move |(file, permit)| fetch(Arc::clone(&store), file.path(&log_dir), file, permit))
         .buffered(READ_AHEAD)
+        .boxed()
+}
+
+/// Lets things through while what is held of them is not more than about 64 MiB.
+pub(super) fn within_budget<T: Send + 'static>(
+    things: impl IntoIterator<Item = T, IntoIter: Send + 'static>,
+    size: impl Fn(&T) -> u64 + Send + 'static,
+) -> BoxStream<'static, (T, Option<OwnedSemaphorePermit>)> {
+    let budget = Arc::new(Semaphore::new(READ_AHEAD_KIB as usize));
+    stream::iter(things)
+        // One after the other, so that an early one never waits for what a later one holds.
+        .then(move |thing| {
+            let budget = Arc::clone(&budget);
+            let kib = u32::try_from(size(&thing) / 1024 + 1).unwrap_or(READ_AHEAD_KIB);
+            async move { (thing, budget.acquire_many_owned(kib.min(READ_AHEAD_KIB)).await.ok()) }
+        })
         .boxed()
 }
 
@@ -257,7 +264,11 @@ impl CommitTimestamps {
     /// Timestamp of the next commit.
     pub fn next(&mut self, commit: &ReadCommit) -> TimestampMs {
         self.state(commit.index.protocol.as_ref(), commit.index.metadata.as_ref());
-        let in_commit = commit.index.info().in_commit_timestamp.map(TimestampMs);
+        // Nearly no table has them: its `commitInfo` is not parsed for it.
+        let in_commit = self
+            .enabled(commit.file.version)
+            .then(|| commit.index.info().in_commit_timestamp.map(TimestampMs))
+            .flatten();
         self.advance(commit.file.version, in_commit, commit.file.modified)
     }
 
