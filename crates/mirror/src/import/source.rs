@@ -178,6 +178,12 @@ impl Source {
         }
     }
 
+    /// Whether the commit after the head is there.
+    pub(super) async fn has_newer(&self) -> bool {
+        let name = format!("{}.json", self.head.next().padded());
+        self.store.head(&self.log_dir.clone().join(name)).await.is_ok()
+    }
+
     /// Commits after the head that have come since the log was listed.
     pub(super) async fn newer(&mut self) -> Result<Vec<CommitFile>> {
         let listing = match &self.local {

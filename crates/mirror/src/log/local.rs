@@ -89,7 +89,7 @@ impl LocalLog {
     }
 
     /// Reads commit files in the given order, some of them ahead: a group for each processor, and about
-    /// 64 MiB. Who drops the stream stops what is being read.
+    /// 64 MiB. Who drops the stream stops what is being read. What comes after an error is no longer in order.
     ///
     /// # Errors
     /// As [`ReadCommit::parse`]; `Unavailable` if a file cannot be read.
