@@ -281,6 +281,8 @@ async fn a_table_can_be_imported_up_to_a_version_without_its_mirror() {
 struct OtherWriter<'a> {
     log: &'a Log,
     next: AtomicU64,
+    /// What the commit of a version adds.
+    file: fn(i64) -> String,
 }
 
 impl Progress for OtherWriter<'_> {
@@ -290,7 +292,7 @@ impl Progress for OtherWriter<'_> {
         let version = self.next.fetch_add(1, Ordering::Relaxed);
         if version <= 3 {
             let version = i64::try_from(version).unwrap();
-            self.log.commit(version, &[&add(&version.to_string())]);
+            self.log.commit(version, &[&(self.file)(version)]);
         }
     }
 }
@@ -299,7 +301,8 @@ impl Progress for OtherWriter<'_> {
 async fn commits_that_come_meanwhile_are_imported() {
     let log = Log::with_commits(0);
     let (_, catalog) = memory();
-    let writer = OtherWriter { log: &log, next: AtomicU64::new(1) };
+    let file = |version: i64| add(&version.to_string());
+    let writer = OtherWriter { log: &log, next: AtomicU64::new(1), file };
     let report = import_table(&catalog, log.options(), &writer).await.unwrap();
     assert_eq!((report.head, report.log_head, report.applied_commits), (v(3), v(3), 4));
 }
@@ -616,6 +619,31 @@ async fn the_index_is_made_while_files_are_stored() {
     let head = catalog.snapshot(&TableRef::Name(name()), At::Head).await.unwrap();
     let index = backend.skip_index(head.table.id).await.unwrap();
     assert_eq!(index.segments.iter().map(|segment| segment.files).sum::<i64>(), 902);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_index_knows_what_came_when_it_was_ended() {
+    let log = Log::new();
+    let first: Vec<String> = (0..1_000).map(numbered).collect();
+    let mut lines = vec![PROTOCOL, METADATA];
+    lines.extend(first.iter().map(String::as_str));
+    log.commit(0, &lines);
+    let (backend, catalog) = memory();
+    let file = |version| numbered(1_000 + version);
+    let writer = OtherWriter { log: &log, next: AtomicU64::new(1), file };
+    let report = import_table(&catalog, log.options(), &writer).await.unwrap();
+    assert_eq!((report.head, report.num_files), (v(3), 1_003));
+    // It was made of the rows.
+    assert_eq!(index_answers(&backend, &catalog, 300).await, 1_003);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_of_several_batches_are_stored_in_order() {
+    let log = Log::with_commits(600);
+    let (_, catalog) = memory();
+    let report = import(&catalog, log.options()).await.unwrap();
+    assert_eq!((report.head, report.num_files, report.applied_commits), (v(600), 601, 601));
+    assert_eq!(report.validation, Validation::Passed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,16 +13,18 @@ use deltalakedb_catalog_core::later::LaterAdds;
 use deltalakedb_catalog_core::model::{BaseChunk, BaseTail};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::source::{Source, check_schema};
-use crate::log::{
-    CheckpointTail, CommitFile, CommitTimestamps, FileAction, ReadCommit, read_commits,
-};
+use crate::log::{CheckpointTail, CommitFile, CommitTimestamps, FileAction, ReadCommit};
 use deltalakedb_catalog_core::retry::Retry;
 use deltalakedb_catalog_core::skip::{Fed, Feed};
 
-/// Commits stored in one transaction.
-const BATCH_COMMITS: usize = 500;
+/// Commits stored in one transaction. Each one writes all pages anew that it changes, and those of indexes
+/// are changed by nearly each.
+const BATCH_COMMITS: usize = 2_000;
+/// Commits stored in the first one; each has twice as many as the one before.
+const FIRST_COMMITS: usize = 250;
 /// Bytes of commit files stored in one transaction, unless a single one is larger.
 const BATCH_BYTES: u64 = 16 << 20;
 /// Files and tombstones of a base stored in one transaction.
@@ -73,6 +75,8 @@ pub(super) struct Loader<'a> {
     counts: Counts,
     /// Makes the skipping index of what is stored, unless a part was stored by an earlier run.
     feed: Option<Feed>,
+    /// The same, when nothing seems to follow: its last part is made while the last commits are stored.
+    ending: Option<JoinHandle<Option<Fed>>>,
 }
 
 impl<'a> Loader<'a> {
@@ -91,7 +95,8 @@ impl<'a> Loader<'a> {
 
     fn new(source: &'a mut Source, target: Target<'a>, progress: &'a dyn Progress) -> Loader<'a> {
         let times = CommitTimestamps::default();
-        Loader { source, target, progress, times, counts: Counts::default(), feed: None }
+        let counts = Counts::default();
+        Loader { source, target, progress, times, counts, feed: None, ending: None }
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -168,7 +173,10 @@ impl<'a> Loader<'a> {
 
     /// The skipping index of all that was stored, if it could be made on the way.
     pub(super) async fn index(&mut self) -> Option<Fed> {
-        self.feed.take()?.end().await
+        match self.ending.take() {
+            Some(ending) => ending.await.ok().flatten(),
+            None => self.feed.take()?.end().await,
+        }
     }
 
     /// Stores what other writers have committed since the log was listed.
@@ -221,7 +229,7 @@ impl<'a> Loader<'a> {
                     commits.push(imported(commit, timestamp));
                 }
             }
-            self.send(commits).await?;
+            self.send(commits, false).await?;
             self.progress.advance(u64::try_from(read).unwrap_or_default());
         }
         self.progress.end();
@@ -241,7 +249,7 @@ impl<'a> Loader<'a> {
         let version = reader.version;
         let mut tail = Some(base_tail(reader.tail(), time).map_err(Fault::Log)?);
         self.progress.begin("Reading the checkpoint", "actions", Some(reader.rows()));
-        let mut actions = ahead(reader.files(), 2);
+        let mut actions = ahead(reader.files(), 3);
         let (mut seen, mut sent) = ((0_u64, 0_u64), stored);
         let mut chunk = BaseChunk::default();
         while let Some(batch) = actions.try_next().await.map_err(Fault::Log)? {
@@ -279,7 +287,10 @@ impl<'a> Loader<'a> {
             return Ok(());
         }
         self.progress.begin("Reading commits", "commits", u64::try_from(files.len()).ok());
+        // Was it ended, then too early: files would be missing in it.
+        self.ending = None;
         let mut first = !started;
+        let mut left = files.len();
         let mut batches = self.batches(files);
         while let Some(batch) = batches.try_next().await.map_err(Fault::Log)? {
             let read = batch.len();
@@ -302,7 +313,8 @@ impl<'a> Loader<'a> {
                 let timestamp = self.times.next(&commit);
                 commits.push(imported(commit, timestamp));
             }
-            self.send(commits).await?;
+            left = left.saturating_sub(read);
+            self.send(commits, left == 0).await?;
             self.progress.advance(u64::try_from(read).unwrap_or_default());
         }
         self.progress.end();
@@ -324,11 +336,11 @@ impl<'a> Loader<'a> {
 
     /// Commits in groups that are stored together, read while the group before is stored.
     fn batches(&self, files: Vec<CommitFile>) -> BoxStream<'static, Result<Vec<ReadCommit>>> {
-        let commits = read_commits(&self.source.store, &self.source.log_dir, files);
-        ahead(group(commits), 1)
+        ahead(group(self.source.commits(files)), 1)
     }
 
-    async fn send(&mut self, commits: Vec<ImportedCommit>) -> Result<(), Fault> {
+    /// Stores commits; `last`: no more are known of.
+    async fn send(&mut self, commits: Vec<ImportedCommit>, last: bool) -> Result<(), Fault> {
         if commits.is_empty() {
             return Ok(());
         }
@@ -362,6 +374,15 @@ impl<'a> Loader<'a> {
                     && commits.iter().all(applied)
                 {
                     feed.commits(&commits).await;
+                    // Files of a large commit come to it while they are stored.
+                    let whole = commits.iter().all(|commit| commit.later.is_none());
+                    if last
+                        && whole
+                        && !self.source.has_newer().await
+                        && let Some(feed) = self.feed.take()
+                    {
+                        self.ending = Some(tokio::spawn(feed.end()));
+                    }
                 }
                 Retry::of(catalog)
                     .repeat(|| catalog.backend().import_commits(table_id, Arc::clone(&commits)))
@@ -439,14 +460,15 @@ fn base_tail(tail: &CheckpointTail, timestamp: TimestampMs) -> Result<BaseTail> 
     })
 }
 
-/// Groups commits up to [`BATCH_COMMITS`] and [`BATCH_BYTES`].
+/// Groups commits up to [`BATCH_COMMITS`] and [`BATCH_BYTES`]. The first groups are smaller, so that the
+/// database does not wait long for something to do.
 fn group(
     commits: BoxStream<'static, Result<ReadCommit>>,
 ) -> BoxStream<'static, Result<Vec<ReadCommit>>> {
-    stream::try_unfold(commits, |mut commits| async move {
+    stream::try_unfold((commits, FIRST_COMMITS), |(mut commits, most)| async move {
         let mut batch: Vec<ReadCommit> = Vec::new();
         let mut bytes = 0_u64;
-        while batch.len() < BATCH_COMMITS && bytes < BATCH_BYTES {
+        while batch.len() < most && bytes < BATCH_BYTES {
             match commits.try_next().await? {
                 None => break,
                 Some(commit) => {
@@ -455,22 +477,24 @@ fn group(
                 }
             }
         }
-        Ok(if batch.is_empty() { None } else { Some((batch, commits)) })
+        let next = (commits, (2 * most).min(BATCH_COMMITS));
+        Ok(if batch.is_empty() { None } else { Some((batch, next)) })
     })
     .boxed()
 }
 
-/// Lets a stream run ahead of its consumer by `depth` items, on a task that ends with it.
+/// Lets a stream run ahead of its consumer by `depth` items, on a task that ends with it. An item is begun
+/// when there is room for it: no further one is held, and its making does not take processors from who is
+/// behind.
 fn ahead<T: Send + 'static>(
     mut stream: BoxStream<'static, Result<T>>,
     depth: usize,
 ) -> BoxStream<'static, Result<T>> {
     let (sender, receiver) = mpsc::channel(depth);
     let task = Running(tokio::spawn(async move {
-        while let Some(item) = stream.next().await {
-            if sender.send(item).await.is_err() {
-                break;
-            }
+        while let Ok(room) = sender.reserve().await {
+            let Some(item) = stream.next().await else { break };
+            room.send(item);
         }
     }));
     stream::try_unfold(Some((receiver, task)), |state| async move {
@@ -491,7 +515,7 @@ fn ahead<T: Send + 'static>(
 }
 
 /// A task that is stopped when nobody waits for it any more.
-struct Running(tokio::task::JoinHandle<()>);
+struct Running(JoinHandle<()>);
 
 impl Drop for Running {
     fn drop(&mut self) {

@@ -7,12 +7,16 @@ use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::features;
 use deltalakedb_catalog_core::ids::{TimestampMs, Version};
 use deltalakedb_catalog_core::model::TableRecord;
+use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Deserialize;
 
 use super::ImportOptions;
-use crate::log::{Base, Chain, ChainOptions, CheckpointReader, CommitFile, LogListing};
+use crate::log::{
+    Base, Chain, ChainOptions, CheckpointReader, CommitFile, LocalLog, LogListing, ReadCommit,
+    read_commits,
+};
 use crate::store::open_store;
 
 /// Features by which a table says that a catalog owns its commits.
@@ -22,6 +26,8 @@ const CATALOG_FEATURES: [&str; 3] = ["catalogManaged", "catalogOwned", "catalogO
 pub(super) struct Source {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) log_dir: Path,
+    /// Where the table is a local folder.
+    local: Option<LocalLog>,
     pub(super) checkpoint_only: bool,
     /// Last version to import.
     pub(super) head: Version,
@@ -52,7 +58,11 @@ impl Source {
             )));
         }
         let log_dir = opened.log_dir();
-        let listing = LogListing::read(&opened.store, &log_dir).await?;
+        let local = LocalLog::of(&opened);
+        let listing = match &local {
+            Some(local) => local.list(None).await?,
+            None => LogListing::read(&opened.store, &log_dir).await?,
+        };
         if listing.is_empty() {
             return Err(CatalogError::invalid(format!(
                 "no Delta table at '{location}': '_delta_log' does not exist, or has neither a \
@@ -89,6 +99,7 @@ impl Source {
         let mut source = Source {
             store: opened.store,
             log_dir,
+            local,
             checkpoint_only: options.checkpoint_only,
             head: chain.head,
             log_head: chain.log_head,
@@ -159,9 +170,26 @@ impl Source {
         self.chain.applied(&self.base).to_vec()
     }
 
+    /// Reads commit files in the given order.
+    pub(super) fn commits(&self, files: Vec<CommitFile>) -> BoxStream<'static, Result<ReadCommit>> {
+        match &self.local {
+            Some(local) => local.commits(files),
+            None => read_commits(&self.store, &self.log_dir, files),
+        }
+    }
+
+    /// Whether the commit after the head is there.
+    pub(super) async fn has_newer(&self) -> bool {
+        let name = format!("{}.json", self.head.next().padded());
+        self.store.head(&self.log_dir.clone().join(name)).await.is_ok()
+    }
+
     /// Commits after the head that have come since the log was listed.
     pub(super) async fn newer(&mut self) -> Result<Vec<CommitFile>> {
-        let listing = LogListing::read(&self.store, &self.log_dir).await?;
+        let listing = match &self.local {
+            Some(local) => local.list(Some(self.head)).await?,
+            None => LogListing::read(&self.store, &self.log_dir).await?,
+        };
         let mut next = self.head.next();
         let mut found = Vec::new();
         for commit in listing.commits.into_iter().filter(|c| c.version > self.head) {

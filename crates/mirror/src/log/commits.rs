@@ -8,7 +8,9 @@ use std::thread;
 
 use bytes::{Buf, Bytes};
 use deltalakedb_catalog_core::action::{Add, Metadata, Protocol, Remove};
-use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex, index_ndjson};
+use deltalakedb_catalog_core::commit::{
+    CommitBody, CommitIndex, index_lines, index_ndjson, parse_ndjson,
+};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{TimestampMs, Version};
 use deltalakedb_catalog_core::later::{LargeCommit, LaterAdds, read_large};
@@ -21,9 +23,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::read_error;
 
 /// From so many bytes on, a file is not in memory as a whole.
-const STREAMED_BYTES: u64 = 32 << 20;
+pub(super) const STREAMED_BYTES: u64 = 32 << 20;
 /// Commits fetched and parsed at the same time.
 const READ_AHEAD: usize = 16;
+/// Below so many bytes, that all lines of a file are in memory does not matter.
+const SMALL_BYTES: usize = 256 << 10;
 /// From so many bytes on, a file is parsed and compressed at the same time.
 const LARGE_BYTES: usize = 8 << 20;
 /// Bytes of commit files held by the read-ahead, KiB. A larger single file is read alone.
@@ -77,7 +81,10 @@ impl ReadCommit {
     /// # Errors
     /// `InvalidInput` with the file and line that is not an action of the protocol.
     pub fn parse(origin: &str, file: CommitFile, bytes: &[u8]) -> Result<ReadCommit> {
-        let (index, body) = if bytes.len() < LARGE_BYTES {
+        let (index, body) = if bytes.len() < SMALL_BYTES {
+            // The other way asks the system first how many threads there may be.
+            (parse_ndjson(origin, bytes).map(index_lines), CommitBody::verbatim(bytes))
+        } else if bytes.len() < LARGE_BYTES {
             (index_ndjson(origin, bytes), CommitBody::verbatim(bytes))
         } else {
             thread::scope(|scope| {
@@ -134,18 +141,25 @@ pub fn read_commits(
 ) -> BoxStream<'static, Result<ReadCommit>> {
     let store = Arc::clone(store);
     let log_dir = log_dir.clone();
-    let budget = Arc::new(Semaphore::new(READ_AHEAD_KIB as usize));
-    stream::iter(files)
-        // One after the other, so that an early file never waits for what a later one holds.
-        .then(move |file| {
-            let budget = Arc::clone(&budget);
-            async move {
-                let kib = u32::try_from(file.size / 1024 + 1).unwrap_or(READ_AHEAD_KIB);
-                (file, budget.acquire_many_owned(kib.min(READ_AHEAD_KIB)).await.ok())
-            }
-        })
+    within_budget(files, |file| file.size)
         .map(move |(file, permit)| fetch(Arc::clone(&store), file.path(&log_dir), file, permit))
         .buffered(READ_AHEAD)
+        .boxed()
+}
+
+/// Lets things through while what is held of them is not more than about 64 MiB.
+pub(super) fn within_budget<T: Send + 'static>(
+    things: impl IntoIterator<Item = T, IntoIter: Send + 'static>,
+    size: impl Fn(&T) -> u64 + Send + 'static,
+) -> BoxStream<'static, (T, Option<OwnedSemaphorePermit>)> {
+    let budget = Arc::new(Semaphore::new(READ_AHEAD_KIB as usize));
+    stream::iter(things)
+        // One after the other, so that an early one never waits for what a later one holds.
+        .then(move |thing| {
+            let budget = Arc::clone(&budget);
+            let kib = u32::try_from(size(&thing) / 1024 + 1).unwrap_or(READ_AHEAD_KIB);
+            async move { (thing, budget.acquire_many_owned(kib.min(READ_AHEAD_KIB)).await.ok()) }
+        })
         .boxed()
 }
 
@@ -257,7 +271,11 @@ impl CommitTimestamps {
     /// Timestamp of the next commit.
     pub fn next(&mut self, commit: &ReadCommit) -> TimestampMs {
         self.state(commit.index.protocol.as_ref(), commit.index.metadata.as_ref());
-        let in_commit = commit.index.info().in_commit_timestamp.map(TimestampMs);
+        // Nearly no table has them: its `commitInfo` is not parsed for it.
+        let in_commit = self
+            .enabled(commit.file.version)
+            .then(|| commit.index.info().in_commit_timestamp.map(TimestampMs))
+            .flatten();
         self.advance(commit.file.version, in_commit, commit.file.modified)
     }
 

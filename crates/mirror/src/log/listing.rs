@@ -269,32 +269,47 @@ impl LogListing {
         log_dir: Path,
         objects: impl IntoIterator<Item = ObjectMeta>,
     ) -> LogListing {
+        let files = objects.into_iter().filter_map(|object| {
+            let name = direct_child(&log_dir, &object.location)?;
+            Some((name, object.size, modified(&object)))
+        });
+        let files: Vec<_> = files.collect();
+        LogListing::from_files(log_dir, files)
+    }
+
+    /// Makes sense of names in the folder, in any order, with size and modification time.
+    pub(super) fn from_files(
+        log_dir: Path,
+        files: impl IntoIterator<Item = (String, u64, TimestampMs)>,
+    ) -> LogListing {
         let mut listing = LogListing { log_dir, ..LogListing::default() };
-        let mut parts: BTreeMap<(Version, u32), BTreeMap<u32, ObjectMeta>> = BTreeMap::new();
-        for object in objects {
-            let Some(name) = listing.direct_child(&object.location) else { continue };
-            match LogName::parse(&name) {
-                LogName::Commit(version) => listing.commits.push(CommitFile {
-                    version,
-                    size: object.size,
-                    modified: modified(&object),
-                }),
+        let mut parts: BTreeMap<(Version, u32), BTreeMap<u32, Part>> = BTreeMap::new();
+        for (name, size, modified) in files {
+            let found = LogName::parse(&name);
+            if let LogName::Commit(version) = found {
+                listing.commits.push(CommitFile { version, size, modified });
+                continue;
+            }
+            // As the store has it: nothing in the name is written in another way.
+            let Ok(path) = Path::parse(format!("{}/{name}", listing.log_dir)) else { continue };
+            let file = (CheckpointFile { path, size }, modified);
+            match found {
                 LogName::Checkpoint(version) => {
-                    listing.add_checkpoint(version, CheckpointKind::Classic, vec![object]);
+                    listing.add_checkpoint(version, CheckpointKind::Classic, vec![file]);
                 }
                 LogName::UuidCheckpoint { version, json } => {
                     let kind =
                         if json { CheckpointKind::V2Json } else { CheckpointKind::V2Parquet };
-                    listing.add_checkpoint(version, kind, vec![object]);
+                    listing.add_checkpoint(version, kind, vec![file]);
                 }
                 LogName::CheckpointPart { version, part, parts: of } => {
-                    parts.entry((version, of)).or_default().insert(part, object);
+                    parts.entry((version, of)).or_default().insert(part, file);
                 }
                 LogName::Checksum(version) => {
                     listing.checksums.insert(version);
                 }
                 LogName::LastCheckpoint => listing.has_last_checkpoint = true,
-                LogName::Compacted | LogName::Sidecar(_) | LogName::Other => {}
+                LogName::Commit(_) | LogName::Compacted | LogName::Sidecar(_) | LogName::Other => {}
             }
         }
         for ((version, of), found) in parts {
@@ -314,19 +329,9 @@ impl LogListing {
         listing
     }
 
-    fn direct_child(&self, path: &Path) -> Option<String> {
-        let mut parts = path.prefix_match(&self.log_dir)?;
-        let name = parts.next()?;
-        match parts.next() {
-            None => Some(name.as_ref().to_owned()),
-            Some(_) => None,
-        }
-    }
-
-    fn add_checkpoint(&mut self, version: Version, kind: CheckpointKind, files: Vec<ObjectMeta>) {
-        let modified = files.iter().map(modified).max().unwrap_or_default();
-        let files =
-            files.into_iter().map(|o| CheckpointFile { path: o.location, size: o.size }).collect();
+    fn add_checkpoint(&mut self, version: Version, kind: CheckpointKind, files: Vec<Part>) {
+        let modified = files.iter().map(|(_, modified)| *modified).max().unwrap_or_default();
+        let files = files.into_iter().map(|(file, _)| file).collect();
         self.checkpoints.entry(version).or_default().push(CheckpointFiles {
             version,
             kind,
@@ -436,6 +441,18 @@ impl LogListing {
         }
         text.push_str(". Restore the file, or ask for a version below it");
         CatalogError::corrupt(text)
+    }
+}
+
+/// A file of a checkpoint and its modification time.
+type Part = (CheckpointFile, TimestampMs);
+
+fn direct_child(folder: &Path, path: &Path) -> Option<String> {
+    let mut parts = path.prefix_match(folder)?;
+    let name = parts.next()?;
+    match parts.next() {
+        None => Some(name.as_ref().to_owned()),
+        Some(_) => None,
     }
 }
 
