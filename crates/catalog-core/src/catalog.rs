@@ -11,19 +11,20 @@ use crate::backend::{
     CatalogBackend, CommitFilter, CommitOutcome, CommitRequest, CommitTarget, CommittedTable,
     HeadRule, Rejection, TableCommit, TableFilter,
 };
-use crate::commit::{index_lines, parse_ndjson};
+use crate::commit::{CommitBody, CommitIndex, index_lines, parse_ndjson};
 use crate::conflict::{self, Conflict, ConflictKind, Isolation, Reads};
 use crate::env::{Clock, IdSource};
 use crate::error::{CatalogError, Result, WriteState};
 use crate::fence::FenceChange;
 use crate::ids::{At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version};
+use crate::later::{LargeCommit, read_stored};
 use crate::lists::{FileList, History, TableList, TombstoneList};
 use crate::model::{
     CommitRecord, FileRecord, MirrorMode, NewTable, Snapshot, TableRecord, TableState,
     TombstoneRecord,
 };
 use crate::pages::pages;
-use crate::plan::{Plan, PlanBase, PlanTarget, plan};
+use crate::plan::{LARGE_BYTES, Plan, PlanBase, PlanTarget, plan};
 use crate::predicate::{Predicate, Pruner};
 use crate::retry::{self, Retry};
 use crate::secrets;
@@ -890,11 +891,14 @@ impl Catalog {
             }
             for (record, body) in bodies {
                 let origin = format!("table '{}', version {}", part.label, record.version);
-                let bytes = body.published()?;
-                let winner = index_lines(parse_ndjson(&origin, &bytes)?);
-                if let Some(kind) =
+                let found = if body.rest.raw_len < LARGE_BYTES as u64 {
+                    let winner = index_lines(parse_ndjson(&origin, &body.published()?)?);
                     conflict::check(&plan.index, &part.change.reads, part.isolation, &winner)
-                {
+                } else {
+                    check_large(&plan.index, &part.change.reads, part.isolation, &origin, &body)
+                        .await?
+                };
+                if let Some(kind) = found {
                     return Err(part.conflict(Some(record.version), kind));
                 }
                 next = record.version.next();
@@ -933,6 +937,29 @@ impl Catalog {
     {
         Retry::of(self).repeat(call).await
     }
+}
+
+/// [`conflict::check`] against a winner that is too large to be in memory.
+async fn check_large(
+    current: &CommitIndex,
+    reads: &Reads,
+    isolation: Isolation,
+    origin: &str,
+    winner: &CommitBody,
+) -> Result<Option<ConflictKind>> {
+    let LargeCommit { index, later, .. } = read_stored(origin, winner)?;
+    if let Some(kind) = conflict::check_changes(&index) {
+        return Ok(Some(kind));
+    }
+    if conflict::appends_matter(current, reads, isolation, &index) {
+        let mut pages = later.pages()?;
+        while let Some(page) = pages.next().await? {
+            if let Some(kind) = conflict::check_adds(reads, &page) {
+                return Ok(Some(kind));
+            }
+        }
+    }
+    Ok(conflict::check_rest(current, reads, isolation, &index))
 }
 
 fn plan_change(change: &TableChange, target: PlanTarget<'_>, token: &CommitToken) -> Result<Plan> {

@@ -492,3 +492,44 @@ async fn a_busy_database_after_many_lost_races_is_no_error() {
     let report = c.commit(batch(vec![on("t", Some(1), &remove("a"))])).await.unwrap();
     assert_eq!((report.tables[0].version.get(), report.attempts), (14, 16));
 }
+
+#[tokio::test]
+async fn a_large_winner_is_checked_as_a_small_one() {
+    let ours = index_lines(parse_ndjson("ours", remove("a").as_bytes()).unwrap());
+    let matching = |part: &'static str| Reads {
+        matching: Some(Arc::new(move |add: &crate::action::Add| add.path.contains(part))),
+        ..Reads::default()
+    };
+    let reads = [Reads::default(), Reads::whole_table(), matching("b"), matching("nothing")];
+    let info = |blind: bool| format!(r#"{{"commitInfo":{{"isBlindAppend":{blind}}}}}"#);
+    let metadata = zero("", "").lines().nth(1).unwrap().to_owned();
+    let mut found = std::collections::BTreeSet::new();
+    for lines in [
+        vec![add("b"), add("c")],
+        vec![remove("a"), add("c")],
+        vec![remove("b")],
+        vec![add("c"), metadata],
+        vec![txn("app", 1)],
+    ] {
+        for (blind, reads) in
+            [true, false].into_iter().flat_map(|b| reads.iter().map(move |r| (b, r)))
+        {
+            for isolation in
+                [Isolation::Serializable, Isolation::WriteSerializable, Isolation::Snapshot]
+            {
+                let rest = lines.join("\n") + "\n";
+                let body = CommitBody {
+                    first_line: Some(info(blind)),
+                    rest: crate::commit::Packed::pack(rest.as_bytes()).unwrap(),
+                };
+                let text = body.published().unwrap();
+                let winner = index_lines(parse_ndjson("winner", &text).unwrap());
+                let small = conflict::check(&ours, reads, isolation, &winner);
+                let large = check_large(&ours, reads, isolation, "winner", &body).await.unwrap();
+                assert_eq!(small, large, "{rest} {reads:?} {isolation:?}");
+                found.insert(small.map(|kind| format!("{kind:?}")));
+            }
+        }
+    }
+    assert_eq!(found.len(), 6, "{found:?}");
+}

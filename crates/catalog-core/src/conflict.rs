@@ -210,26 +210,54 @@ pub fn check(
     isolation: Isolation,
     winner: &CommitIndex,
 ) -> Option<ConflictKind> {
+    check_changes(winner)
+        .or_else(|| {
+            let matters = appends_matter(current, reads, isolation, winner);
+            matters.then(|| check_adds(reads, &winner.adds)).flatten()
+        })
+        .or_else(|| check_rest(current, reads, isolation, winner))
+}
+
+/// The part of [`check`] that is about protocol and metadata.
+pub(crate) fn check_changes(winner: &CommitIndex) -> Option<ConflictKind> {
     if winner.protocol.is_some() {
         return Some(ConflictKind::ProtocolChanged);
     }
-    if winner.metadata.is_some() {
-        return Some(ConflictKind::MetadataChanged);
-    }
+    winner.metadata.is_some().then_some(ConflictKind::MetadataChanged)
+}
 
+/// Whether the files that a winner added are looked at.
+pub(crate) fn appends_matter(
+    current: &CommitIndex,
+    reads: &Reads,
+    isolation: Isolation,
+    winner: &CommitIndex,
+) -> bool {
+    if !reads.whole_table && reads.matching.is_none() {
+        return false;
+    }
     // A winner that only added files, and read nothing, is a blind append.
     let winner_is_blind = winner.removes.is_empty() && winner.info().is_blind_append == Some(true);
-    let appends_matter = match isolation {
+    match isolation {
         Isolation::Serializable => true,
         Isolation::WriteSerializable => !winner_is_blind || current.metadata.is_some(),
         Isolation::Snapshot => false,
-    };
-    if appends_matter
-        && let Some(add) = winner.adds.iter().find(|add| add.data_change && reads.covers(add))
-    {
-        return Some(ConflictKind::ConcurrentAppend { path: add.path.clone() });
     }
+}
 
+/// The part of [`check`] that is about files that a winner added: some, or all of them.
+pub(crate) fn check_adds(reads: &Reads, adds: &[Add]) -> Option<ConflictKind> {
+    let added = adds.iter().find(|add| add.data_change && reads.covers(add))?;
+    Some(ConflictKind::ConcurrentAppend { path: added.path.clone() })
+}
+
+/// The part of [`check`] that is about everything else.
+pub(crate) fn check_rest(
+    current: &CommitIndex,
+    reads: &Reads,
+    isolation: Isolation,
+    winner: &CommitIndex,
+) -> Option<ConflictKind> {
     if !winner.removes.is_empty() {
         let removes: BTreeSet<FileKey> = current.removes.iter().map(Remove::key).collect();
         for removed in &winner.removes {

@@ -156,16 +156,7 @@ impl LaterAdds {
         to: &mpsc::Sender<Result<Option<Arc<[Add]>>>>,
         mut also: Option<FeedPages>,
     ) -> Result<Option<()>> {
-        // Without text there is no frame either.
-        let text: Box<dyn Read> = if self.text.raw_len == 0 {
-            Box::new(std::io::empty())
-        } else {
-            let decoder = zstd::stream::read::Decoder::new(&self.text.zstd[..]);
-            Box::new(decoder.map_err(|e| {
-                CatalogError::corrupt(format!("{} does not unpack: {e}", self.origin))
-            })?)
-        };
-        let mut lines = Lines::new(&self.origin, text);
+        let mut lines = Lines::new(&self.origin, unpacked(&self.origin, &self.text)?);
         let mut files = 0;
         let mut text = Vec::new();
         let mut page = Vec::with_capacity(self.page);
@@ -296,6 +287,26 @@ pub fn read_large_by(origin: &str, text: impl Read, page: usize) -> Result<Large
     let later = LaterAdds::new(origin, text.clone(), number, bytes, page);
     let body = CommitBody { first_line: None, rest: text };
     Ok(LargeCommit { index, body, later, twice: files.len() < number })
+}
+
+/// [`read_large`] of a commit as a database has stored it.
+///
+/// # Errors
+/// The same; `Corrupt` if its bytes do not unpack.
+pub fn read_stored(origin: &str, body: &CommitBody) -> Result<LargeCommit> {
+    let first = body.first_line.as_ref().map(|line| format!("{line}\n")).unwrap_or_default();
+    read_large(origin, first.as_bytes().chain(unpacked(origin, &body.rest)?))
+}
+
+/// Text as it is unpacked.
+fn unpacked<'t>(origin: &str, text: &'t Packed) -> Result<Box<dyn Read + 't>> {
+    // Without text there is no frame either.
+    if text.raw_len == 0 {
+        return Ok(Box::new(std::io::empty()));
+    }
+    let decoder = zstd::stream::read::Decoder::new(&text.zstd[..]);
+    let failed = |e| CatalogError::corrupt(format!("{origin} does not unpack: {e}"));
+    Ok(Box::new(decoder.map_err(failed)?))
 }
 
 /// What tells files apart, of a line that is an add and nothing else.
