@@ -1,9 +1,9 @@
 //! An opened catalog.
 
-use std::ops::{Add, Deref};
+use std::ops::Deref;
 use std::sync::Arc;
 
-use deltalakedb_cache::{CacheStats, CachedBackend};
+use deltalakedb_cache::{CacheOptions, CacheStats, CachedBackend};
 use deltalakedb_catalog_core::backend::CatalogBackend;
 use deltalakedb_catalog_core::catalog::{Catalog, CommitHook};
 use deltalakedb_catalog_core::env::{Clock, IdSource};
@@ -20,8 +20,8 @@ use crate::uri::{CatalogUri, Place, Scheme, ServerUri};
 #[derive(Debug, Clone)]
 pub struct Db {
     catalog: Catalog,
-    /// That of the primary, and that of the replicas.
-    caches: Vec<Arc<CachedBackend>>,
+    /// The view that commits are planned on; readers have another one of the same cache.
+    cache: Arc<CachedBackend>,
     uri: CatalogUri,
 }
 
@@ -82,28 +82,23 @@ impl Db {
     }
 
     fn assemble(uri: &CatalogUri, backend: Arc<dyn CatalogBackend>) -> Db {
-        let reader = reader(uri, &backend);
-        let cached = Arc::new(CachedBackend::new(backend));
-        let mut caches = vec![Arc::clone(&cached)];
+        let (cache, reader) = cached(uri, backend);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
-        let catalog = Catalog::new(cached, clock, ids);
+        let catalog = Catalog::new(cache.clone(), clock, ids);
         let indexer = Indexer::new(catalog.clone());
         let catalog = catalog.with_commit_hook(Arc::new(indexer));
         let catalog = match reader {
-            Some(reader) => {
-                caches.push(Arc::clone(&reader));
-                catalog.with_reader(reader)
-            }
+            Some(reader) => catalog.with_reader(Arc::new(reader)),
             None => catalog,
         };
-        Db { catalog, caches, uri: uri.clone() }
+        Db { catalog, cache, uri: uri.clone() }
     }
 
     /// What the cache of this catalog has done since it was opened, and what is in it.
     #[must_use]
     pub fn cache_stats(&self) -> CacheStats {
-        self.caches.iter().map(|cache| cache.stats()).fold(CacheStats::default(), Add::add)
+        self.cache.stats()
     }
 
     /// The catalog itself.
@@ -112,7 +107,7 @@ impl Db {
         &self.catalog
     }
 
-    /// The same without read replicas, see [`Catalog::on_primary`].
+    /// The same without read replicas, and with every head as it is now, see [`Catalog::on_primary`].
     #[must_use]
     pub fn on_primary(mut self) -> Self {
         self.catalog = self.catalog.on_primary();
@@ -177,9 +172,37 @@ async fn connect_server(server: &ServerUri) -> Result<Arc<dyn CatalogBackend>> {
     }
 }
 
-/// What users read through, if the URL names replicas. They are connected to when they are needed.
+/// The view of the cache that commits are planned on, and the one that users read through if that is another:
+/// if they may be told an older head, or read from replicas.
+fn cached(
+    uri: &CatalogUri,
+    backend: Arc<dyn CatalogBackend>,
+) -> (Arc<CachedBackend>, Option<CachedBackend>) {
+    let default = CacheOptions::default();
+    let options = CacheOptions {
+        capacity_bytes: uri.cache_size_bytes().unwrap_or(default.capacity_bytes),
+        head_max_staleness: uri.cache_max_staleness(),
+        ..default
+    };
+    match replicas(uri, &backend) {
+        Some(replicas) => {
+            let (cache, reader) = CachedBackend::split(backend, replicas, &options);
+            (Arc::new(cache), Some(reader))
+        }
+        None => {
+            let cache = CachedBackend::with_options(backend, &options);
+            let reader = options.head_max_staleness.map(|_| cache.reader());
+            (Arc::new(cache), reader)
+        }
+    }
+}
+
+/// The read replicas that the URL names, if it does. They are connected to when they are needed.
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "mssql"))]
-fn reader(uri: &CatalogUri, primary: &Arc<dyn CatalogBackend>) -> Option<Arc<CachedBackend>> {
+fn replicas(
+    uri: &CatalogUri,
+    primary: &Arc<dyn CatalogBackend>,
+) -> Option<Arc<dyn CatalogBackend>> {
     use deltalakedb_replicas::{Replica, ReplicaConfig, ReplicaReader};
 
     let server = uri.server()?;
@@ -199,11 +222,11 @@ fn reader(uri: &CatalogUri, primary: &Arc<dyn CatalogBackend>) -> Option<Arc<Cac
     let config =
         ReplicaConfig { max_staleness: server.replica_max_staleness(), ..ReplicaConfig::default() };
     let reader = ReplicaReader::new(Arc::clone(primary), replicas, config);
-    Some(Arc::new(CachedBackend::new(Arc::new(reader))))
+    Some(Arc::new(reader))
 }
 
 #[cfg(not(any(feature = "postgres", feature = "mysql", feature = "mssql")))]
-fn reader(_: &CatalogUri, _: &Arc<dyn CatalogBackend>) -> Option<Arc<CachedBackend>> {
+fn replicas(_: &CatalogUri, _: &Arc<dyn CatalogBackend>) -> Option<Arc<dyn CatalogBackend>> {
     None
 }
 
