@@ -171,8 +171,8 @@ impl CatalogBackend for CachedBackend {
         after: FileCursor,
         limit: usize,
     ) -> Result<Option<FileCursor>> {
-        match self.state.end(table_id, version, after, limit) {
-            Some(end) => Ok(end),
+        match self.state.list(table_id, version) {
+            Some(list) => Ok(list.end(after, limit.max(1))),
             None => self.source.inner.files_end(table_id, version, after, limit).await,
         }
     }
@@ -183,8 +183,8 @@ impl CatalogBackend for CachedBackend {
         version: Version,
         cursors: &[FileCursor],
     ) -> Result<Vec<FileRecord>> {
-        match self.state.asked(self.state.files_at(table_id, version, cursors)) {
-            Some(files) => Ok(files),
+        match self.state.asked(self.state.list(table_id, version)) {
+            Some(list) => Ok(list.at(cursors)),
             None => self.source.inner.files_at(table_id, version, cursors).await,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use deltalakedb_catalog_core::commit::{index_lines, parse_ndjson};
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{TableId, Version};
-use deltalakedb_catalog_core::model::{FileCursor, FileRecord};
+use deltalakedb_catalog_core::model::FileCursor;
 
 use crate::entries::{Entry, Key, Seen};
 use crate::flight::Join;
@@ -64,9 +64,10 @@ impl CachedBackend {
             if let Some(list) = state.lists(table_id).and_then(|kept| kept.at(version).cloned()) {
                 return Ok(Some(list));
             }
-            let list = match behind <= MAX_COMMITS {
-                true => source.catch_up(table_id, &kept.newest, version).await,
-                false => None,
+            let list = if behind <= MAX_COMMITS {
+                source.catch_up(table_id, &kept.newest, version).await
+            } else {
+                None
             };
             match &list {
                 Some(list) => {
@@ -125,7 +126,8 @@ impl State {
         }
     }
 
-    fn list(&self, table_id: TableId, version: Version) -> Option<Arc<FileList>> {
+    /// The list of a version, if it is here.
+    pub(crate) fn list(&self, table_id: TableId, version: Version) -> Option<Arc<FileList>> {
         self.lists(table_id)?.at(version).cloned()
     }
 
@@ -152,27 +154,6 @@ impl State {
             Some(list) => Some(list.page(after, limit)),
             None => self.chunk(table_id, version, after)?.page(limit),
         }
-    }
-
-    /// `files_end`, if the list is here.
-    pub(crate) fn end(
-        &self,
-        table_id: TableId,
-        version: Version,
-        after: FileCursor,
-        limit: usize,
-    ) -> Option<Option<FileCursor>> {
-        Some(self.list(table_id, version)?.end(after, limit.max(1)))
-    }
-
-    /// `files_at`, if the list is here.
-    pub(crate) fn files_at(
-        &self,
-        table_id: TableId,
-        version: Version,
-        cursors: &[FileCursor],
-    ) -> Option<Vec<FileRecord>> {
-        Some(self.list(table_id, version)?.at(cursors))
     }
 
     /// What all lists of one table may weigh, bytes.

@@ -24,10 +24,22 @@ const MOST_CHANGES: usize = 4_096;
 #[derive(Debug, Clone)]
 pub(crate) struct Head {
     pub(crate) record: Arc<TableRecord>,
+    /// Moves on while the database gives the same row: most answers cost no new entry.
+    asked: Arc<Mutex<Asked>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Asked {
     /// Before the question was sent.
-    asked: Instant,
+    at: Instant,
     /// How much of the staleness allowed it lasts, thousandths.
     lasts: u32,
+}
+
+impl Head {
+    fn asked(&self) -> Asked {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// From before a question is sent.
@@ -123,7 +135,8 @@ impl Heads {
     /// The row of a table, if the answer is not older than that.
     pub(crate) fn fresh(&self, table: &TableRef, age: Duration) -> Option<Arc<TableRecord>> {
         let head = self.find(table)?;
-        (head.asked.elapsed() < part(age, head.lasts)).then_some(head.record)
+        let Asked { at, lasts } = head.asked();
+        (at.elapsed() < part(age, lasts)).then_some(head.record)
     }
 
     fn find(&self, table: &TableRef) -> Option<Head> {
@@ -149,20 +162,28 @@ impl Heads {
         }
         let changes = self.lock();
         let (id, found) = (record.id, self.find(&TableRef::Id(record.id)));
-        if found.is_some_and(|head| head.asked > ticket.asked) {
+        if found.as_ref().is_some_and(|head| head.asked().at > ticket.asked) {
             return;
         }
         if record.state != TableState::Active || !changes.none_since(ticket, record) {
             self.cache.invalidate(&Key::Head(id));
             return;
         }
-        let head = Head {
-            record: Arc::new(record.clone()),
-            asked: ticket.asked,
-            lasts: self.jitter.lasts(),
-        };
-        self.cache.insert(Key::Head(id), Entry::Head(head));
-        self.cache.insert(Key::Name(record.name.clone()), Entry::Name(id));
+        let asked = Asked { at: ticket.asked, lasts: self.jitter.lasts() };
+        match found {
+            Some(head) if *head.record == *record => {
+                *head.asked.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+            }
+            _ => {
+                let head =
+                    Head { record: Arc::new(record.clone()), asked: Arc::new(Mutex::new(asked)) };
+                self.cache.insert(Key::Head(id), Entry::Head(head));
+            }
+        }
+        let name = Key::Name(record.name.clone());
+        if !matches!(self.cache.get(&name), Some(Entry::Name(named)) if named == id) {
+            self.cache.insert(name, Entry::Name(id));
+        }
     }
 
     /// The same where what readers are told comes from elsewhere (replicas, which may be behind): a row
@@ -173,7 +194,7 @@ impl Heads {
         }
         let _changes = self.lock();
         let found = self.find(&TableRef::Id(record.id));
-        if found.is_some_and(|head| head.asked <= ticket.asked && *head.record != *record) {
+        if found.is_some_and(|head| head.asked().at <= ticket.asked && *head.record != *record) {
             self.cache.invalidate(&Key::Head(record.id));
         }
     }
@@ -185,7 +206,7 @@ impl Heads {
         }
         let _changes = self.lock();
         if let Some(head) = self.find(table)
-            && head.asked <= ticket.asked
+            && head.asked().at <= ticket.asked
         {
             self.cache.invalidate(&Key::Head(head.record.id));
         }

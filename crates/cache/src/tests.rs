@@ -132,14 +132,13 @@ pub(crate) async fn create(db: &dyn CatalogBackend) {
 }
 
 pub(crate) fn adds(paths: impl IntoIterator<Item = String>) -> String {
-    paths
-        .into_iter()
-        .map(|path| {
-            format!(
-                "{{\"add\":{{\"path\":\"{path}\",\"partitionValues\":{{}},\"size\":1,\"modificationTime\":1,\"dataChange\":true}}}}\n"
-            )
-        })
-        .collect()
+    paths.into_iter().map(|path| add_line(&path) + "\n").collect()
+}
+
+fn add_line(path: &str) -> String {
+    format!(
+        "{{\"add\":{{\"path\":\"{path}\",\"partitionValues\":{{}},\"size\":1,\"modificationTime\":1,\"dataChange\":true}}}}"
+    )
 }
 
 pub(crate) fn on(rule: HeadRule) -> CommitTarget {

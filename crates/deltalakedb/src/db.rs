@@ -263,6 +263,72 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "sqlite")]
+    async fn commit(
+        db: &Db,
+        target: deltalakedb_catalog_core::catalog::ChangeTarget,
+        ndjson: &str,
+    ) {
+        use deltalakedb_catalog_core::catalog::{CommitBatch, TableChange};
+
+        let change = TableChange {
+            target,
+            ndjson: ndjson.into(),
+            origin: "test".to_owned(),
+            // It read the whole table, so that it goes on exactly one head.
+            reads: deltalakedb_catalog_core::conflict::Reads {
+                whole_table: true,
+                ..Default::default()
+            },
+            operation: None,
+        };
+        db.commit(CommitBatch { token: None, tables: vec![change] }).await.unwrap();
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn readers_may_be_told_an_older_head_and_commits_never_rest_on_it() {
+        use deltalakedb_catalog_core::catalog::ChangeTarget;
+        use deltalakedb_catalog_core::ids::{At, TableRef};
+        use deltalakedb_catalog_core::model::MirrorMode;
+
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("c.db").display());
+        let here = Db::create(&uri(&format!("{url}?cache_max_staleness=1h"))).await.unwrap();
+        let there = Db::open(&uri(&url)).await.unwrap();
+        let zero = "{\"protocol\":{\"minReaderVersion\":1,\"minWriterVersion\":2}}\n\
+            {\"metaData\":{\"id\":\"m\",\"format\":{\"provider\":\"parquet\",\"options\":{}},\
+            \"schemaString\":\"{\\\"type\\\":\\\"struct\\\",\\\"fields\\\":[]}\",\
+            \"partitionColumns\":[],\"configuration\":{}}}\n";
+        let target = ChangeTarget::Create {
+            name: "t".parse().unwrap(),
+            location: "memory://t".to_owned(),
+            storage_options: std::collections::BTreeMap::new(),
+            mirror: MirrorMode::Off,
+            fence: false,
+        };
+        commit(&here, target, zero).await;
+        let table = TableRef::Name("t".parse().unwrap());
+        let head = async |db: &Db| db.snapshot(&table, At::Head).await.unwrap().version.get();
+        let append = async |db: &Db, path: &str| {
+            let line = format!(
+                "{{\"add\":{{\"path\":\"{path}\",\"partitionValues\":{{}},\"size\":1,\
+                 \"modificationTime\":1,\"dataChange\":true}}}}"
+            );
+            let target = ChangeTarget::Existing { table: table.clone(), read_version: None };
+            commit(db, target, &line).await;
+        };
+        assert_eq!(head(&here).await, 0);
+        append(&there, "a").await;
+        assert_eq!((head(&there).await, head(&here).await), (1, 0));
+        assert_eq!(here.cache_stats().stale_hits, 1);
+        assert_eq!(head(&here.clone().on_primary()).await, 1);
+        append(&there, "b").await;
+        // Planned on the head as it is, and read by who wrote it.
+        append(&here, "c").await;
+        assert_eq!(head(&here).await, 3);
+    }
+
     #[test]
     fn urls_are_quoted_for_shells_where_they_need_it() {
         for (url, word) in [

@@ -68,9 +68,10 @@ impl Columns {
             data_change: adds().map(|add| Some(add.data_change)).collect(),
             stats: set(texts(adds().map(|add| add.stats.as_deref()))?),
             tags: Coded::new(adds().map(|add| add.tags.as_ref()))?,
-            vectors: match vectors().any(|vector| vector.is_some()) {
-                true => Some(Vectors::new(vectors)?),
-                false => None,
+            vectors: if vectors().any(|vector| vector.is_some()) {
+                Some(Vectors::new(vectors)?)
+            } else {
+                None
             },
             base_row_id: set(adds().map(|add| add.base_row_id).collect()),
             default_row_commit_version: set(adds()
@@ -150,11 +151,7 @@ impl Columns {
         ];
         size_of::<Columns>()
             + self.cursors.len() * (size_of::<FileCursor>() + size_of::<u32>())
-            + arrays
-                .into_iter()
-                .flatten()
-                .map(|array| array.get_buffer_memory_size())
-                .sum::<usize>()
+            + arrays.into_iter().flatten().map(Array::get_buffer_memory_size).sum::<usize>()
             + self.partition_values.weight()
             + self.tags.weight()
             + self.vectors.as_ref().map_or(0, Vectors::weight)
@@ -259,14 +256,13 @@ impl Coded {
             }
             bytes.clear();
             write(value, &mut bytes);
-            let code = match codes.get(&*bytes) {
-                Some(code) => *code,
-                None => {
-                    let code = u32::try_from(maps.len()).ok()?;
-                    maps.push(value.clone());
-                    codes.insert(bytes.as_slice().into(), code);
-                    code
-                }
+            let code = if let Some(code) = codes.get(&*bytes) {
+                *code
+            } else {
+                let code = u32::try_from(maps.len()).ok()?;
+                maps.push(value.clone());
+                codes.insert(bytes.as_slice().into(), code);
+                code
             };
             last = Some((value, code));
             rows.push(Some(code));
