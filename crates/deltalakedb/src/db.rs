@@ -184,16 +184,13 @@ fn cached(
         head_max_staleness: uri.cache_max_staleness(),
         ..default
     };
-    match replicas(uri, &backend) {
-        Some(replicas) => {
-            let (cache, reader) = CachedBackend::split(backend, replicas, &options);
-            (Arc::new(cache), Some(reader))
-        }
-        None => {
-            let cache = CachedBackend::with_options(backend, &options);
-            let reader = options.head_max_staleness.map(|_| cache.reader());
-            (Arc::new(cache), reader)
-        }
+    if let Some(replicas) = replicas(uri, &backend) {
+        let (cache, reader) = CachedBackend::split(backend, replicas, &options);
+        (Arc::new(cache), Some(reader))
+    } else {
+        let cache = CachedBackend::with_options(backend, &options);
+        let reader = options.head_max_staleness.map(|_| cache.reader());
+        (Arc::new(cache), reader)
     }
 }
 
