@@ -1,460 +1,134 @@
-//! An LRU of what never changes, as a wrapper that implements [`CatalogBackend`].
+//! A cache of table state, as a wrapper that implements
+//! [`CatalogBackend`](deltalakedb_catalog_core::backend::CatalogBackend).
 //!
-//! The state of a table *at a version* is immutable, so entries need no invalidation and several
-//! processes stay right without telling each other. Cached are: short file pages, application
-//! transactions and domain metadata at a version, and pages of skipping indexes. Everything that moves (heads, table rows, the
-//! outbox) goes straight to the database.
+//! **What never changes.** The state of a table *at a version* is immutable, so entries need no
+//! invalidation and several processes stay right without telling each other. Kept are pages of file lists
+//! and whole lists (in Arrow columns; one at an older version is brought up to date with the commits
+//! since), application transactions and domain metadata at a version, and pages of skipping indexes. A
+//! version counts as immutable once the table was seen active with that version.
 //!
-//! Weights are estimates in bytes; the bound holds for their sum.
+//! **What changes.** Heads, rows of tables and the outbox are asked of the database each time by a
+//! [`CachedBackend`] itself: commits may be planned on it. [`CachedBackend::reader`] is another view of
+//! the same cache, for readers who may be told a head that is older by a stated time
+//! ([`CacheOptions::head_max_staleness`]): it answers `get_table` and `snapshot` from memory if the
+//! database was asked within that time. What this process wrote is never missed: whatever changes a
+//! table through either view, and `note_change`, makes the next read ask.
+//!
+//! **Single flight.** Identical questions that are asked at the same time become one; about what changes,
+//! nobody gets an answer to a question that was sent before the own call began.
+//!
+//! All entries are in one LRU. Weights are estimates in bytes, and the bound holds for their sum. Not in it:
+//! the last 4,096 changes of this process (below 1 MB), and what callers hold.
 #![forbid(unsafe_code)]
 
+mod backend;
+mod entries;
+mod files;
+mod flight;
+mod heads;
+mod lists;
+mod options;
+mod state;
+mod stats;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use deltalakedb_catalog_core::action::{Add, DomainMetadata, NullableMap, Txn};
-use deltalakedb_catalog_core::backend::{
-    BackendInfo, CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest,
-    CommittedTable, ImportEnd, ImportProgress, ImportedCommit, MirrorLease, MirrorTask,
-    PublishFailure, Published, TableFilter,
-};
-use deltalakedb_catalog_core::commit::CommitBody;
-use deltalakedb_catalog_core::error::Result;
-use deltalakedb_catalog_core::ids::{
-    At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
-};
-use deltalakedb_catalog_core::model::{
-    BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
-    NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
-};
-use moka::sync::Cache;
+use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::ids::{At, TableRef};
+use deltalakedb_catalog_core::model::{Snapshot, TableRecord};
 
-/// Sum of the weights of all entries, bytes.
-pub const DEFAULT_CAPACITY_BYTES: u64 = 64 << 20;
-/// Longer pages are streamed past the cache: copying them costs more than it saves.
-const MAX_CACHED_PAGE: usize = 2_000;
-/// Tables whose head is remembered.
-const MAX_HEADS: u64 = 100_000;
+use crate::flight::Flights;
+pub use crate::options::{CacheOptions, DEFAULT_CAPACITY_BYTES};
+use crate::state::State;
+pub use crate::stats::CacheStats;
 
-type FilePage = Page<FileRecord, FileCursor>;
-
-/// What an entry is about.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Key {
-    Files(TableId, Version, Option<FileCursor>, usize),
-    Txns(TableId, Version),
-    Domains(TableId, Version),
-    Skip(TableId, SkipPage),
-}
-
+/// A backend with a cache in front: a view of the cache.
 #[derive(Debug, Clone)]
-enum Entry {
-    Files(Arc<FilePage>),
-    Txns(Arc<Vec<Txn>>),
-    Domains(Arc<Vec<DomainMetadata>>),
-    Skip(Bytes),
+pub struct CachedBackend {
+    state: Arc<State>,
+    source: Arc<Source>,
+    /// How old an answer about a head may be; none = the database is asked.
+    max_staleness: Option<Duration>,
 }
 
-/// What a cache has done since it was made, and what is in it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CacheStats {
-    /// Questions that were answered without the database.
-    pub hits: u64,
-    /// Questions that the database was asked, although their answer might have been here.
-    pub misses: u64,
-    /// Entries that had to go, because the cache was full.
-    pub evictions: u64,
-    /// Entries.
-    pub entries: u64,
-    /// Sum of their weights, bytes (estimated).
-    pub weight_bytes: u64,
+/// Who is asked what is not in memory, and the questions about what changes that are on their way there.
+#[derive(Debug)]
+struct Source {
+    inner: Arc<dyn CatalogBackend>,
+    /// Whether readers may be told what this one says of heads.
+    for_readers: bool,
+    tables: Flights<TableRef, Option<TableRecord>>,
+    snapshots: Flights<(TableRef, At), Snapshot>,
 }
 
-impl std::ops::Add for CacheStats {
-    type Output = CacheStats;
-
-    fn add(self, other: CacheStats) -> CacheStats {
-        CacheStats {
-            hits: self.hits + other.hits,
-            misses: self.misses + other.misses,
-            evictions: self.evictions + other.evictions,
-            entries: self.entries + other.entries,
-            weight_bytes: self.weight_bytes + other.weight_bytes,
-        }
+impl Source {
+    fn new(inner: Arc<dyn CatalogBackend>, for_readers: bool) -> Arc<Self> {
+        Arc::new(Source {
+            inner,
+            for_readers,
+            tables: Flights::default(),
+            snapshots: Flights::default(),
+        })
     }
 }
 
-#[derive(Debug, Default)]
-struct Counters {
-    hits: AtomicU64,
-    misses: AtomicU64,
-    evictions: AtomicU64,
-}
-
-/// A backend with a cache in front.
-#[derive(Debug)]
-pub struct CachedBackend {
-    inner: Arc<dyn CatalogBackend>,
-    cache: Cache<Key, Entry>,
-    counters: Arc<Counters>,
-    /// Highest version seen of each table: a version that does not exist yet is never cached.
-    heads: Cache<TableId, Version>,
-}
-
 impl CachedBackend {
-    /// Wraps a backend with the default bound.
+    /// Wraps a backend with the default bounds.
     #[must_use]
     pub fn new(inner: Arc<dyn CatalogBackend>) -> Self {
-        Self::with_capacity(inner, DEFAULT_CAPACITY_BYTES)
+        Self::with_options(inner, &CacheOptions::default())
     }
 
     /// Wraps a backend with a bound in bytes.
     #[must_use]
     pub fn with_capacity(inner: Arc<dyn CatalogBackend>, bytes: u64) -> Self {
-        let counters = Arc::new(Counters::default());
-        let evictions = Arc::clone(&counters);
-        let cache = Cache::builder()
-            .max_capacity(bytes)
-            .weigher(|_, entry: &Entry| u32::try_from(weight(entry)).unwrap_or(u32::MAX))
-            .eviction_listener(move |_, _, cause| {
-                if cause.was_evicted() {
-                    evictions.evictions.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-            .build();
-        CachedBackend { inner, cache, counters, heads: Cache::new(MAX_HEADS) }
+        Self::with_options(
+            inner,
+            &CacheOptions { capacity_bytes: bytes, ..CacheOptions::default() },
+        )
     }
 
-    fn get(&self, key: &Key) -> Option<Entry> {
-        let found = self.cache.get(key);
-        let counter = if found.is_some() { &self.counters.hits } else { &self.counters.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
-        found
-    }
-
-    fn saw(&self, table_id: TableId, version: Option<Version>) {
-        if let Some(version) = version
-            && self.heads.get(&table_id).is_none_or(|seen| seen < version)
-        {
-            self.heads.insert(table_id, version);
+    /// Wraps a backend. This view asks the database for every head, whatever the options say.
+    #[must_use]
+    pub fn with_options(inner: Arc<dyn CatalogBackend>, options: &CacheOptions) -> Self {
+        CachedBackend {
+            state: Arc::new(State::new(options)),
+            source: Source::new(inner, true),
+            max_staleness: None,
         }
     }
 
-    fn keep(&self, table_id: TableId, version: Version, key: Key, entry: impl FnOnce() -> Entry) {
-        if self.heads.get(&table_id).is_some_and(|seen| version <= seen) {
-            self.cache.insert(key, entry());
-        }
+    /// Two views of one cache: that of `primary`, and one for readers ([`CachedBackend::reader`]) that asks
+    /// `replicas`, another view of the same database. What that one may lag behind by itself comes on top of
+    /// [`CacheOptions::head_max_staleness`]. Changes through either make both ask again.
+    #[must_use]
+    pub fn split(
+        primary: Arc<dyn CatalogBackend>,
+        replicas: Arc<dyn CatalogBackend>,
+        options: &CacheOptions,
+    ) -> (Self, Self) {
+        let state = Arc::new(State::new(options));
+        let view = |source, max_staleness| CachedBackend {
+            state: Arc::clone(&state),
+            source,
+            max_staleness,
+        };
+        let primary = view(Source::new(primary, false), None);
+        (primary, view(Source::new(replicas, true), options.head_max_staleness))
     }
 
-    /// What it has done, and what is in it.
+    /// The view for readers who may be told a head that is as much older as
+    /// [`CacheOptions::head_max_staleness`] says. Nothing that decides about a write may be read through it.
+    #[must_use]
+    pub fn reader(&self) -> Self {
+        CachedBackend { max_staleness: self.state.max_staleness, ..self.clone() }
+    }
+
+    /// What the cache has done, and what is in it. Its views share it.
     #[must_use]
     pub fn stats(&self) -> CacheStats {
-        self.cache.run_pending_tasks();
-        CacheStats {
-            hits: self.counters.hits.load(Ordering::Relaxed),
-            misses: self.counters.misses.load(Ordering::Relaxed),
-            evictions: self.counters.evictions.load(Ordering::Relaxed),
-            entries: self.cache.entry_count(),
-            weight_bytes: self.cache.weighted_size(),
-        }
-    }
-}
-
-fn weight(entry: &Entry) -> usize {
-    let map = |m: &NullableMap| {
-        m.iter().map(|(k, v)| 64 + k.len() + v.as_ref().map_or(0, String::len)).sum::<usize>()
-    };
-    let add = |a: &Add| {
-        256 + a.path.len()
-            + a.stats.as_ref().map_or(0, String::len)
-            + map(&a.partition_values)
-            + a.tags.as_ref().map_or(0, map)
-    };
-    64 + match entry {
-        Entry::Files(page) => page.items.iter().map(|f| add(&f.add)).sum::<usize>(),
-        Entry::Skip(bytes) => bytes.len(),
-        Entry::Txns(txns) => txns.iter().map(|t| 64 + t.app_id.len()).sum(),
-        Entry::Domains(domains) => {
-            domains.iter().map(|d| 64 + d.domain.len() + d.configuration.len()).sum()
-        }
-    }
-}
-
-#[async_trait]
-impl CatalogBackend for CachedBackend {
-    async fn info(&self) -> Result<BackendInfo> {
-        self.inner.info().await
-    }
-
-    async fn migrate(&self, now: TimestampMs) -> Result<()> {
-        self.inner.migrate(now).await
-    }
-
-    fn note_change(&self, table_id: TableId) {
-        self.inner.note_change(table_id);
-    }
-
-    async fn get_table(&self, table: &TableRef) -> Result<Option<TableRecord>> {
-        self.inner.get_table(table).await
-    }
-
-    async fn list_tables(
-        &self,
-        filter: &TableFilter,
-        after: Option<&(TableName, TableId)>,
-        limit: usize,
-    ) -> Result<Page<TableRecord, (TableName, TableId)>> {
-        self.inner.list_tables(filter, after, limit).await
-    }
-
-    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> Result<TableRecord> {
-        self.inner.drop_table(table_id, now).await
-    }
-
-    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> Result<TableRecord> {
-        self.inner.undrop_table(table_id, name).await
-    }
-
-    async fn snapshot(&self, table: &TableRef, at: At) -> Result<Snapshot> {
-        let snapshot = self.inner.snapshot(table, at).await?;
-        self.saw(snapshot.table.id, snapshot.table.head);
-        Ok(snapshot)
-    }
-
-    async fn list_files(
-        &self,
-        table_id: TableId,
-        version: Version,
-        after: Option<FileCursor>,
-        limit: usize,
-    ) -> Result<FilePage> {
-        if limit > MAX_CACHED_PAGE {
-            return self.inner.list_files(table_id, version, after, limit).await;
-        }
-        let key = Key::Files(table_id, version, after, limit);
-        if let Some(Entry::Files(page)) = self.get(&key) {
-            return Ok(FilePage::clone(&page));
-        }
-        let page = self.inner.list_files(table_id, version, after, limit).await?;
-        self.keep(table_id, version, key, || Entry::Files(Arc::new(page.clone())));
-        Ok(page)
-    }
-
-    async fn files_end(
-        &self,
-        table_id: TableId,
-        version: Version,
-        after: FileCursor,
-        limit: usize,
-    ) -> Result<Option<FileCursor>> {
-        self.inner.files_end(table_id, version, after, limit).await
-    }
-
-    async fn files_at(
-        &self,
-        table_id: TableId,
-        version: Version,
-        cursors: &[FileCursor],
-    ) -> Result<Vec<FileRecord>> {
-        self.inner.files_at(table_id, version, cursors).await
-    }
-
-    async fn list_tombstones(
-        &self,
-        table_id: TableId,
-        version: Version,
-        deleted_after: TimestampMs,
-        after: Option<FileCursor>,
-        limit: usize,
-    ) -> Result<Page<TombstoneRecord, FileCursor>> {
-        self.inner.list_tombstones(table_id, version, deleted_after, after, limit).await
-    }
-
-    async fn app_transactions(&self, table_id: TableId, version: Version) -> Result<Vec<Txn>> {
-        let key = Key::Txns(table_id, version);
-        if let Some(Entry::Txns(txns)) = self.get(&key) {
-            return Ok(txns.to_vec());
-        }
-        let txns = self.inner.app_transactions(table_id, version).await?;
-        self.keep(table_id, version, key, || Entry::Txns(Arc::new(txns.clone())));
-        Ok(txns)
-    }
-
-    async fn domain_metadata(
-        &self,
-        table_id: TableId,
-        version: Version,
-    ) -> Result<Vec<DomainMetadata>> {
-        let key = Key::Domains(table_id, version);
-        if let Some(Entry::Domains(domains)) = self.get(&key) {
-            return Ok(domains.to_vec());
-        }
-        let domains = self.inner.domain_metadata(table_id, version).await?;
-        self.keep(table_id, version, key, || Entry::Domains(Arc::new(domains.clone())));
-        Ok(domains)
-    }
-
-    async fn list_commits(
-        &self,
-        table_id: TableId,
-        filter: &CommitFilter,
-        before: Option<Version>,
-        limit: usize,
-    ) -> Result<Page<CommitRecord, Version>> {
-        self.inner.list_commits(table_id, filter, before, limit).await
-    }
-
-    async fn read_bodies(
-        &self,
-        table_id: TableId,
-        from: Version,
-        to: Version,
-        limit: usize,
-    ) -> Result<Vec<(CommitRecord, CommitBody)>> {
-        self.inner.read_bodies(table_id, from, to, limit).await
-    }
-
-    async fn commit(&self, request: CommitRequest) -> Result<CommitOutcome> {
-        self.inner.commit(request).await
-    }
-
-    async fn resolve_token(&self, token: &CommitToken) -> Result<Option<Vec<CommittedTable>>> {
-        self.inner.resolve_token(token).await
-    }
-
-    async fn skip_index(&self, table_id: TableId) -> Result<SkipIndex> {
-        self.inner.skip_index(table_id).await
-    }
-
-    async fn skip_pages(
-        &self,
-        table_id: TableId,
-        pages: &[SkipPage],
-    ) -> Result<Vec<Option<Bytes>>> {
-        let key = |page: &SkipPage| Key::Skip(table_id, *page);
-        let mut found: Vec<Option<Bytes>> = pages
-            .iter()
-            .map(|page| match self.get(&key(page)) {
-                Some(Entry::Skip(bytes)) => Some(bytes),
-                _ => None,
-            })
-            .collect();
-        let pairs = pages.iter().zip(&found);
-        let wanted: Vec<SkipPage> =
-            pairs.filter(|(_, bytes)| bytes.is_none()).map(|(page, _)| *page).collect();
-        if !wanted.is_empty() {
-            let read = self.inner.skip_pages(table_id, &wanted).await?;
-            let gaps = found.iter_mut().filter(|bytes| bytes.is_none());
-            for ((gap, page), bytes) in gaps.zip(&wanted).zip(read) {
-                if let Some(bytes) = &bytes {
-                    self.cache.insert(key(page), Entry::Skip(bytes.clone()));
-                }
-                *gap = bytes;
-            }
-        }
-        Ok(found)
-    }
-
-    async fn skip_replace(
-        &self,
-        table_id: TableId,
-        generation: i64,
-        remove: &[i64],
-        segment: &NewSkipSegment,
-    ) -> Result<bool> {
-        self.inner.skip_replace(table_id, generation, remove, segment).await
-    }
-
-    async fn import_begin(
-        &self,
-        table: &NewTable,
-        base: Version,
-        base_from_json: bool,
-        now: TimestampMs,
-    ) -> Result<ImportProgress> {
-        self.inner.import_begin(table, base, base_from_json, now).await
-    }
-
-    async fn import_base(
-        &self,
-        table_id: TableId,
-        skip_files: u64,
-        skip_tombstones: u64,
-        chunk: BaseChunk,
-        tail: Option<BaseTail>,
-    ) -> Result<ImportProgress> {
-        self.inner.import_base(table_id, skip_files, skip_tombstones, chunk, tail).await
-    }
-
-    async fn import_commits(
-        &self,
-        table_id: TableId,
-        commits: Arc<[ImportedCommit]>,
-    ) -> Result<ImportProgress> {
-        self.inner.import_commits(table_id, commits).await
-    }
-
-    async fn import_finish(
-        &self,
-        table_id: TableId,
-        end: ImportEnd,
-        now: TimestampMs,
-    ) -> Result<TableRecord> {
-        self.inner.import_finish(table_id, end, now).await
-    }
-
-    async fn import_abort(&self, table_id: TableId) -> Result<()> {
-        self.inner.import_abort(table_id).await
-    }
-
-    async fn mirror_claim(&self, request: &ClaimRequest) -> Result<Vec<MirrorTask>> {
-        self.inner.mirror_claim(request).await
-    }
-
-    async fn mirror_renew(
-        &self,
-        lease: &MirrorLease,
-        now: TimestampMs,
-        lease_ms: i64,
-    ) -> Result<Option<MirrorLease>> {
-        self.inner.mirror_renew(lease, now, lease_ms).await
-    }
-
-    async fn mirror_complete(&self, lease: &MirrorLease, done: &[Published]) -> Result<bool> {
-        self.inner.mirror_complete(lease, done).await
-    }
-
-    async fn mirror_fail(&self, lease: &MirrorLease, failure: &PublishFailure) -> Result<bool> {
-        self.inner.mirror_fail(lease, failure).await
-    }
-
-    async fn mirror_release(&self, lease: &MirrorLease) -> Result<()> {
-        self.inner.mirror_release(lease).await
-    }
-
-    async fn mirror_rows(
-        &self,
-        table_id: Option<TableId>,
-        state: Option<MirrorState>,
-        after: Option<(TableId, Version)>,
-        limit: usize,
-    ) -> Result<Page<MirrorRow, (TableId, Version)>> {
-        self.inner.mirror_rows(table_id, state, after, limit).await
-    }
-
-    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> Result<u64> {
-        self.inner.mirror_retry(table_id, now).await
-    }
-
-    async fn mirror_set_mode(
-        &self,
-        table_id: TableId,
-        mode: MirrorMode,
-        now: TimestampMs,
-    ) -> Result<TableRecord> {
-        self.inner.mirror_set_mode(table_id, mode, now).await
+        self.state.stats()
     }
 }
 

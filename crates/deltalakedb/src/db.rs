@@ -1,9 +1,9 @@
 //! An opened catalog.
 
-use std::ops::{Add, Deref};
+use std::ops::Deref;
 use std::sync::Arc;
 
-use deltalakedb_cache::{CacheStats, CachedBackend};
+use deltalakedb_cache::{CacheOptions, CacheStats, CachedBackend};
 use deltalakedb_catalog_core::backend::CatalogBackend;
 use deltalakedb_catalog_core::catalog::{Catalog, CommitHook};
 use deltalakedb_catalog_core::env::{Clock, IdSource};
@@ -20,8 +20,8 @@ use crate::uri::{CatalogUri, Place, Scheme, ServerUri};
 #[derive(Debug, Clone)]
 pub struct Db {
     catalog: Catalog,
-    /// That of the primary, and that of the replicas.
-    caches: Vec<Arc<CachedBackend>>,
+    /// The view that commits are planned on; readers have another one of the same cache.
+    cache: Arc<CachedBackend>,
     uri: CatalogUri,
 }
 
@@ -82,28 +82,23 @@ impl Db {
     }
 
     fn assemble(uri: &CatalogUri, backend: Arc<dyn CatalogBackend>) -> Db {
-        let reader = reader(uri, &backend);
-        let cached = Arc::new(CachedBackend::new(backend));
-        let mut caches = vec![Arc::clone(&cached)];
+        let (cache, reader) = cached(uri, backend);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
-        let catalog = Catalog::new(cached, clock, ids);
+        let catalog = Catalog::new(cache.clone(), clock, ids);
         let indexer = Indexer::new(catalog.clone());
         let catalog = catalog.with_commit_hook(Arc::new(indexer));
         let catalog = match reader {
-            Some(reader) => {
-                caches.push(Arc::clone(&reader));
-                catalog.with_reader(reader)
-            }
+            Some(reader) => catalog.with_reader(Arc::new(reader)),
             None => catalog,
         };
-        Db { catalog, caches, uri: uri.clone() }
+        Db { catalog, cache, uri: uri.clone() }
     }
 
     /// What the cache of this catalog has done since it was opened, and what is in it.
     #[must_use]
     pub fn cache_stats(&self) -> CacheStats {
-        self.caches.iter().map(|cache| cache.stats()).fold(CacheStats::default(), Add::add)
+        self.cache.stats()
     }
 
     /// The catalog itself.
@@ -112,7 +107,7 @@ impl Db {
         &self.catalog
     }
 
-    /// The same without read replicas, see [`Catalog::on_primary`].
+    /// The same without read replicas, and with every head as it is now, see [`Catalog::on_primary`].
     #[must_use]
     pub fn on_primary(mut self) -> Self {
         self.catalog = self.catalog.on_primary();
@@ -177,9 +172,34 @@ async fn connect_server(server: &ServerUri) -> Result<Arc<dyn CatalogBackend>> {
     }
 }
 
-/// What users read through, if the URL names replicas. They are connected to when they are needed.
+/// The view of the cache that commits are planned on, and the one that users read through if that is another:
+/// if they may be told an older head, or read from replicas.
+fn cached(
+    uri: &CatalogUri,
+    backend: Arc<dyn CatalogBackend>,
+) -> (Arc<CachedBackend>, Option<CachedBackend>) {
+    let default = CacheOptions::default();
+    let options = CacheOptions {
+        capacity_bytes: uri.cache_size_bytes().unwrap_or(default.capacity_bytes),
+        head_max_staleness: uri.cache_max_staleness(),
+        ..default
+    };
+    if let Some(replicas) = replicas(uri, &backend) {
+        let (cache, reader) = CachedBackend::split(backend, replicas, &options);
+        (Arc::new(cache), Some(reader))
+    } else {
+        let cache = CachedBackend::with_options(backend, &options);
+        let reader = options.head_max_staleness.map(|_| cache.reader());
+        (Arc::new(cache), reader)
+    }
+}
+
+/// The read replicas that the URL names, if it does. They are connected to when they are needed.
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "mssql"))]
-fn reader(uri: &CatalogUri, primary: &Arc<dyn CatalogBackend>) -> Option<Arc<CachedBackend>> {
+fn replicas(
+    uri: &CatalogUri,
+    primary: &Arc<dyn CatalogBackend>,
+) -> Option<Arc<dyn CatalogBackend>> {
     use deltalakedb_replicas::{Replica, ReplicaConfig, ReplicaReader};
 
     let server = uri.server()?;
@@ -199,11 +219,11 @@ fn reader(uri: &CatalogUri, primary: &Arc<dyn CatalogBackend>) -> Option<Arc<Cac
     let config =
         ReplicaConfig { max_staleness: server.replica_max_staleness(), ..ReplicaConfig::default() };
     let reader = ReplicaReader::new(Arc::clone(primary), replicas, config);
-    Some(Arc::new(CachedBackend::new(Arc::new(reader))))
+    Some(Arc::new(reader))
 }
 
 #[cfg(not(any(feature = "postgres", feature = "mysql", feature = "mssql")))]
-fn reader(_: &CatalogUri, _: &Arc<dyn CatalogBackend>) -> Option<Arc<CachedBackend>> {
+fn replicas(_: &CatalogUri, _: &Arc<dyn CatalogBackend>) -> Option<Arc<dyn CatalogBackend>> {
     None
 }
 
@@ -238,6 +258,72 @@ mod tests {
             assert!(e.contains("cargo feature") && e.contains(feature), "{e}");
             assert!(!e.contains("geheim"), "{e}");
         }
+    }
+
+    #[cfg(feature = "sqlite")]
+    async fn commit(
+        db: &Db,
+        target: deltalakedb_catalog_core::catalog::ChangeTarget,
+        ndjson: &str,
+    ) {
+        use deltalakedb_catalog_core::catalog::{CommitBatch, TableChange};
+
+        let change = TableChange {
+            target,
+            ndjson: ndjson.into(),
+            origin: "test".to_owned(),
+            // It read the whole table, so that it goes on exactly one head.
+            reads: deltalakedb_catalog_core::conflict::Reads {
+                whole_table: true,
+                ..Default::default()
+            },
+            operation: None,
+        };
+        db.commit(CommitBatch { token: None, tables: vec![change] }).await.unwrap();
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn readers_may_be_told_an_older_head_and_commits_never_rest_on_it() {
+        use deltalakedb_catalog_core::catalog::ChangeTarget;
+        use deltalakedb_catalog_core::ids::{At, TableRef};
+        use deltalakedb_catalog_core::model::MirrorMode;
+
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("c.db").display());
+        let here = Db::create(&uri(&format!("{url}?cache_max_staleness=1h"))).await.unwrap();
+        let there = Db::open(&uri(&url)).await.unwrap();
+        let zero = "{\"protocol\":{\"minReaderVersion\":1,\"minWriterVersion\":2}}\n\
+            {\"metaData\":{\"id\":\"m\",\"format\":{\"provider\":\"parquet\",\"options\":{}},\
+            \"schemaString\":\"{\\\"type\\\":\\\"struct\\\",\\\"fields\\\":[]}\",\
+            \"partitionColumns\":[],\"configuration\":{}}}\n";
+        let target = ChangeTarget::Create {
+            name: "t".parse().unwrap(),
+            location: "memory://t".to_owned(),
+            storage_options: std::collections::BTreeMap::new(),
+            mirror: MirrorMode::Off,
+            fence: false,
+        };
+        commit(&here, target, zero).await;
+        let table = TableRef::Name("t".parse().unwrap());
+        let head = async |db: &Db| db.snapshot(&table, At::Head).await.unwrap().version.get();
+        let append = async |db: &Db, path: &str| {
+            let line = format!(
+                "{{\"add\":{{\"path\":\"{path}\",\"partitionValues\":{{}},\"size\":1,\
+                 \"modificationTime\":1,\"dataChange\":true}}}}"
+            );
+            let target = ChangeTarget::Existing { table: table.clone(), read_version: None };
+            commit(db, target, &line).await;
+        };
+        assert_eq!(head(&here).await, 0);
+        append(&there, "a").await;
+        assert_eq!((head(&there).await, head(&here).await), (1, 0));
+        assert_eq!(here.cache_stats().stale_hits, 1);
+        assert_eq!(head(&here.clone().on_primary()).await, 1);
+        append(&there, "b").await;
+        // Planned on the head as it is, and read by who wrote it.
+        append(&here, "c").await;
+        assert_eq!(head(&here).await, 3);
     }
 
     #[test]

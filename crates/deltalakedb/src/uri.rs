@@ -26,6 +26,7 @@ mod text;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 
@@ -160,6 +161,27 @@ impl CatalogUri {
         match &self.place {
             Place::Server(server) => Some(server),
             Place::Sqlite(_) | Place::Memory => None,
+        }
+    }
+
+    /// `cache_size_bytes`: what is kept in memory weighs at most so much, bytes. 0 = nothing is kept.
+    #[must_use]
+    pub fn cache_size_bytes(&self) -> Option<u64> {
+        match &self.place {
+            Place::Sqlite(sqlite) => sqlite.cache_size_bytes(),
+            Place::Server(server) => server.cache_size_bytes(),
+            Place::Memory => None,
+        }
+    }
+
+    /// `cache_max_staleness`: reads of the head may be answered from memory, and be that much behind what
+    /// other processes wrote. Commits never rest on it.
+    #[must_use]
+    pub fn cache_max_staleness(&self) -> Option<Duration> {
+        match &self.place {
+            Place::Sqlite(sqlite) => sqlite.cache_max_staleness(),
+            Place::Server(server) => server.cache_max_staleness(),
+            Place::Memory => None,
         }
     }
 

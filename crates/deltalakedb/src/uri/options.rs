@@ -85,6 +85,8 @@ pub(super) enum Opt {
     ApplicationName,
     PasswordFile,
     ReplicaMaxStaleness,
+    CacheSizeBytes,
+    CacheMaxStaleness,
 }
 
 /// What an option of this name does.
@@ -114,6 +116,7 @@ pub(super) enum Value {
     Text(String),
     Path(PathBuf),
     Number(u32),
+    Size(u64),
     Flag(bool),
     Time(Duration),
     Tls(TlsMode),
@@ -242,6 +245,8 @@ const SPECS: &[Spec] = &[
     },
     Spec::everywhere(Meaning::Replicas, &["replica_urls"]),
     Spec::everywhere(Meaning::Sets(Opt::ReplicaMaxStaleness), &["replica_max_staleness"]),
+    Spec::everywhere(Meaning::Sets(Opt::CacheSizeBytes), &["cache_size_bytes"]),
+    Spec::everywhere(Meaning::Sets(Opt::CacheMaxStaleness), &["cache_max_staleness"]),
     Spec { meaning: Meaning::Charset, postgres: &[], mysql: &["charset"], mssql: &[] },
     Spec { meaning: Meaning::Nothing, postgres: &[], mysql: &[], mssql: &["driver"] },
 ];
@@ -355,6 +360,9 @@ pub(super) fn read(scheme: Scheme, opt: Opt, name: &str, raw: &str) -> Result<Va
         }
         Ok(Value::Time(time))
     };
+    let not_whole = || {
+        CatalogError::invalid(format!("option {name} of the catalog's URL must be a whole number"))
+    };
     match opt {
         Opt::TablePrefix => Ok(Value::Text(super::prefix(raw)?)),
         Opt::Schema | Opt::Instance | Opt::ApplicationName => Ok(Value::Text(decoded()?)),
@@ -394,13 +402,13 @@ pub(super) fn read(scheme: Scheme, opt: Opt, name: &str, raw: &str) -> Result<Va
         Opt::TrustServerCertificate | Opt::TestBeforeAcquire => {
             boolean(name, &decoded()?).map(Value::Flag)
         }
+        Opt::CacheSizeBytes => {
+            let text = decoded()?;
+            number(name, &text).map(Value::Size).map_err(|_| not_whole())
+        }
         Opt::MaxConnections | Opt::MinConnections | Opt::StatementCache => {
             let text = decoded()?;
-            let value = number::<u32>(name, &text).map_err(|_| {
-                CatalogError::invalid(format!(
-                    "option {name} of the catalog's URL must be a whole number"
-                ))
-            })?;
+            let value = number::<u32>(name, &text).map_err(|_| not_whole())?;
             if opt == Opt::MaxConnections && value == 0 {
                 return Err(CatalogError::invalid(format!(
                     "option {name} of the catalog's URL must be at least 1"
@@ -409,7 +417,7 @@ pub(super) fn read(scheme: Scheme, opt: Opt, name: &str, raw: &str) -> Result<Va
             Ok(Value::Number(value))
         }
         Opt::AcquireTimeout | Opt::StatementTimeout => positive(duration(name, &decoded()?)?),
-        Opt::IdleTimeout | Opt::MaxLifetime | Opt::ReplicaMaxStaleness => {
+        Opt::IdleTimeout | Opt::MaxLifetime | Opt::ReplicaMaxStaleness | Opt::CacheMaxStaleness => {
             Ok(Value::Time(duration(name, &decoded()?)?))
         }
     }
@@ -422,6 +430,7 @@ impl Value {
             Value::Text(text) => text.clone(),
             Value::Path(path) => path.to_string_lossy().into_owned(),
             Value::Number(number) => number.to_string(),
+            Value::Size(bytes) => bytes.to_string(),
             Value::Flag(flag) => flag.to_string(),
             Value::Time(time) => show_duration(*time),
             Value::Tls(mode) => mode.word(scheme).to_owned(),

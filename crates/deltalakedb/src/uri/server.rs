@@ -225,6 +225,21 @@ impl ServerUri {
         self.time(Opt::ReplicaMaxStaleness)
     }
 
+    /// `cache_size_bytes`: what is kept in memory weighs at most so much, bytes.
+    #[must_use]
+    pub fn cache_size_bytes(&self) -> Option<u64> {
+        match self.values.get(&Opt::CacheSizeBytes) {
+            Some(Value::Size(bytes)) => Some(*bytes),
+            _ => None,
+        }
+    }
+
+    /// `cache_max_staleness`: reads of the head may be answered from memory, and be that much behind.
+    #[must_use]
+    pub fn cache_max_staleness(&self) -> Option<Duration> {
+        self.time(Opt::CacheMaxStaleness)
+    }
+
     /// `replica_urls`, each completed: what a replica's URL leaves out is as in this one, but for
     /// the password of another user.
     #[must_use]

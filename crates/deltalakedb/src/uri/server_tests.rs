@@ -121,7 +121,7 @@ fn options_of_postgres() {
                 &max_connections=20&min_connections=2&acquire_timeout=5s&idle_timeout=60s\
                 &max_lifetime=3600s&test_before_acquire=false&statement_timeout=500ms\
                 &statement_cache=0&application_name=dl%20nightly\
-                &replica_max_staleness=2s";
+                &replica_max_staleness=2s&cache_size_bytes=5000000000&cache_max_staleness=1500ms";
     let uri = server(text);
     assert_eq!(uri.to_string(), text);
     assert_eq!(uri.tls_mode(), Some(TlsMode::VerifyFull));
@@ -139,6 +139,11 @@ fn options_of_postgres() {
     assert_eq!(uri.statement_cache(), Some(0));
     assert_eq!(uri.application_name(), Some("dl nightly"));
     assert_eq!(uri.replica_max_staleness(), Some(Duration::from_secs(2)));
+    assert_eq!(uri.cache_size_bytes(), Some(5_000_000_000));
+    assert_eq!(uri.cache_max_staleness(), Some(Duration::from_millis(1_500)));
+    assert!(refused("mssql://h/l?cache_size_bytes=64MB").contains("must be a whole number"));
+    assert!(refused("mysql://h/l?cache_max_staleness=soon").contains("500ms, 30s, 5m"));
+    assert!(refused("mysql://h/l?cache_max_staleness=1s&cache-max-staleness=2s").contains("twice"));
     let uri = server("postgresql://h/l?connect_timeout=7&pool_pre_ping=1&sslmode=allow");
     assert_eq!(
         uri.to_string(),
@@ -360,6 +365,7 @@ fn replicas_take_from_the_primary_what_they_leave_out() {
         ("r1", "replica 1: a catalog is given as a URL"),
         ("postgresql://u:gehe/im@r", "%2F"),
         ("postgresql://r?replica_max_staleness=1s", "no replicas of its own"),
+        ("postgresql://r?cache_max_staleness=1s", "no cache of its own"),
         ("postgresql://r?nix=1", "'nix'"),
     ] {
         let e = refused(&format!(

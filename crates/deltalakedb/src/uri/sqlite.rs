@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use percent_encoding::utf8_percent_encode;
 
 use super::prefix;
-use super::text::{IN_PATH, IN_SEGMENT, QueryWriter, decode, number, pairs, printable};
+use super::text::{
+    IN_PATH, IN_SEGMENT, QueryWriter, decode, duration, number, pairs, printable, show_duration,
+};
 
 /// `sqlite://path?options`.
 #[derive(Clone, PartialEq, Eq)]
@@ -16,16 +19,26 @@ pub struct SqliteUri {
     table_prefix: Option<String>,
     readers: Option<usize>,
     busy_timeout_ms: Option<u32>,
+    cache_size_bytes: Option<u64>,
+    cache_max_staleness: Option<Duration>,
 }
 
 impl SqliteUri {
     /// Options of a `sqlite://` URL.
-    pub const OPTIONS: &'static [&'static str] = &["table_prefix", "readers", "busy_timeout_ms"];
+    pub const OPTIONS: &'static [&'static str] =
+        &["table_prefix", "readers", "busy_timeout_ms", "cache_size_bytes", "cache_max_staleness"];
 
     /// This file, with default options.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        SqliteUri { path: path.into(), table_prefix: None, readers: None, busy_timeout_ms: None }
+        SqliteUri {
+            path: path.into(),
+            table_prefix: None,
+            readers: None,
+            busy_timeout_ms: None,
+            cache_size_bytes: None,
+            cache_max_staleness: None,
+        }
     }
 
     /// The database file.
@@ -52,6 +65,18 @@ impl SqliteUri {
         self.busy_timeout_ms
     }
 
+    /// `cache_size_bytes`: what is kept in memory weighs at most so much, bytes.
+    #[must_use]
+    pub fn cache_size_bytes(&self) -> Option<u64> {
+        self.cache_size_bytes
+    }
+
+    /// `cache_max_staleness`: reads of the head may be answered from memory, and be that much behind.
+    #[must_use]
+    pub fn cache_max_staleness(&self) -> Option<Duration> {
+        self.cache_max_staleness
+    }
+
     pub(super) fn parse(path: &str, query: Option<&str>) -> Result<Self> {
         let path = decode("the path of the catalog's URL", path)?;
         if path.is_empty() {
@@ -67,6 +92,12 @@ impl SqliteUri {
                 "table_prefix" => this.table_prefix.replace(prefix(value)?).is_some(),
                 "readers" => this.readers.replace(number(&name, value)?).is_some(),
                 "busy_timeout_ms" => this.busy_timeout_ms.replace(number(&name, value)?).is_some(),
+                "cache_size_bytes" => {
+                    this.cache_size_bytes.replace(number(&name, value)?).is_some()
+                }
+                "cache_max_staleness" => {
+                    this.cache_max_staleness.replace(duration(&name, value)?).is_some()
+                }
                 _ => {
                     return Err(CatalogError::invalid(format!(
                         "unknown option '{}' in the catalog's URL: sqlite has {}",
@@ -99,6 +130,8 @@ impl SqliteUri {
             ("table_prefix", self.table_prefix.clone()),
             ("readers", self.readers.map(|n| n.to_string())),
             ("busy_timeout_ms", self.busy_timeout_ms.map(|n| n.to_string())),
+            ("cache_size_bytes", self.cache_size_bytes.map(|n| n.to_string())),
+            ("cache_max_staleness", self.cache_max_staleness.map(show_duration)),
         ] {
             if let Some(value) = value {
                 query.option(name, &value, IN_SEGMENT)?;

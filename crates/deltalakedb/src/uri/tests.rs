@@ -48,6 +48,19 @@ fn options_are_read_and_printed() {
         (Some("a_"), Some(2), Some(5))
     );
     assert_eq!(uri.to_string(), "sqlite://x.db?table_prefix=a_&readers=2&busy_timeout_ms=5");
+    let text = "sqlite://x.db?cache_size_bytes=0&cache_max_staleness=2s";
+    let uri = catalog(text);
+    assert_eq!(uri.cache_size_bytes(), Some(0));
+    assert_eq!(uri.cache_max_staleness(), Some(std::time::Duration::from_secs(2)));
+    assert_eq!(uri.to_string(), text);
+    for bad in [
+        "cache_size_bytes=1MB",
+        "cache_max_staleness=1w",
+        "cache_max_staleness=1&cache_max_staleness=1",
+    ] {
+        let error = format!("sqlite://x.db?{bad}").parse::<CatalogUri>().unwrap_err().to_string();
+        assert!(error.contains("option cache_"), "{error}");
+    }
     assert_eq!(catalog("sqlite://x.db?"), catalog("sqlite://x.db"));
 }
 

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use deltalakedb_backend_sqlite::{SqliteBackend, SqliteOptions};
-use deltalakedb_cache::CachedBackend;
+use deltalakedb_cache::{CacheOptions, CachedBackend};
 use deltalakedb_catalog_core::backend::CatalogBackend;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::memory::MemoryBackend;
@@ -13,7 +14,7 @@ use deltalakedb_conformance::{Fixture, Harness};
 
 /// All of them.
 pub(crate) fn harnesses() -> Vec<Arc<dyn Harness>> {
-    vec![Arc::new(Memory), Arc::new(Sqlite), Arc::new(Cached)]
+    vec![Arc::new(Memory), Arc::new(Sqlite), Arc::new(Cached), Arc::new(Reader)]
 }
 
 /// The reference implementation.
@@ -80,5 +81,31 @@ impl Harness for Cached {
     async fn reopen(&self, fixture: &Fixture) -> Result<Option<Arc<dyn CatalogBackend>>> {
         let other = Sqlite.reopen(fixture).await?;
         Ok(other.map(|other| Arc::new(CachedBackend::new(other)) as Arc<dyn CatalogBackend>))
+    }
+}
+
+/// The same, as those who may be told an hour old head see it: whoever writes through this view must read
+/// what he wrote. There is no second handle, as what others write may be missed.
+struct Reader;
+
+#[async_trait]
+impl Harness for Reader {
+    fn name(&self) -> &'static str {
+        "sqlite-cached-reader"
+    }
+
+    async fn fresh(&self) -> Result<Fixture> {
+        let mut fixture = Sqlite.fresh().await?;
+        let options = CacheOptions {
+            head_max_staleness: Some(Duration::from_secs(3_600)),
+            ..CacheOptions::default()
+        };
+        let cached = CachedBackend::with_options(fixture.backend, &options);
+        fixture.backend = Arc::new(cached.reader());
+        Ok(fixture)
+    }
+
+    async fn reopen(&self, _: &Fixture) -> Result<Option<Arc<dyn CatalogBackend>>> {
+        Ok(None)
     }
 }

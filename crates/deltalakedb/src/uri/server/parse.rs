@@ -169,6 +169,13 @@ impl ServerUri {
             if !replica.replicas.is_empty() || replica.replica_max_staleness().is_some() {
                 return Err(placed("a replica has no replicas of its own".to_owned()));
             }
+            if replica.cache_size_bytes().is_some() || replica.cache_max_staleness().is_some() {
+                return Err(placed(
+                    "a replica has no cache of its own: cache_size_bytes and cache_max_staleness \
+                     stand in the primary's URL"
+                        .to_owned(),
+                ));
+            }
             self.replicas.push(replica);
         }
         Ok(())

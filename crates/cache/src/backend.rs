@@ -1,0 +1,447 @@
+//! The contract: every method is written out, so that a new one cannot be forgotten.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
+use deltalakedb_catalog_core::backend::{
+    BackendInfo, CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest,
+    CommitTarget, CommittedTable, ImportEnd, ImportProgress, ImportedCommit, MirrorLease,
+    MirrorTask, PublishFailure, Published, TableFilter,
+};
+use deltalakedb_catalog_core::commit::CommitBody;
+use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::ids::{
+    At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
+};
+use deltalakedb_catalog_core::model::{
+    BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
+    NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
+};
+
+use crate::CachedBackend;
+use crate::entries::{Entry, Key};
+use crate::flight::Join;
+use crate::heads::Ticket;
+use crate::state::{FilePage, State};
+
+/// A change under way: when it has ended, however it did, what is remembered of these tables is forgotten.
+/// Also if nobody waits for its end any more: it may take effect.
+struct Changing<'c> {
+    state: &'c State,
+    ids: Vec<TableId>,
+    names: Vec<TableName>,
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.state.heads.forget(&self.ids, &self.names);
+    }
+}
+
+impl CachedBackend {
+    fn changing(&self, id: TableId) -> Changing<'_> {
+        Changing { state: &self.state, ids: vec![id], names: Vec::new() }
+    }
+
+    async fn ask_table(&self, table: &TableRef) -> Result<Option<TableRecord>> {
+        let (state, source, asked) =
+            (Arc::clone(&self.state), Arc::clone(&self.source), table.clone());
+        let ask = move || async move {
+            let ticket = state.heads.ticket();
+            let row = source.inner.get_table(&asked).await?;
+            match &row {
+                Some(row) => state.read(ticket, row, None, source.for_readers),
+                None => state.heads.missed(ticket, &asked),
+            }
+            Ok(row)
+        };
+        let joined = &self.state.counters.joined;
+        self.source.tables.ask(table.clone(), Join::NotSent, joined, ask).await
+    }
+
+    async fn ask_snapshot(&self, table: &TableRef, at: At) -> Result<Snapshot> {
+        let (state, source, asked) =
+            (Arc::clone(&self.state), Arc::clone(&self.source), table.clone());
+        let ask = move || async move {
+            let ticket = state.heads.ticket();
+            let answer = source.inner.snapshot(&asked, at).await;
+            match &answer {
+                Ok(snapshot) => {
+                    let files = Some(snapshot.num_files);
+                    state.read(ticket, &snapshot.table, files, source.for_readers);
+                    state.keep_snapshot(snapshot);
+                }
+                Err(CatalogError::TableNotFound(_)) => state.heads.missed(ticket, &asked),
+                Err(_) => {}
+            }
+            answer
+        };
+        let joined = &self.state.counters.joined;
+        self.source.snapshots.ask((table.clone(), at), Join::NotSent, joined, ask).await
+    }
+
+    /// An answer from within the staleness that is allowed here.
+    fn remembered<T>(&self, find: impl FnOnce(std::time::Duration) -> Option<T>) -> Option<T> {
+        let found = self.state.asked(find(self.max_staleness?));
+        if found.is_some() {
+            self.state.counters.stale_hits.count();
+        }
+        found
+    }
+}
+
+impl State {
+    /// Remembers a row that the database gave.
+    fn read(&self, ticket: Ticket, row: &TableRecord, files: Option<u64>, for_readers: bool) {
+        self.saw(row, files);
+        if for_readers {
+            self.heads.learn(ticket, row);
+        } else {
+            self.heads.compare(ticket, row);
+        }
+    }
+}
+
+#[async_trait]
+impl CatalogBackend for CachedBackend {
+    async fn info(&self) -> Result<BackendInfo> {
+        self.source.inner.info().await
+    }
+
+    async fn migrate(&self, now: TimestampMs) -> Result<()> {
+        self.source.inner.migrate(now).await
+    }
+
+    fn note_change(&self, table_id: TableId) {
+        self.state.heads.forget(&[table_id], &[]);
+        self.source.inner.note_change(table_id);
+    }
+
+    async fn get_table(&self, table: &TableRef) -> Result<Option<TableRecord>> {
+        let row = self.remembered(|age| self.state.heads.fresh(table, age));
+        match row {
+            Some(row) => Ok(Some(TableRecord::clone(&row))),
+            None => self.ask_table(table).await,
+        }
+    }
+
+    async fn list_tables(
+        &self,
+        filter: &TableFilter,
+        after: Option<&(TableName, TableId)>,
+        limit: usize,
+    ) -> Result<Page<TableRecord, (TableName, TableId)>> {
+        self.source.inner.list_tables(filter, after, limit).await
+    }
+
+    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> Result<TableRecord> {
+        let _changing = self.changing(table_id);
+        self.source.inner.drop_table(table_id, now).await
+    }
+
+    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> Result<TableRecord> {
+        let _changing =
+            Changing { state: &self.state, ids: vec![table_id], names: vec![name.clone()] };
+        self.source.inner.undrop_table(table_id, name).await
+    }
+
+    async fn snapshot(&self, table: &TableRef, at: At) -> Result<Snapshot> {
+        match self.remembered(|age| self.state.snapshot(table, at, age)) {
+            Some(snapshot) => Ok(snapshot),
+            None => self.ask_snapshot(table, at).await,
+        }
+    }
+
+    async fn list_files(
+        &self,
+        table_id: TableId,
+        version: Version,
+        after: Option<FileCursor>,
+        limit: usize,
+    ) -> Result<FilePage> {
+        self.cached_files(table_id, version, after, limit).await
+    }
+
+    async fn files_end(
+        &self,
+        table_id: TableId,
+        version: Version,
+        after: FileCursor,
+        limit: usize,
+    ) -> Result<Option<FileCursor>> {
+        match self.state.list(table_id, version) {
+            Some(list) => Ok(list.end(after, limit.max(1))),
+            None => self.source.inner.files_end(table_id, version, after, limit).await,
+        }
+    }
+
+    async fn files_at(
+        &self,
+        table_id: TableId,
+        version: Version,
+        cursors: &[FileCursor],
+    ) -> Result<Vec<FileRecord>> {
+        match self.state.asked(self.state.list(table_id, version)) {
+            Some(list) => Ok(list.at(cursors)),
+            None => self.source.inner.files_at(table_id, version, cursors).await,
+        }
+    }
+
+    async fn list_tombstones(
+        &self,
+        table_id: TableId,
+        version: Version,
+        deleted_after: TimestampMs,
+        after: Option<FileCursor>,
+        limit: usize,
+    ) -> Result<Page<TombstoneRecord, FileCursor>> {
+        self.source.inner.list_tombstones(table_id, version, deleted_after, after, limit).await
+    }
+
+    async fn app_transactions(&self, table_id: TableId, version: Version) -> Result<Vec<Txn>> {
+        if self.state.known(table_id, version).is_none() {
+            return self.source.inner.app_transactions(table_id, version).await;
+        }
+        let key = Key::Txns(table_id, version);
+        if let Some(Entry::Txns(txns)) = self.state.asked(self.state.cache.get(&key)) {
+            return Ok(txns.to_vec());
+        }
+        let (state, source) = (Arc::clone(&self.state), Arc::clone(&self.source));
+        let ask = move || async move {
+            let txns = source.inner.app_transactions(table_id, version).await?;
+            state.cache.insert(key, Entry::Txns(Arc::new(txns.clone())));
+            Ok(txns)
+        };
+        let joined = &self.state.counters.joined;
+        self.state.txns.ask((table_id, version), Join::Any, joined, ask).await
+    }
+
+    async fn domain_metadata(
+        &self,
+        table_id: TableId,
+        version: Version,
+    ) -> Result<Vec<DomainMetadata>> {
+        if self.state.known(table_id, version).is_none() {
+            return self.source.inner.domain_metadata(table_id, version).await;
+        }
+        let key = Key::Domains(table_id, version);
+        if let Some(Entry::Domains(domains)) = self.state.asked(self.state.cache.get(&key)) {
+            return Ok(domains.to_vec());
+        }
+        let (state, source) = (Arc::clone(&self.state), Arc::clone(&self.source));
+        let ask = move || async move {
+            let domains = source.inner.domain_metadata(table_id, version).await?;
+            state.cache.insert(key, Entry::Domains(Arc::new(domains.clone())));
+            Ok(domains)
+        };
+        let joined = &self.state.counters.joined;
+        self.state.domains.ask((table_id, version), Join::Any, joined, ask).await
+    }
+
+    async fn list_commits(
+        &self,
+        table_id: TableId,
+        filter: &CommitFilter,
+        before: Option<Version>,
+        limit: usize,
+    ) -> Result<Page<CommitRecord, Version>> {
+        self.source.inner.list_commits(table_id, filter, before, limit).await
+    }
+
+    async fn read_bodies(
+        &self,
+        table_id: TableId,
+        from: Version,
+        to: Version,
+        limit: usize,
+    ) -> Result<Vec<(CommitRecord, CommitBody)>> {
+        self.source.inner.read_bodies(table_id, from, to, limit).await
+    }
+
+    async fn commit(&self, request: CommitRequest) -> Result<CommitOutcome> {
+        let mut changing = Changing { state: &self.state, ids: Vec::new(), names: Vec::new() };
+        for table in &request.tables {
+            match &table.target {
+                CommitTarget::Create(new) => {
+                    changing.ids.push(new.id);
+                    changing.names.push(new.name.clone());
+                }
+                CommitTarget::Existing { table_id, .. } => changing.ids.push(*table_id),
+            }
+        }
+        let outcome = self.source.inner.commit(request).await;
+        if let Ok(CommitOutcome::Replayed(tables)) = &outcome {
+            // Maybe another process wrote it, and other tables.
+            changing.ids.extend(tables.iter().map(|table| table.table_id));
+        }
+        outcome
+    }
+
+    async fn resolve_token(&self, token: &CommitToken) -> Result<Option<Vec<CommittedTable>>> {
+        let found = self.source.inner.resolve_token(token).await?;
+        // Who is told that it was written must see it.
+        if let Some(tables) = &found {
+            let ids: Vec<TableId> = tables.iter().map(|table| table.table_id).collect();
+            self.state.heads.forget(&ids, &[]);
+        }
+        Ok(found)
+    }
+
+    async fn skip_index(&self, table_id: TableId) -> Result<SkipIndex> {
+        self.source.inner.skip_index(table_id).await
+    }
+
+    async fn skip_pages(
+        &self,
+        table_id: TableId,
+        pages: &[SkipPage],
+    ) -> Result<Vec<Option<Bytes>>> {
+        // While a table is imported it may be begun anew, under the same id.
+        if self.state.seen(table_id).is_none() {
+            return self.source.inner.skip_pages(table_id, pages).await;
+        }
+        let get = |page: &SkipPage| match self.state.cache.get(&Key::Skip(table_id, *page)) {
+            Some(Entry::Skip(bytes)) => Some(bytes),
+            _ => None,
+        };
+        let mut found: Vec<Option<Bytes>> =
+            pages.iter().map(|page| self.state.asked(get(page))).collect();
+        let pairs = pages.iter().zip(&found);
+        let wanted: Vec<SkipPage> =
+            pairs.filter(|(_, bytes)| bytes.is_none()).map(|(page, _)| *page).collect();
+        if !wanted.is_empty() {
+            let (state, source, asked) =
+                (Arc::clone(&self.state), Arc::clone(&self.source), wanted.clone());
+            let ask = move || async move {
+                let read = source.inner.skip_pages(table_id, &asked).await?;
+                for (page, bytes) in asked.into_iter().zip(&read) {
+                    if let Some(bytes) = bytes {
+                        state.cache.insert(Key::Skip(table_id, page), Entry::Skip(bytes.clone()));
+                    }
+                }
+                Ok(read)
+            };
+            let joined = &self.state.counters.joined;
+            let read = self.state.skip.ask((table_id, wanted), Join::Any, joined, ask).await?;
+            let gaps = found.iter_mut().filter(|bytes| bytes.is_none());
+            for (gap, bytes) in gaps.zip(read) {
+                *gap = bytes;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn skip_replace(
+        &self,
+        table_id: TableId,
+        generation: i64,
+        remove: &[i64],
+        segment: &NewSkipSegment,
+    ) -> Result<bool> {
+        self.source.inner.skip_replace(table_id, generation, remove, segment).await
+    }
+
+    async fn import_begin(
+        &self,
+        table: &NewTable,
+        base: Version,
+        base_from_json: bool,
+        now: TimestampMs,
+    ) -> Result<ImportProgress> {
+        let _changing =
+            Changing { state: &self.state, ids: vec![table.id], names: vec![table.name.clone()] };
+        self.source.inner.import_begin(table, base, base_from_json, now).await
+    }
+
+    async fn import_base(
+        &self,
+        table_id: TableId,
+        skip_files: u64,
+        skip_tombstones: u64,
+        chunk: BaseChunk,
+        tail: Option<BaseTail>,
+    ) -> Result<ImportProgress> {
+        let _changing = self.changing(table_id);
+        self.source.inner.import_base(table_id, skip_files, skip_tombstones, chunk, tail).await
+    }
+
+    async fn import_commits(
+        &self,
+        table_id: TableId,
+        commits: Arc<[ImportedCommit]>,
+    ) -> Result<ImportProgress> {
+        let _changing = self.changing(table_id);
+        self.source.inner.import_commits(table_id, commits).await
+    }
+
+    async fn import_finish(
+        &self,
+        table_id: TableId,
+        end: ImportEnd,
+        now: TimestampMs,
+    ) -> Result<TableRecord> {
+        let mut changing = self.changing(table_id);
+        let row = self.source.inner.import_finish(table_id, end, now).await?;
+        changing.names.push(row.name.clone());
+        Ok(row)
+    }
+
+    async fn import_abort(&self, table_id: TableId) -> Result<()> {
+        let _changing = self.changing(table_id);
+        self.source.inner.import_abort(table_id).await
+    }
+
+    async fn mirror_claim(&self, request: &ClaimRequest) -> Result<Vec<MirrorTask>> {
+        self.source.inner.mirror_claim(request).await
+    }
+
+    async fn mirror_renew(
+        &self,
+        lease: &MirrorLease,
+        now: TimestampMs,
+        lease_ms: i64,
+    ) -> Result<Option<MirrorLease>> {
+        self.source.inner.mirror_renew(lease, now, lease_ms).await
+    }
+
+    async fn mirror_complete(&self, lease: &MirrorLease, done: &[Published]) -> Result<bool> {
+        let _changing = self.changing(lease.table_id);
+        self.source.inner.mirror_complete(lease, done).await
+    }
+
+    async fn mirror_fail(&self, lease: &MirrorLease, failure: &PublishFailure) -> Result<bool> {
+        let _changing = self.changing(lease.table_id);
+        self.source.inner.mirror_fail(lease, failure).await
+    }
+
+    async fn mirror_release(&self, lease: &MirrorLease) -> Result<()> {
+        self.source.inner.mirror_release(lease).await
+    }
+
+    async fn mirror_rows(
+        &self,
+        table_id: Option<TableId>,
+        state: Option<MirrorState>,
+        after: Option<(TableId, Version)>,
+        limit: usize,
+    ) -> Result<Page<MirrorRow, (TableId, Version)>> {
+        self.source.inner.mirror_rows(table_id, state, after, limit).await
+    }
+
+    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> Result<u64> {
+        let _changing = self.changing(table_id);
+        self.source.inner.mirror_retry(table_id, now).await
+    }
+
+    async fn mirror_set_mode(
+        &self,
+        table_id: TableId,
+        mode: MirrorMode,
+        now: TimestampMs,
+    ) -> Result<TableRecord> {
+        let _changing = self.changing(table_id);
+        self.source.inner.mirror_set_mode(table_id, mode, now).await
+    }
+}
