@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deltalakedb_catalog_core::action::{DomainMetadata, Metadata, NullableMap, Protocol, Txn};
 use deltalakedb_catalog_core::ids::{TableId, TableName, Version};
-use deltalakedb_catalog_core::model::{FileCursor, SkipPage, Snapshot, TableRecord};
+use deltalakedb_catalog_core::model::{FileCursor, FileRecord, SkipPage, Snapshot, TableRecord};
 
 use crate::heads::Head;
 use crate::lists::{Chunk, Kept};
@@ -94,6 +94,16 @@ pub(crate) fn weight(key: &Key, entry: &Entry) -> usize {
             .sum(),
     };
     OVERHEAD_BYTES + size_of::<Key>() + size_of::<Entry>() + key + held
+}
+
+/// What a file takes in columns, about, bytes. Partition values are shared by the files of a partition.
+pub(crate) fn file(file: &FileRecord) -> usize {
+    /// Numbers, offsets of texts, the hash.
+    const NUMBERS: usize = 64;
+    let add = &file.add;
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let vector = add.deletion_vector.as_ref().map_or(0, |v| NUMBERS + v.path_or_inline_dv.len());
+    NUMBERS + add.path.len() + text(&add.stats) + text(&add.clustering_provider) + vector
 }
 
 /// What a map of text holds, bytes.

@@ -7,7 +7,7 @@ use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{TableId, Version};
 use deltalakedb_catalog_core::model::FileCursor;
 
-use crate::entries::{Entry, Key, Seen};
+use crate::entries::{Entry, Key, Seen, file};
 use crate::flight::Join;
 use crate::lists::{Change, Chunk, Columns, FileList, Kept, Part, refresh};
 use crate::state::{FilePage, State};
@@ -172,17 +172,18 @@ impl State {
         limit: usize,
         page: &FilePage,
     ) {
-        let Some(columns) = Columns::new(&page.items) else { return };
-        let chunk = Chunk { columns: Arc::new(columns), next: page.next };
-        // What is read once, and would push everything else out, passes by.
+        // What is read once, and would push everything else out, passes by, and costs nothing.
         let whole = seen.files.and_then(|files| usize::try_from(files).ok());
         let fits = whole.is_some_and(|files| {
-            let per_file = chunk.weight() / chunk.columns.len().max(1);
-            per_file.saturating_mul(files.max(chunk.columns.len())) <= self.share_bytes()
+            let page_files = page.items.len();
+            let per_file = page.items.iter().map(file).sum::<usize>() / page_files.max(1);
+            per_file.saturating_mul(files.max(page_files)) <= self.share_bytes()
         });
         if !fits && limit > SHORT_PAGE {
             return;
         }
+        let Some(columns) = Columns::new(&page.items) else { return };
+        let chunk = Chunk { columns: Arc::new(columns), next: page.next };
         let next = chunk.next;
         let entry = Entry::Chunk(Arc::new(chunk));
         self.cache.insert(Key::Chunk(table_id, version, after), entry);
