@@ -240,10 +240,18 @@ pub(crate) async fn commit(
 /// Commits one append. The statement is the one for several: it is half of what any commit takes, which
 /// finds out what is to be said where anything is not plain.
 async fn by_itself(session: &Arc<Session>, request: &CommitRequest) -> Result<CommitOutcome> {
-    if let Some(append) = Append::of(request)
-        && let Some(done) = together(session, &[append]).await?
-    {
-        return Ok(CommitOutcome::Committed(done));
+    if let Some(append) = Append::of(request) {
+        match together(session, &[append]).await {
+            Ok(Some(done)) => return Ok(CommitOutcome::Committed(done)),
+            Ok(None) => {}
+            // What is wrong, the other statement finds out.
+            Err(error)
+                if error.write_state() == WriteState::NotApplied && !error.is_retryable() =>
+            {
+                tracing::debug!(%error, "an append goes as any commit");
+            }
+            Err(error) => return Err(error),
+        }
     }
     commit::commit_now(session, request).await
 }

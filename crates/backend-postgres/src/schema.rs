@@ -466,10 +466,15 @@ async fn steps(call: &mut Call, now: TimestampMs) -> DbResult<()> {
     if found == 0 {
         for_speed(call, fill(SEED_STATISTICS)).await?;
     }
-    if !call.fetch_one(&sql.has_function, Args::new()).await?.try_get::<bool, _>(0)? {
-        for_speed(call, fill(APPEND_FUNCTION)).await?;
+    call.simple("SAVEPOINT dl_look".to_owned()).await?;
+    match call.fetch_one(&sql.has_function, Args::new()).await {
+        Ok(row) if row.try_get::<bool, _>(0)? => Ok(()),
+        Ok(_) => for_speed(call, fill(APPEND_FUNCTION)).await,
+        Err(error) if error.code().is_some() && error.leaves_connection_usable() => {
+            call.simple("ROLLBACK TO SAVEPOINT dl_look".to_owned()).await
+        }
+        Err(error) => Err(error),
     }
-    Ok(())
 }
 
 /// What is done without where it cannot be had: engines that only speak the protocol plan in their own way,

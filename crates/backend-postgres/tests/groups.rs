@@ -22,7 +22,7 @@ use deltalakedb_catalog_core::ids::{At, CommitToken, TableId, TableName, TableRe
 use deltalakedb_conformance::change::{Change, file, gone, metadata, new_table};
 use deltalakedb_conformance::env::{all_files, v};
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Connection, Executor};
+use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -36,7 +36,7 @@ struct World {
     /// Holds the row of the table.
     holder: PgConnection,
     schema: String,
-    _guard: Guard,
+    guard: Guard,
 }
 
 fn request(token: &str, tables: Vec<TableCommit>) -> CommitRequest {
@@ -63,7 +63,7 @@ impl World {
         db.commit(request("create", vec![create])).await.unwrap();
         let holder = PgConnection::connect(&admin).await.unwrap();
         let guard = Guard { admin, schema: schema.clone() };
-        Some(World { db, table, holder, schema, _guard: guard })
+        Some(World { db, table, holder, schema, guard })
     }
 
     /// Nobody commits from now on.
@@ -146,6 +146,71 @@ async fn those_that_wait_go_in_their_order_with_all_that_belongs_to_them() {
     }
     let rows = db.mirror_rows(Some(world.table), None, None, 99).await.unwrap();
     assert_eq!(rows.items.len(), 7);
+}
+
+/// Appends of two processes at once, to one table.
+async fn race(world: &World, other: &Arc<PostgresBackend>, name: &str, commits: usize) {
+    let writers = [(&world.db, "a"), (other, "b")].map(|(db, writer)| {
+        let (db, name, table) = (Arc::clone(db), format!("{name}-{writer}"), world.table);
+        tokio::spawn(async move {
+            for n in 0..commits {
+                let file = format!("{name}{n}");
+                let append = Change::files([file.clone()]).append(table, v(0)).unwrap();
+                let outcome = db.commit(request(&file, vec![append])).await.unwrap();
+                assert!(version(&outcome) > 0);
+            }
+        })
+    });
+    for writer in writers {
+        writer.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn appends_of_processes_that_wait_for_each_other_go_through_a_function_or_without() {
+    let Some(mut world) = World::new().await else { return };
+    let options = options(&format!("{}#{}", world.guard.admin, world.schema)).unwrap();
+    let other = Arc::new(PostgresBackend::connect(options).await.unwrap());
+    // The same function, which leaves a trace.
+    let schema = world.schema.clone();
+    let definition = format!("SELECT pg_get_functiondef('{schema}.dl_append_1'::regproc)");
+    let row = world.holder.fetch_one(AssertSqlSafe(definition)).await.unwrap();
+    let definition: String = row.get(0);
+    let traced = definition.replacen(
+        "PERFORM",
+        &format!("INSERT INTO {schema}.used VALUES (1); PERFORM"),
+        1,
+    );
+    assert_ne!(traced, definition);
+    let sql = format!("CREATE TABLE {schema}.used (n int); {traced}");
+    world.holder.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
+
+    // Two that wait for the row: the second finds that the head has moved.
+    world.hold().await;
+    let first = world.start("w0", world.append(&["w0"])).await;
+    let append = world.append(&["w1"]);
+    let waiting = Arc::clone(&other);
+    let second = tokio::spawn(async move { waiting.commit(request("w1", vec![append])).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    world.release().await;
+    for waiting in [first, second] {
+        assert!(version(&waiting.await.unwrap().unwrap()) > 0);
+    }
+    race(&world, &other, "with", 20).await;
+    let count = format!("SELECT count(*) FROM {schema}.used");
+    let row = world.holder.fetch_one(AssertSqlSafe(count)).await.unwrap();
+    assert!(row.get::<i64, _>(0) > 0, "nobody went through the function");
+    // A catalog of an earlier program has none.
+    let drop = format!("DROP FUNCTION {schema}.dl_append_1");
+    world.holder.execute(AssertSqlSafe(drop)).await.unwrap();
+    race(&world, &other, "without", 20).await;
+    assert_eq!(world.paths().await.len(), 1 + 2 + 80);
+    let head = world.db.snapshot(&TableRef::Id(world.table), At::Head).await.unwrap();
+    assert_eq!(head.version, v(82));
+    // Whoever upgrades makes it again.
+    world.db.migrate(NOW).await.unwrap();
+    let again = format!("SELECT '{schema}.dl_append_1'::regproc");
+    world.holder.execute(AssertSqlSafe(again)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
