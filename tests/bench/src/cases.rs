@@ -16,9 +16,9 @@ pub(crate) struct Options {
     /// Tables of a hundredth of the size, and fewer runs.
     #[arg(long)]
     quick: bool,
-    /// Only cases whose name contains one of these: import, bulk, connect, open, refresh,
-    /// plan-partition, plan-stats, list, travel, history, commit-1, commit-8, commit-64, processes-8,
-    /// tables-16.
+    /// Only cases whose name contains one of these: import, bulk, connect, open, refresh, refresh-stale,
+    /// plan-partition, plan-stats, replan, list, relist, travel, history, commit-1, commit-8, commit-64,
+    /// processes-8, tables-16, add-all.
     #[arg(long = "case", value_name = "NAME")]
     cases: Vec<String>,
     /// Only these tables: T1, T2, T3.
@@ -72,15 +72,18 @@ const SHAPES: [Shape; 3] = [
 ];
 
 /// Name, unit, and the tables it is measured on. Of `commits/s` more is better.
-const CASES: [(&str, &str, &[&str]); 16] = [
+const CASES: [(&str, &str, &[&str]); 19] = [
     ("import", "ms", &["T1", "T2", "T3"]),
     ("bulk", "ms", &["T1", "T2", "T3"]),
     ("connect", "ms", &["T2"]),
     ("open", "ms", &["T1", "T2", "T3"]),
     ("refresh", "ms", &["T2"]),
+    ("refresh-stale", "ms", &["T2"]),
     ("plan-partition", "ms", &["T2", "T3"]),
     ("plan-stats", "ms", &["T2", "T3"]),
+    ("replan", "ms", &["T2", "T3"]),
     ("list", "ms", &["T2", "T3"]),
+    ("relist", "ms", &["T2", "T3"]),
     ("travel", "ms", &["T2"]),
     ("history", "ms", &["T2"]),
     ("commit-1", "commits/s", &["T2", "T3"]),

@@ -57,6 +57,13 @@ impl Subject {
             None => Ok(uri(&self.dir)),
         }
     }
+
+    /// The catalog, with one more option in its URL.
+    fn uri_with(&self, option: &str) -> Result<CatalogUri, AnyError> {
+        let url = self.url.clone().unwrap_or_else(|| uri(&self.dir).to_string());
+        let sign = if url.contains('?') { '&' } else { '?' };
+        Ok(format!("{url}{sign}{option}").parse()?)
+    }
 }
 
 pub(crate) fn one(what: &str, subject: &Subject) -> Result<(), AnyError> {
@@ -69,8 +76,13 @@ pub(crate) fn one(what: &str, subject: &Subject) -> Result<(), AnyError> {
         "connect" => runtime.block_on(bulk::connect(subject))?,
         "bulk" => runtime.block_on(bulk::bulk(subject))?,
         "open" => runtime.block_on(open(subject))?,
-        "refresh" => runtime.block_on(refresh(subject))?,
+        "refresh" => runtime.block_on(refresh(&subject.uri()?))?,
+        "refresh-stale" => {
+            runtime.block_on(refresh(&subject.uri_with("cache_max_staleness=60s")?))?;
+        }
+        "replan" => runtime.block_on(replan(subject))?,
         "list" => runtime.block_on(list(subject))?,
+        "relist" => runtime.block_on(relist(subject))?,
         "plan-partition" | "plan-stats" => runtime.block_on(plan(what, subject))?,
         "travel" => runtime.block_on(travel(subject))?,
         "history" => runtime.block_on(history(subject))?,
@@ -121,19 +133,40 @@ async fn open(subject: &Subject) -> Result<(), AnyError> {
     Ok(())
 }
 
-/// Asks once more what the head is.
-async fn refresh(subject: &Subject) -> Result<(), AnyError> {
-    let db = Db::open(&subject.uri()?).await?;
-    let table = table()?;
-    let mut times: Vec<f64> = Vec::new();
-    for _ in 0..201 {
+/// Prints the median time of a call that was made before.
+async fn print_median_ms(
+    times: usize,
+    mut call: impl AsyncFnMut() -> Result<(), AnyError>,
+) -> Result<(), AnyError> {
+    call().await?;
+    let mut taken = Vec::with_capacity(times);
+    for _ in 0..times {
         let started = Instant::now();
-        db.snapshot(&table, At::Head).await?;
-        times.push(started.elapsed().as_secs_f64() * 1e3);
+        call().await?;
+        taken.push(started.elapsed().as_secs_f64() * 1e3);
     }
-    times.sort_by(f64::total_cmp);
-    println!("ms={}", times[times.len() / 2]);
+    taken.sort_by(f64::total_cmp);
+    println!("ms={}", taken.get(times / 2).copied().unwrap_or(f64::NAN));
     Ok(())
+}
+
+/// Asks once more what the head is.
+async fn refresh(uri: &CatalogUri) -> Result<(), AnyError> {
+    let (db, table) = (Db::open(uri).await?, table()?);
+    print_median_ms(201, async || Ok(db.snapshot(&table, At::Head).await.map(drop)?)).await
+}
+
+/// Finds ten files once more.
+async fn replan(subject: &Subject) -> Result<(), AnyError> {
+    let db = Db::open(&subject.uri()?).await?;
+    let predicate = predicate("plan-stats", subject.files);
+    print_median_ms(51, async || planned(&db, &predicate).await).await
+}
+
+/// Lists all files once more, with room for the list in memory.
+async fn relist(subject: &Subject) -> Result<(), AnyError> {
+    let db = Db::open(&subject.uri_with("cache_size_bytes=1073741824")?).await?;
+    print_median_ms(5, async || listed(&db).await.map(drop)).await
 }
 
 async fn travel(subject: &Subject) -> Result<(), AnyError> {
@@ -163,24 +196,31 @@ async fn history(subject: &Subject) -> Result<(), AnyError> {
 
 /// Finds the ten files that a filter needs.
 async fn plan(what: &str, subject: &Subject) -> Result<(), AnyError> {
-    let (uri, probe) = (subject.uri()?, Probe::of(subject.files));
-    let (low, high) = probe.ids;
-    let predicate = if what == "plan-partition" {
-        Predicate::compare(ColumnPath::top("day"), CompareOp::Eq, Literal::Date(probe.day))
-    } else {
-        let number = |n: u64| Literal::Number(n.to_string());
-        Predicate::between(ColumnPath::top("id"), number(low), number(high))
-    };
+    let (uri, predicate) = (subject.uri()?, predicate(what, subject.files));
     let started = Instant::now();
-    let db = Db::open(&uri).await?;
+    planned(&Db::open(&uri).await?, &predicate).await?;
+    print_ms(started);
+    Ok(())
+}
+
+/// What is true of ten files of a table of so many.
+fn predicate(what: &str, files: u64) -> Predicate {
+    let probe = Probe::of(files);
+    let (low, high) = probe.ids;
+    if what == "plan-partition" {
+        return Predicate::compare(ColumnPath::top("day"), CompareOp::Eq, Literal::Date(probe.day));
+    }
+    let number = |n: u64| Literal::Number(n.to_string());
+    Predicate::between(ColumnPath::top("id"), number(low), number(high))
+}
+
+async fn planned(db: &Db, predicate: &Predicate) -> Result<(), AnyError> {
     let snapshot = db.snapshot(&table()?, At::Head).await?;
-    let mut files = db.files_matching(&snapshot, &predicate)?;
+    let mut files = db.files_matching(&snapshot, predicate)?;
     let mut count = 0_u64;
     while files.try_next().await?.is_some() {
         count += 1;
     }
-    print_ms(started);
-    print_count(count);
     if count != FILES_PER_DAY {
         return Err(format!("{count} files were found, {FILES_PER_DAY} match").into());
     }
@@ -190,19 +230,23 @@ async fn plan(what: &str, subject: &Subject) -> Result<(), AnyError> {
 async fn list(subject: &Subject) -> Result<(), AnyError> {
     let uri = subject.uri()?;
     let started = Instant::now();
-    let db = Db::open(&uri).await?;
+    let count = listed(&Db::open(&uri).await?).await?;
+    print_ms(started);
+    print_count(count);
+    Ok(())
+}
+
+async fn listed(db: &Db) -> Result<u64, AnyError> {
     let snapshot = db.snapshot(&table()?, At::Head).await?;
     let mut files = db.files(snapshot.table.id, snapshot.version);
     let mut count = 0_u64;
     while files.try_next().await?.is_some() {
         count += 1;
     }
-    print_ms(started);
-    print_count(count);
     if count != snapshot.num_files {
         return Err(format!("{count} files were listed, {} are there", snapshot.num_files).into());
     }
-    Ok(())
+    Ok(count)
 }
 
 fn print_count(count: u64) {
