@@ -14,6 +14,7 @@ use deltalakedb::core::commit::index_ndjson;
 use deltalakedb::core::conflict::Reads;
 use deltalakedb::core::ids::{At, TableId, TableRef, Version};
 use deltalakedb::core::model::MirrorMode;
+use deltalakedb::core::plan::LARGE_BYTES;
 use deltalakedb::core::predicate::{ColumnPath, CompareOp, Literal, Predicate, Pruner};
 use futures::TryStreamExt;
 use futures::future::join_all;
@@ -90,6 +91,12 @@ impl World {
         World { runtime, db, table, _folder: folder }
     }
 
+    /// Another handle, with an option in its URL.
+    fn also_open(&self, option: &str) -> Db {
+        let uri = format!("{}?{option}", self.db.uri()).parse().unwrap();
+        self.runtime.block_on(Db::open(&uri)).unwrap()
+    }
+
     fn planned(&self, predicate: &Predicate) -> usize {
         self.runtime.block_on(async {
             let head = self.db.snapshot(&TableRef::Id(self.table), At::Head).await.unwrap();
@@ -117,18 +124,25 @@ fn hot_paths(criterion: &mut Criterion) {
             b.iter(|| black_box(world.planned(&predicate)));
         });
     }
+    let uncached = world.also_open("cache_size_bytes=0");
     criterion.bench_function("list 10,000 files", |b| {
         let list =
-            || world.db.backend().list_files(world.table, open(At::Head).version, None, 10_000);
+            || uncached.backend().list_files(world.table, open(At::Head).version, None, 10_000);
         b.iter(|| black_box(world.runtime.block_on(list()).unwrap().items.len()));
     });
-    criterion.bench_function(&format!("list all of {FILES} files"), |b| {
-        let list = async || {
-            let files = world.db.files(world.table, open_head(&world).await);
-            files.try_fold(0, |count, _| async move { Ok(count + 1) }).await.unwrap()
-        };
-        assert_eq!(world.runtime.block_on(list()), FILES);
-        b.iter(|| black_box(world.runtime.block_on(list())));
+    for (from, db) in [("the database", &uncached), ("memory", &world.db)] {
+        criterion.bench_function(&format!("list all of {FILES} files from {from}"), |b| {
+            let list = async || {
+                let files = db.files(world.table, open_head(&world).await);
+                files.try_fold(0, |count, _| async move { Ok(count + 1) }).await.unwrap()
+            };
+            assert_eq!(world.runtime.block_on(list()), FILES);
+            b.iter(|| black_box(world.runtime.block_on(list())));
+        });
+    }
+    let stale = world.also_open("cache_max_staleness=1h");
+    criterion.bench_function("open a head within a stated staleness", |b| {
+        b.iter(|| world.runtime.block_on(stale.snapshot(&by_name, At::Head)).unwrap());
     });
     criterion.bench_function("history of 51 commits", |b| {
         let history = || world.db.history(world.table, CommitFilter::default());
@@ -178,9 +192,27 @@ fn hot_paths(criterion: &mut Criterion) {
     });
 }
 
+/// More than is held in memory: adds are read in pages.
+fn large_commits(criterion: &mut Criterion) {
+    let world = World::new();
+    let mut group = criterion.benchmark_group("large");
+    group.sample_size(10);
+    let mut next = 10 * FILES;
+    group.bench_function("commit 90,000 files", |b| {
+        b.iter(|| {
+            let lines: String = (next..next + 90_000).map(add).collect();
+            assert!(lines.len() > LARGE_BYTES);
+            next += 90_000;
+            let table = TableRef::Id(world.table);
+            let target = ChangeTarget::Existing { table, read_version: None };
+            world.runtime.block_on(world.db.commit(change(target, lines))).unwrap()
+        });
+    });
+}
+
 async fn open_head(world: &World) -> Version {
     world.db.snapshot(&TableRef::Id(world.table), At::Head).await.unwrap().version
 }
 
-criterion_group!(benches, hot_paths);
+criterion_group!(benches, hot_paths, large_commits);
 criterion_main!(benches);
