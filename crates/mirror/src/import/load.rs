@@ -336,7 +336,8 @@ impl<'a> Loader<'a> {
 
     /// Commits in groups that are stored together, read while the group before is stored.
     fn batches(&self, files: Vec<CommitFile>) -> BoxStream<'static, Result<Vec<ReadCommit>>> {
-        ahead(group(self.source.commits(files)), 1)
+        let number = files.len();
+        ahead(group(self.source.commits(files), number), 1)
     }
 
     /// Stores commits; `last`: no more are known of.
@@ -461,11 +462,14 @@ fn base_tail(tail: &CheckpointTail, timestamp: TimestampMs) -> Result<BaseTail> 
 }
 
 /// Groups commits up to [`BATCH_COMMITS`] and [`BATCH_BYTES`]. The first groups are smaller, so that the
-/// database does not wait long for something to do.
+/// database does not wait long for something to do; the last two are alike, as the index is ended while the
+/// last one is stored.
 fn group(
     commits: BoxStream<'static, Result<ReadCommit>>,
+    number: usize,
 ) -> BoxStream<'static, Result<Vec<ReadCommit>>> {
-    stream::try_unfold((commits, FIRST_COMMITS), |(mut commits, most)| async move {
+    stream::try_unfold((commits, number, FIRST_COMMITS), |(mut commits, left, size)| async move {
+        let most = if left > size && left < 2 * size { left.div_ceil(2) } else { size };
         let mut batch: Vec<ReadCommit> = Vec::new();
         let mut bytes = 0_u64;
         while batch.len() < most && bytes < BATCH_BYTES {
@@ -477,7 +481,8 @@ fn group(
                 }
             }
         }
-        let next = (commits, (2 * most).min(BATCH_COMMITS));
+        let left = left.saturating_sub(batch.len());
+        let next = (commits, left, (2 * size).min(BATCH_COMMITS));
         Ok(if batch.is_empty() { None } else { Some((batch, next)) })
     })
     .boxed()
@@ -520,5 +525,34 @@ struct Running(JoinHandle<()>);
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn sizes(number: i64, raw_len: u64) -> Vec<usize> {
+        let commit = move |version| -> Result<ReadCommit> {
+            let version = Version::new(version)?;
+            let file = CommitFile { version, size: raw_len, modified: TimestampMs(1) };
+            Ok(ReadCommit { raw_len, ..ReadCommit::parse("c", file, b"")? })
+        };
+        let commits = stream::iter((0..number).map(commit)).boxed();
+        let groups = group(commits, usize::try_from(number).unwrap());
+        groups.map_ok(|group| group.len()).try_collect().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn groups_grow_and_the_last_two_are_alike() {
+        assert!(sizes(0, 1).await.is_empty());
+        assert_eq!(sizes(1, 1).await, [1]);
+        assert_eq!(sizes(250, 1).await, [250]);
+        assert_eq!(sizes(251, 1).await, [126, 125]);
+        assert_eq!(sizes(1_000, 1).await, [250, 375, 375]);
+        let of_many = sizes(10_000, 1).await;
+        assert_eq!(of_many, [250, 500, 1_000, 2_000, 2_000, 2_000, 1_125, 1_125]);
+        assert_eq!(sizes(5, BATCH_BYTES).await, [1; 5]);
+        assert_eq!(sizes(5, BATCH_BYTES / 2).await, [2, 2, 1]);
     }
 }
