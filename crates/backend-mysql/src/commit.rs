@@ -1,12 +1,13 @@
 //! The commit, and what of it an import shares: one version's rows.
 //!
-//! Three messages, so three round trips:
+//! Three messages, so three round trips, unless a commit is large:
 //!
 //! 1. Begin, lock the heads in the order of the tables' ids, and read everything the checks need:
 //!    the token, names that are to be created, the active rows of the files that come or go. All
 //!    that is read after the lock is as new as the lock (READ COMMITTED), so it holds until the end
 //!    of the transaction: whoever would change it has to lock the same head first.
-//! 2. All writes. Each head moves by compare-and-set, which must find its row; the primary keys of
+//! 2. All writes; those of a large commit in as many messages as they need, with look-ups of the files that
+//!    come in pages between them. Each head moves by compare-and-set, which must find its row; the primary keys of
 //!    `{p}commits` and `{p}batches` refuse a second writer of a version or token even where the
 //!    engine's locks do not hold (Galera's other nodes, optimistic transactions): then this is error
 //!    1062 or 1213, here or at COMMIT, and nothing stays.
@@ -21,6 +22,7 @@ use deltalakedb_catalog_core::backend::{
 use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex};
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{CommitToken, TableId, TableName, TimestampMs, Version};
+use deltalakedb_catalog_core::later::LaterAdds;
 use deltalakedb_catalog_core::model::{MirrorMode, TableState};
 use deltalakedb_catalog_core::support::{
     CHUNK_BYTES, body_len, check_shape, count, next_timestamp, stored_commit_info,
@@ -83,6 +85,7 @@ pub(crate) struct NewVersion<'v> {
     pub(crate) token: Option<(&'v CommitToken, i64)>,
     pub(crate) body: &'v CommitBody,
     pub(crate) index: &'v CommitIndex,
+    pub(crate) later: Option<&'v LaterAdds>,
 }
 
 /// What a token wrote.
@@ -269,6 +272,7 @@ pub(crate) async fn commit(call: &mut Call, request: &CommitRequest) -> DbResult
             token: Some((&request.token, count(position))),
             body: &body,
             index: &part.index,
+            later: part.later.as_ref(),
         };
         write_version(&mut out, table_id, *head, &new, plan).await?;
         if *mirror != MirrorMode::Off {
@@ -359,14 +363,15 @@ pub(crate) async fn write_version(
         expected.into(),
     ];
     out.push_one(MOVE_HEAD, &values).await?;
+    // Before the commit's own row: which files of pages were in the table is known after the last one.
+    let delta = plan.write_all(new.later, out, table, new.version, head.total_files).await?;
     let after = Head {
         at: Some((new.version, new.timestamp)),
-        total_files: head.total_files.saturating_add(plan.delta.files),
-        total_bytes: head.total_bytes.saturating_add(plan.delta.bytes),
+        total_files: head.total_files.saturating_add(delta.files),
+        total_bytes: head.total_bytes.saturating_add(delta.bytes),
     };
-    insert_commit(out, table, new, plan.delta, &after).await?;
+    insert_commit(out, table, new, delta, &after).await?;
     insert_chunks(out, table, version, new.body).await?;
-    plan.write(out, table, new.version).await?;
     write_projection(out, table, version, index).await?;
     Ok(after)
 }
@@ -420,15 +425,17 @@ async fn insert_commit(
     delta: FileDelta,
     after: &Head,
 ) -> DbResult<()> {
+    let (later_files, later_bytes) =
+        new.later.map_or((0, 0), |later| (later.files(), later.bytes()));
     let values = [
         table.into(),
         new.version.get().into(),
         new.timestamp.0.into(),
         new.token.map(|(token, _)| token.as_str()).into(),
         new.token.map(|(_, position)| position).into(),
-        count(new.index.adds.len()).into(),
+        count(new.index.adds.len() + later_files).into(),
         count(new.index.removes.len()).into(),
-        new.index.added_bytes().into(),
+        new.index.added_bytes().saturating_add(later_bytes).into(),
         delta.bytes_removed.into(),
         new.index.metadata.is_some().into(),
         new.index.protocol.is_some().into(),

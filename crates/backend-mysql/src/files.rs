@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use deltalakedb_catalog_core::action::{Add, FileKey, Remove};
 use deltalakedb_catalog_core::commit::CommitIndex;
 use deltalakedb_catalog_core::ids::{TableId, Version};
-use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, dv_id};
+use deltalakedb_catalog_core::later::LaterAdds;
+use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, count, dv_id};
 use sqlx::Row;
 
 use crate::errors::DbResult;
@@ -60,6 +61,16 @@ pub(crate) struct FileDelta {
     pub(crate) bytes: i64,
     /// Bytes of removed files, as far as known.
     pub(crate) bytes_removed: i64,
+}
+
+impl FileDelta {
+    fn plus(self, other: FileDelta) -> FileDelta {
+        FileDelta {
+            files: self.files.saturating_add(other.files),
+            bytes: self.bytes.saturating_add(other.bytes),
+            bytes_removed: self.bytes_removed.saturating_add(other.bytes_removed),
+        }
+    }
 }
 
 /// What to do with a remove of a file that is not active.
@@ -199,8 +210,8 @@ impl<'i> Plan<'i> {
         Ok(Ok(plan))
     }
 
-    /// A piece of a base: files whose ordinals go on from a position.
-    pub(crate) fn of_base(
+    /// A piece of a base or of a large commit: files whose ordinals go on from a position.
+    pub(crate) fn of_piece(
         files: &'i [Add],
         mut ordinal: i64,
         tombstones: &'i [Remove],
@@ -241,6 +252,39 @@ impl<'i> Plan<'i> {
         self.rows.push(NewRow { add, key, ordinal, ended: false });
         self.delta.files += 1;
         self.delta.bytes = self.delta.bytes.saturating_add(add.size);
+    }
+
+    /// Writes it, then the adds of the same commit that come in pages. What all of them changed in a table
+    /// that had so many files. The rows of one page are in memory at a time.
+    pub(crate) async fn write_all(
+        &self,
+        later: Option<&LaterAdds>,
+        out: &mut Writer<'_>,
+        table: TableId,
+        version: Version,
+        files_before: i64,
+    ) -> DbResult<FileDelta> {
+        self.write(out, table, version).await?;
+        let mut delta = self.delta;
+        let Some(later) = later else { return Ok(delta) };
+        // Without any file of before in the table, none of a page is in it: those of the index are others.
+        let new = count(self.rows.iter().filter(|row| !row.ended).count());
+        let look_up = files_before.saturating_add(delta.files) != new;
+        let mut ordinal = as_ordinal(self.rows.len())?;
+        let mut pages = later.pages()?;
+        while let Some(page) = pages.next().await? {
+            let mut active = Active::default();
+            if look_up {
+                // Rows that this transaction has begun or ended have to be found as they are by now.
+                out.send().await?;
+                active.load(out.call, table, page.iter().map(Add::key)).await?;
+            }
+            let plan = Plan::of_piece(&page, ordinal, &[], 0, version, &mut active);
+            plan.write(out, table, version).await?;
+            delta = delta.plus(plan.delta);
+            ordinal = ordinal.saturating_add(count(page.len()));
+        }
+        Ok(delta)
     }
 
     /// Writes it.

@@ -14,7 +14,9 @@ use deltalakedb_catalog_core::support::{
 };
 use sqlx::Row;
 
-use crate::commit::{NewVersion, import_head, insert_chunks, write_projection, write_version};
+use crate::commit::{
+    Head, NewVersion, import_head, insert_chunks, write_projection, write_version,
+};
 use crate::errors::{DbError, DbResult};
 use crate::files::{self, Active, Plan, UnknownFile};
 use crate::outbox;
@@ -198,7 +200,8 @@ pub(crate) async fn store_base(
     let mut active = Active::default();
     active.load(call, id, chunk.files.iter().map(Add::key)).await?;
     let (files, tombstones) = (stored(done.base_files), stored(done.base_tombstones));
-    let plan = Plan::of_base(&chunk.files, files, &chunk.tombstones, tombstones, base, &mut active);
+    let plan =
+        Plan::of_piece(&chunk.files, files, &chunk.tombstones, tombstones, base, &mut active);
     let live_files = import.live_files.saturating_add(plan.delta.files);
     let live_bytes = import.live_bytes.saturating_add(plan.delta.bytes);
     let has_commit = match tail {
@@ -289,46 +292,61 @@ pub(crate) async fn store_commits(
     let times = stored_times(call, id, lowest, highest).await?;
     check_import_commits(position, commits, |version| Ok::<_, DbError>(times.around(version)))?;
 
-    // All rows that these commits may end, in one go; what they do to them is kept up to date in
-    // memory from commit to commit.
-    let mut active = Active::default();
-    let applied = commits.iter().filter(|commit| position.is_applied(commit.version));
-    let keys: std::collections::BTreeSet<_> =
-        applied.flat_map(|commit| files::keys(&commit.index)).collect();
-    active.load(call, id, keys).await?;
+    let known = |version| times.0.iter().any(|(stored, _)| *stored == version);
     let mut head = import_head(call, id).await?;
     let mut history = None;
-    let mut out = Writer::new(call);
-    for commit in commits {
-        let token = commit.token.as_ref().map(|(token, place)| (token, i64::from(*place)));
-        if let Some((token, _)) = token {
-            let values = [token.as_str().into(), commit.timestamp.0.into(), token.as_str().into()];
-            out.push(KNOW_TOKEN, &values).await?;
+    // After files that come in pages, what the next commits may end is looked up anew: nobody keeps up to
+    // date in memory what pages do.
+    for run in commits.split_inclusive(|commit| commit.later.is_some()) {
+        // All rows that these commits may end, in one go; what they do to them is kept up to date in
+        // memory from commit to commit.
+        let mut active = Active::default();
+        let applied = run.iter().filter(|commit| position.is_applied(commit.version));
+        let keys: std::collections::BTreeSet<_> =
+            applied.flat_map(|commit| files::keys(&commit.index)).collect();
+        active.load(call, id, keys).await?;
+        let mut out = Writer::new(call);
+        for commit in run {
+            if let Some((token, _)) = &commit.token {
+                let token = token.as_str().into();
+                out.push(KNOW_TOKEN, &[token, commit.timestamp.0.into(), token]).await?;
+            }
+            if position.is_applied(commit.version) {
+                head = apply(&mut out, id, head, commit, &mut active).await?;
+            } else {
+                store_history(&mut out, id, commit, known(commit.version)).await?;
+                history = Some(commit.version);
+            }
         }
-        if !position.is_applied(commit.version) {
-            let stored = times.0.iter().any(|(version, _)| *version == commit.version);
-            store_history(&mut out, id, commit, stored).await?;
-            history = Some(commit.version);
-            continue;
-        }
-        let new = NewVersion {
-            version: commit.version,
-            timestamp: commit.timestamp,
-            token,
-            body: &commit.body,
-            index: &commit.index,
-        };
-        let plan = Plan::of(&commit.index, commit.version, &mut active, UnknownFile::Tombstone)?;
-        let plan = plan.or_else(|key| {
-            invalid(format!("version {} removes {key}, which is not in the table", commit.version))
-        })?;
-        head = write_version(&mut out, id, head, &new, &plan).await?;
+        out.finish().await?;
     }
     if let Some(history) = history {
-        out.push_one(STORE_HISTORY, &[history.get().into(), id.into()]).await?;
+        call.execute(STORE_HISTORY, &[history.get().into(), id.into()]).await?;
     }
-    out.finish().await?;
     Ok(progress(call, id).await?.progress)
+}
+
+/// A commit above the base: it moves the head.
+async fn apply(
+    out: &mut Writer<'_>,
+    id: TableId,
+    head: Head,
+    commit: &ImportedCommit,
+    active: &mut Active,
+) -> DbResult<Head> {
+    let new = NewVersion {
+        version: commit.version,
+        timestamp: commit.timestamp,
+        token: commit.token.as_ref().map(|(token, place)| (token, i64::from(*place))),
+        body: &commit.body,
+        index: &commit.index,
+        later: commit.later.as_ref(),
+    };
+    let plan = Plan::of(&commit.index, commit.version, active, UnknownFile::Tombstone)?;
+    let plan = plan.or_else(|key| {
+        invalid(format!("version {} removes {key}, which is not in the table", commit.version))
+    })?;
+    write_version(out, id, head, &new, &plan).await
 }
 
 /// A commit at or below the base: a line of history and its bytes.
@@ -343,9 +361,9 @@ async fn store_history(
         index.removes.iter().fold(0_i64, |sum, r| sum.saturating_add(r.size.unwrap_or(0)));
     let (key, version) = (id.into(), commit.version.get().into());
     let counts = [
-        count(index.adds.len()).into(),
+        count(commit.num_added()).into(),
         count(index.removes.len()).into(),
-        index.added_bytes().into(),
+        commit.added_bytes().into(),
         bytes_removed.into(),
         index.metadata.is_some().into(),
         index.protocol.is_some().into(),

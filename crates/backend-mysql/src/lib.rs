@@ -43,7 +43,6 @@ use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
-use deltalakedb_catalog_core::later::{in_memory, request_in_memory};
 use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
     NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
@@ -233,7 +232,6 @@ impl CatalogBackend for MySqlBackend {
     }
 
     async fn commit(&self, request: CommitRequest) -> Result<CommitOutcome> {
-        let request = request_in_memory(request).await?;
         let mut call = self.session.begin("committing").await?;
         match commit::commit(&mut call, &request).await {
             Ok(outcome @ CommitOutcome::Committed(_)) => call.end(Ok(outcome)).await,
@@ -324,7 +322,6 @@ impl CatalogBackend for MySqlBackend {
         table_id: TableId,
         commits: Arc<[ImportedCommit]>,
     ) -> Result<ImportProgress> {
-        let commits = in_memory(commits).await?;
         call!(self, "importing commits", |call| import::store_commits(call, table_id, &commits))
     }
 

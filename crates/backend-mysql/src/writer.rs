@@ -95,7 +95,8 @@ impl<'c> Writer<'c> {
         Ok(())
     }
 
-    async fn send(&mut self) -> DbResult<()> {
+    /// Sends what is gathered, so that statements which read find it.
+    pub(crate) async fn send(&mut self) -> DbResult<()> {
         self.open = None;
         if self.message.is_empty() {
             return Ok(());
