@@ -1,5 +1,4 @@
-//! A cache of table state, as a wrapper that implements
-//! [`CatalogBackend`](deltalakedb_catalog_core::backend::CatalogBackend).
+//! A cache of table state, as a wrapper that implements [`CatalogBackend`].
 //!
 //! **What never changes.** The state of a table *at a version* is immutable, so entries need no
 //! invalidation and several processes stay right without telling each other. Kept are pages of file lists
