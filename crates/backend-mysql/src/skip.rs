@@ -32,15 +32,16 @@ const PAGES: [&str; 2] = [
     ") k STRAIGHT_JOIN {p}skip_pages p
         ON p.table_id = ? AND p.segment_id = k.key_1 AND p.page_no = k.key_2",
 ];
-/// One statement, so that generation and segments are of one moment.
+/// One statement, so that all is of one moment. Whether a file comes after a segment is asked of the last file:
+/// of files after a place that another table gives, the server would look at each file. Values: table, twice.
 const INDEX: &str = "SELECT i.generation, s.segment_id, s.after_version, s.after_ordinal,
         s.through_version, s.through_ordinal, s.built_version, s.num_files, s.root,
-        CASE WHEN NOT EXISTS (SELECT 1 FROM {p}files f WHERE f.table_id = s.table_id
-                AND f.added_version = s.through_version AND f.ordinal > s.through_ordinal)
-            AND NOT EXISTS (SELECT 1 FROM {p}files f WHERE f.table_id = s.table_id
-                AND f.added_version > s.through_version)
+        CASE WHEN l.added_version IS NULL OR l.added_version < s.through_version
+                OR (l.added_version = s.through_version AND l.ordinal <= s.through_ordinal)
             THEN (SELECT t.head_version FROM {p}tables t WHERE t.id = s.table_id) END
     FROM {p}skip_index i LEFT JOIN {p}skip_segments s ON s.table_id = i.table_id
+    LEFT JOIN (SELECT f.added_version, f.ordinal FROM {p}files f WHERE f.table_id = ?
+        ORDER BY f.added_version DESC, f.ordinal DESC LIMIT 1) l ON 1 = 1
     WHERE i.table_id = ?
     ORDER BY s.through_version, s.through_ordinal";
 const BEGIN: &str = "INSERT INTO {p}skip_index (table_id, generation) VALUES (?, 0)
@@ -115,7 +116,7 @@ pub(crate) async fn files_at(
 }
 
 pub(crate) async fn index(call: &mut Call, id: TableId) -> DbResult<SkipIndex> {
-    let sets = call.query(INDEX, &[id.into()]).await?;
+    let sets = call.query(INDEX, &[id.into(), id.into()]).await?;
     let table = id.to_string();
     let mut index = SkipIndex::default();
     for row in sets.iter().flat_map(|set| &set.rows) {
