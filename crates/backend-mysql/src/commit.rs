@@ -6,11 +6,11 @@
 //!    the token, names that are to be created, the active rows of the files that come or go. All
 //!    that is read after the lock is as new as the lock (READ COMMITTED), so it holds until the end
 //!    of the transaction: whoever would change it has to lock the same head first.
-//! 2. All writes; those of a large commit in as many messages as they need, with look-ups of the files that
-//!    come in pages between them. Each head moves by compare-and-set, which must find its row; the primary keys of
-//!    `{p}commits` and `{p}batches` refuse a second writer of a version or token even where the
-//!    engine's locks do not hold (Galera's other nodes, optimistic transactions): then this is error
-//!    1062 or 1213, here or at COMMIT, and nothing stays.
+//! 2. All writes; those of a large commit in as many messages as they need, with look-ups of the
+//!    files that come in pages between them. Each head moves by compare-and-set, which must find its
+//!    row; the primary keys of `{p}commits` and `{p}batches` refuse a second writer of a version or
+//!    token even where the engine's locks do not hold (Galera's other nodes, optimistic
+//!    transactions): then this is error 1062 or 1213, here or at COMMIT, and nothing stays.
 //! 3. COMMIT. Only while it is on its way may the commit have happened without us knowing.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -15,9 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deltalakedb_backend_mysql::{GrantRole, MySqlBackend, MySqlOptions, Secret, TlsMode, grants};
-use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::backend::{CatalogBackend, ImportedCommit};
 use deltalakedb_catalog_core::error::CatalogError;
-use deltalakedb_catalog_core::ids::{At, TableRef, TimestampMs};
+use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, TimestampMs, Version};
+use deltalakedb_catalog_core::later::read_large;
+use deltalakedb_conformance::change::{Change, metadata, new_table, protocol};
 use deltalakedb_conformance::env::retrying;
 use deltalakedb_conformance::live::{self, Lost};
 use deltalakedb_test_servers::{CountingProxy, MariaDb, MariaDbOptions, Software, Tls};
@@ -384,5 +386,65 @@ async fn how_fast_are_many_files_beside_a_copy() {
             "{bulk:?}; INSERT … SELECT of the same rows: {bare:?}; ratio {:.2}",
             bulk.add.as_secs_f64() / bare.as_secs_f64()
         );
+    }
+}
+
+/// The most memory that this process had since it was last asked, and what it has now, MiB.
+fn memory() -> (u64, u64) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mib = |name| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
+    };
+    let found = (mib("VmHWM:"), mib("VmRSS:"));
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    found
+}
+
+/// By itself, as it is about the process: `cargo test -p deltalakedb-backend-mysql --test live --
+/// --ignored --nocapture --exact how_much_memory_a_large_commit_takes`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement, on Linux"]
+async fn how_much_memory_a_large_commit_takes() {
+    const FILES: usize = 300_000;
+    let Some(place) = Place::new().await else { return };
+    let db = place.open().await;
+    let id = TableId(Uuid::new_v4());
+    let table = new_table(id, TableName::new("default", "large").unwrap());
+    db.import_begin(&table, Version::ZERO, true, NOW).await.unwrap();
+    let zero = Change::new().protocol(protocol(2)).metadata(metadata("zero"));
+    let first = zero.imported(Version::ZERO, 1).unwrap();
+    // Into a table without files, then over all of them.
+    for version in [0, 1] {
+        let version = Version::new(version).unwrap();
+        let large = {
+            let mut text = first.body.published().unwrap().to_vec();
+            for i in 0..FILES {
+                let stats = format!(r#"{{"numRecords":100,"minValues":{{"x":{i}}}}}"#);
+                let line = serde_json::json!({"add": {
+                    "path": format!("part-{i:08}.parquet"), "partitionValues": {}, "size": 1024,
+                    "modificationTime": 1, "dataChange": true, "stats": stats,
+                }});
+                text.extend_from_slice(format!("{line}\n").as_bytes());
+            }
+            read_large("a log", &text[..]).unwrap()
+        };
+        let commit = ImportedCommit {
+            version,
+            timestamp: TimestampMs(version.get() + 1),
+            body: large.body,
+            index: large.index,
+            later: Some(large.later),
+            token: None,
+        };
+        memory();
+        let (_, before) = memory();
+        let began = std::time::Instant::now();
+        db.import_commits(id, vec![commit].into()).await.unwrap();
+        let (most, after) = memory();
+        println!("{version}: {before} MiB, {most} at most, {after} after {:?}", began.elapsed());
+        let at = At::Version(version);
+        let snapshot = db.snapshot(&TableRef::Id(id), at).await.unwrap();
+        assert_eq!(snapshot.num_files, FILES as u64);
     }
 }

@@ -255,6 +255,38 @@ cases! {
         Ok(())
     }
 
+    /// import_commits 4: small and large commits follow each other in one call; each finds the files of those
+    /// before it.
+    async fn small_and_large_commits_are_stored_in_one_call(env: &Env) -> CaseResult {
+        let id = importing_from_json(env, "t", 0).await?;
+        let large = |change: Change, n: i64| change.imported_in_pages(v(n), n * 100, 3);
+        let named = |paths: &[&str]| Change::files(paths.iter().copied());
+        let commits = vec![
+            named(&["a", "b"]).imported(v(1), 100)?,
+            // Those of the one before again, in pages.
+            large(named(&["n0", "n1", "n2", "a", "b", "n3"]), 2)?,
+            // Of those in pages, one goes, and one comes again.
+            named(&["n1"]).remove(gone(&file("n0"), Some(1))).imported(v(3), 300)?,
+            large(named(&["n1", "n0", "c"]).remove(gone(&file("n3"), Some(2))), 4)?,
+        ];
+        env.db().import_commits(id, commits.into()).await?;
+        finish_import(env.db(), id, env.now()).await?;
+        for (version, want) in [
+            (2, vec!["f0", "n0", "n1", "n2", "a", "b", "n3"]),
+            (3, vec!["f0", "n2", "a", "b", "n3", "n1"]),
+            (4, vec!["f0", "n2", "a", "b", "n1", "n0", "c"]),
+        ] {
+            let mut paths = env.paths(id, v(version)).await?;
+            let mut want: Vec<String> = want.into_iter().map(str::to_owned).collect();
+            (paths.sort(), want.sort());
+            assert_eq!(paths, want, "version {version}");
+            let snapshot = env.snapshot(id, At::Version(v(version))).await?;
+            assert_eq!(snapshot.num_files, want.len() as u64);
+            assert_eq!(snapshot.size_bytes, 100 * want.len() as u64);
+        }
+        Ok(())
+    }
+
     /// import_commits 4: a large commit that cannot be read to its end leaves nothing; then a whole one is
     /// stored.
     async fn a_large_commit_that_is_damaged_leaves_nothing(env: &Env) -> CaseResult {
