@@ -170,8 +170,10 @@ fn each_line<'a>(
 /// # Errors
 /// Those of [`parse_ndjson`].
 pub fn index_ndjson(origin: &str, bytes: &[u8]) -> Result<CommitIndex> {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    index_parts(origin, bytes, threads.min(bytes.len() / PART_BYTES))
+    let most = bytes.len() / PART_BYTES;
+    // The system opens files to answer that: not for each of many small commits.
+    let threads = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    index_parts(origin, bytes, if most < 2 { 1 } else { most.min(threads()) })
 }
 
 fn index_parts(origin: &str, bytes: &[u8], parts: usize) -> Result<CommitIndex> {

@@ -8,9 +8,7 @@ use std::thread;
 
 use bytes::{Buf, Bytes};
 use deltalakedb_catalog_core::action::{Add, Metadata, Protocol, Remove};
-use deltalakedb_catalog_core::commit::{
-    CommitBody, CommitIndex, index_lines, index_ndjson, parse_ndjson,
-};
+use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex, index_ndjson};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{TimestampMs, Version};
 use deltalakedb_catalog_core::later::{LargeCommit, LaterAdds, read_large};
@@ -26,8 +24,6 @@ use super::read_error;
 pub(super) const STREAMED_BYTES: u64 = 32 << 20;
 /// Commits fetched and parsed at the same time.
 const READ_AHEAD: usize = 16;
-/// Below so many bytes, that all lines of a file are in memory does not matter.
-const SMALL_BYTES: usize = 256 << 10;
 /// From so many bytes on, a file is parsed and compressed at the same time.
 const LARGE_BYTES: usize = 8 << 20;
 /// Bytes of commit files held by the read-ahead, KiB. A larger single file is read alone.
@@ -81,10 +77,7 @@ impl ReadCommit {
     /// # Errors
     /// `InvalidInput` with the file and line that is not an action of the protocol.
     pub fn parse(origin: &str, file: CommitFile, bytes: &[u8]) -> Result<ReadCommit> {
-        let (index, body) = if bytes.len() < SMALL_BYTES {
-            // The other way asks the system first how many threads there may be.
-            (parse_ndjson(origin, bytes).map(index_lines), CommitBody::verbatim(bytes))
-        } else if bytes.len() < LARGE_BYTES {
+        let (index, body) = if bytes.len() < LARGE_BYTES {
             (index_ndjson(origin, bytes), CommitBody::verbatim(bytes))
         } else {
             thread::scope(|scope| {
