@@ -171,7 +171,7 @@ impl CatalogBackend for CachedBackend {
         after: FileCursor,
         limit: usize,
     ) -> Result<Option<FileCursor>> {
-        match self.state.list(table_id, version) {
+        match self.kept_list(table_id, version) {
             Some(list) => Ok(list.end(after, limit.max(1))),
             None => self.source.inner.files_end(table_id, version, after, limit).await,
         }
@@ -183,7 +183,10 @@ impl CatalogBackend for CachedBackend {
         version: Version,
         cursors: &[FileCursor],
     ) -> Result<Vec<FileRecord>> {
-        match self.state.asked(self.state.list(table_id, version)) {
+        if !self.lists {
+            return self.source.inner.files_at(table_id, version, cursors).await;
+        }
+        match self.state.asked(self.kept_list(table_id, version)) {
             Some(list) => Ok(list.at(cursors)),
             None => self.source.inner.files_at(table_id, version, cursors).await,
         }

@@ -34,24 +34,47 @@ impl CachedBackend {
         let Some(seen) = self.state.known(table_id, version) else {
             return inner.list_files(table_id, version, after, limit).await;
         };
-        if let Some(page) = self.state.page(table_id, version, after, limit.max(1)) {
+        if let Some(page) = self.kept_page(table_id, version, after, limit.max(1)) {
             self.state.counters.hits.count();
             return Ok(page);
         }
         self.state.counters.misses.count();
-        if limit >= LONG_PAGE
+        if self.lists
+            && limit >= LONG_PAGE
             && let Some(list) = self.refreshed(table_id, version).await
         {
             return Ok(list.page(after, limit));
         }
         let (state, source) = (Arc::clone(&self.state), Arc::clone(&self.source));
+        let lists = self.lists;
         let ask = move || async move {
             let page = source.inner.list_files(table_id, version, after, limit).await?;
-            state.keep_page((table_id, version), seen, after, limit, &page);
+            let last = state.keep_page((table_id, version), seen, after, limit, &page);
+            if last && lists {
+                state.assemble(table_id, version);
+            }
             Ok(page)
         };
         let (key, joined) = ((table_id, version, after, limit), &self.state.counters.joined);
         self.state.pages.ask(key, Join::Any, joined, ask).await
+    }
+
+    /// The list of a version, if it is here and may answer.
+    pub(crate) fn kept_list(&self, table_id: TableId, version: Version) -> Option<Arc<FileList>> {
+        self.lists.then(|| self.state.list(table_id, version)).flatten()
+    }
+
+    fn kept_page(
+        &self,
+        table_id: TableId,
+        version: Version,
+        after: Option<FileCursor>,
+        limit: usize,
+    ) -> Option<FilePage> {
+        match self.kept_list(table_id, version) {
+            Some(list) => Some(list.page(after, limit)),
+            None => self.state.chunk(table_id, version, after)?.page(limit),
+        }
     }
 
     /// A list at this version made of an older one; none if there is none, or it is too old.
@@ -143,19 +166,6 @@ impl State {
         }
     }
 
-    fn page(
-        &self,
-        table_id: TableId,
-        version: Version,
-        after: Option<FileCursor>,
-        limit: usize,
-    ) -> Option<FilePage> {
-        match self.list(table_id, version) {
-            Some(list) => Some(list.page(after, limit)),
-            None => self.chunk(table_id, version, after)?.page(limit),
-        }
-    }
-
     /// What all lists of one table may weigh, bytes.
     fn share_bytes(&self) -> usize {
         // The cache takes weights of 32 bits.
@@ -163,7 +173,7 @@ impl State {
         usize::try_from(share).unwrap_or(usize::MAX)
     }
 
-    /// Keeps a page that the database gave, and makes the list of its pages once all are here.
+    /// Keeps a page that the database gave. Whether all of the list may be here now.
     fn keep_page(
         &self,
         (table_id, version): (TableId, Version),
@@ -171,7 +181,7 @@ impl State {
         after: Option<FileCursor>,
         limit: usize,
         page: &FilePage,
-    ) {
+    ) -> bool {
         // What is read once, and would push everything else out, passes by, and costs nothing.
         let whole = seen.files.and_then(|files| usize::try_from(files).ok());
         let fits = whole.is_some_and(|files| {
@@ -180,17 +190,15 @@ impl State {
             per_file.saturating_mul(files.max(page_files)) <= self.share_bytes()
         });
         if !fits && limit > SHORT_PAGE {
-            return;
+            return false;
         }
-        let Some(columns) = Columns::new(&page.items) else { return };
+        let Some(columns) = Columns::new(&page.items) else { return false };
         let chunk = Chunk { columns: Arc::new(columns), next: page.next };
         let next = chunk.next;
         let entry = Entry::Chunk(Arc::new(chunk));
         self.cache.insert(Key::Chunk(table_id, version, after), entry);
         // Pages may come in any order: the last one to come completes the list.
-        if next.is_none_or(|next| self.chunk(table_id, version, Some(next)).is_some()) {
-            self.assemble(table_id, version);
-        }
+        next.is_none_or(|next| self.chunk(table_id, version, Some(next)).is_some())
     }
 
     fn assemble(&self, table_id: TableId, version: Version) {

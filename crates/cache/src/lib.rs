@@ -49,6 +49,9 @@ pub struct CachedBackend {
     source: Arc<Source>,
     /// How old an answer about a head may be; none = the database is asked.
     max_staleness: Option<Duration>,
+    /// Whether lists in memory may answer: those that were brought up to date say what the commits say. Who
+    /// compares the database's rows with its commits must read the rows.
+    lists: bool,
 }
 
 /// Who is asked what is not in memory, and the questions about what changes that are on their way there.
@@ -95,6 +98,7 @@ impl CachedBackend {
             state: Arc::new(State::new(options)),
             source: Source::new(inner, true),
             max_staleness: None,
+            lists: false,
         }
     }
 
@@ -108,20 +112,22 @@ impl CachedBackend {
         options: &CacheOptions,
     ) -> (Self, Self) {
         let state = Arc::new(State::new(options));
-        let view = |source, max_staleness| CachedBackend {
+        let view = |source, max_staleness, lists| CachedBackend {
             state: Arc::clone(&state),
             source,
             max_staleness,
+            lists,
         };
-        let primary = view(Source::new(primary, false), None);
-        (primary, view(Source::new(replicas, true), options.head_max_staleness))
+        let primary = view(Source::new(primary, false), None, false);
+        (primary, view(Source::new(replicas, true), options.head_max_staleness, true))
     }
 
-    /// The view for readers who may be told a head that is as much older as
-    /// [`CacheOptions::head_max_staleness`] says. Nothing that decides about a write may be read through it.
+    /// The view for readers: lists of files may come from memory, and heads may be as much older as
+    /// [`CacheOptions::head_max_staleness`] says. Nothing that decides about a write, or compares the
+    /// database with anything else, may be read through it.
     #[must_use]
     pub fn reader(&self) -> Self {
-        CachedBackend { max_staleness: self.state.max_staleness, ..self.clone() }
+        CachedBackend { max_staleness: self.state.max_staleness, lists: true, ..self.clone() }
     }
 
     /// What the cache has done, and what is in it. Its views share it.

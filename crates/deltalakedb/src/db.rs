@@ -88,10 +88,7 @@ impl Db {
         let catalog = Catalog::new(cache.clone(), clock, ids);
         let indexer = Indexer::new(catalog.clone());
         let catalog = catalog.with_commit_hook(Arc::new(indexer));
-        let catalog = match reader {
-            Some(reader) => catalog.with_reader(Arc::new(reader)),
-            None => catalog,
-        };
+        let catalog = catalog.with_reader(Arc::new(reader));
         Db { catalog, cache, uri: uri.clone() }
     }
 
@@ -172,12 +169,11 @@ async fn connect_server(server: &ServerUri) -> Result<Arc<dyn CatalogBackend>> {
     }
 }
 
-/// The view of the cache that commits are planned on, and the one that users read through if that is another:
-/// if they may be told an older head, or read from replicas.
+/// The view of the cache that commits are planned on, and that compares, and the one that users read through.
 fn cached(
     uri: &CatalogUri,
     backend: Arc<dyn CatalogBackend>,
-) -> (Arc<CachedBackend>, Option<CachedBackend>) {
+) -> (Arc<CachedBackend>, CachedBackend) {
     let default = CacheOptions::default();
     let options = CacheOptions {
         capacity_bytes: uri.cache_size_bytes().unwrap_or(default.capacity_bytes),
@@ -186,10 +182,10 @@ fn cached(
     };
     if let Some(replicas) = replicas(uri, &backend) {
         let (cache, reader) = CachedBackend::split(backend, replicas, &options);
-        (Arc::new(cache), Some(reader))
+        (Arc::new(cache), reader)
     } else {
         let cache = CachedBackend::with_options(backend, &options);
-        let reader = options.head_max_staleness.map(|_| cache.reader());
+        let reader = cache.reader();
         (Arc::new(cache), reader)
     }
 }

@@ -231,7 +231,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let inner = counting();
-            let db = CachedBackend::new(inner.clone() as Arc<dyn CatalogBackend>);
+            let db = CachedBackend::new(inner.clone() as Arc<dyn CatalogBackend>).reader();
             let head = play(&inner, &steps, imported).await;
             open(&db).await;
             let mut version = 0;
@@ -250,7 +250,7 @@ proptest! {
 
 async fn appended(files: usize) -> (Arc<Counting>, CachedBackend) {
     let inner = counting();
-    let db = CachedBackend::new(inner.clone() as Arc<dyn CatalogBackend>);
+    let db = CachedBackend::new(inner.clone() as Arc<dyn CatalogBackend>).reader();
     create(&db).await;
     let lines = adds((0..files).map(|n| format!("file-{n}")));
     commit(&db, "files", on(HeadRule::Append { since: v(0) }), &lines).await;
@@ -331,7 +331,8 @@ async fn a_list_that_is_too_far_behind_is_read_anew() {
 async fn a_list_that_would_fill_the_cache_passes_by() {
     let (inner, _) = appended(10_000).await;
     let options = CacheOptions { capacity_bytes: 500_000, ..CacheOptions::default() };
-    let db = CachedBackend::with_options(inner.clone() as Arc<dyn CatalogBackend>, &options);
+    let db =
+        CachedBackend::with_options(inner.clone() as Arc<dyn CatalogBackend>, &options).reader();
     open(&db).await;
     let before = inner.calls(Verb::ListFiles);
     for _ in 0..2 {
@@ -366,4 +367,21 @@ fn many_small_changes_leave_few_parts() {
 
 fn file_of(n: i64) -> Add {
     Add { path: format!("file-{n}"), deletion_vector: None, ..file(0, n) }
+}
+
+#[tokio::test]
+async fn who_compares_reads_the_rows_whatever_is_in_memory() {
+    let (inner, db) = appended(3_000).await;
+    all(&db, v(1), 2_500).await;
+    append(&db, "more").await;
+    open(&db).await;
+    // Made of the commit.
+    let list = all(&db, v(2), 2_500).await;
+    assert_eq!((list.len(), db.stats().refreshed), (3_001, 1));
+    let rows = CachedBackend { lists: false, ..db.clone() };
+    let before = [Verb::ListFiles, Verb::FilesAt].map(|verb| inner.calls(verb));
+    assert_eq!(all(&rows, v(2), 2_500).await, list);
+    assert_eq!(rows.files_at(id(), v(2), &[list[7].cursor]).await.unwrap(), list[7..8]);
+    let asked = [Verb::ListFiles, Verb::FilesAt].map(|verb| inner.calls(verb));
+    assert_eq!(asked, [before[0] + 2, before[1] + 1]);
 }
