@@ -182,6 +182,8 @@ pub async fn copy_catalog(
     options: &CopyOptions,
     progress: &dyn Progress,
 ) -> Result<CopyReport> {
+    // What is copied and compared is what is in the rows.
+    let (from, to) = (&from.clone().on_primary(), &to.clone().on_primary());
     survey::require_catalog(from, "source").await?;
     survey::require_catalog(to, "target").await?;
     let mut run = Run { from, to, options, progress, tables: BTreeMap::new() };
