@@ -140,7 +140,7 @@ fn hot_paths(criterion: &mut Criterion) {
             b.iter(|| black_box(world.runtime.block_on(list())));
         });
     }
-    let stale = world.also_open("cache_max_staleness=1h");
+    let stale = world.also_open("cache_max_staleness=60s");
     criterion.bench_function("open a head within a stated staleness", |b| {
         b.iter(|| world.runtime.block_on(stale.snapshot(&by_name, At::Head)).unwrap());
     });
