@@ -278,7 +278,8 @@ cases! {
         ] {
             let mut paths = env.paths(id, v(version)).await?;
             let mut want: Vec<String> = want.into_iter().map(str::to_owned).collect();
-            (paths.sort(), want.sort());
+            paths.sort();
+            want.sort();
             assert_eq!(paths, want, "version {version}");
             let snapshot = env.snapshot(id, At::Version(v(version))).await?;
             assert_eq!(snapshot.num_files, want.len() as u64);
