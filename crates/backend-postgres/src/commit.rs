@@ -213,6 +213,11 @@ impl Contended {
         tables.insert(table, Self::FOR);
     }
 
+    /// Whether it is one of them. Counts no commit.
+    pub(crate) fn has(&self, table: TableId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&table)
+    }
+
     pub(crate) fn is(&self, table: TableId) -> bool {
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(left) = tables.get_mut(&table) else { return false };

@@ -240,7 +240,10 @@ pub(crate) async fn commit(
 /// Commits one append. The statement is the one for several: it is half of what any commit takes, which
 /// finds out what is to be said where anything is not plain.
 async fn by_itself(session: &Arc<Session>, request: &CommitRequest) -> Result<CommitOutcome> {
-    if let Some(append) = Append::of(request) {
+    // Without the function, who waits for other processes locks in a statement of its own: `commit` does so.
+    let fits =
+        |append: &Append<'_>| session.groups.has_function() || !session.contended.has(append.table);
+    if let Some(append) = Append::of(request).filter(fits) {
         match together(session, &[append]).await {
             Ok(Some(done)) => return Ok(CommitOutcome::Committed(done)),
             Ok(None) => {}
