@@ -1,37 +1,42 @@
 //! The text of a commit of appends. Why it is right is said in `commit` and `groups`.
 
-/// Parameters: `$1` table, `$2` now, `$3` what stands for the timestamp in first lines, `$4`–`$11` the
-/// commits, one array a column; `$12`–`$14` pieces of bodies, `$15`–`$29` adds, each with the commit's
-/// number, from 1 on, first. Answers a row a commit, in order, or none; and whether its head moved while
-/// the statement waited.
+/// Parameters: `$1` the table of each commit, `$2` now, `$3` what stands for the timestamp in first lines,
+/// `$4`–`$11` the commits, one array a column; `$12`–`$14` pieces of bodies, `$15`–`$29` adds, each with the
+/// commit's number, from 1 on, first. Answers a row a commit, in order, for each table all or none; and
+/// whether its head moved while the statement waited.
+///
+/// What is given says which commits `go`, as what; `last` are the last ones of each table, and `mirrors` the
+/// tables whose mirrors are told.
 macro_rules! appends {
-    () => {
-        "
+    (part: $part:literal, locked: $locked:literal, go: $go:literal, last: $last:literal,
+        mirrors: $mirrors:literal) => {
+        concat!(
+            "
 WITH part AS (
-    SELECT p.number, p.token, p.since, p.first_line, p.commit_info, p.body_len, p.num_added,
-        p.bytes_added, p.live_bytes
-    FROM unnest((SELECT $4::text[]), (SELECT $5::int8[]), (SELECT $6::text[]), (SELECT $7::text[]),
-            (SELECT $8::int8[]), (SELECT $9::int8[]), (SELECT $10::int8[]),
+    SELECT p.number, p.id, p.token, p.first_line, p.commit_info, p.body_len, p.num_added,
+        p.bytes_added, p.live_bytes, ",
+            $part,
+            "
+    FROM unnest((SELECT $1::uuid[]), (SELECT $4::text[]), (SELECT $5::int8[]), (SELECT $6::text[]),
+            (SELECT $7::text[]), (SELECT $8::int8[]), (SELECT $9::int8[]), (SELECT $10::int8[]),
             (SELECT $11::text[]))
-        WITH ORDINALITY AS p (token, since, first_line, commit_info, body_len, num_added,
+        WITH ORDINALITY AS p (id, token, since, first_line, commit_info, body_len, num_added,
             bytes_added, live_bytes, number)
 ), locked AS (
-    -- The newest version, after waiting for whoever holds it.
+    -- The newest versions.
     SELECT t.id, t.head_version, t.head_timestamp_ms, t.barrier_version, t.head_files, t.head_bytes,
         t.head_version IS DISTINCT FROM (
-            SELECT s.head_version FROM {p}tables s WHERE s.id = $1) AS waited
+            SELECT s.head_version FROM {p}tables s WHERE s.id = t.id) AS waited
     FROM {p}tables t
-    WHERE t.id = $1 AND t.state = 'active' AND NOT EXISTS (
+    WHERE t.state = 'active' AND NOT EXISTS (
         SELECT 1 FROM {p}batches b WHERE b.token = ANY ($4::text[]))
-    FOR UPDATE
+      AND ",
+            $locked,
+            "
 ), go AS (
-    SELECT p.*, n.id, n.waited, n.head_version + p.number AS version,
-        greatest($2::int8, n.head_timestamp_ms + 1) + p.number - 1 AS timestamp_ms,
-        n.head_files + (sum(p.num_added) OVER (ORDER BY p.number))::int8 AS files_after,
-        n.head_bytes + sum(p.live_bytes::numeric) OVER (ORDER BY p.number) AS bytes_after
-    FROM part p CROSS JOIN locked n
-    WHERE n.head_version IS NOT NULL
-      AND n.barrier_version <= (SELECT min(since) FROM part)
+    ",
+            $go,
+            "
 ), written AS (
     SELECT g.*, replace(g.first_line, $3, g.timestamp_ms::text) AS line FROM go g
 ), batch AS (
@@ -40,7 +45,9 @@ WITH part AS (
     UPDATE {p}tables t
     SET head_version = w.version, head_timestamp_ms = w.timestamp_ms, head_files = w.files_after,
         head_bytes = w.bytes_after
-    FROM (SELECT * FROM go ORDER BY number DESC LIMIT 1) w WHERE t.id = w.id
+    FROM (",
+            $last,
+            ") w WHERE t.id = w.id
 ), commits AS (
     INSERT INTO {p}commits (table_id, version, timestamp_ms, token, batch_position, num_added,
         num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol, total_files,
@@ -75,7 +82,9 @@ WITH part AS (
     UPDATE {p}mirror m
     SET pending_since_ms = CASE WHEN m.mode = 'off' THEN m.pending_since_ms
         ELSE coalesce(m.pending_since_ms, $2::int8) END
-    FROM (SELECT id FROM go LIMIT 1) g WHERE m.table_id = g.id
+    FROM (",
+            $mirrors,
+            ") g WHERE m.table_id = g.id
     RETURNING m.table_id, m.mode
 ), outbox AS (
     INSERT INTO {p}mirror_status (table_id, version, state, attempts, enqueued_at_ms)
@@ -84,11 +93,47 @@ WITH part AS (
     WHERE m.mode <> 'off'
 )
 SELECT g.number, g.version, g.timestamp_ms, g.files_after, g.waited FROM go g ORDER BY g.number"
+        )
     };
 }
 
-/// The statement.
-pub(crate) const APPENDS: &str = appends!();
+/// Of commits to one table, after waiting for whoever holds it.
+macro_rules! appends_to_one {
+    () => {
+        appends!(
+            part: "p.since",
+            locked: "t.id = ($1::uuid[])[1] FOR UPDATE",
+            go: "SELECT p.*, n.waited, n.head_version + p.number AS version,
+        greatest($2::int8, n.head_timestamp_ms + 1) + p.number - 1 AS timestamp_ms,
+        n.head_files + (sum(p.num_added) OVER (ORDER BY p.number))::int8 AS files_after,
+        n.head_bytes + sum(p.live_bytes::numeric) OVER (ORDER BY p.number) AS bytes_after
+    FROM part p CROSS JOIN locked n
+    WHERE n.head_version IS NOT NULL AND n.barrier_version <= (SELECT min(since) FROM part)",
+            last: "SELECT * FROM go ORDER BY number DESC LIMIT 1",
+            mirrors: "SELECT g.id FROM go g LIMIT 1"
+        )
+    };
+}
+
+/// The statement for one table.
+pub(crate) const APPENDS: &str = appends_to_one!();
+
+/// The statement for several tables. It waits for none of them: one that others hold has no rows in the
+/// answer. Rows of mirrors are waited for, in the order in which those who publish take them.
+pub(crate) const APPENDS_ACROSS: &str = appends!(
+    part: "min(p.since) OVER (PARTITION BY p.id) AS since",
+    locked: "t.id = ANY ($1::uuid[]) ORDER BY t.id FOR UPDATE SKIP LOCKED",
+    go: "SELECT p.*, n.waited, n.head_version + row_number() OVER of_table AS version,
+        greatest($2::int8, n.head_timestamp_ms + 1) + row_number() OVER of_table - 1 AS timestamp_ms,
+        n.head_files + (sum(p.num_added) OVER of_table)::int8 AS files_after,
+        n.head_bytes + sum(p.live_bytes::numeric) OVER of_table AS bytes_after
+    FROM part p JOIN locked n ON n.id = p.id
+    WHERE n.head_version IS NOT NULL AND n.barrier_version <= p.since
+    WINDOW of_table AS (PARTITION BY p.id ORDER BY p.number)",
+    last: "SELECT DISTINCT ON (g.id) g.* FROM go g ORDER BY g.id, g.number DESC",
+    mirrors: "SELECT l.table_id AS id FROM {p}mirror l WHERE l.table_id IN (SELECT g.id FROM go g)
+        ORDER BY l.table_id FOR UPDATE"
+);
 
 /// A function that runs the statement with the table's row locked before: each statement in it has a
 /// snapshot of its own, which is younger than the lock. Otherwise a statement that has waited is evaluated
@@ -99,16 +144,19 @@ pub(crate) const APPENDS: &str = appends!();
 /// these grow: so no sequential scans.
 pub(crate) const APPEND_FUNCTION: &str = concat!(
     "
-CREATE OR REPLACE FUNCTION {p}append_1(uuid, int8, text, text[], int8[], text[], text[], int8[], int8[],
+CREATE OR REPLACE FUNCTION {p}append_2(uuid[], int8, text, text[], int8[], text[], text[], int8[], int8[],
     int8[], text[], int4[], int8[], bytea[], int4[], int8[], bytea[], int8[], int8[], bool[], int8[], int8[],
     text[], text[], text[], text[], text[], text[], text[])
 RETURNS TABLE (commit_number int8, commit_version int8, commit_time int8, files_then int8, has_waited bool)
 LANGUAGE plpgsql VOLATILE SET enable_seqscan = off AS $dl$
 BEGIN
-    PERFORM FROM {p}tables t WHERE t.id = $1 FOR UPDATE;
+    PERFORM FROM {p}tables t WHERE t.id = $1[1] FOR UPDATE;
     RETURN QUERY",
-    appends!(),
+    appends_to_one!(),
     ";
 END
 $dl$"
 );
+
+/// Drops that of an earlier program, which does without from then on.
+pub(crate) const EARLIER_FUNCTION: &str = "DROP FUNCTION IF EXISTS {p}append_1";

@@ -15,6 +15,8 @@ mod errors;
 mod files;
 mod grants;
 mod groups;
+mod groups_queue;
+mod groups_send;
 mod groups_sql;
 mod import;
 mod import_run;

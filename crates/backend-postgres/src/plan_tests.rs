@@ -99,7 +99,8 @@ async fn commits_are_not_planned_each_time() {
     backend.migrate(TimestampMs(1)).await.unwrap();
     let mut server = PgConnection::connect(url.as_str()).await.unwrap();
     let statements = Statements::new(&options.qualified_prefix());
-    for sql in [&statements.commit.commit, &statements.groups.appends] {
+    let groups = &statements.groups;
+    for sql in [&statements.commit.commit, &groups.appends, &groups.appends_across] {
         server.execute(AssertSqlSafe(format!("PREPARE s AS {sql}"))).await.unwrap();
         let kept = "SELECT cardinality(parameter_types), generic_plans, custom_plans
             FROM pg_prepared_statements WHERE name = 's'";

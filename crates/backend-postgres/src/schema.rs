@@ -19,7 +19,7 @@ use deltalakedb_catalog_core::ids::TimestampMs;
 use sqlx::Row;
 
 use crate::errors::{DbError, DbResult};
-use crate::groups_sql::APPEND_FUNCTION;
+use crate::groups_sql::{APPEND_FUNCTION, EARLIER_FUNCTION};
 use crate::options::PostgresOptions;
 use crate::session::{Args, Call};
 use crate::statements::statements;
@@ -291,7 +291,7 @@ statements! {
             FROM {p}schema",
         /// Whether the function is there that appends go through where they wait for others.
         has_function: "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_proc
-            WHERE oid = pg_catalog.to_regproc('{p}append_1'))",
+            WHERE oid = pg_catalog.to_regproc('{p}append_2'))",
         /// Tables under our names: in the schema that is asked for, else those that a name
         /// without schema finds. Everyone may read the system catalogs.
         names: "SELECT c.relname::text, n.nspname::text, ARRAY(
@@ -469,7 +469,10 @@ async fn steps(call: &mut Call, now: TimestampMs) -> DbResult<()> {
     call.simple("SAVEPOINT dl_look".to_owned()).await?;
     match call.fetch_one(&sql.has_function, Args::new()).await {
         Ok(row) if row.try_get::<bool, _>(0)? => Ok(()),
-        Ok(_) => for_speed(call, fill(APPEND_FUNCTION)).await,
+        Ok(_) => {
+            for_speed(call, fill(APPEND_FUNCTION)).await?;
+            for_speed(call, fill(EARLIER_FUNCTION)).await
+        }
         Err(error) if error.code().is_some() && error.leaves_connection_usable() => {
             call.simple("ROLLBACK TO SAVEPOINT dl_look".to_owned()).await
         }

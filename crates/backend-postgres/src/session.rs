@@ -67,12 +67,12 @@ impl Session {
             pool,
             sql: Statements::new(&options.qualified_prefix()),
             at: options.place(),
+            groups: Groups::new(options.pool.max_connections),
             options,
             server_version: OnceLock::new(),
             schema_is_right: AtomicBool::new(false),
             size_class: AtomicU32::new(0),
             commits: AtomicI64::new(0),
-            groups: Groups::default(),
             contended: Contended::default(),
         });
         session.check_server().await?;

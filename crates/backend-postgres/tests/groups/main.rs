@@ -1,5 +1,5 @@
-//! Commits of one process to one table that wait for each other, and go in one statement. Without a server
-//! each test is skipped, with the reason.
+//! Commits of one process that wait for each other, and go in one statement. Without a server each test is
+//! skipped, with the reason.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -8,104 +8,24 @@
 )]
 
 #[allow(dead_code, reason = "shared with the suite's programs")]
+#[path = "../support/mod.rs"]
 mod support;
+
+mod across;
+mod world;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use deltalakedb_backend_postgres::PostgresBackend;
-use deltalakedb_catalog_core::backend::{
-    CatalogBackend, CommitFilter, CommitOutcome, CommitRequest, Rejection, TableCommit,
-};
-use deltalakedb_catalog_core::error::Result;
-use deltalakedb_catalog_core::ids::{At, CommitToken, TableId, TableName, TableRef, TimestampMs};
-use deltalakedb_conformance::change::{Change, file, gone, metadata, new_table};
-use deltalakedb_conformance::env::{all_files, v};
-use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Connection, Executor, Row};
-use tokio::task::JoinHandle;
-use uuid::Uuid;
+use deltalakedb_catalog_core::backend::{CatalogBackend, CommitFilter, CommitOutcome, Rejection};
+use deltalakedb_catalog_core::ids::{At, CommitToken, TableRef};
+use deltalakedb_conformance::change::{Change, file, gone, metadata};
+use deltalakedb_conformance::env::v;
+use sqlx::{AssertSqlSafe, Executor, Row};
 
-use support::{Guard, options};
-
-const NOW: TimestampMs = TimestampMs(1_700_000_000_000);
-
-struct World {
-    db: Arc<PostgresBackend>,
-    table: TableId,
-    /// Holds the row of the table.
-    holder: PgConnection,
-    schema: String,
-    guard: Guard,
-}
-
-fn request(token: &str, tables: Vec<TableCommit>) -> CommitRequest {
-    CommitRequest { token: CommitToken::new(token).unwrap(), now: NOW, tables }
-}
-
-impl World {
-    /// A table at version 0 with one file; none where there is no server.
-    async fn new() -> Option<World> {
-        let admin = match deltalakedb_test_servers::shared_postgres() {
-            Ok(url) => url,
-            Err(why) => {
-                println!("skipped: {why}");
-                return None;
-            }
-        };
-        let schema = format!("dl_groups_{}", Uuid::new_v4().simple());
-        let options = options(&format!("{admin}#{schema}")).unwrap();
-        let db = PostgresBackend::connect(options).await.unwrap();
-        db.migrate(NOW).await.unwrap();
-        let table = TableId(Uuid::new_v4());
-        let new = new_table(table, TableName::new("g", "t").unwrap());
-        let create = Change::files(["first"]).create(new).unwrap();
-        db.commit(request("create", vec![create])).await.unwrap();
-        let holder = PgConnection::connect(&admin).await.unwrap();
-        let guard = Guard { admin, schema: schema.clone() };
-        Some(World { db, table, holder, schema, guard })
-    }
-
-    /// Nobody commits from now on.
-    async fn hold(&mut self) {
-        let sql = format!("BEGIN; SELECT 1 FROM {}.dl_tables FOR UPDATE", self.schema);
-        self.holder.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
-    }
-
-    async fn release(&mut self) {
-        self.holder.execute("COMMIT").await.unwrap();
-    }
-
-    /// Starts a commit, and gives it the time to get into the queue.
-    async fn start(&self, token: &str, commit: TableCommit) -> JoinHandle<Result<CommitOutcome>> {
-        let (db, request) = (Arc::clone(&self.db), request(token, vec![commit]));
-        let task = tokio::spawn(async move { db.commit(request).await });
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        task
-    }
-
-    fn append(&self, files: &[&str]) -> TableCommit {
-        Change::files(files.iter().copied()).append(self.table, v(0)).unwrap()
-    }
-
-    async fn paths(&self) -> Vec<String> {
-        let head = self.db.snapshot(&TableRef::Id(self.table), At::Head).await.unwrap();
-        let files = all_files(self.db.as_ref(), self.table, head.version, 100).await.unwrap();
-        assert_eq!(u64::try_from(files.len()).unwrap(), head.num_files);
-        assert_eq!(
-            files.iter().map(|f| f.add.size).sum::<i64>(),
-            i64::try_from(head.size_bytes).unwrap()
-        );
-        files.into_iter().map(|f| f.add.path).collect()
-    }
-}
-
-fn version(outcome: &CommitOutcome) -> i64 {
-    match outcome {
-        CommitOutcome::Committed(tables) => tables[0].version.get(),
-        other => panic!("{other:?}"),
-    }
-}
+use support::options;
+use world::{NOW, World, request, version};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn those_that_wait_go_in_their_order_with_all_that_belongs_to_them() {
@@ -173,7 +93,7 @@ async fn appends_of_processes_that_wait_for_each_other_go_through_a_function_or_
     let other = Arc::new(PostgresBackend::connect(options).await.unwrap());
     // The same function, which leaves a trace.
     let schema = world.schema.clone();
-    let definition = format!("SELECT pg_get_functiondef('{schema}.dl_append_1'::regproc)");
+    let definition = format!("SELECT pg_get_functiondef('{schema}.dl_append_2'::regproc)");
     let row = world.holder.fetch_one(AssertSqlSafe(definition)).await.unwrap();
     let definition: String = row.get(0);
     let traced = definition.replacen(
@@ -201,7 +121,7 @@ async fn appends_of_processes_that_wait_for_each_other_go_through_a_function_or_
     let row = world.holder.fetch_one(AssertSqlSafe(count)).await.unwrap();
     assert!(row.get::<i64, _>(0) > 0, "nobody went through the function");
     // A catalog of an earlier program has none.
-    let drop = format!("DROP FUNCTION {schema}.dl_append_1");
+    let drop = format!("DROP FUNCTION {schema}.dl_append_2");
     world.holder.execute(AssertSqlSafe(drop)).await.unwrap();
     race(&world, &other, "without", 20).await;
     assert_eq!(world.paths().await.len(), 1 + 2 + 80);
@@ -209,7 +129,7 @@ async fn appends_of_processes_that_wait_for_each_other_go_through_a_function_or_
     assert_eq!(head.version, v(82));
     // Whoever upgrades makes it again.
     world.db.migrate(NOW).await.unwrap();
-    let again = format!("SELECT '{schema}.dl_append_1'::regproc");
+    let again = format!("SELECT '{schema}.dl_append_2'::regproc");
     world.holder.execute(AssertSqlSafe(again)).await.unwrap();
 }
 
