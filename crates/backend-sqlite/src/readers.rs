@@ -5,7 +5,7 @@
 //! program that asks for one thing at a time pays for one.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -51,8 +51,14 @@ impl Readers {
     pub(crate) fn start(first: Session) -> Result<Readers> {
         let shared = Arc::clone(&first.shared);
         let pool = Arc::new(Pool { shared, state: Mutex::default() });
-        let running = Running::new(&pool, &mut pool.state());
-        let thread = spawn(&pool.shared, "reader", move || running.serve(&first))?;
+        let mut state = pool.state();
+        let running = Running::new(&pool, &mut state);
+        // Without work from now on, not from when the thread has begun: whoever reads at once would open
+        // another connection.
+        let (sender, work) = sync_channel(1);
+        state.idle.push(sender);
+        drop(state);
+        let thread = spawn(&pool.shared, "reader", move || running.serve(&first, Some(work)))?;
         pool.state().threads.push(thread);
         Ok(Readers(pool))
     }
@@ -79,7 +85,7 @@ impl Readers {
     fn open_another(&self, running: Running) {
         let shared = Arc::clone(&self.0.shared);
         let thread = spawn(&self.0.shared, "reader", move || match Session::open_reader(&shared) {
-            Ok(session) => running.serve(&session),
+            Ok(session) => running.serve(&session, None),
             // The others do it, later.
             Err(error) => tracing::warn!(%error, "no further connection for reads"),
         });
@@ -115,9 +121,13 @@ impl Running {
         Running(Arc::clone(pool))
     }
 
-    fn serve(self, session: &Session) {
+    fn serve(self, session: &Session, first: Option<Receiver<ReadJob>>) {
         session.adopt_thread();
         let mut answer: Answer = Box::new(|| {});
+        if let Some(first) = first {
+            let Ok(job) = first.recv() else { return };
+            answer = job(session);
+        }
         while let Some(job) = self.next(answer) {
             answer = job(session);
         }

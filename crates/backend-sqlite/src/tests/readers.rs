@@ -36,6 +36,17 @@ async fn one_read_after_the_other_needs_one_connection() {
 }
 
 #[tokio::test]
+async fn whoever_reads_at_once_after_opening_needs_one_connection_too() {
+    let place = Place::new();
+    place.catalog().await;
+    for _ in 0..50 {
+        let backend = place.open();
+        at_once(&backend, 1).await;
+        assert_eq!(backend.workers.readers().running(), 1);
+    }
+}
+
+#[tokio::test]
 async fn reads_at_once_get_as_many_as_there_may_be() {
     let place = Place::new();
     let backend = place.catalog().await;
