@@ -134,3 +134,7 @@ impl Queue {
         waiting.drain(..number).collect()
     }
 }
+
+#[cfg(test)]
+#[path = "groups_queue_tests.rs"]
+mod tests;
