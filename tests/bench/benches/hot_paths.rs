@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use deltalakedb::Db;
 use deltalakedb::core::backend::CommitFilter;
 use deltalakedb::core::catalog::{ChangeTarget, CommitBatch, TableChange};
@@ -198,15 +198,19 @@ fn large_commits(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("large");
     group.sample_size(10);
     let mut next = 10 * FILES;
-    group.bench_function("commit 90,000 files", |b| {
-        b.iter(|| {
-            let lines: String = (next..next + 90_000).map(add).collect();
+    group.bench_function("commit 130,000 files", |b| {
+        let lines = || {
+            let lines: String = (next..next + 130_000).map(add).collect();
             assert!(lines.len() > LARGE_BYTES);
-            next += 90_000;
+            next += 130_000;
+            lines
+        };
+        let commit = |lines| {
             let table = TableRef::Id(world.table);
             let target = ChangeTarget::Existing { table, read_version: None };
             world.runtime.block_on(world.db.commit(change(target, lines))).unwrap()
-        });
+        };
+        b.iter_batched(lines, commit, BatchSize::PerIteration);
     });
 }
 
