@@ -18,26 +18,17 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use deltalakedb_catalog_core::backend::{
-    CommitOutcome, CommitRequest, CommitTarget, CommittedTable, HeadRule, TableCommit,
-};
+use deltalakedb_catalog_core::backend::{CommitOutcome, CommitRequest, CommittedTable};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::TableId;
 use tokio::runtime::Handle;
 
 use crate::commit;
-use crate::groups_queue::{Part, Queue, Told, Waiting};
+use crate::groups_queue::{Append, Part, Queue, Told, Waiting};
 use crate::groups_send::{Way, send};
 use crate::groups_sql::{APPENDS, APPENDS_ACROSS};
 use crate::session::{Mode, Session};
 use crate::statements::statements;
-
-/// Most commits in one statement.
-const MOST: usize = 256;
-/// Most files in one statement.
-const MOST_FILES: usize = 2_000;
-/// Most compressed bytes in one statement.
-const MOST_BYTES: usize = 4 << 20;
 
 statements! {
     /// The statement that commits several appends.
@@ -51,59 +42,6 @@ statements! {
             $13::int8[], $14::bytea[], $15::int4[], $16::int8[], $17::bytea[], $18::int8[],
             $19::int8[], $20::bool[], $21::int8[], $22::int8[], $23::text[], $24::text[],
             $25::text[], $26::text[], $27::text[], $28::text[], $29::text[]) f",
-    }
-}
-
-/// An append that may go with others.
-pub(crate) struct Append<'r> {
-    pub(crate) request: &'r CommitRequest,
-    pub(crate) commit: &'r TableCommit,
-    pub(crate) table: TableId,
-    pub(crate) since: i64,
-}
-
-impl<'r> Append<'r> {
-    pub(crate) fn of(request: &'r CommitRequest) -> Option<Append<'r>> {
-        let [commit] = request.tables.as_slice() else { return None };
-        let CommitTarget::Existing { table_id, rule: HeadRule::Append { since } } = &commit.target
-        else {
-            return None;
-        };
-        let index = &commit.index;
-        let plain = commit.later.is_none()
-            && index.removes.is_empty()
-            && index.protocol.is_none()
-            && index.metadata.is_none()
-            && index.txns.is_empty()
-            && index.domain_metadata.is_empty();
-        let small = index.adds.len() <= MOST_FILES / 4 && commit.rest.zstd.len() <= MOST_BYTES / 4;
-        (plain && small).then(|| Append { request, commit, table: *table_id, since: since.get() })
-    }
-}
-
-/// What a statement has taken.
-#[derive(Debug, Default)]
-pub(crate) struct Room {
-    commits: usize,
-    files: usize,
-    bytes: usize,
-}
-
-impl Room {
-    /// Whether it fits; it is taken if so.
-    pub(crate) fn takes(&mut self, append: &Append<'_>) -> bool {
-        let files = self.files + append.commit.index.adds.len();
-        let bytes = self.bytes + append.commit.rest.zstd.len();
-        let fits = self.commits < MOST && files <= MOST_FILES && bytes <= MOST_BYTES;
-        if fits {
-            *self = Room { commits: self.commits + 1, files, bytes };
-        }
-        fits
-    }
-
-    /// Whether no more commits fit, however small.
-    pub(crate) fn is_full(&self) -> bool {
-        self.commits >= MOST
     }
 }
 
@@ -173,26 +111,40 @@ impl Turn {
         }
         parts.retain(|(_, waiting)| !waiting.is_empty());
         if parts.len() <= 1 {
-            for (_, waiting) in parts {
-                self.one(waiting).await;
+            for part in parts {
+                self.one(part).await;
             }
             return;
         }
-        for part in self.across(parts).await {
+        for part in self.together(parts, Way::Across).await {
             // It has a turn of its own, and waits for whom it must, in nobody's way.
             self.tables.retain(|table| *table != part.0);
             Turn::start(&self.session, vec![part], false);
         }
     }
 
-    /// Commits to several tables; those of which nothing is written are left.
-    async fn across(&self, parts: Vec<Part>) -> Vec<Part> {
+    /// Commits to one table.
+    async fn one(&self, (table, mut waiting): Part) {
+        if waiting.len() > 1 {
+            let way = to_one(&self.session, table);
+            let left = self.together(vec![(table, waiting)], way).await;
+            for waiting in left.into_iter().flat_map(|(_, waiting)| waiting) {
+                let _ = waiting.tell.send(Told::Alone);
+            }
+        } else if let Some(Waiting { request, tell }) = waiting.pop() {
+            let outcome = by_itself(&self.session, &request).await;
+            let _ = tell.send(Told::Through(outcome));
+        }
+    }
+
+    /// Commits these in one statement; those of which nothing is written are left.
+    async fn together(&self, parts: Vec<Part>, way: Way) -> Vec<Part> {
         let appends: Vec<Append<'_>> = parts
             .iter()
             .flat_map(|(_, waiting)| waiting)
             .filter_map(|waiting| Append::of(&waiting.request))
             .collect();
-        let sent = together(&self.session, &appends, Way::Across).await;
+        let sent = together(&self.session, &appends, way).await;
         drop(appends);
         let done = match sent {
             Ok(done) => done,
@@ -201,7 +153,7 @@ impl Turn {
                 return Vec::new();
             }
             Err(error) => {
-                tracing::debug!(%error, tables = parts.len(), "tables go one by one");
+                tracing::debug!(%error, tables = parts.len(), "commits do not go together");
                 return parts;
             }
         };
@@ -223,37 +175,6 @@ impl Turn {
             }
         }
         left
-    }
-
-    /// Commits to one table.
-    async fn one(&self, waiting: Vec<Waiting>) {
-        if waiting.len() <= 1 {
-            for Waiting { request, tell } in waiting {
-                let outcome = by_itself(&self.session, &request).await;
-                let _ = tell.send(Told::Through(outcome));
-            }
-            return;
-        }
-        let appends: Vec<Append<'_>> =
-            waiting.iter().filter_map(|waiting| Append::of(&waiting.request)).collect();
-        let told: Vec<Told> = match to_one(&self.session, &appends).await {
-            Ok(done) if done.len() == waiting.len() => done
-                .into_iter()
-                .map(|done| Told::Through(Ok(CommitOutcome::Committed(vec![done]))))
-                .collect(),
-            Err(error) if error.write_state() == WriteState::Unknown => {
-                in_doubt(waiting, &error);
-                return;
-            }
-            Ok(_) => waiting.iter().map(|_| Told::Alone).collect(),
-            Err(error) => {
-                tracing::debug!(%error, commits = waiting.len(), "commits go one by one");
-                waiting.iter().map(|_| Told::Alone).collect()
-            }
-        };
-        for (waiting, told) in waiting.into_iter().zip(told) {
-            let _ = waiting.tell.send(told);
-        }
     }
 }
 
@@ -300,7 +221,8 @@ async fn by_itself(session: &Arc<Session>, request: &CommitRequest) -> Result<Co
     let fits =
         |append: &Append<'_>| session.groups.has_function() || !session.contended.has(append.table);
     if let Some(append) = Append::of(request).filter(fits) {
-        match to_one(session, &[append]).await {
+        let way = to_one(session, append.table);
+        match together(session, &[append], way).await {
             Ok(done) if !done.is_empty() => return Ok(CommitOutcome::Committed(done)),
             Ok(_) => {}
             // What is wrong, the other statement finds out.
@@ -315,11 +237,10 @@ async fn by_itself(session: &Arc<Session>, request: &CommitRequest) -> Result<Co
     commit::commit_now(session, request).await
 }
 
-/// Commits appends to one table, all of them, or none and says so.
-async fn to_one(session: &Arc<Session>, appends: &[Append<'_>]) -> Result<Vec<CommittedTable>> {
-    let Some(first) = appends.first() else { return Ok(Vec::new()) };
-    let in_turn = session.contended.is(first.table) && session.groups.has_function();
-    together(session, appends, if in_turn { Way::InTurn } else { Way::Waiting }).await
+/// How appends to this table go. Counts a commit.
+fn to_one(session: &Session, table: TableId) -> Way {
+    let in_turn = session.contended.is(table) && session.groups.has_function();
+    if in_turn { Way::InTurn } else { Way::Waiting }
 }
 
 /// Commits appends; each table's all, or none of them. Those that it answers, in their order.

@@ -1,14 +1,74 @@
-//! Who waits for which table, and which of them go next.
+//! Which commits may go with others, who waits for which table, and who goes next. Nothing is sent here.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use deltalakedb_catalog_core::backend::{CommitOutcome, CommitRequest};
+use deltalakedb_catalog_core::backend::{
+    CommitOutcome, CommitRequest, CommitTarget, HeadRule, TableCommit,
+};
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::TableId;
 use tokio::sync::oneshot;
 
-use crate::groups::{Append, Room};
+/// Most commits in one statement.
+const MOST: usize = 256;
+/// Most files in one statement.
+const MOST_FILES: usize = 2_000;
+/// Most compressed bytes in one statement.
+const MOST_BYTES: usize = 4 << 20;
+
+/// An append that may go with others.
+pub(crate) struct Append<'r> {
+    pub(crate) request: &'r CommitRequest,
+    pub(crate) commit: &'r TableCommit,
+    pub(crate) table: TableId,
+    pub(crate) since: i64,
+}
+
+impl<'r> Append<'r> {
+    pub(crate) fn of(request: &'r CommitRequest) -> Option<Append<'r>> {
+        let [commit] = request.tables.as_slice() else { return None };
+        let CommitTarget::Existing { table_id, rule: HeadRule::Append { since } } = &commit.target
+        else {
+            return None;
+        };
+        let index = &commit.index;
+        let plain = commit.later.is_none()
+            && index.removes.is_empty()
+            && index.protocol.is_none()
+            && index.metadata.is_none()
+            && index.txns.is_empty()
+            && index.domain_metadata.is_empty();
+        let small = index.adds.len() <= MOST_FILES / 4 && commit.rest.zstd.len() <= MOST_BYTES / 4;
+        (plain && small).then(|| Append { request, commit, table: *table_id, since: since.get() })
+    }
+}
+
+/// What a statement has taken.
+#[derive(Debug, Default)]
+struct Room {
+    commits: usize,
+    files: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// Whether it fits; it is taken if so.
+    fn takes(&mut self, append: &Append<'_>) -> bool {
+        let files = self.files + append.commit.index.adds.len();
+        let bytes = self.bytes + append.commit.rest.zstd.len();
+        let fits = self.commits < MOST && files <= MOST_FILES && bytes <= MOST_BYTES;
+        if fits {
+            *self = Room { commits: self.commits + 1, files, bytes };
+        }
+        fits
+    }
+
+    /// Whether no more commits fit, however small.
+    fn is_full(&self) -> bool {
+        self.commits >= MOST
+    }
+}
 
 /// What a waiting commit is told.
 #[derive(Debug)]

@@ -4,13 +4,12 @@ use deltalakedb_catalog_core::backend::{CommittedTable, TableCommit};
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::ids::TimestampMs;
 use deltalakedb_catalog_core::support::{CHUNK_BYTES, body_len, count, stored_commit_info};
-
 use sqlx::Row;
 
 use crate::commit::separator;
 use crate::errors::DbResult;
 use crate::files::{Adds, Keys, reported};
-use crate::groups::Append;
+use crate::groups_queue::Append;
 use crate::rows::{Id, Reader};
 use crate::session::{Args, Call};
 
