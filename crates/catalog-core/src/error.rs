@@ -114,6 +114,27 @@ impl CatalogError {
         }
     }
 
+    /// The kind of this error as a word that stays the same from version to version:
+    /// `invalid_input`, `table_not_found`, `table_exists`, `version_not_found`, `conflict`,
+    /// `unsupported`, `schema`, `corrupt`, `busy` (the same call may succeed soon), `unavailable`,
+    /// `commit_unknown`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            CatalogError::InvalidInput(_) => "invalid_input",
+            CatalogError::TableNotFound(_) => "table_not_found",
+            CatalogError::TableExists(_) => "table_exists",
+            CatalogError::VersionNotFound { .. } => "version_not_found",
+            CatalogError::Conflict(_) => "conflict",
+            CatalogError::Unsupported(_) => "unsupported",
+            CatalogError::Schema(_) => "schema",
+            CatalogError::Corrupt(_) => "corrupt",
+            CatalogError::Unavailable { retryable: true, .. } => "busy",
+            CatalogError::Unavailable { .. } => "unavailable",
+            CatalogError::CommitUnknown { .. } => "commit_unknown",
+        }
+    }
+
     /// Whether the core may try the same call again.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

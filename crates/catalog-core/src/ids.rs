@@ -278,6 +278,31 @@ impl From<TableName> for TableRef {
     }
 }
 
+impl From<&TableRef> for TableRef {
+    fn from(table: &TableRef) -> Self {
+        table.clone()
+    }
+}
+
+impl From<&TableName> for TableRef {
+    fn from(name: &TableName) -> Self {
+        TableRef::Name(name.clone())
+    }
+}
+
+impl FromStr for TableRef {
+    type Err = CatalogError;
+
+    /// A table's id, else a name as [`TableName`] reads it. A table with an id for a name is
+    /// `default.<id>`.
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text.parse::<TableId>() {
+            Ok(id) => TableRef::Id(id),
+            Err(_) => TableRef::Name(text.parse()?),
+        })
+    }
+}
+
 /// Which state of a table a read wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum At {
@@ -289,9 +314,32 @@ pub enum At {
     Timestamp(TimestampMs),
 }
 
+impl From<Version> for At {
+    fn from(version: Version) -> Self {
+        At::Version(version)
+    }
+}
+
+impl From<TimestampMs> for At {
+    fn from(time: TimestampMs) -> Self {
+        At::Timestamp(time)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_are_named_by_name_or_by_id() {
+        let id = TableId(Uuid::from_u128(7));
+        assert_eq!(id.to_string().parse::<TableRef>().unwrap(), TableRef::Id(id));
+        let name = TableRef::Name(TableName::new("shop", "orders").unwrap());
+        assert_eq!("shop.orders".parse::<TableRef>().unwrap(), name);
+        let named = format!("default.{id}");
+        assert_eq!(named.parse::<TableRef>().unwrap(), TableRef::Name(named.parse().unwrap()));
+        assert!("a..b".parse::<TableRef>().is_err());
+    }
 
     #[test]
     fn names_split_at_the_last_dot_and_print_back() {

@@ -172,7 +172,7 @@ mod tests {
         };
         commit(&db, target, zero.to_owned()).await;
         let table = TableRef::Name("t".parse().unwrap());
-        let id = db.table(&table).await.unwrap().id;
+        let id = db.catalog().table(&table).await.unwrap().id;
         let append = || ChangeTarget::Existing { table: table.clone(), read_version: None };
         let indexed = async || {
             super::finished().await;

@@ -10,6 +10,7 @@
 //! of the crate of that name works on tables of catalogs.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod background;
 pub mod config;
 pub mod copy;
@@ -31,9 +32,17 @@ mod sqlite;
 pub mod system;
 pub mod uri;
 
+pub use api::{Change, Changes, CreateTable, IntoAt, IntoTableRef, Table, Target};
 pub use config::Config;
 pub use db::Db;
 pub use deltalakedb_cache::CacheStats;
 pub use deltalakedb_catalog_core as core;
+pub use deltalakedb_catalog_core::action::{Action, Add, Metadata, Protocol, Remove};
+pub use deltalakedb_catalog_core::catalog::{CommitBatch, CommitHook, CommitReport};
+pub use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
+pub use deltalakedb_catalog_core::ids::{
+    At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
+};
+pub use deltalakedb_catalog_core::schema::StructType;
 pub use deltalakedb_mirror as mirror;
 pub use uri::{CatalogUri, Scheme, ServerUri, TableUri};

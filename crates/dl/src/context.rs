@@ -45,11 +45,7 @@ impl TableArgument {
                  delta+sql://postgresql://user@host/database/sales.orders",
             ));
         }
-        // A table with a UUID for a name can still be had as `default.<uuid>`.
-        Ok(TableArgument::Reference(match text.parse::<TableId>() {
-            Ok(id) => TableRef::Id(id),
-            Err(_) => TableRef::Name(text.parse()?),
-        }))
+        Ok(TableArgument::Reference(text.parse()?))
     }
 }
 

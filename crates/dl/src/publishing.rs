@@ -36,7 +36,7 @@ pub(crate) async fn after_commit(context: &Context, db: &Db, tables: &[TableId])
 }
 
 async fn publish_one(db: &Db, publisher: &Publisher, id: TableId) -> Option<String> {
-    let label = match db.table(&TableRef::Id(id)).await {
+    let label = match db.catalog().table(&TableRef::Id(id)).await {
         Ok(table) if table.mirror == MirrorMode::Off => return None,
         Ok(table) => table.name.to_string(),
         Err(_) => id.to_string(),
@@ -113,7 +113,7 @@ async fn waits_for_a_lease(db: &Db, only: Option<TableId>) -> Result<bool> {
         if seen.replace(row.table_id) == Some(row.table_id) || row.retry_at.is_some() {
             continue;
         }
-        let table = db.table(&TableRef::Id(row.table_id)).await?;
+        let table = db.catalog().table(&TableRef::Id(row.table_id)).await?;
         let live = table.state == deltalakedb::core::model::TableState::Active;
         if live && table.mirror == MirrorMode::Active {
             return Ok(true);

@@ -183,7 +183,7 @@ async fn history(subject: &Subject) -> Result<(), AnyError> {
     let uri = subject.uri()?;
     let started = Instant::now();
     let db = Db::open(&uri).await?;
-    let id = db.table(&table()?).await?.id;
+    let id = db.catalog().table(&table()?).await?.id;
     let mut commits = db.history(id, CommitFilter::default());
     let mut count = 0;
     while commits.try_next().await?.is_some() {
@@ -376,7 +376,7 @@ async fn caught_up(db: &Db, tables: &[TableId]) -> Result<(), AnyError> {
     let started = Instant::now();
     for id in tables {
         loop {
-            let record = db.table(&TableRef::Id(*id)).await?;
+            let record = db.catalog().table(&TableRef::Id(*id)).await?;
             if record.published_version == record.head {
                 break;
             }

@@ -112,7 +112,7 @@ impl Checker {
         let before: i64 = self.published.values().sum();
         for table in TABLES {
             let name: TableName = table.parse()?;
-            match db.table(&TableRef::Name(name)).await {
+            match db.catalog().table(&TableRef::Name(name)).await {
                 Ok(record) => self.check_table(&db, &record).await?,
                 Err(CatalogError::TableNotFound(_)) if lines.is_empty() => {}
                 Err(error) => return Err(error.into()),
@@ -200,7 +200,7 @@ impl Checker {
             let by_name = TableRef::Name(name);
             loop {
                 publisher.run_once(None).await?;
-                let record = db.table(&by_name).await?;
+                let record = db.catalog().table(&by_name).await?;
                 if record.published_version == record.head {
                     break;
                 }
@@ -213,7 +213,7 @@ impl Checker {
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             }
-            let record = db.table(&by_name).await?;
+            let record = db.catalog().table(&by_name).await?;
             self.compared.remove(&record.id);
             self.checked.remove(&record.id);
             self.check_table(&db, &record).await?;

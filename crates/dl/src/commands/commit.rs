@@ -220,7 +220,7 @@ pub(super) async fn finish(
     let written = report.as_ref().map(|r| r.tables.as_slice()).unwrap_or_default();
     let mut tables = Vec::with_capacity(written.len());
     for written in written {
-        let record = db.table(&TableRef::Id(written.table_id)).await?;
+        let record = db.catalog().table(&TableRef::Id(written.table_id)).await?;
         tables.push(CommittedTable {
             table: record.name.to_string(),
             id: written.table_id,

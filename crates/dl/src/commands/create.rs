@@ -4,18 +4,9 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use deltalakedb::Db;
-use deltalakedb::core::action::{Action, Format, Metadata, NullableMap};
-use deltalakedb::core::backend::TableFilter;
-use deltalakedb::core::catalog::{ChangeTarget, CommitBatch, TableChange};
-use deltalakedb::core::conflict::Reads;
-use deltalakedb::core::features::default_protocol_for;
-use deltalakedb::core::ids::{CommitToken, TableName};
-use deltalakedb::core::model::{MirrorMode, TableState};
 use deltalakedb::core::schema::{DataType, StructField, StructType};
-use deltalakedb::mirror::sink::open_sink;
 use deltalakedb::mirror::store::{normalize_location, open_store};
 use deltalakedb::parquet_files::{infer_schema, locate};
-use futures::TryStreamExt;
 
 use super::commit::finish;
 use crate::context::{Context, key_values};
@@ -92,56 +83,33 @@ struct SchemaArguments {
 impl Create {
     pub(crate) async fn run(&self, context: &Context) -> Result<()> {
         let (catalog, name) = context.new_name(&self.name)?;
-        let token = self.token.as_deref().map(CommitToken::new).transpose()?;
         let storage_options = key_values("--storage-option", &self.storage_options)?;
         let location = normalize_location(&self.location)?;
         let schema = self.schema(&storage_options).await?;
         let partition_columns: Vec<String> =
             self.partition_by.iter().map(|c| c.trim().to_owned()).collect();
         schema.validate_new(&partition_columns)?;
-        let properties: NullableMap = key_values("--property", &self.properties)?
-            .into_iter()
-            .map(|(key, value)| (key, Some(value)))
-            .collect();
-        let new = default_protocol_for(&schema, &properties)?;
-
         let db = Db::open(&catalog).await?;
-        let known = match &token {
-            Some(token) => db.resolve(token).await?.is_some(),
-            None => false,
-        };
-        if !known {
-            check_free(&db, &name, &location, &storage_options).await?;
+        let mut table = db
+            .create_table(&name.to_string())
+            .location(location)
+            .schema(schema)
+            .partition_by(partition_columns)
+            .mirror(!self.no_mirror)
+            .fence(!self.no_fence);
+        for (key, value) in key_values("--property", &self.properties)? {
+            table = table.property(key, value);
         }
-        let metadata = Metadata {
-            id: db.ids().uuid().as_hyphenated().to_string(),
-            name: Some(name.name().to_owned()),
-            description: self.description.clone(),
-            format: Format::default(),
-            schema_string: schema.to_json(),
-            partition_columns,
-            created_time: Some(db.clock().now().0),
-            configuration: new.configuration,
-        };
-        let ndjson = format!(
-            "{}\n{}\n",
-            Action::Protocol(new.protocol).to_line()?,
-            Action::Metadata(metadata).to_line()?
-        );
-        let change = TableChange {
-            target: ChangeTarget::Create {
-                name,
-                location,
-                storage_options,
-                mirror: if self.no_mirror { MirrorMode::Off } else { MirrorMode::Active },
-                fence: !self.no_fence,
-            },
-            ndjson: ndjson.into_bytes(),
-            origin: "dl create".to_owned(),
-            reads: Reads::default(),
-            operation: Some("CREATE TABLE".to_owned()),
-        };
-        let report = db.commit(CommitBatch { token, tables: vec![change] }).await?;
+        for (key, value) in storage_options {
+            table = table.storage_option(key, value);
+        }
+        if let Some(text) = &self.description {
+            table = table.description(text);
+        }
+        if let Some(token) = &self.token {
+            table = table.token(token);
+        }
+        let (_, report) = table.commit().await?;
         finish(context, &db, Some(report), None, !self.no_publish).await
     }
 
@@ -175,32 +143,4 @@ impl Create {
         }
         Ok(schema)
     }
-}
-
-/// A place belongs to one table, and a new table begins without a log: else its version 0 could
-/// never be published.
-pub(super) async fn check_free(
-    db: &Db,
-    name: &TableName,
-    location: &str,
-    storage_options: &BTreeMap<String, String>,
-) -> Result<()> {
-    for state in [TableState::Active, TableState::Importing] {
-        let mut tables = db.tables(TableFilter { namespace: None, state: Some(state) });
-        while let Some(other) = tables.try_next().await? {
-            if other.location == location && other.name != *name {
-                return Err(Failure::invalid(format!(
-                    "'{location}' is the location of table '{}' already",
-                    other.name
-                )));
-            }
-        }
-    }
-    let log = open_sink(location, storage_options)?;
-    if !log.list(None).await?.is_empty() {
-        return Err(Failure::invalid(format!(
-            "'{location}' holds a Delta log already: take it over with `dl import {location} {name}`"
-        )));
-    }
-    Ok(())
 }

@@ -42,7 +42,7 @@ impl History {
             ..CommitFilter::default()
         };
         let (db, table) = context.table(&self.table).await?;
-        let record = db.table(&table).await?;
+        let record = db.catalog().table(&table).await?;
         let mut commits = db.history(record.id, filter);
         let mut list = context.out.list(
             &["version", "time (UTC)", "operation", "who", "files", "bytes", "changes"],

@@ -157,7 +157,7 @@ impl Run {
             Some(table) => {
                 let (db, table) = context.table(table).await?;
                 let db = db.on_primary();
-                let record = db.table(&table).await?;
+                let record = db.catalog().table(&table).await?;
                 if record.mirror == MirrorMode::Off {
                     context.out.warn(format!(
                         "publishing of '{}' is turned off: `dl mirror enable {}`",
@@ -243,7 +243,7 @@ impl Reconcile {
         let mut total = 0;
         loop {
             let tables: Vec<TableRecord> = if let Some(table) = &only {
-                vec![db.table(table).await?]
+                vec![db.catalog().table(table).await?]
             } else {
                 let state = Some(TableState::Active);
                 db.tables(TableFilter { state, ..TableFilter::default() }).try_collect().await?
@@ -351,7 +351,7 @@ impl Status {
         if let Some(table) = &self.table {
             let (db, table) = context.table(table).await?;
             let db = db.on_primary();
-            let record = db.table(&table).await?;
+            let record = db.catalog().table(&table).await?;
             let status = status_of(&db, record, true, late).await?;
             let code = Self::code(&status);
             if context.out.is_json() {
@@ -494,7 +494,7 @@ struct Retried {
 async fn retry(table: &str, context: &Context) -> Result<()> {
     let (db, table) = context.table(table).await?;
     let db = db.on_primary();
-    let record = db.table(&table).await?;
+    let record = db.catalog().table(&table).await?;
     let versions = db.backend().mirror_retry(record.id, db.clock().now()).await?;
     if context.out.is_json() {
         return context.out.document(&Retried { table: record.name.to_string(), versions });
@@ -510,11 +510,11 @@ async fn retry(table: &str, context: &Context) -> Result<()> {
 async fn set_mode(table: &str, mode: MirrorMode, context: &Context) -> Result<()> {
     let (db, table) = context.table(table).await?;
     let db = db.on_primary();
-    let record = db.table(&table).await?;
+    let record = db.catalog().table(&table).await?;
     let now = db.clock().now();
     let record = db.backend().mirror_set_mode(record.id, mode, now).await?;
     // The cache may hold the row as it was.
-    let record = db.table(&TableRef::Id(record.id)).await.unwrap_or(record);
+    let record = db.catalog().table(&TableRef::Id(record.id)).await.unwrap_or(record);
     if context.out.is_json() {
         return context.out.document(&TableView::from(&record));
     }

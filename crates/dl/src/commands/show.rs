@@ -105,7 +105,7 @@ impl Show {
             files: index.segments.iter().map(|segment| segment.files).sum(),
         };
         // The snapshot may be from the cache; the row is as of now.
-        let record = db.table(&TableRef::Id(id)).await?;
+        let record = db.catalog().table(&TableRef::Id(id)).await?;
         if context.out.is_json() {
             return context.out.document(&ShowView {
                 table: TableView {

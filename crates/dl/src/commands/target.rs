@@ -44,7 +44,7 @@ impl AtArguments {
             })),
             (Err(error @ CatalogError::TableNotFound(_)), _) => {
                 // A table that is being imported is told apart here.
-                db.table(table).await?;
+                db.catalog().table(table).await?;
                 Err(error.into())
             }
             (other, _) => Ok(other?),

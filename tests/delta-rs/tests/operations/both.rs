@@ -158,7 +158,7 @@ impl Both {
         for _ in 0..200 {
             let report = db.publisher(PublisherConfig::default()).run_once(None).await.unwrap();
             assert_eq!(report.failures, []);
-            let record = db.table(&table).await.unwrap();
+            let record = db.catalog().table(&table).await.unwrap();
             if record.published_version == record.head {
                 return self.dir.path().join("lake/shop/t");
             }

@@ -76,7 +76,7 @@ impl Change {
             return Ok(());
         }
         // By the name that it has now.
-        let name = db.table(&table).await?.name;
+        let name = db.catalog().table(&table).await?.name;
         let transaction = db.transaction();
         let opened = transaction.table(&name).await.map_err(|e| failure(&name, e))?;
         if opened.version().is_none() {
@@ -110,7 +110,7 @@ impl Done {
 async fn name_of(db: &Db, table: TableRef) -> Result<TableName> {
     match table {
         TableRef::Name(name) => Ok(name),
-        TableRef::Id(id) => Ok(db.table(&TableRef::Id(id)).await?.name),
+        TableRef::Id(id) => Ok(db.catalog().table(&TableRef::Id(id)).await?.name),
     }
 }
 

@@ -243,7 +243,7 @@ impl NewTable {
     /// What is asked for must be so, where the table is there.
     async fn is_as(&self, db: &Db, name: &TableName, table: &DeltaTable) -> Result<()> {
         if let Some(location) = &self.location {
-            let record = db.table(&TableRef::Name(name.clone())).await?;
+            let record = db.catalog().table(&TableRef::Name(name.clone())).await?;
             if normalize_location(location)? != record.location {
                 return Err(Failure::invalid(format!(
                     "table '{name}' is at {}, not at '{location}'",

@@ -1,24 +1,13 @@
 //! The quickstart's commits. Each has a token of its own: an interrupted run is picked up where it
 //! was, and a second one commits nothing.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use deltalakedb::Db;
-use deltalakedb::core::action::{Action, Add, Format, Metadata, NullableMap, Remove};
-use deltalakedb::core::catalog::{ChangeTarget, CommitBatch, TableChange};
-use deltalakedb::core::conflict::Reads;
 use deltalakedb::core::env::Progress;
-use deltalakedb::core::error::CatalogError;
-use deltalakedb::core::features::default_protocol_for;
-use deltalakedb::core::ids::{At, CommitToken, TableName, TableRef};
-use deltalakedb::core::model::{MirrorMode, Snapshot};
-use deltalakedb::core::schema::StructType;
-use deltalakedb::mirror::store::{normalize_location, open_store};
-use deltalakedb::parquet_files::{describe_files, locate};
+use deltalakedb::mirror::store::normalize_location;
+use deltalakedb::{Add, CatalogError, Change, CommitToken, Db, Table, TableName};
 
 use super::data;
-use crate::commands::create::check_free;
 use crate::failure::{Failure, Result};
 
 /// Two tables and where they are.
@@ -84,43 +73,23 @@ impl<'a> Shop<'a> {
         if self.is_done(&token).await? {
             return Ok(false);
         }
-        let mut tables = Vec::new();
+        let mut changes = self.db.changes().token(token.as_str());
         for (index, columns, partition_columns) in [
-            (CUSTOMERS, data::CUSTOMERS, vec![]),
-            (ORDERS, data::ORDERS, vec![data::ORDERS_PARTITION.to_owned()]),
+            (CUSTOMERS, data::CUSTOMERS, None),
+            (ORDERS, data::ORDERS, Some(data::ORDERS_PARTITION)),
         ] {
             let name = &self.names[index];
-            let location = self.location(index)?;
-            check_free(self.db, name, &location, &BTreeMap::new()).await?;
-            let schema = StructType::from_text(columns)?;
-            let mut properties = NullableMap::new();
-            properties.insert("delta.checkpointInterval".to_owned(), Some("10".to_owned()));
-            let new = default_protocol_for(&schema, &properties)?;
-            let metadata = Metadata {
-                id: self.db.ids().uuid().as_hyphenated().to_string(),
-                name: Some(name.name().to_owned()),
-                description: Some(format!("The {} of a made-up shop", name.name())),
-                format: Format::default(),
-                schema_string: schema.to_json(),
-                partition_columns,
-                created_time: Some(self.db.clock().now().0),
-                configuration: new.configuration,
-            };
-            tables.push(TableChange {
-                target: ChangeTarget::Create {
-                    name: name.clone(),
-                    location,
-                    storage_options: BTreeMap::new(),
-                    mirror: MirrorMode::Active,
-                    fence: true,
-                },
-                ndjson: lines([Action::Protocol(new.protocol), Action::Metadata(metadata)])?,
-                origin: "dl quickstart".to_owned(),
-                reads: Reads::default(),
-                operation: Some("CREATE TABLE".to_owned()),
-            });
+            changes = changes.create(
+                self.db
+                    .create_table(&name.to_string())
+                    .location(self.location(index)?)
+                    .columns(columns)
+                    .partition_by(partition_columns)
+                    .property("delta.checkpointInterval", "10")
+                    .description(format!("The {} of a made-up shop", name.name())),
+            );
         }
-        self.commit(token, tables).await
+        Ok(!changes.await?.replayed)
     }
 
     /// What this shop committed to before may have been dropped since.
@@ -128,8 +97,8 @@ impl<'a> Shop<'a> {
         for index in [CUSTOMERS, ORDERS] {
             let name = &self.names[index];
             let location = self.location(index)?;
-            let ours = match self.db.table(&TableRef::Name(name.clone())).await {
-                Ok(table) => table.location == location,
+            let ours = match self.db.table(name).await {
+                Ok(table) => table.location() == location,
                 Err(CatalogError::TableNotFound(_)) => false,
                 Err(error) => return Err(error.into()),
             };
@@ -149,21 +118,12 @@ impl<'a> Shop<'a> {
         if self.is_done(&token).await? {
             return Ok(false);
         }
-        let mut tables = Vec::new();
+        let mut changes = self.db.changes().token(token.as_str());
         for (index, files) in [(CUSTOMERS, customers), (ORDERS, orders)] {
-            let (snapshot, adds) = self.describe(index, &files).await?;
-            tables.push(TableChange {
-                target: ChangeTarget::Existing {
-                    table: TableRef::Id(snapshot.table.id),
-                    read_version: Some(snapshot.version),
-                },
-                ndjson: lines(adds.into_iter().map(Action::Add))?,
-                origin: "dl quickstart".to_owned(),
-                reads: Reads::default(),
-                operation: Some("WRITE".to_owned()),
-            });
+            let (table, adds) = self.describe(index, &files).await?;
+            changes = changes.append(&table, adds);
         }
-        self.commit(token, tables).await
+        Ok(!changes.await?.replayed)
     }
 
     /// Replaces the first day's orders by corrected ones.
@@ -173,71 +133,30 @@ impl<'a> Shop<'a> {
             return Ok(false);
         }
         let files = [data::orders_path(0), data::corrected_path()];
-        let (snapshot, described) = self.describe(ORDERS, &files).await?;
-        let now = self.db.clock().now();
-        let actions = described.into_iter().enumerate().map(|(i, add)| {
-            if i > 0 {
-                return Action::Add(add);
-            }
-            Action::Remove(Remove {
-                path: add.path,
-                deletion_timestamp: Some(now.0),
-                data_change: true,
-                extended_file_metadata: Some(true),
-                partition_values: Some(add.partition_values),
-                size: Some(add.size),
-                stats: None,
-                tags: None,
-                deletion_vector: None,
-                base_row_id: None,
-                default_row_commit_version: None,
-            })
-        });
-        let change = TableChange {
-            target: ChangeTarget::Existing {
-                table: TableRef::Id(snapshot.table.id),
-                read_version: Some(snapshot.version),
-            },
-            ndjson: lines(actions)?,
-            origin: "dl quickstart".to_owned(),
-            reads: Reads::whole_table(),
-            operation: Some("UPDATE".to_owned()),
-        };
-        self.commit(token, vec![change]).await
-    }
-
-    async fn commit(&self, token: CommitToken, tables: Vec<TableChange>) -> Result<bool> {
-        let report = self.db.commit(CommitBatch { token: Some(token), tables }).await?;
-        Ok(!report.replayed)
+        let (orders, mut described) = self.describe(ORDERS, &files).await?;
+        let corrected = described.split_off(1);
+        let change = Change::of(&orders)
+            .operation("UPDATE")
+            .read_whole_table()
+            .remove(described)
+            .add(corrected);
+        Ok(!self.db.changes().token(token.as_str()).change(change).await?.replayed)
     }
 
     fn location(&self, index: usize) -> Result<String> {
         Ok(normalize_location(&self.roots[index].to_string_lossy())?)
     }
 
-    async fn describe(&self, index: usize, files: &[String]) -> Result<(Snapshot, Vec<Add>)> {
-        let snapshot =
-            self.db.snapshot(&TableRef::Name(self.names[index].clone()), At::Head).await?;
-        let store = open_store(&snapshot.table.location, &snapshot.table.storage_options)?;
-        let paths = files
-            .iter()
-            .map(|file| locate(&store, &self.roots[index].join(file).to_string_lossy()))
-            .collect::<deltalakedb::core::error::Result<Vec<_>>>()?;
-        let adds = describe_files(&snapshot, &store.store, &store.root, &paths).await?;
-        Ok((snapshot, adds))
+    async fn describe(&self, index: usize, files: &[String]) -> Result<(Table, Vec<Add>)> {
+        let table = self.db.table(&self.names[index]).await?;
+        let root = &self.roots[index];
+        let paths = files.iter().map(|file| root.join(file).to_string_lossy().into_owned());
+        let adds = table.describe_files(paths).await?;
+        Ok((table, adds))
     }
 }
 
 /// The token of a step. It only has to be unique in the quickstart's own catalog.
 fn step(what: &str) -> Result<CommitToken> {
     Ok(CommitToken::new(format!("quickstart-{what}"))?)
-}
-
-fn lines(actions: impl IntoIterator<Item = Action>) -> Result<Vec<u8>> {
-    let mut text = String::new();
-    for action in actions {
-        text.push_str(&action.to_line()?);
-        text.push('\n');
-    }
-    Ok(text.into_bytes())
 }

@@ -1,0 +1,202 @@
+//! A table of a catalog, at one version.
+
+use std::fmt;
+use std::sync::Arc;
+
+use deltalakedb_catalog_core::action::{Add, Metadata, Protocol};
+use deltalakedb_catalog_core::backend::CommitFilter;
+use deltalakedb_catalog_core::error::Result;
+use deltalakedb_catalog_core::ids::{At, TableId, TableName, TimestampMs, Version};
+use deltalakedb_catalog_core::model::{CommitRecord, FileRecord, Snapshot, TableRecord};
+use deltalakedb_catalog_core::schema::StructType;
+use deltalakedb_mirror::store::open_store;
+use futures::stream::BoxStream;
+
+use super::{Changes, IntoAt};
+use crate::Db;
+use crate::filter::parse_filter;
+use crate::parquet_files::{describe_files, locate};
+
+/// A table of a catalog, at one version. Made by [`Db::table`]; cheap to clone.
+///
+/// It stays at its version whatever is committed: [`Table::latest`] opens the table anew.
+#[derive(Clone)]
+pub struct Table {
+    db: Db,
+    snapshot: Arc<Snapshot>,
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table")
+            .field("name", &self.name().to_string())
+            .field("version", &self.version())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Table {
+    pub(super) fn new(db: Db, snapshot: Snapshot) -> Table {
+        Table { db, snapshot: Arc::new(snapshot) }
+    }
+
+    /// The table's name when it was opened.
+    #[must_use]
+    pub fn name(&self) -> &TableName {
+        &self.snapshot.table.name
+    }
+
+    /// The table's id: it stays when the table is renamed.
+    #[must_use]
+    pub fn id(&self) -> TableId {
+        self.snapshot.table.id
+    }
+
+    /// The version that was opened.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.snapshot.version
+    }
+
+    /// When that version was committed.
+    #[must_use]
+    pub fn timestamp(&self) -> TimestampMs {
+        self.snapshot.timestamp
+    }
+
+    /// URL of the table's root, without a trailing slash.
+    #[must_use]
+    pub fn location(&self) -> &str {
+        &self.snapshot.table.location
+    }
+
+    /// Number of files at this version.
+    #[must_use]
+    pub fn num_files(&self) -> u64 {
+        self.snapshot.num_files
+    }
+
+    /// Sum of the files' sizes at this version, bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.snapshot.size_bytes
+    }
+
+    /// Metadata at this version: schema, partition columns, table properties.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.snapshot.metadata
+    }
+
+    /// Protocol at this version.
+    #[must_use]
+    pub fn protocol(&self) -> &Protocol {
+        &self.snapshot.protocol
+    }
+
+    /// Schema at this version.
+    ///
+    /// # Errors
+    /// `InvalidInput` for the schema of an imported table that nobody can read.
+    pub fn schema(&self) -> Result<StructType> {
+        StructType::parse(&self.metadata().schema_string)
+    }
+
+    /// The table's row in the catalog when it was opened.
+    #[must_use]
+    pub fn record(&self) -> &TableRecord {
+        &self.snapshot.table
+    }
+
+    /// All that was read when it was opened.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The same table at another version or time, see [`Db::table_at`].
+    ///
+    /// # Errors
+    /// `VersionNotFound`; `TableNotFound` if there is no such table any more.
+    pub async fn at(&self, at: impl IntoAt) -> Result<Table> {
+        self.db.table_at(self.id(), at).await
+    }
+
+    /// The same table at its latest version.
+    ///
+    /// # Errors
+    /// `TableNotFound` if there is no such table any more.
+    pub async fn latest(&self) -> Result<Table> {
+        self.at(At::Head).await
+    }
+
+    /// Files at this version, in the order in which they were added.
+    #[must_use]
+    pub fn files(&self) -> BoxStream<'static, Result<FileRecord>> {
+        self.db.files(self.id(), self.version())
+    }
+
+    /// Files at this version that may hold rows for which a condition is true. Left out is what
+    /// partition values and statistics rule out, and nothing else.
+    ///
+    /// ```no_run
+    /// # async fn example(orders: deltalakedb::Table) -> deltalakedb::Result<()> {
+    /// let files = orders.files_matching("day >= DATE '2026-01-01' AND country = 'de'")?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidInput` for text that is no condition (see [`parse_filter`]), and for one that does not
+    /// fit the table.
+    pub fn files_matching(
+        &self,
+        condition: &str,
+    ) -> Result<BoxStream<'static, Result<FileRecord>>> {
+        self.db.files_matching(&self.snapshot, &parse_filter(condition)?)
+    }
+
+    /// Commits up to this version, newest first.
+    #[must_use]
+    pub fn history(&self) -> BoxStream<'static, Result<CommitRecord>> {
+        let to_version = Some(self.version());
+        self.db.history(self.id(), CommitFilter { to_version, ..CommitFilter::default() })
+    }
+
+    /// Describes Parquet files that lie below the table's root: their sizes, partition values and
+    /// statistics, read from their footers. Nothing is committed.
+    ///
+    /// `files` are URLs; for a local table also paths; for any other table also keys relative to the
+    /// table's root.
+    ///
+    /// # Errors
+    /// `InvalidInput` naming the file and what does not fit the table; `Unavailable` if a file cannot
+    /// be read.
+    pub async fn describe_files<I, S>(&self, files: I) -> Result<Vec<Add>>
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<str>,
+    {
+        let store = open_store(self.location(), &self.record().storage_options)?;
+        let files = files.into_iter().map(|file| locate(&store, file.as_ref()));
+        let files = files.collect::<Result<Vec<_>>>()?;
+        describe_files(&self.snapshot, &store.store, &store.root, &files).await
+    }
+
+    /// Now, by the clock of the catalog.
+    pub(super) fn now(&self) -> TimestampMs {
+        self.db.clock().now()
+    }
+
+    /// Adds files to the table; awaited, they are committed. See [`Changes::append`].
+    ///
+    /// ```no_run
+    /// # async fn example(orders: deltalakedb::Table) -> deltalakedb::Result<()> {
+    /// let files = orders.describe_files(["/lake/orders/day=2026-01-31/0.parquet"]).await?;
+    /// orders.append(files).token("load-2026-01-31").await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn append(&self, files: Vec<Add>) -> Changes {
+        self.db.changes().append(self, files)
+    }
+}

@@ -1,0 +1,143 @@
+use deltalakedb_catalog_core::action::Add;
+use futures::TryStreamExt;
+
+use crate::{Change, Db, Table};
+
+async fn catalog() -> Db {
+    Db::create(&"memory://".parse().unwrap()).await.unwrap()
+}
+
+async fn orders(db: &Db) -> Table {
+    db.create_table("shop.orders")
+        .location("memory://orders")
+        .columns("id long, day date")
+        .partition_by(["day"])
+        .property("delta.appendOnly", "false")
+        .await
+        .unwrap()
+}
+
+fn file(path: &str, day: &str) -> Add {
+    serde_json::from_str(&format!(
+        r#"{{"path":"{path}","partitionValues":{{"day":"{day}"}},"size":7,"modificationTime":1}}"#
+    ))
+    .unwrap()
+}
+
+async fn paths(table: &Table) -> Vec<String> {
+    table.files().map_ok(|file| file.add.path).try_collect().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_table_stays_at_its_version() {
+    let db = catalog().await;
+    let created = orders(&db).await;
+    created.append(vec![file("a", "2026-01-01")]).await.unwrap();
+    created.append(vec![file("b", "2026-01-02")]).await.unwrap();
+    let latest = created.latest().await.unwrap();
+    assert_eq!((created.version().get(), latest.version().get()), (0, 2));
+    assert_eq!(
+        (paths(&created).await.len(), paths(&latest).await),
+        (0, vec!["a".into(), "b".into()])
+    );
+    assert_eq!((latest.num_files(), latest.size_bytes()), (2, 14));
+    assert_eq!(paths(&latest.at(1).await.unwrap()).await, ["a"]);
+    let by_time =
+        db.table_at("shop.orders", latest.at(1).await.unwrap().timestamp()).await.unwrap();
+    assert_eq!(by_time.version().get(), 1);
+    let some: Vec<_> =
+        latest.files_matching("day > DATE '2026-01-01'").unwrap().try_collect().await.unwrap();
+    assert_eq!(some.len(), 1);
+    let history: Vec<_> = by_time.history().try_collect().await.unwrap();
+    assert_eq!(history.iter().map(|c| c.version.get()).collect::<Vec<_>>(), [1, 0]);
+    assert_eq!(latest.schema().unwrap().fields.len(), 2);
+    // By each kind of name.
+    for table in [
+        db.table(latest.id()).await.unwrap(),
+        db.table(latest.name()).await.unwrap(),
+        db.table(&latest).await.unwrap(),
+        db.table(&latest.name().to_string()).await.unwrap(),
+    ] {
+        assert_eq!(table.id(), latest.id());
+    }
+}
+
+#[tokio::test]
+async fn changes_of_several_tables_take_effect_together_and_once() {
+    let db = catalog().await;
+    let make = |name: &str| {
+        db.create_table(name).location(format!("memory://{name}")).columns("id long, day date")
+    };
+    let made = async || {
+        db.changes().token("make").create(make("a").partition_by(["day"])).create(make("b")).await
+    };
+    assert!(!made().await.unwrap().replayed);
+    assert!(made().await.unwrap().replayed);
+    let a = db.table("a").await.unwrap();
+    // A file of `b` cannot have partition values.
+    let wrong = db.changes().append("a", vec![file("x", "2026-01-01")]);
+    let error = wrong.append("b", vec![file("x", "2026-01-01")]).await.unwrap_err();
+    assert_eq!(error.code(), "invalid_input");
+    assert_eq!(a.latest().await.unwrap().version().get(), 0);
+}
+
+#[tokio::test]
+async fn what_was_read_is_checked_and_needs_a_version() {
+    let db = catalog().await;
+    let created = orders(&db).await;
+    created.append(vec![file("a", "2026-01-01"), file("b", "2026-01-02")]).await.unwrap();
+    let opened = created.latest().await.unwrap();
+    let files: Vec<Add> = opened.files().map_ok(|file| file.add).try_collect().await.unwrap();
+    let replace = |day: &str, old: usize, new: &str| {
+        Change::of(&opened)
+            .operation("UPDATE")
+            .read_where(&format!("day = DATE '{day}'"))
+            .remove([files[old].clone()])
+            .add([file(new, day)])
+    };
+    // Both read what the other one does not touch.
+    db.changes().change(replace("2026-01-01", 0, "a2")).await.unwrap();
+    db.changes().change(replace("2026-01-02", 1, "b2")).await.unwrap();
+    let mut now = paths(&opened.latest().await.unwrap()).await;
+    now.sort();
+    assert_eq!(now, ["a2", "b2"]);
+    // This one read what is not there any more.
+    let error = db.changes().change(replace("2026-01-02", 1, "b3")).await.unwrap_err();
+    assert_eq!(error.code(), "conflict");
+    // Which version was read cannot be known of a name.
+    for change in [
+        Change::of("shop.orders").remove([files[0].clone()]),
+        Change::of("shop.orders").read_whole_table().add([file("c", "2026-01-03")]),
+        Change::of("shop.orders").read_where("day IS NULL").add([file("c", "2026-01-03")]),
+    ] {
+        let error = db.changes().change(change).await.unwrap_err();
+        assert!(error.to_string().contains("Db::table"), "{error}");
+    }
+    let error = db.changes().change(Change::of(&opened).read_where("no such")).await.unwrap_err();
+    assert_eq!(error.code(), "invalid_input");
+}
+
+#[tokio::test]
+async fn what_is_missing_or_wrong_is_said_when_it_is_awaited() {
+    let db = catalog().await;
+    for (table, says) in [
+        (db.create_table("t").columns("id long"), "without a location"),
+        (db.create_table("t").location("memory://t"), "without columns"),
+        (db.create_table("t").location("memory://t").columns("id lang"), "lang"),
+        (db.create_table("a..b").location("memory://t").columns("id long"), "a..b"),
+        (db.create_table("t").location("memory://t").columns("id long").token(""), "token"),
+    ] {
+        let error = table.await.unwrap_err();
+        assert_eq!(error.code(), "invalid_input", "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    let error = db.table("t").await.unwrap_err();
+    assert_eq!(error.code(), "table_not_found");
+    let error = db.changes().await.unwrap_err();
+    assert_eq!(error.code(), "invalid_input", "{error}");
+    let table = db.create_table("t").location("memory://t").columns("id long").await.unwrap();
+    assert_eq!(table.at(5).await.unwrap_err().code(), "version_not_found");
+    assert_eq!(table.at(-1).await.unwrap_err().code(), "invalid_input");
+    let again = db.create_table("t").location("memory://t2").columns("id long").await.unwrap_err();
+    assert_eq!(again.code(), "table_exists");
+}
