@@ -21,6 +21,7 @@ pub mod memory;
 pub mod model;
 mod nullable_map;
 mod pages;
+pub mod paths;
 pub mod plan;
 pub mod predicate;
 pub mod retry;
