@@ -45,6 +45,22 @@ pub fn encode(key: &str) -> String {
     utf8_percent_encode(key, ENCODED).to_string()
 }
 
+/// What a path within one table is told from others by: its key below the root, if it is a relative path
+/// that stays there; else itself. Two spellings of one file have one.
+#[must_use]
+pub fn relative_key(path: &str) -> Cow<'_, str> {
+    if is_plain(path) || path.starts_with('/') || split_scheme(path).is_some() {
+        return path.into();
+    }
+    // Whether it comes back from above the root depends on the root's name.
+    let climbs = percent_decode_str(path).decode_utf8_lossy().split('/').any(|s| s == "..");
+    let nowhere = TableRoot { volume: Volume::Local, key: Vec::new() };
+    match nowhere.read(path, STANDARD) {
+        Ok((_, key)) if !climbs && !key.is_empty() => key.join("/").into(),
+        _ => path.into(),
+    }
+}
+
 /// The root of a table, against which the paths of its actions are resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableRoot {
@@ -204,6 +220,12 @@ impl TableRoot {
         }
         let rest = other.key.strip_prefix(self.key.as_slice())?;
         Some(rest.join("/"))
+    }
+
+    /// The canonical URL of the root, without a slash at its end.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.volume.url(&self.key.join("/")).trim_end_matches('/').to_owned()
     }
 
     /// The canonical URL of a place.

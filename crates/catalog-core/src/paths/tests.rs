@@ -171,6 +171,16 @@ fn what_nobody_can_place_is_named() {
 }
 
 #[test]
+fn spellings_within_a_table_have_one_key() {
+    for path in ["day=a b/x", "day=a%20b/x", "day=a%20b//./x", "./day=a b/x", "%64ay=a%20b%2fx"] {
+        assert_eq!(relative_key(path), "day=a b/x", "{path}");
+    }
+    for path in ["../t/x", "a/../x", "/t/x", "file:/t/x", "%FF", ".", ""] {
+        assert_eq!(relative_key(path), path);
+    }
+}
+
+#[test]
 fn roots_are_told_apart() {
     let holds = |a: &str, b: &str| root(a).holds(&root(b));
     assert_eq!(holds("file:///a", "file:/a/b/c").as_deref(), Some("b/c"));
