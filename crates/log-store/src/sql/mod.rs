@@ -2,6 +2,7 @@
 
 mod filters;
 mod scan_log;
+mod scan_paths;
 mod tables;
 mod versions;
 

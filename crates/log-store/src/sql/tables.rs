@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use super::filters;
 use super::scan_log::ScanLog;
+use super::scan_paths::ScanPaths;
 use crate::runtime;
 
 /// A version of a table in a catalog.
@@ -54,7 +55,8 @@ impl CatalogTable {
         let record = &snapshot.table;
         let storage = open_store(&record.location, &record.storage_options).map_err(query_error)?;
         let storage = Arc::new(storage);
-        let log = scan_log(&snapshot, &storage, Vec::new())?;
+        let log = scan_log(&snapshot, &storage)?;
+        log.fill(lines(&snapshot, Vec::new())?);
         let empty = delta_scan(&log).await.map_err(|error| {
             DataFusionError::Context(format!("table '{}'", record.name), Box::new(error))
         })?;
@@ -68,7 +70,12 @@ impl CatalogTable {
     }
 
     /// Lines of the files that may have rows which match all filters.
-    async fn files(&self, filters: &[Expr]) -> deltalakedb_catalog_core::error::Result<Vec<u8>> {
+    async fn files(
+        &self,
+        filters: &[Expr],
+        log: &ScanLog,
+    ) -> deltalakedb_catalog_core::error::Result<Vec<u8>> {
+        let paths = ScanPaths::new(&self.snapshot.table.name, &self.storage, log.url())?;
         let (table, version) = (self.snapshot.table.id, self.snapshot.version);
         let mut files = match filters::predicate(filters) {
             Predicate::And(parts) if parts.is_empty() => self.catalog.files(table, version),
@@ -81,7 +88,7 @@ impl CatalogTable {
         runtime::run(async move {
             let mut lines = Vec::new();
             while let Some(file) = files.try_next().await? {
-                lines.extend_from_slice(Action::Add(file.add).to_line()?.as_bytes());
+                lines.extend_from_slice(Action::Add(paths.write(file.add)?).to_line()?.as_bytes());
                 lines.push(b'\n');
             }
             Ok(lines)
@@ -90,8 +97,8 @@ impl CatalogTable {
     }
 }
 
-/// A log with the snapshot's protocol and metadata, and these adds.
-fn scan_log(snapshot: &Snapshot, storage: &Arc<Store>, adds: Vec<u8>) -> Result<ScanLog> {
+/// The snapshot's protocol and metadata, and these adds.
+fn lines(snapshot: &Snapshot, adds: Vec<u8>) -> Result<Vec<u8>> {
     let (protocol, metadata) = fence::writer_view(&snapshot.protocol, &snapshot.metadata);
     let mut lines = Vec::with_capacity(adds.len() + 4096);
     for action in [Action::Protocol(protocol), Action::Metadata(metadata)] {
@@ -99,11 +106,16 @@ fn scan_log(snapshot: &Snapshot, storage: &Arc<Store>, adds: Vec<u8>) -> Result<
         lines.push(b'\n');
     }
     lines.extend(adds);
+    Ok(lines)
+}
+
+/// The log of a scan, without lines yet.
+fn scan_log(snapshot: &Snapshot, storage: &Arc<Store>) -> Result<ScanLog> {
     // Two handles on one storage may differ in what they are allowed there.
     let record = &snapshot.table;
     let key = format!("{}\n{:?}", record.location, record.storage_options);
     let host = Uuid::new_v5(&Uuid::NAMESPACE_URL, key.as_bytes()).as_simple().to_string();
-    Ok(ScanLog::new(&host, Arc::clone(storage), lines)?)
+    Ok(ScanLog::new(&host, Arc::clone(storage))?)
 }
 
 async fn delta_scan(log: &ScanLog) -> Result<DeltaScanNext> {
@@ -129,8 +141,9 @@ impl TableProvider for CatalogTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let adds = self.files(filters).await.map_err(query_error)?;
-        let log = scan_log(&self.snapshot, &self.storage, adds)?;
+        let log = scan_log(&self.snapshot, &self.storage)?;
+        let adds = self.files(filters, &log).await.map_err(query_error)?;
+        log.fill(lines(&self.snapshot, adds)?);
         let (url, store) = log.root();
         let root = url::Url::parse(&url[..Position::BeforePath])
             .map_err(|_| DeltaTableError::InvalidTableLocation(url.to_string()))?;
