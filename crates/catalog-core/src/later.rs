@@ -16,6 +16,7 @@ use crate::action::{Action, Add, DeletionVector, FileKey};
 use crate::backend::{CommitRequest, ImportedCommit, TableCommit};
 use crate::commit::{CommitBody, CommitIndex, Packed, ParsedLine, ZSTD_LEVEL, parse_line};
 use crate::error::{CatalogError, Result, WriteState};
+use crate::paths::relative_key;
 use crate::skip::FeedPages;
 use crate::support::dv_id;
 
@@ -340,10 +341,15 @@ impl<'l> AddKey<'l> {
         serde_json::from_str(line).ok().map(|AddLine { add }| add)
     }
 
-    /// What tells the file apart, see [`FileKey::digest`].
+    /// What tells the file apart within its commit, however its path is spelt.
     pub(crate) fn digest(&self) -> [u8; 16] {
-        FileKey::digest_of(&self.path, &dv_id(self.deletion_vector.as_ref()))
+        digest_within(&self.path, &dv_id(self.deletion_vector.as_ref()))
     }
+}
+
+/// [`FileKey::digest_of`] what the path means: two spellings of one file have one.
+pub(crate) fn digest_within(path: &str, dv_id: &str) -> [u8; 16] {
+    FileKey::digest_of(&relative_key(path), dv_id)
 }
 
 /// Looks at each line, and hands all bytes on.

@@ -150,6 +150,25 @@ fn paths_that_leave_the_table_are_refused() {
 }
 
 #[test]
+fn one_file_has_one_action_however_its_path_is_spelt() {
+    for (first, second) in [
+        ("day=a%20b/x", "day=a b/x"),
+        ("x/a", "x//a"),
+        ("x/a", "./x/./a"),
+        ("x/%61", "x/a"),
+        ("x/a%2fb", "x/a%2Fb"),
+    ] {
+        let error = plain(&format!("{}\n{}", add(first), add(second))).unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("in line 1"), "{error}");
+        let remove = r#"{"remove":{"path":"PATH","dataChange":true,"deletionTimestamp":1}}"#;
+        let remove = remove.replace("PATH", first);
+        let error = plain(&format!("{remove}\n{}", add(second))).unwrap_err().to_string();
+        assert!(error.contains("in line 1"), "{error}");
+    }
+    plain(&format!("{}\n{}", add("a%2520b"), add("a%20b"))).unwrap();
+}
+
+#[test]
 fn two_reconciling_actions_for_one_file_are_refused() {
     let remove = r#"{"remove":{"path":"a","dataChange":true,"deletionTimestamp":1}}"#;
     for second in [add("a"), remove.to_owned()] {

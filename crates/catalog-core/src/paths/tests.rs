@@ -278,7 +278,7 @@ proptest! {
         ] {
             let root = TableRoot::new(&location).unwrap();
             let up = format!("../{table}/");
-            for before in ["".to_owned(), "./".to_owned(), up].into_iter().chain(addresses) {
+            for before in [String::new(), "./".to_owned(), up].into_iter().chain(addresses) {
                 let path = format!("{before}{relative}");
                 let found = root.resolve(&path).unwrap();
                 prop_assert_eq!(&found.place, &Place::Inside(key.clone()), "{} at {}", path, location);

@@ -10,6 +10,7 @@ use crate::action::{Action, Add, FileKey, Metadata, NullableMap, Protocol, Remov
 use crate::commit::ParsedLine;
 use crate::error::{CatalogError, Result};
 use crate::features;
+use crate::paths::relative_key;
 use crate::schema::StructType;
 
 /// What adds of a table must be.
@@ -140,10 +141,13 @@ impl<'a> Checker<'a> {
                 }
                 _ => None,
             };
-            if let Some(key) = key
-                && let Some(first) = files.insert(key.clone(), line.number)
-            {
-                return self.file_again(&key, first);
+            if let Some(key) = key {
+                // By what it means: one file has one action, however its path is spelt.
+                let path = relative_key(&key.path).into_owned();
+                let same = FileKey { path, dv_id: key.dv_id.clone() };
+                if let Some(first) = files.insert(same, line.number) {
+                    return self.file_again(&key, first);
+                }
             }
         }
         Ok(())
