@@ -453,6 +453,8 @@ fn locations_lead_into_the_table_only() {
         format!("{}/p=a b/f%20.parquet", root.display()),
         format!("{}/link/p=a b/f%20.parquet", dir.path().display()),
         format!("{}/p=a%20b/f%2520.parquet", table.url),
+        format!("FILE:{}/x/../p=a%20b//f%2520.parquet", table.url.path()),
+        format!("file://localhost{}/p=a%20b/f%2520.parquet", table.url.path()),
         "p=a b/f%20.parquet".to_owned(),
         "./p=a b//f%20.parquet".to_owned(),
     ] {

@@ -21,6 +21,7 @@ mod quickstart;
 mod reading;
 #[cfg(feature = "sql")]
 mod rows;
+mod spellings;
 mod transcript;
 mod vacuuming;
 mod world;
