@@ -9,6 +9,7 @@
 
 mod load;
 mod source;
+mod spellings;
 mod validate;
 
 use std::collections::BTreeMap;

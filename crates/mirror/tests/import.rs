@@ -746,3 +746,27 @@ async fn a_large_commit_is_read_in_pages() {
         assert_eq!(backend.get_table(&TableRef::Name(name())).await.unwrap(), None, "{line}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_spelt_in_two_ways_is_named() {
+    let log = Log::new();
+    let root = log.folder.path().to_str().unwrap().to_owned();
+    log.commit(0, &[PROTOCOL, METADATA, &add("a"), &add("b"), &add("x/c"), &add("again")]);
+    log.commit(1, &[&add(&format!("file:{root}/a"))]);
+    log.commit(2, &[&remove("./b"), &remove(&format!("{root}/again")), &remove("again")]);
+    log.commit(3, &[&add("again")]);
+    log.commit(4, &[&add("x//c")]);
+    let (_, catalog) = memory();
+    let error = import(&catalog, log.options()).await.unwrap_err().to_string();
+    for said in [
+        &format!("'file:{root}/a' and 'a' are one file"),
+        "'x//c' and 'x/c' are one file",
+        "file 'b' is removed in version 2 as './b'",
+        "3 differences",
+    ] {
+        assert!(error.contains(said), "'{said}' is not in: {error}");
+    }
+    let (_, catalog) = memory();
+    let options = ImportOptions { skip_validation: true, ..log.options() };
+    assert_eq!(import(&catalog, options).await.unwrap().num_files, 6);
+}

@@ -12,6 +12,7 @@ use futures::TryStreamExt;
 use serde_json::Value;
 
 use super::Validation;
+use super::spellings::Spellings;
 use crate::kernel::{KernelFile, KernelState, LogLocation, read_state, same_protocol};
 
 /// Differences that an error lists.
@@ -91,8 +92,10 @@ async fn compare(
     }
     compare_metadata(&mut found, &snapshot.metadata, &kernel.metadata);
 
+    let mut spellings = Spellings::new(snapshot)?;
     let mut files = catalog.files(id, version);
     while let Some(file) = files.try_next().await? {
+        spellings.note(&file);
         let key = file.add.key();
         match kernel.files.remove(&key) {
             None => found.add(|| format!("file {key}: it is in the catalog, not in the log")),
@@ -102,6 +105,9 @@ async fn compare(
     }
     for key in kernel.files.keys() {
         found.add(|| format!("file {key}: it is in the log, not in the catalog"));
+    }
+    for text in spellings.find(catalog, snapshot).await? {
+        found.add(|| text);
     }
 
     let (retry, backend) = (Retry::of(catalog), catalog.backend());
