@@ -444,7 +444,9 @@ async fn steps(call: &mut Call, now: TimestampMs) -> DbResult<()> {
     if found > SCHEMA_VERSION {
         return Err(too_new(found, &session.at).into());
     }
-    let fill = |text: &str| text.replace("{p}", &place).replace("{i}", &options.table_prefix);
+    let fill = |text: &str| {
+        text.replace("{p}", &place).replace("{i}", &options.table_prefix).replace("{wait}", "")
+    };
     if found == 0 {
         if let Some(schema) = &options.schema {
             let row = call.fetch_one(&sql.schema_exists, Args::new().bind(schema.as_str())).await?;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::stream::{BoxStream, TryStreamExt};
 use serde::Serialize;
@@ -133,6 +134,7 @@ pub struct Catalog {
     ids: Arc<dyn IdSource>,
     hooks: Vec<Arc<dyn CommitHook>>,
     heads: Arc<Heads>,
+    retry_timeout: Duration,
 }
 
 /// Heads on which appends were planned, by table.
@@ -207,7 +209,26 @@ impl Catalog {
             ids,
             hooks: Vec::new(),
             heads: Arc::default(),
+            retry_timeout: retry::DEFAULT_TIMEOUT,
         }
+    }
+
+    /// Repeats calls on a busy database for so long at most, see [`retry`]. Default
+    /// [`retry::DEFAULT_TIMEOUT`]; zero repeats none.
+    ///
+    /// A catalog is cheap to clone, so this holds for one commit just as well:
+    /// `catalog.clone().with_retry_timeout(short).commit(batch)`. The commit's steps (reading the head,
+    /// sending it, asking what became of it) have this time each.
+    #[must_use]
+    pub fn with_retry_timeout(mut self, timeout: Duration) -> Self {
+        self.retry_timeout = timeout;
+        self
+    }
+
+    /// How long calls on a busy database are repeated at most.
+    #[must_use]
+    pub fn retry_timeout(&self) -> Duration {
+        self.retry_timeout
     }
 
     /// Reads that users ask for go to `reader` from now on. It must be a view of the same database.
@@ -547,8 +568,9 @@ impl Catalog {
             .collect();
 
         let mut attempts = 0_u32;
+        let retry = Retry::of(self);
         // In a row: a lost race shows that the database works.
-        let mut failures = 0_u32;
+        let mut failures = retry.start();
         let mut unknown = false;
         loop {
             attempts += 1;
@@ -606,24 +628,34 @@ impl Catalog {
                 Err(error) if error.is_retryable() || unknown => Some(error),
                 Err(error) => return Err(error),
             };
-            failures = if failure.is_some() { failures + 1 } else { 0 };
-            if failures >= retry::MAX_ATTEMPTS || attempts >= MAX_COMMIT_ATTEMPTS {
-                let error = failure.unwrap_or_else(|| {
-                    let labels: Vec<_> = working.iter().map(|w| w.label.as_str()).collect();
-                    CatalogError::Conflict(Box::new(Conflict {
-                        table: labels.join(", "),
-                        read_version: None,
-                        winning_version: None,
-                        kind: ConflictKind::TooManyAttempts { attempts },
-                    }))
-                });
+            let goes_again = match &failure {
+                _ if attempts >= MAX_COMMIT_ATTEMPTS => false,
+                Some(_) => failures.again().await,
+                None => {
+                    retry.pause(attempts - 1).await;
+                    failures.begin_anew();
+                    true
+                }
+            };
+            if !goes_again {
+                let error = match failure {
+                    Some(error) => failures.explain(error),
+                    None => {
+                        let labels: Vec<_> = working.iter().map(|w| w.label.as_str()).collect();
+                        CatalogError::Conflict(Box::new(Conflict {
+                            table: labels.join(", "),
+                            read_version: None,
+                            winning_version: None,
+                            kind: ConflictKind::TooManyAttempts { attempts },
+                        }))
+                    }
+                };
                 if unknown {
                     return self.settle(token, attempts, error, &working).await;
                 }
                 return Err(error);
             }
             tracing::debug!(attempts, %token, failed = failure.is_some(), "commit goes again");
-            Retry::of(self).pause(attempts - 1).await;
         }
     }
 

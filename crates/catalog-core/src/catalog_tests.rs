@@ -331,6 +331,59 @@ async fn a_commit_in_doubt_stays_so_when_the_database_goes_away() {
     assert_eq!(found.unwrap()[0].version.get(), 2);
 }
 
+/// Goes on when it is told to, or slept on.
+#[derive(Debug, Default)]
+struct PassingClock(AtomicU64);
+
+impl PassingClock {
+    fn pass(&self, time: Duration) {
+        self.0.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Clock for PassingClock {
+    fn now(&self) -> TimestampMs {
+        TimestampMs(i64::try_from(self.0.load(Ordering::Relaxed)).unwrap())
+    }
+    async fn sleep(&self, time: Duration) {
+        self.pass(time);
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_times_out_is_repeated_until_its_deadline_only() {
+    let memory = Arc::new(MemoryBackend::new());
+    let ids: Arc<dyn IdSource> = Arc::new(CountingIds::default());
+    let clock = Arc::new(PassingClock::default());
+    let c = Catalog::new(memory.clone(), clock.clone(), ids.clone());
+    c.commit(batch(vec![create("t")])).await.unwrap();
+    // Each attempt runs into the statement's own limit of a minute.
+    let passing = Arc::clone(&clock);
+    let backend = Arc::new(FaultyBackend::new(memory, move |call: Call<Verb>| {
+        if call.verb != Verb::Commit {
+            return Fault::None;
+        }
+        passing.pass(Duration::from_secs(60));
+        Fault::Busy
+    }));
+    let c = Catalog::new(backend.clone(), clock.clone(), ids);
+    for (timeout, attempts) in [(None, 1), (Some(0), 1), (Some(150), 3), (Some(100_000), 60)] {
+        let c = match timeout {
+            None => c.clone(),
+            Some(seconds) => c.clone().with_retry_timeout(Duration::from_secs(seconds)),
+        };
+        let (begun, sent) = (clock.monotonic(), backend.calls(Verb::Commit));
+        let error = c.commit(batch(vec![on("t", None, &add("a"))])).await.unwrap_err();
+        assert_eq!(backend.calls(Verb::Commit) - sent, attempts, "{timeout:?}: {error}");
+        let took = clock.monotonic().saturating_sub(begun);
+        assert!(took <= c.retry_timeout() + Duration::from_secs(60), "{took:?}: {error}");
+        assert_eq!(error.write_state(), WriteState::NotApplied);
+        let times = if attempts == 1 { "once".to_owned() } else { format!("{attempts} times") };
+        assert!(error.to_string().contains(&format!("tried {times} in ")), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_commit_in_doubt_does_not_conflict_with_itself() {
     // The answer is lost, and the token not visible at once: the next attempt meets its own commit.

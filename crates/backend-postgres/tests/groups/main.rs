@@ -12,6 +12,7 @@
 mod support;
 
 mod across;
+mod bounds;
 mod world;
 
 use std::sync::Arc;

@@ -53,6 +53,8 @@ impl World {
         let schema = format!("dl_groups_{}", Uuid::new_v4().simple());
         let mut options = options(&format!("{admin}#{schema}")).unwrap();
         options.pool.max_connections = connections;
+        // By which its sessions are found.
+        options.application_name.clone_from(&schema);
         let db = PostgresBackend::connect(options).await.unwrap();
         db.migrate(NOW).await.unwrap();
         let tables: Vec<TableId> = (0..tables).map(|_| TableId(Uuid::new_v4())).collect();
