@@ -12,7 +12,7 @@ use crate::backend::{
     CatalogBackend, CommitFilter, CommitOutcome, CommitRequest, CommitTarget, CommittedTable,
     HeadRule, Rejection, TableCommit, TableFilter,
 };
-use crate::commit::{CommitBody, CommitIndex, index_lines, parse_ndjson};
+use crate::commit::{CommitBody, CommitIndex, index_ndjson};
 use crate::conflict::{self, Conflict, ConflictKind, Isolation, Reads};
 use crate::env::{Clock, IdSource};
 use crate::error::{CatalogError, Result, WriteState};
@@ -924,7 +924,7 @@ impl Catalog {
             for (record, body) in bodies {
                 let origin = format!("table '{}', version {}", part.label, record.version);
                 let found = if body.rest.raw_len < LARGE_BYTES as u64 {
-                    let winner = index_lines(parse_ndjson(&origin, &body.published()?)?);
+                    let winner = index_ndjson(&origin, &body.published()?)?;
                     conflict::check(&plan.index, &part.change.reads, part.isolation, &winner)
                 } else {
                     check_large(&plan.index, &part.change.reads, part.isolation, &origin, &body)

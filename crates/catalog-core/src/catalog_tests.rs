@@ -548,7 +548,7 @@ async fn a_busy_database_after_many_lost_races_is_no_error() {
 
 #[tokio::test]
 async fn a_large_winner_is_checked_as_a_small_one() {
-    let ours = index_lines(parse_ndjson("ours", remove("a").as_bytes()).unwrap());
+    let ours = index_ndjson("ours", remove("a").as_bytes()).unwrap();
     let matching = |part: &'static str| Reads {
         matching: Some(Arc::new(move |add: &crate::action::Add| add.path.contains(part))),
         ..Reads::default()
@@ -576,7 +576,7 @@ async fn a_large_winner_is_checked_as_a_small_one() {
                     rest: crate::commit::Packed::pack(rest.as_bytes()).unwrap(),
                 };
                 let text = body.published().unwrap();
-                let winner = index_lines(parse_ndjson("winner", &text).unwrap());
+                let winner = index_ndjson("winner", &text).unwrap();
                 let small = conflict::check(&ours, reads, isolation, &winner);
                 let large = check_large(&ours, reads, isolation, "winner", &body).await.unwrap();
                 assert_eq!(small, large, "{rest} {reads:?} {isolation:?}");

@@ -16,6 +16,7 @@ pub mod fence;
 mod fields;
 pub mod ids;
 pub mod later;
+pub mod lenient;
 mod lists;
 pub mod memory;
 pub mod model;

@@ -12,7 +12,7 @@ use deltalakedb_catalog_core::backend::{
     CommitOutcome, CommitRequest, CommitTarget, HeadRule, TableCommit, TableFilter,
 };
 use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
-use deltalakedb_catalog_core::commit::{CommitIndex, FirstLine, Packed, index_lines, parse_ndjson};
+use deltalakedb_catalog_core::commit::{CommitIndex, FirstLine, Packed, index_ndjson};
 use deltalakedb_catalog_core::conflict::{self, Conflict, Isolation, Reads};
 use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
@@ -117,7 +117,7 @@ impl HistoryLine {
 }
 
 fn parse(version: Version, bytes: &[u8]) -> Result<CommitIndex> {
-    Ok(index_lines(parse_ndjson(&commit_name(version), bytes)?))
+    index_ndjson(&commit_name(version), bytes)
 }
 
 /// A forked table, and the commits of its log that are not the catalog's.

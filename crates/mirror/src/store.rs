@@ -45,6 +45,42 @@ impl fmt::Debug for Store {
     }
 }
 
+/// The log folder of a table: where it is in its store, and how people know it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogDir {
+    /// Path in the store.
+    pub path: Path,
+    shown: String,
+}
+
+impl From<Path> for LogDir {
+    /// A folder that is known by its path alone.
+    fn from(path: Path) -> LogDir {
+        LogDir { shown: path.to_string(), path }
+    }
+}
+
+impl std::fmt::Display for LogDir {
+    /// The whole path of a local folder, else the URL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl LogDir {
+    /// A file in it, for messages.
+    #[must_use]
+    pub fn shown(&self, file: &Path) -> String {
+        let Some(parts) = file.prefix_match(&self.path) else { return file.to_string() };
+        let mut shown = self.shown.clone();
+        for part in parts {
+            shown.push('/');
+            shown.push_str(part.as_ref());
+        }
+        shown
+    }
+}
+
 impl Store {
     /// The log folder of a table whose root this is.
     #[must_use]
@@ -83,6 +119,31 @@ impl Store {
             }
         }
         Ok(keys)
+    }
+
+    /// The same, as messages name it.
+    #[must_use]
+    pub fn log_folder(&self) -> LogDir {
+        let shown = self.shown(&self.log_dir());
+        LogDir { path: self.log_dir(), shown }
+    }
+
+    /// An object, for messages: its whole path on this machine, else its URL. The paths of a store
+    /// begin neither with a slash nor with a bucket.
+    #[must_use]
+    pub fn shown(&self, object: &Path) -> String {
+        let Some(parts) = object.prefix_match(&self.root) else { return object.to_string() };
+        let mut shown = match &self.local {
+            Some(folder) => folder.display().to_string(),
+            None => self.url.as_str().to_owned(),
+        };
+        let slash = shown.trim_end_matches('/').len();
+        shown.truncate(slash);
+        for part in parts {
+            shown.push('/');
+            shown.push_str(part.as_ref());
+        }
+        shown
     }
 
     /// URL of this location *with* a trailing slash, as the Delta kernel wants a table root.

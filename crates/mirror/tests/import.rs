@@ -393,15 +393,6 @@ async fn broken_logs_give_clear_errors_and_leave_nothing() {
             &["neither a 'protocol' nor a 'metaData' action"],
         ),
         (
-            "no schema",
-            || {
-                let log = Log::new();
-                log.commit(0, &[PROTOCOL, r#"{"metaData":{"id":"i","partitionColumns":[]}}"#]);
-                log
-            },
-            &["the log has no schema", "'i'"],
-        ),
-        (
             "schema is not JSON",
             || {
                 let log = Log::with_commits(1);
@@ -733,6 +724,22 @@ async fn a_large_commit_is_read_in_pages() {
     assert_eq!(files.iter().filter(|file| file.2 == "n7").count(), 1);
     let at = files.iter().position(|file| file.2 == "n7").unwrap();
     assert!(stats[at] < 100, "the last one");
+
+    // What the protocol does not say is noted when its page is read, and when it is looked for.
+    let odd = r#"{"add":{"path":"x","partitionValues":{},"size":1.0,"modificationTime":"1","dataChange":true}}"#;
+    log.commit(1, &[&small(&lines), r#"{"txn":{"appId":"a","version":"1"}}"#, odd]);
+    for dry_run in [true, false] {
+        let (_, catalog) = memory();
+        let report = import(&catalog, ImportOptions { dry_run, ..log.options() }).await.unwrap();
+        assert_eq!(report.num_files, 12_003);
+        for want in [
+            "'add.size' is an integer written with a fraction or an exponent (version 1, line 12002)",
+            "'add.modificationTime' is a number in quotes (version 1, line 12002)",
+            "'txn.version' is a number in quotes (version 1, line 12001)",
+        ] {
+            assert!(report.warnings.iter().any(|w| w.contains(want)), "{:?}", report.warnings);
+        }
+    }
 
     // Damage is the log's fault: nothing is kept.
     for (line, error) in [

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use deltalakedb_catalog_core::action::{Add, FileKey, Remove};
 use deltalakedb_catalog_core::backend::{ImportProgress, ImportedCommit};
 use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex, index_lines, parse_ndjson};
+use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex, index_ndjson};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{BaseChunk, BaseTail, CommitRecord, TableRecord};
@@ -328,9 +328,8 @@ fn imported(label: &str, record: CommitRecord, body: CommitBody) -> Result<Impor
 fn index_of(label: &str, record: &CommitRecord, body: &CommitBody) -> Result<CommitIndex> {
     let origin = format!("{label}, version {}", record.version);
     let bytes = body.published()?;
-    let lines = parse_ndjson(&origin, &bytes)
+    let mut index = index_ndjson(&origin, &bytes)
         .map_err(|e| CatalogError::corrupt(format!("the stored bytes cannot be read: {e}")))?;
-    let mut index = index_lines(lines);
     // Of a file that another engine names twice in a commit, importers may keep the last one only.
     fit(&mut index.adds, record.num_added, Add::key);
     fit(&mut index.removes, record.num_removed, Remove::key);
