@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod backend;
+pub mod canonical;
 pub mod catalog;
 pub mod commit;
 pub mod conflict;

@@ -250,6 +250,14 @@ impl StructType {
         json::write(self)
     }
 
+    /// Whether a table that is made here can be partitioned by this column, which it has.
+    ///
+    /// # Errors
+    /// Why not, as a sentence.
+    pub(crate) fn check_partition_column(&self, column: &str) -> std::result::Result<(), String> {
+        validate::partition_column(self, column)
+    }
+
     /// Checks what a new table of ours must keep: at least one field in each struct, names that
     /// differ by more than case and hold none of `` ,;{}()\n\t=`` or space (which Parquet and Spark
     /// refuse without column mapping), known and storable types, decimals of 1 to 38 digits, and

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::MAX_PATH_BYTES;
 use crate::action::{Action, Add, FileKey, Metadata, NullableMap, Protocol, Remove};
+use crate::canonical::Canonical;
 use crate::commit::ParsedLine;
 use crate::error::{CatalogError, Result};
 use crate::features;
@@ -18,6 +19,8 @@ use crate::schema::StructType;
 pub(super) struct OfAdds {
     /// Keys that `partitionValues` has: physical column names.
     partitions: Vec<String>,
+    /// What their values must be.
+    canonical: Canonical,
     /// Whether files may have deletion vectors.
     vectors: bool,
 }
@@ -25,7 +28,8 @@ pub(super) struct OfAdds {
 impl OfAdds {
     pub(super) fn new(protocol: &Protocol, metadata: &Metadata) -> Result<OfAdds> {
         let vectors = features::supports_writer(protocol, "deletionVectors");
-        Ok(OfAdds { partitions: partition_keys(metadata)?, vectors })
+        let canonical = Canonical::of(metadata);
+        Ok(OfAdds { partitions: partition_keys(metadata)?, canonical, vectors })
     }
 }
 
@@ -57,7 +61,8 @@ impl<'a> Checker<'a> {
         Err(CatalogError::invalid(format!("{}, line {}: {what}", self.origin, self.line)))
     }
 
-    pub(super) fn metadata(&self, metadata: &Metadata) -> Result<()> {
+    /// `before`: the metadata that it replaces.
+    pub(super) fn metadata(&self, metadata: &Metadata, before: Option<&Metadata>) -> Result<()> {
         if metadata.id.is_empty() {
             return self.fail("metaData.id is empty");
         }
@@ -78,6 +83,10 @@ impl<'a> Checker<'a> {
                     "unknown partition column '{column}': the schema has {}",
                     known.join(", ")
                 ));
+            }
+            let is_new = before.is_none_or(|before| !before.partition_columns.contains(column));
+            if is_new && let Err(what) = schema.check_partition_column(column) {
+                return self.fail(what);
             }
         }
         Ok(())
@@ -113,7 +122,7 @@ impl<'a> Checker<'a> {
                 }
                 Action::Cdc(cdc) => {
                     self.path(&cdc.path)?;
-                    self.partition_values(&cdc.path, &cdc.partition_values, &of_adds.partitions)?;
+                    self.partition_values(&cdc.path, &cdc.partition_values, of_adds)?;
                     None
                 }
                 Action::Txn(txn) => {
@@ -171,7 +180,7 @@ impl<'a> Checker<'a> {
         {
             return self.fail(format_args!("stats of '{}' are not a JSON object: {e}", add.path));
         }
-        self.partition_values(&add.path, &add.partition_values, &of_adds.partitions)?;
+        self.partition_values(&add.path, &add.partition_values, of_adds)?;
         if add.deletion_vector.is_some() && !of_adds.vectors {
             return self
                 .fail("a deletion vector, but the protocol lacks the feature deletionVectors");
@@ -179,12 +188,8 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    fn partition_values(
-        &self,
-        path: &str,
-        values: &NullableMap,
-        partitions: &[String],
-    ) -> Result<()> {
+    fn partition_values(&self, path: &str, values: &NullableMap, of_adds: &OfAdds) -> Result<()> {
+        let partitions = &of_adds.partitions;
         if let Some(unknown) = values.keys().find(|k| !partitions.contains(k)) {
             return self.fail(format_args!(
                 "unknown partition column '{unknown}' of '{path}': the table is {}",
@@ -198,6 +203,9 @@ impl<'a> Checker<'a> {
         if let Some(missing) = partitions.iter().find(|p| !values.contains_key(*p)) {
             return self
                 .fail(format_args!("'{path}' has no value for partition column '{missing}'"));
+        }
+        if let Err(what) = of_adds.canonical.check_new_values(values) {
+            return self.fail(format_args!("'{path}': {what}"));
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{DataType, StructType, join};
+use crate::canonical::BINARY;
 use crate::error::{CatalogError, Result};
 
 /// Characters that Parquet writers of Spark refuse in a name, and with them Delta where column
@@ -29,6 +30,7 @@ pub(super) fn validate_new(schema: &StructType, partition_columns: &[String]) ->
                 field.data_type
             )));
         }
+        partition_column(schema, column).map_err(CatalogError::invalid)?;
         if seen.contains(&column.as_str()) {
             return Err(CatalogError::invalid(format!(
                 "partition column '{column}' is named twice"
@@ -42,6 +44,19 @@ pub(super) fn validate_new(schema: &StructType, partition_columns: &[String]) ->
         ));
     }
     Ok(())
+}
+
+/// Whether values of the column can be written as text, and read back by every reader.
+pub(super) fn partition_column(
+    schema: &StructType,
+    column: &str,
+) -> std::result::Result<(), String> {
+    match schema.field(column) {
+        Some(field) if field.data_type == DataType::Binary => {
+            Err(format!("partition column '{column}' is of type binary: {BINARY}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_struct(path: &str, fields: &StructType) -> Result<()> {
