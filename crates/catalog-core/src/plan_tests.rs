@@ -265,3 +265,36 @@ fn features_decide_what_may_be_written() {
     assert!(plain(domain).is_err());
     run(domain, &protocol(&["domainMetadata"]), &metadata(&[], &[])).unwrap();
 }
+
+#[test]
+fn a_void_column_may_stay_and_none_may_come() {
+    let with = |kind: &str| {
+        let mut metadata = metadata(&[], &[]);
+        metadata.schema_string = metadata.schema_string.replace(r#""date""#, kind);
+        metadata
+    };
+    let line = |metadata: &Metadata| Action::Metadata(metadata.clone()).to_line().unwrap();
+    let array = r#"{"type":"array","elementType":"void","containsNull":true}"#;
+    let map = r#"{"type":"map","keyType":"string","valueType":"void","valueContainsNull":true}"#;
+    let fields =
+        r#"{"type":"struct","fields":[{"name":"a","type":"null","nullable":true,"metadata":{}}]}"#;
+    for (kind, column) in [
+        (r#""void""#, "'day'"),
+        (r#""null""#, "'day'"),
+        (array, "'day.element'"),
+        (map, "'day.value'"),
+        (fields, "'day.a'"),
+    ] {
+        let (void, plain) = (with(kind), with(r#""date""#));
+        let error = run(&line(&void), &protocol(&[]), &plain).unwrap_err().to_string();
+        assert!(error.contains(column) && error.contains("void"), "{kind}: {error}");
+        let zero =
+            format!("{}\n{}", Action::Protocol(protocol(&[])).to_line().unwrap(), line(&void));
+        let new = both(zero.as_bytes(), PlanTarget::New { fence: false });
+        assert!(new.unwrap_err().to_string().contains(column), "{kind}");
+        // A table that came with one is written to, and may lose it.
+        run(&line(&void), &protocol(&[]), &void).unwrap();
+        run(&line(&plain), &protocol(&[]), &void).unwrap();
+        run(&add("a"), &protocol(&[]), &void).unwrap();
+    }
+}

@@ -269,6 +269,14 @@ impl StructType {
         validate::validate_new(self, partition_columns)
     }
 
+    /// Paths of what is of type `void`: columns, fields, elements of arrays, keys and values of maps.
+    #[must_use]
+    pub fn void_columns(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        validate::void_in_struct("", self, &mut found);
+        found
+    }
+
     /// The top-level field of exactly this name.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&StructField> {

@@ -61,7 +61,7 @@ impl<'a> Checker<'a> {
         Err(CatalogError::invalid(format!("{}, line {}: {what}", self.origin, self.line)))
     }
 
-    /// `before`: the metadata that it replaces.
+    /// `before` is the metadata that is in force.
     pub(super) fn metadata(&self, metadata: &Metadata, before: Option<&Metadata>) -> Result<()> {
         if metadata.id.is_empty() {
             return self.fail("metaData.id is empty");
@@ -89,7 +89,27 @@ impl<'a> Checker<'a> {
                 return self.fail(what);
             }
         }
-        Ok(())
+        self.no_new_void(&schema, before)
+    }
+
+    /// Writers cast what they are given to the column's type, and to `void` everything casts, as
+    /// null. A table that came with such a column keeps it.
+    fn no_new_void(&self, schema: &StructType, before: Option<&Metadata>) -> Result<()> {
+        let mut void = schema.void_columns();
+        if void.is_empty() {
+            return Ok(());
+        }
+        if let Some(before) = before.and_then(|m| StructType::parse(&m.schema_string).ok()) {
+            let before = before.void_columns();
+            void.retain(|column| !before.contains(column));
+        }
+        match void.first() {
+            Some(column) => self.fail(format_args!(
+                "metaData.schemaString: column '{column}' is of type void, which holds nothing but \
+                 null: give it a type, or leave it out until it has values"
+            )),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn actions(

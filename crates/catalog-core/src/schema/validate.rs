@@ -92,6 +92,25 @@ fn check_struct(path: &str, fields: &StructType) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn void_in_struct(path: &str, fields: &StructType, found: &mut Vec<String>) {
+    for field in &fields.fields {
+        void_in_type(&join(path, &field.name), &field.data_type, found);
+    }
+}
+
+fn void_in_type(path: &str, data_type: &DataType, found: &mut Vec<String>) {
+    match data_type {
+        DataType::Void => found.push(path.to_owned()),
+        DataType::Struct(fields) => void_in_struct(path, fields, found),
+        DataType::Array { element, .. } => void_in_type(&join(path, "element"), element, found),
+        DataType::Map { key, value, .. } => {
+            void_in_type(&join(path, "key"), key, found);
+            void_in_type(&join(path, "value"), value, found);
+        }
+        _ => {}
+    }
+}
+
 fn check_type(path: &str, data_type: &DataType) -> Result<()> {
     match data_type {
         DataType::Struct(fields) => check_struct(path, fields),
