@@ -29,6 +29,7 @@ use crate::plan::{LARGE_BYTES, Plan, PlanBase, PlanTarget, plan};
 use crate::predicate::{Predicate, Pruner};
 use crate::retry::{self, Retry};
 use crate::secrets;
+use crate::signature::Signature;
 use crate::skip::{self, Maintained};
 
 /// How often a commit is tried again after losing a race, or after a busy database.
@@ -135,6 +136,7 @@ pub struct Catalog {
     hooks: Vec<Arc<dyn CommitHook>>,
     heads: Arc<Heads>,
     retry_timeout: Duration,
+    signature: Arc<Signature>,
 }
 
 /// Heads on which appends were planned, by table.
@@ -143,24 +145,31 @@ pub struct Catalog {
 /// protocol and metadata that are in force, and the database refuses it if these have changed since
 /// ([`HeadRule::Append`]). So the head that was read for an earlier one will do, and where tasks append
 /// to one table all the time nobody has to read it. Only for tables that are named by their id: what a
-/// name stands for must be looked up.
+/// name stands for must be looked up. Not for long: nothing tells this process that a table was given
+/// another name, which its commits carry ([`crate::signature`]).
 #[derive(Debug, Default)]
-struct Heads(Mutex<HashMap<TableId, Arc<Snapshot>>>);
+struct Heads(Mutex<HashMap<TableId, (TimestampMs, Arc<Snapshot>)>>);
 
 impl Heads {
     /// Tables that are remembered; beyond, all are forgotten.
     const MOST: usize = 256;
 
-    fn get(&self, table: TableId) -> Option<Arc<Snapshot>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&table).cloned()
+    /// How long they are remembered, milliseconds.
+    const MOST_MS: i64 = 60_000;
+
+    fn get(&self, table: TableId, now: TimestampMs) -> Option<Arc<Snapshot>> {
+        let heads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (read, head) = heads.get(&table)?;
+        let age_ms = now.0.saturating_sub(read.0);
+        (0..Self::MOST_MS).contains(&age_ms).then(|| Arc::clone(head))
     }
 
-    fn keep(&self, head: &Snapshot) {
+    fn keep(&self, head: &Snapshot, now: TimestampMs) {
         let mut heads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if heads.len() >= Self::MOST {
             heads.clear();
         }
-        heads.insert(head.table.id, Arc::new(head.clone()));
+        heads.insert(head.table.id, (now, Arc::new(head.clone())));
     }
 
     fn forget(&self, table: TableId) {
@@ -210,6 +219,7 @@ impl Catalog {
             hooks: Vec::new(),
             heads: Arc::default(),
             retry_timeout: retry::DEFAULT_TIMEOUT,
+            signature: Arc::default(),
         }
     }
 
@@ -229,6 +239,20 @@ impl Catalog {
     #[must_use]
     pub fn retry_timeout(&self) -> Duration {
         self.retry_timeout
+    }
+
+    /// Commits of this catalog and of its clones made from now on carry this, see
+    /// [`crate::signature`]. Without it they carry nothing.
+    #[must_use]
+    pub fn with_signature(mut self, signature: Signature) -> Self {
+        self.signature = Arc::new(signature);
+        self
+    }
+
+    /// What commits are signed with.
+    #[must_use]
+    pub fn signature(&self) -> &Signature {
+        &self.signature
     }
 
     /// Reads that users ask for go to `reader` from now on. It must be a view of the same database.
@@ -297,6 +321,7 @@ impl Catalog {
             .repeat(|| backend.get_table(table))
             .await?
             .ok_or_else(|| CatalogError::TableNotFound(table.to_string()))?;
+        tracing::debug!(table = %record.name, id = %record.id, "table found");
         if record.state == TableState::Importing {
             return Err(CatalogError::invalid(format!(
                 "table '{}' is being imported: wait for it, or finish it with \
@@ -323,6 +348,10 @@ impl Catalog {
         at: At,
     ) -> Result<Snapshot> {
         match self.repeat(|| backend.snapshot(table, at)).await {
+            Ok(found) => {
+                tracing::debug!(table = %found.table.name, version = %found.version, "table opened");
+                Ok(found)
+            }
             Err(CatalogError::TableNotFound(name)) => {
                 // An import in progress is hidden from reads, but not from its owner's error.
                 self.table_on(backend, table).await?;
@@ -463,6 +492,7 @@ impl Catalog {
         let now = self.clock.now();
         let dropped = self.repeat(|| self.backend.drop_table(record.id, now)).await?;
         self.reader.note_change(dropped.id);
+        self.heads.forget(dropped.id);
         Ok(dropped)
     }
 
@@ -498,6 +528,7 @@ impl Catalog {
         let name = new_name.unwrap_or_else(|| record.name.clone());
         let back = self.repeat(|| self.backend.undrop_table(record.id, &name)).await?;
         self.reader.note_change(back.id);
+        self.heads.forget(back.id);
         Ok(back)
     }
 
@@ -512,8 +543,19 @@ impl Catalog {
         tables: Vec<CommittedTable>,
         working: &[Working<'_>],
     ) -> CommitReport {
+        let mut labels = working.iter().map(|part| part.label.as_str());
         for table in &tables {
             self.reader.note_change(table.table_id);
+            let label = if replayed { None } else { labels.next() };
+            tracing::info!(
+                table = label.unwrap_or_default(),
+                id = %table.table_id,
+                version = %table.version,
+                %token,
+                replayed,
+                attempts,
+                "committed"
+            );
         }
         let plans = working.iter().filter_map(|part| part.plan.as_ref());
         let files = plans.map(Plan::num_added).sum();
@@ -726,8 +768,8 @@ impl Catalog {
                 let id = *part.new_id.get_or_insert_with(|| TableId(self.ids.uuid()));
                 part.table_id = Some(id);
                 if part.plan.is_none() {
-                    part.plan =
-                        Some(plan_change(change, PlanTarget::New { fence: *fence }, token)?);
+                    let target = PlanTarget::New { fence: *fence };
+                    part.plan = Some(self.plan(change, target, token, name)?);
                 }
                 CommitTarget::Create(NewTable {
                     id,
@@ -752,7 +794,9 @@ impl Catalog {
                 };
                 let (target, reads) = (PlanTarget::On(base), Reads::default());
                 let operation = Some(fence.operation());
-                part.plan = Some(plan(&change.origin, &ndjson, target, &reads, operation, token)?);
+                let mut plan = plan(&change.origin, &ndjson, target, &reads, operation, token)?;
+                self.signature.sign(&mut plan, &head.table.name);
+                part.plan = Some(plan);
                 let rule = HeadRule::Exactly(head.version);
                 CommitTarget::Existing { table_id: head.table.id, rule }
             }
@@ -772,7 +816,7 @@ impl Catalog {
                 }
                 part.read_version = Some(head.version);
                 let base = PlanTarget::On(plan_base(&head, now));
-                part.plan = Some(plan_change(change, base, token)?);
+                part.plan = Some(self.plan(change, base, token, &head.table.name)?);
                 let rule = HeadRule::Exactly(head.version);
                 CommitTarget::Existing { table_id: head.table.id, rule }
             }
@@ -796,7 +840,7 @@ impl Catalog {
                 }
                 if part.plan.as_ref().is_none_or(|plan| plan.exact) {
                     let base = PlanTarget::On(plan_base(&head, now));
-                    let plan = plan_change(change, base, token)?;
+                    let plan = self.plan(change, base, token, &head.table.name)?;
                     part.isolation = Isolation::for_commit(
                         head.metadata.property("delta.isolationLevel"),
                         plan.only_rearranges,
@@ -813,7 +857,7 @@ impl Catalog {
                 part.checked = Some(head.version);
                 self.check_applications(part, &head).await?;
                 let rule = if blind {
-                    self.heads.keep(&head);
+                    self.heads.keep(&head, now);
                     HeadRule::Append { since: head.version }
                 } else {
                     HeadRule::Exactly(head.version)
@@ -830,6 +874,21 @@ impl Catalog {
             index: Arc::clone(&plan.index),
             later: plan.later.clone(),
         })
+    }
+
+    /// The plan of a change, signed.
+    fn plan(
+        &self,
+        change: &TableChange,
+        target: PlanTarget<'_>,
+        token: &CommitToken,
+        table: &TableName,
+    ) -> Result<Plan> {
+        let operation = change.operation.as_deref();
+        let mut plan =
+            plan(&change.origin, &change.ndjson, target, &change.reads, operation, token)?;
+        self.signature.sign(&mut plan, table);
+        Ok(plan)
     }
 
     /// An append that reads nothing, on a head that is remembered; none if there is no such head, if this is
@@ -851,12 +910,13 @@ impl Catalog {
         {
             return None;
         }
-        let head = self.heads.get(id)?;
+        let head = self.heads.get(id, now)?;
         if head.metadata.property(MAX_UNPUBLISHED).is_some() {
             return None;
         }
         // Whatever is wrong with it may be wrong with what is remembered only.
-        let plan = plan_change(change, PlanTarget::On(plan_base(&head, now)), token).ok()?;
+        let base = PlanTarget::On(plan_base(&head, now));
+        let plan = self.plan(change, base, token, &head.table.name).ok()?;
         if !plan.blind_append || plan.exact {
             return None;
         }
@@ -992,11 +1052,6 @@ async fn check_large(
         }
     }
     Ok(conflict::check_rest(current, reads, isolation, &index))
-}
-
-fn plan_change(change: &TableChange, target: PlanTarget<'_>, token: &CommitToken) -> Result<Plan> {
-    let operation = change.operation.as_deref();
-    plan(&change.origin, &change.ndjson, target, &change.reads, operation, token)
 }
 
 /// Why a commit has to wait for the mirror, if the table asks for that (see [`MAX_UNPUBLISHED`]).

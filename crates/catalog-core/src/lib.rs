@@ -29,6 +29,7 @@ pub mod predicate;
 pub mod retry;
 pub mod schema;
 pub mod secrets;
+pub mod signature;
 pub mod sink;
 pub mod skip;
 pub mod support;

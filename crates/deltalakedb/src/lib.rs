@@ -29,6 +29,7 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 pub mod system;
+pub mod traced;
 pub mod uri;
 
 pub use config::Config;

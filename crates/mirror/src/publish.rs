@@ -11,6 +11,7 @@
 //! makes them correct. A worker that goes on after losing it can only put the bytes that the new
 //! holder puts, too, and cannot record anything (the lease's epoch has changed).
 
+mod idle;
 mod report;
 mod table;
 mod wait;
@@ -61,6 +62,10 @@ pub struct PublisherConfig {
     pub max_backoff_ms: i64,
     /// How often [`Publisher::run`] looks for work that nobody woke it for, milliseconds.
     pub poll_ms: i64,
+    /// How often [`Publisher::run`] looks whether another program has committed to the log of a table
+    /// for which nothing waits, milliseconds; 0 = never. It costs one request to the store for each such
+    /// table, interval and worker, spread over the interval.
+    pub foreign_check_ms: i64,
 }
 
 impl Default for PublisherConfig {
@@ -73,6 +78,7 @@ impl Default for PublisherConfig {
             first_backoff_ms: 500,
             max_backoff_ms: 300_000,
             poll_ms: 1_000,
+            foreign_check_ms: 300_000,
         }
     }
 }
@@ -162,11 +168,20 @@ impl Publisher {
     /// Publishes until told to stop: `true`, or the sender is gone. The version at hand is
     /// finished first, and leases are given up.
     ///
-    /// A database that fails is logged and tried again.
+    /// A database that fails is logged and tried again. Tables for which nothing waits are looked at
+    /// for commits of other programs meanwhile ([`PublisherConfig::foreign_check_ms`]); what is found
+    /// is recorded as publishing itself does.
     ///
     /// # Errors
     /// None at present.
-    pub async fn run(&self, mut stop: watch::Receiver<bool>) -> Result<()> {
+    pub async fn run(&self, stop: watch::Receiver<bool>) -> Result<()> {
+        tokio::select! {
+            ended = self.publish_all(stop) => ended,
+            () = self.watch_idle() => Ok(()),
+        }
+    }
+
+    async fn publish_all(&self, mut stop: watch::Receiver<bool>) -> Result<()> {
         let mut outages = 0_u32;
         while !*stop.borrow_and_update() {
             let pause_ms = match self.drain(None, Some(&stop)).await {
@@ -271,19 +286,24 @@ impl Publisher {
 
     /// The sink of a table: kept, as a client of a cloud store holds connections.
     fn sink(&self, table: &TableRecord) -> Result<Arc<dyn MirrorSink>> {
-        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, sink)) = sinks.get(&table.id)
-            && known.location == table.location
-            && known.storage_options == table.storage_options
-        {
-            return Ok(Arc::clone(sink));
+        if let Some(sink) = self.kept_sink(table) {
+            return Ok(sink);
         }
         let sink = (self.open)(table)?;
+        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
         if sinks.len() >= MAX_SINKS {
             sinks.clear();
         }
         sinks.insert(table.id, (table.clone(), Arc::clone(&sink)));
         Ok(sink)
+    }
+
+    fn kept_sink(&self, table: &TableRecord) -> Option<Arc<dyn MirrorSink>> {
+        let sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, sink) = sinks.get(&table.id)?;
+        let same =
+            known.location == table.location && known.storage_options == table.storage_options;
+        same.then(|| Arc::clone(sink))
     }
 }
 

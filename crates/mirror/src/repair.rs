@@ -26,6 +26,7 @@ use deltalakedb_catalog_core::sink::{MirrorSink, SinkEntry};
 use futures::TryStreamExt;
 use serde::Serialize;
 
+use crate::foreign::Desk;
 use crate::import::{ImportOptions, import_table};
 use crate::log::listing::LogName;
 use crate::put::{ForeignBytes, commit_name};
@@ -190,7 +191,7 @@ impl Fork {
     }
 }
 
-/// Both histories of a table, from where they part.
+/// Both histories of a table, from where they part. That they do is recorded (see [`crate::foreign`]).
 ///
 /// # Errors
 /// `TableNotFound`; those of the database and of the store.
@@ -198,6 +199,15 @@ pub async fn histories(catalog: &Catalog, table: &TableRef) -> Result<Histories>
     let catalog = &catalog.clone().on_primary();
     let record = catalog.table(table).await?;
     let fork = Fork::look(catalog, record).await?;
+    let mut mirror = fork.record.mirror;
+    if let Some(first) = fork.parts_at {
+        let retry = Retry::of(catalog);
+        let found =
+            Desk::of(catalog, &retry).look(fork.record.id, fork.sink.as_ref(), first).await?;
+        if found.is_some() {
+            mirror = MirrorMode::Diverged;
+        }
+    }
     let mut ours = Vec::new();
     let mut theirs = Vec::new();
     if let Some(first) = fork.parts_at {
@@ -214,7 +224,7 @@ pub async fn histories(catalog: &Catalog, table: &TableRef) -> Result<Histories>
     Ok(Histories {
         table_id: fork.record.id,
         name: fork.record.name.clone(),
-        mirror: fork.record.mirror,
+        mirror,
         catalog_head: fork.head,
         log_head: fork
             .commits
@@ -241,7 +251,11 @@ pub async fn adopt(catalog: &Catalog, table: &TableRef) -> Result<Vec<Version>> 
     let record = catalog.table(table).await?;
     let fork = Fork::look(catalog, record).await?;
     let name = &fork.record.name;
-    let Some(first) = fork.parts_at else { return Ok(Vec::new()) };
+    let Some(first) = fork.parts_at else {
+        // A call that died may have taken them in.
+        publish_again(catalog, &fork.record).await?;
+        return Ok(Vec::new());
+    };
     if first <= fork.head {
         return Err(CatalogError::invalid(format!(
             "the catalog has commits of its own from version {first} of '{name}' on (to {}): foreign \
@@ -264,7 +278,20 @@ pub async fn adopt(catalog: &Catalog, table: &TableRef) -> Result<Vec<Version>> 
         adopted.push(*version);
         head = *version;
     }
+    publish_again(catalog, &fork.record).await?;
     Ok(adopted)
+}
+
+/// Nothing foreign is left in a table's log: publishing goes on.
+async fn publish_again(catalog: &Catalog, record: &TableRecord) -> Result<()> {
+    let (backend, now) = (catalog.backend(), catalog.clock().now());
+    let table = TableRef::Id(record.id);
+    let retry = Retry::of(catalog);
+    let mode = retry.repeat(|| backend.get_table(&table)).await?.map(|record| record.mirror);
+    if mode == Some(MirrorMode::Diverged) {
+        retry.repeat(|| backend.mirror_retry(record.id, now)).await?;
+    }
+    Ok(())
 }
 
 async fn adopt_one(
@@ -348,6 +375,13 @@ pub async fn rebase(
     let old = forked(catalog, table).await?;
     let name = old.name.clone();
     if old.state == TableState::Active {
+        let fork = Fork::look(catalog, old.clone()).await?;
+        if fork.parts_at.is_some_and(|first| first > fork.head) {
+            return Err(CatalogError::invalid(format!(
+                "the catalog has no commits of '{name}' to put on top of the foreign ones: `dl repair \
+                 {name} --adopt` takes them in, and the table keeps its id"
+            )));
+        }
         // Nobody commits to it from here on.
         catalog.drop_table(&TableRef::Id(old.id)).await?;
     }

@@ -149,7 +149,13 @@ impl fmt::Debug for SqliteUri {
 }
 
 /// A path as the system takes it: on Windows `/C:/lake` loses its first slash.
+///
+/// So does one that begins with `/./` or `/../`, everywhere: nobody means a path from the root by that,
+/// and in SQLAlchemy's URLs what follows the third slash is relative.
 fn native(path: &str) -> PathBuf {
+    if path.starts_with("/./") || path.starts_with("/../") {
+        return PathBuf::from(path.trim_start_matches('/'));
+    }
     let drive = path.strip_prefix('/').filter(|rest| rest.as_bytes().get(1) == Some(&b':'));
     match drive {
         Some(rest) if cfg!(windows) => PathBuf::from(rest),

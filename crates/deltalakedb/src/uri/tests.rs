@@ -24,6 +24,13 @@ fn refused(text: &str) -> String {
 fn sqlite_urls_name_files() {
     for (text, path) in [
         ("sqlite:///abs/path.db", "/abs/path.db"),
+        ("sqlite:////abs/path.db", "/abs/path.db"),
+        ("sqlite:///./rel.db", "./rel.db"),
+        ("sqlite:///../rel.db", "../rel.db"),
+        ("sqlite:///.hidden/x.db", "/.hidden/x.db"),
+        ("sqlite:///..x.db", "/..x.db"),
+        ("sqlite+aiosqlite:///abs/path.db", "/abs/path.db"),
+        ("SQLite+pysqlite://rel.db", "rel.db"),
         ("sqlite://rel.db", "rel.db"),
         ("sqlite://./a b.db", "./a b.db"),
         ("sqlite://./a%20b.db", "./a b.db"),

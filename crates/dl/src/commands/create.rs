@@ -105,7 +105,7 @@ impl Create {
             .collect();
         let new = default_protocol_for(&schema, &properties)?;
 
-        let db = Db::open(&catalog).await?;
+        let db = context.open(&catalog).await?;
         let known = match &token {
             Some(token) => db.resolve(token).await?.is_some(),
             None => false,

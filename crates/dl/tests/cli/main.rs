@@ -9,6 +9,7 @@
 
 mod bad_input;
 mod catalogs;
+mod claims;
 mod commits;
 mod copying;
 mod databases;

@@ -153,7 +153,7 @@ fn missing_files_are_put_back() {
         .ok()
         .says("1 wrong, all put right");
     assert_eq!(fs::read(&file).unwrap(), bytes);
-    assert!(fs::read_to_string(&metrics).unwrap().ends_with("\nmirror_parity_drift_total 1\n"));
+    assert!(fs::read_to_string(&metrics).unwrap().ends_with("\"} 1\n"));
     world.file("t/_delta_log/00000000000000000002.json", "{\"foreign\":{}}\n");
     world.dl(&["mirror", "reconcile"]).code(2).says("1 wrong, 1 of them still are");
     let report = world.dl(&["mirror", "reconcile", "--format", "json"]).code(2);

@@ -304,6 +304,36 @@ cases! {
         Ok(())
     }
 
+    /// mirror_set_mode, mirror_retry: a foreign commit that was seen stops a table for which nothing waits,
+    /// and one for which something does; a table that is off stays off.
+    async fn a_foreign_commit_that_was_seen_is_recorded(env: &Env) -> CaseResult {
+        let id = table(env, "t", 1).await?;
+        let off = table(env, "off", 0).await?;
+        let task = env.claim_one(&env.claim_by("w")).await?;
+        assert_eq!(task.table.id, id);
+        assert!(complete(env, &task.lease, &[0, 1]).await?);
+        env.db().mirror_release(&task.lease).await?;
+        env.db().mirror_set_mode(off, MirrorMode::Off, env.now()).await?;
+        for _ in 0..2 {
+            let seen = env.db().mirror_set_mode(id, MirrorMode::Diverged, env.now()).await?;
+            assert_eq!((seen.mirror, seen.published_version), (MirrorMode::Diverged, Some(v(1))));
+            assert_eq!(env.record(id).await?, seen);
+        }
+        let seen = env.db().mirror_set_mode(off, MirrorMode::Diverged, env.now()).await?;
+        assert_eq!(seen.mirror, MirrorMode::Off);
+        env.write(id, Change::files(["later"])).await?;
+        assert_eq!(env.db().mirror_claim(&env.claim_by("w")).await?, []);
+        env.db().mirror_retry(id, env.now()).await?;
+        assert_eq!(env.record(id).await?.mirror, MirrorMode::Active);
+        let task = env.claim_one(&env.claim_by("w")).await?;
+        assert_eq!((task.table.id, task.versions.clone()), (id, vec![v(2)]));
+        // A worker that is at it records what it has put.
+        env.db().mirror_set_mode(id, MirrorMode::Diverged, env.now()).await?;
+        assert!(complete(env, &task.lease, &[2]).await?);
+        assert_eq!(env.record(id).await?.mirror, MirrorMode::Diverged);
+        Ok(())
+    }
+
     /// mirror_set_mode: a table that was created with publishing off is published from version 0.
     async fn publishing_is_switched_on_from_the_start(env: &Env) -> CaseResult {
         let mut new = env.new_table("t");
