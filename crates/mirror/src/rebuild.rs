@@ -17,7 +17,7 @@ use object_store::path::Path;
 use serde::Serialize;
 
 use crate::import::{ImportOptions, ImportReport, import_table};
-use crate::store::{LOG_FOLDER, open_store, store_error};
+use crate::store::{LOG_FOLDER, open_store, place_key, store_error};
 
 /// Folders below the place that are looked into, one in the other.
 const MAX_DEPTH: usize = 12;
@@ -162,11 +162,11 @@ pub async fn rebuild(
     let mut tables =
         catalog.tables(TableFilter { namespace: None, state: Some(TableState::Active) });
     while let Some(table) = tables.try_next().await? {
-        there.insert(table.location, table.name);
+        there.insert(place_key(&table.location), table.name);
     }
     let mut rebuilt = Vec::new();
     for location in find_tables(&from, &options.storage_options).await? {
-        let outcome = match there.get(&location) {
+        let outcome = match there.get(&place_key(&location)) {
             Some(name) => RebuildOutcome::There { name: name.clone() },
             None => match one(catalog, options, &from, &location, progress).await {
                 Ok(report) => RebuildOutcome::Imported(Box::new(report)),
