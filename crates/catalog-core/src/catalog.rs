@@ -1140,7 +1140,8 @@ fn refused(part: Option<&Working<'_>>, reason: Rejection) -> CatalogError {
             part.map_or_else(|| CatalogError::invalid(label), |p| p.conflict(None, kind))
         }
         Rejection::FileNotActive { path, dv_id } => CatalogError::invalid(format!(
-            "{}: removes file '{path}'{}, which is not in table '{label}'. Nothing was written",
+            "{}: removes file '{path}'{}, which is not in table '{label}': a file is \
+             removed by the path that it was added by, as it is written there. Nothing was written",
             part.map_or("commit", |p| p.change.origin.as_str()),
             if dv_id.is_empty() { String::new() } else { format!(" with deletion vector {dv_id}") },
         )),

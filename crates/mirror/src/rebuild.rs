@@ -26,7 +26,7 @@ use serde::Serialize;
 use crate::import::{ImportOptions, ImportReport, import_table};
 use crate::log::listing::LogName;
 use crate::sink::open_sink;
-use crate::store::{LOG_FOLDER, open_store, store_error};
+use crate::store::{LOG_FOLDER, open_store, place_key, store_error};
 
 /// Names of tables whose logs say none.
 pub const FOLDERS: &str = "{parent}.{name}";
@@ -183,11 +183,11 @@ pub async fn rebuild(
         catalog.tables(TableFilter { namespace: None, state: Some(TableState::Active) });
     while let Some(table) = tables.try_next().await? {
         taken.entry(table.name.clone()).or_default().push(table.location.clone());
-        there.insert(table.location, table.name);
+        there.insert(place_key(&table.location), table.name);
     }
     let mut found = Vec::new();
     for location in find_tables(&from, &options.storage_options).await? {
-        let name = match there.get(&location) {
+        let name = match there.get(&place_key(&location)) {
             Some(_) => None,
             None => Some(name_for(options, &from, &location).await),
         };
@@ -206,7 +206,7 @@ pub async fn rebuild(
                 None => one(catalog, options, name, &location, progress).await,
             }),
         };
-        let outcome = match (imported, there.get(&location)) {
+        let outcome = match (imported, there.get(&place_key(&location))) {
             (Some(Ok(report)), _) => RebuildOutcome::Imported(Box::new(report)),
             (Some(Err(e)), _) => RebuildOutcome::Failed { error: e.to_string() },
             (None, Some(name)) => RebuildOutcome::There { name: name.clone() },

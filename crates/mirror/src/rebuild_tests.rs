@@ -202,3 +202,27 @@ async fn two_tables_of_one_name_are_refused_and_both_named() {
     let there = other.location("shop.orders");
     assert!(error.contains(&there) && error.contains("/a"), "{error}");
 }
+
+/// A table that is in the catalog is not imported again because its folder has another name, too.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_known_by_every_name_of_its_folder() {
+    let lake = Lake::new();
+    lake.table("t", 2).await;
+    lake.publisher().run_once(None).await.unwrap();
+    let link = lake.dir.path().with_extension("link");
+    std::os::unix::fs::symlink(lake.dir.path(), &link).unwrap();
+    let options = RebuildOptions {
+        from: link.to_str().unwrap().to_owned(),
+        storage_options: BTreeMap::new(),
+        names: None,
+        skip_validation: false,
+    };
+    let rebuilt = rebuild(&lake.catalog, &options, &NoProgress).await;
+    std::fs::remove_file(&link).unwrap();
+    let rebuilt = rebuilt.unwrap();
+    let [table] = rebuilt.as_slice() else { panic!("{rebuilt:?}") };
+    assert!(matches!(table.outcome, RebuildOutcome::There { .. }), "{table:?}");
+    let key = |location: &str| crate::store::place_key(location);
+    assert_eq!(key("s3a://B/t/"), key("s3://b/x/../t"));
+}

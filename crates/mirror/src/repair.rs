@@ -5,6 +5,7 @@
 //! foreign ones, if they do not conflict ([`rebase`]); or the table stays in the catalog alone, its
 //! mirror off, and the log goes its own way.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
 use deltalakedb_catalog_core::model::{MirrorMode, TableRecord, TableState};
+use deltalakedb_catalog_core::paths::Place;
 use deltalakedb_catalog_core::retry::Retry;
 use deltalakedb_catalog_core::sink::{MirrorSink, SinkEntry};
 use futures::TryStreamExt;
@@ -31,6 +33,7 @@ use crate::import::{ImportOptions, import_table};
 use crate::log::listing::LogName;
 use crate::put::{ForeignBytes, commit_name};
 use crate::sink::open_sink;
+use crate::store::root_at;
 
 /// Commits read at a time.
 const PAGE: usize = 64;
@@ -264,6 +267,7 @@ pub async fn adopt(catalog: &Catalog, table: &TableRef) -> Result<Vec<Version>> 
             fork.head
         )));
     }
+    refuse_second_spellings(catalog, &fork).await?;
     let mut adopted = Vec::new();
     let mut head = fork.head;
     for (version, entry) in fork.foreign() {
@@ -290,6 +294,42 @@ async fn publish_again(catalog: &Catalog, record: &TableRecord) -> Result<()> {
     let mode = retry.repeat(|| backend.get_table(&table)).await?.map(|record| record.mirror);
     if mode == Some(MirrorMode::Diverged) {
         retry.repeat(|| backend.mirror_retry(record.id, now)).await?;
+    }
+    Ok(())
+}
+
+/// Readers tell files apart by the text of their paths, or by what it means: a file that is added by a
+/// second spelling would be in the table twice for some of them.
+async fn refuse_second_spellings(catalog: &Catalog, fork: &Fork) -> Result<()> {
+    let (root, _) = root_at(&fork.record.location, &fork.record.storage_options)?;
+    let refuse = |one: &str, other: &str| {
+        Err(CatalogError::invalid(format!(
+            "the foreign commits in the log of '{}' add '{one}', which is the file '{other}' of the table \
+             by another spelling: some readers would have its rows twice. They cannot be adopted; `dl \
+             repair {} --detach` leaves the log to others",
+            fork.record.name, fork.record.name
+        )))
+    };
+    let mut added: HashMap<Place, String> = HashMap::new();
+    for (version, _) in fork.foreign() {
+        // What cannot be read is refused when its turn comes.
+        let Ok(index) = parse(*version, &fork.theirs(*version).await?) else { continue };
+        for add in index.adds {
+            // One that cannot be placed has no second spelling that could be known.
+            let Ok(found) = root.resolve(&add.path) else { continue };
+            match added.get(&found.place) {
+                Some(other) if *other != add.path => return refuse(&add.path, other),
+                Some(_) => {}
+                None => drop(added.insert(found.place, add.path)),
+            }
+        }
+    }
+    let mut files = catalog.files(fork.record.id, fork.head);
+    while let Some(file) = files.try_next().await? {
+        let Ok(found) = root.resolve(&file.add.path) else { continue };
+        if let Some(other) = added.get(&found.place).filter(|other| **other != file.add.path) {
+            return refuse(other, &file.add.path);
+        }
     }
     Ok(())
 }

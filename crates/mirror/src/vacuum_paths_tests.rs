@@ -161,7 +161,7 @@ async fn folders_of_other_tables_are_theirs() {
     let unpublished = |name: &str, folder: &str| ChangeTarget::Create {
         name: name.parse().unwrap(),
         location: lake.location(folder),
-        storage_options: Default::default(),
+        storage_options: std::collections::BTreeMap::new(),
         mirror: MirrorMode::Off,
         fence: false,
     };
