@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use deltalakedb_cache::{CacheOptions, CacheStats, CachedBackend};
 use deltalakedb_catalog_core::backend::CatalogBackend;
@@ -97,7 +97,10 @@ impl Db {
         let (cache, reader) = cached(uri, traced(backend));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
-        let catalog = Catalog::new(cache.clone(), clock, ids);
+        let mut catalog = Catalog::new(cache.clone(), clock, ids);
+        if let Some(timeout) = uri.retry_timeout() {
+            catalog = catalog.with_retry_timeout(timeout);
+        }
         let indexer = Indexer::new(catalog.clone());
         let catalog = catalog.with_commit_hook(Arc::new(indexer));
         let catalog = catalog.with_reader(Arc::new(reader));
@@ -149,6 +152,14 @@ impl Db {
         self
     }
 
+    /// The same with another time limit for repeated calls, see [`Catalog::with_retry_timeout`]; by itself
+    /// it is what the URL's `retry_timeout` says.
+    #[must_use]
+    pub fn with_retry_timeout(mut self, timeout: Duration) -> Self {
+        self.catalog = self.catalog.with_retry_timeout(timeout);
+        self
+    }
+
     /// Where it is.
     #[must_use]
     pub fn uri(&self) -> &CatalogUri {
@@ -164,6 +175,7 @@ impl Db {
             Arc::clone(self.ids()),
             config,
         )
+        .with_retry_timeout(self.retry_timeout())
     }
 }
 

@@ -188,6 +188,17 @@ impl CatalogUri {
         }
     }
 
+    /// `retry_timeout`: how long calls on a busy database are repeated at most; zero = not at all. See
+    /// [`Catalog::with_retry_timeout`](deltalakedb_catalog_core::catalog::Catalog::with_retry_timeout).
+    #[must_use]
+    pub fn retry_timeout(&self) -> Option<Duration> {
+        match &self.place {
+            Place::Sqlite(sqlite) => sqlite.retry_timeout(),
+            Place::Server(server) => server.retry_timeout(),
+            Place::Memory => None,
+        }
+    }
+
     /// Whether the URL itself holds a password, its own or a replica's.
     #[must_use]
     pub fn has_password(&self) -> bool {

@@ -136,6 +136,13 @@ impl Publisher {
         }
     }
 
+    /// Repeats calls on a busy database for so long at most, before a table is given up until later.
+    #[must_use]
+    pub fn with_retry_timeout(mut self, timeout: Duration) -> Self {
+        self.retry = self.retry.with_timeout(timeout);
+        self
+    }
+
     /// Opens sinks in another way than by the table's location: a wrapper, another place.
     #[must_use]
     pub fn with_sinks(

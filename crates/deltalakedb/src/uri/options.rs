@@ -81,6 +81,7 @@ pub(super) enum Opt {
     MaxLifetime,
     TestBeforeAcquire,
     StatementTimeout,
+    RetryTimeout,
     StatementCache,
     ApplicationName,
     PasswordFile,
@@ -224,6 +225,7 @@ const SPECS: &[Spec] = &[
         &["test_before_acquire", "pre_ping", "pool_pre_ping"],
     ),
     Spec::everywhere(Meaning::Sets(Opt::StatementTimeout), &["statement_timeout"]),
+    Spec::everywhere(Meaning::Sets(Opt::RetryTimeout), &["retry_timeout"]),
     Spec {
         meaning: Meaning::Sets(Opt::StatementCache),
         // As sqlx, SQLAlchemy's asyncpg and asyncpg itself call it.
@@ -417,9 +419,11 @@ pub(super) fn read(scheme: Scheme, opt: Opt, name: &str, raw: &str) -> Result<Va
             Ok(Value::Number(value))
         }
         Opt::AcquireTimeout | Opt::StatementTimeout => positive(duration(name, &decoded()?)?),
-        Opt::IdleTimeout | Opt::MaxLifetime | Opt::ReplicaMaxStaleness | Opt::CacheMaxStaleness => {
-            Ok(Value::Time(duration(name, &decoded()?)?))
-        }
+        Opt::RetryTimeout
+        | Opt::IdleTimeout
+        | Opt::MaxLifetime
+        | Opt::ReplicaMaxStaleness
+        | Opt::CacheMaxStaleness => Ok(Value::Time(duration(name, &decoded()?)?)),
     }
 }
 

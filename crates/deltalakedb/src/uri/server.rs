@@ -207,6 +207,12 @@ impl ServerUri {
         self.time(Opt::StatementTimeout)
     }
 
+    /// `retry_timeout`: how long calls on a busy database are repeated at most.
+    #[must_use]
+    pub fn retry_timeout(&self) -> Option<Duration> {
+        self.time(Opt::RetryTimeout)
+    }
+
     /// `statement_cache` of PostgreSQL: prepared statements that a connection keeps.
     #[must_use]
     pub fn statement_cache(&self) -> Option<u32> {

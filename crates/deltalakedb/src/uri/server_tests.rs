@@ -120,7 +120,7 @@ fn options_of_postgres() {
                 &sslkey=k.pem&password_file=/run/secrets/pw&table_prefix=a_&schema=delta\
                 &max_connections=20&min_connections=2&acquire_timeout=5s&idle_timeout=60s\
                 &max_lifetime=3600s&test_before_acquire=false&statement_timeout=500ms\
-                &statement_cache=0&application_name=dl%20nightly\
+                &retry_timeout=30s&statement_cache=0&application_name=dl%20nightly\
                 &replica_max_staleness=2s&cache_size_bytes=5000000000&cache_max_staleness=1500ms";
     let uri = server(text);
     assert_eq!(uri.to_string(), text);
@@ -136,6 +136,7 @@ fn options_of_postgres() {
     assert_eq!(uri.max_lifetime(), Some(Duration::from_secs(3600)));
     assert_eq!(uri.test_before_acquire(), Some(false));
     assert_eq!(uri.statement_timeout(), Some(Duration::from_millis(500)));
+    assert_eq!(uri.retry_timeout(), Some(Duration::from_secs(30)));
     assert_eq!(uri.statement_cache(), Some(0));
     assert_eq!(uri.application_name(), Some("dl nightly"));
     assert_eq!(uri.replica_max_staleness(), Some(Duration::from_secs(2)));

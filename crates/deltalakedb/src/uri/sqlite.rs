@@ -21,12 +21,19 @@ pub struct SqliteUri {
     busy_timeout_ms: Option<u32>,
     cache_size_bytes: Option<u64>,
     cache_max_staleness: Option<Duration>,
+    retry_timeout: Option<Duration>,
 }
 
 impl SqliteUri {
     /// Options of a `sqlite://` URL.
-    pub const OPTIONS: &'static [&'static str] =
-        &["table_prefix", "readers", "busy_timeout_ms", "cache_size_bytes", "cache_max_staleness"];
+    pub const OPTIONS: &'static [&'static str] = &[
+        "table_prefix",
+        "readers",
+        "busy_timeout_ms",
+        "cache_size_bytes",
+        "cache_max_staleness",
+        "retry_timeout",
+    ];
 
     /// This file, with default options.
     #[must_use]
@@ -38,6 +45,7 @@ impl SqliteUri {
             busy_timeout_ms: None,
             cache_size_bytes: None,
             cache_max_staleness: None,
+            retry_timeout: None,
         }
     }
 
@@ -77,6 +85,12 @@ impl SqliteUri {
         self.cache_max_staleness
     }
 
+    /// `retry_timeout`: how long calls on a busy database are repeated at most.
+    #[must_use]
+    pub fn retry_timeout(&self) -> Option<Duration> {
+        self.retry_timeout
+    }
+
     pub(super) fn parse(path: &str, query: Option<&str>) -> Result<Self> {
         let path = decode("the path of the catalog's URL", path)?;
         if path.is_empty() {
@@ -98,6 +112,7 @@ impl SqliteUri {
                 "cache_max_staleness" => {
                     this.cache_max_staleness.replace(duration(&name, value)?).is_some()
                 }
+                "retry_timeout" => this.retry_timeout.replace(duration(&name, value)?).is_some(),
                 _ => {
                     return Err(CatalogError::invalid(format!(
                         "unknown option '{}' in the catalog's URL: sqlite has {}",
@@ -132,6 +147,7 @@ impl SqliteUri {
             ("busy_timeout_ms", self.busy_timeout_ms.map(|n| n.to_string())),
             ("cache_size_bytes", self.cache_size_bytes.map(|n| n.to_string())),
             ("cache_max_staleness", self.cache_max_staleness.map(show_duration)),
+            ("retry_timeout", self.retry_timeout.map(show_duration)),
         ] {
             if let Some(value) = value {
                 query.option(name, &value, IN_SEGMENT)?;

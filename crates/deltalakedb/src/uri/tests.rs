@@ -55,10 +55,11 @@ fn options_are_read_and_printed() {
         (Some("a_"), Some(2), Some(5))
     );
     assert_eq!(uri.to_string(), "sqlite://x.db?table_prefix=a_&readers=2&busy_timeout_ms=5");
-    let text = "sqlite://x.db?cache_size_bytes=0&cache_max_staleness=2s";
+    let text = "sqlite://x.db?cache_size_bytes=0&cache_max_staleness=2s&retry_timeout=500ms";
     let uri = catalog(text);
     assert_eq!(uri.cache_size_bytes(), Some(0));
     assert_eq!(uri.cache_max_staleness(), Some(std::time::Duration::from_secs(2)));
+    assert_eq!(uri.retry_timeout(), Some(std::time::Duration::from_millis(500)));
     assert_eq!(uri.to_string(), text);
     for bad in [
         "cache_size_bytes=1MB",
