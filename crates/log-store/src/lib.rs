@@ -25,6 +25,8 @@ mod context;
 #[cfg(test)]
 #[cfg(feature = "datafusion")]
 mod doubt_tests;
+#[cfg(feature = "datafusion")]
+pub mod fit;
 mod logstore;
 mod runtime;
 #[cfg(feature = "datafusion")]

@@ -236,7 +236,7 @@ fn writes_say_what_is_wrong() {
     world.file("more.csv", "id,name,day,colour\n5,e,d1,red\n");
     world.file("noext", "id\n1\n");
     for (arguments, words) in [
-        (&["write", "s.t", "odd.csv"][..], &["zwei", "Int64"][..]),
+        (&["write", "s.t", "odd.csv"][..], &["odd.csv", "line 2", "zwei", "long"][..]),
         (&["write", "s.t", "more.csv"], &["s.t", "no column colour", "--schema-mode merge"]),
         (
             &["write", "s.t", "--query", "SELECT 1 AS id"],

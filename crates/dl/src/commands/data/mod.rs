@@ -6,7 +6,9 @@ pub(super) mod optimize;
 mod results;
 mod source;
 pub(super) mod sql;
+mod text;
 pub(super) mod update;
+mod void;
 pub(super) mod write;
 
 use clap::Args;
@@ -212,8 +214,8 @@ fn is_column(table: &TableName, schema: &Schema, quoted_name: &str) -> Result<()
             column.strip_prefix(&name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         })
     };
-    if schema.fields().iter().any(|field| known(field.name())) {
-        return Ok(());
+    if let Some(field) = schema.fields().iter().find(|field| known(field.name())) {
+        return void::takes_values(table, field);
     }
     let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     Err(Failure::invalid(format!(
