@@ -176,7 +176,8 @@ pub async fn vacuum(
                     Ok(()) => report.deleted += 1,
                     Err(object_store::Error::NotFound { .. }) => {}
                     Err(e) => {
-                        return Err(store_error(&format!("cannot delete '{path}'"), &e));
+                        let shown = place.shown(&path);
+                        return Err(store_error(&format!("cannot delete '{shown}'"), &e));
                     }
                 }
             }

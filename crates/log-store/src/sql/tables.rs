@@ -90,9 +90,9 @@ impl CatalogTable {
     }
 }
 
-/// A log with the snapshot's protocol and metadata, and these adds.
+/// A log with the snapshot's protocol and metadata, as far as they matter to a scan, and these adds.
 fn scan_log(snapshot: &Snapshot, storage: &Arc<Store>, adds: Vec<u8>) -> Result<ScanLog> {
-    let (protocol, metadata) = fence::writer_view(&snapshot.protocol, &snapshot.metadata);
+    let (protocol, metadata) = fence::scan_view(&snapshot.protocol, &snapshot.metadata);
     let mut lines = Vec::with_capacity(adds.len() + 4096);
     for action in [Action::Protocol(protocol), Action::Metadata(metadata)] {
         lines.extend_from_slice(action.to_line().map_err(query_error)?.as_bytes());
