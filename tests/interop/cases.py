@@ -375,6 +375,39 @@ def imported_and_appended(dl: Dl, home: Path):
     return [Reading(folder, pa.concat_tables([*data, more]))]
 
 
+def imported_as_others_write(dl: Dl, home: Path):
+    """A log that is not written as the protocol says: who can read it reads the same from the one that is published."""
+    from deltalake import DeltaTable, write_deltalake
+
+    folder = home / "t"
+    for i in range(2):
+        write_deltalake(folder, rows(SIMPLE, i * 10, 10), mode="append")
+    for log in sorted((folder / "_delta_log").glob("*.json")):
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        for line in lines:
+            if add := line.get("add"):
+                add |= {"size": float(add["size"]), "modificationTime": str(add["modificationTime"])}
+                add["tags"] = {"n": 1, "flag": True}
+                line["someFuture"] = {"a": 1}
+            if metadata := line.get("metaData"):
+                metadata["configuration"] |= {"n": 1}
+            if protocol := line.get("protocol"):
+                protocol |= {"minReaderVersion": 1.0}
+        log.write_text("\r\n".join(json.dumps(line) for line in lines))
+    report = dl.json("import", folder, "interop.others")
+    assert report["validation"]["result"] == "passed", report
+    assert any("'add.size'" in warning for warning in report["warnings"]), report
+    ids = dl("sql", "select id from interop.others order by id", "--to", "csv").splitlines()[1:]
+    ids = [int(line) for line in ids]
+    assert ids == sorted(DeltaTable(folder).to_pyarrow_table()["id"].to_pylist()), ids
+    copy = home / "copy"
+    copy.mkdir()
+    dl("publish", "interop.others", "--to", copy)
+    for file in folder.glob("*.parquet"):
+        shutil.copy2(file, copy / file.name)
+    return [Reading(folder, original=True), Reading(copy, same_as=folder)]
+
+
 def published_elsewhere(dl: Dl, home: Path):
     """`dl publish` writes the whole log into another folder, over the same data files."""
     table = Table(dl, home / "t", "interop.elsewhere", SIMPLE, properties=["delta.checkpointInterval=5"])
@@ -557,6 +590,7 @@ CASES = [
     checkpoint_of_partitions,
     one_transaction_over_two_tables,
     imported_and_appended,
+    imported_as_others_write,
     published_elsewhere,
     fence,
     released,

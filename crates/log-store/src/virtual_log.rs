@@ -12,6 +12,7 @@ use deltalakedb_catalog_core::conflict::{ConflictKind, Reads};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::fence;
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs, Version};
+use deltalakedb_catalog_core::lenient;
 use deltalakedb_catalog_core::model::Snapshot;
 use deltalakedb_catalog_core::retry::Retry;
 use deltalakedb_mirror::checkpoint::{CheckpointTarget, checkpoint_name, encode_one_file};
@@ -279,6 +280,16 @@ impl Table {
         let mut files = Vec::with_capacity(bodies.len());
         for (record, body) in bodies {
             let stored = body.published()?;
+            // Who reads the virtual log gets lines that others wrote in another form in the protocol's.
+            let stored = if body.first_line.is_some() {
+                stored
+            } else {
+                let origin = format!("version {} as imported", record.version);
+                match lenient::normal_lines(&origin, &stored)? {
+                    Cow::Borrowed(_) => stored,
+                    Cow::Owned(normal) => Bytes::from(normal),
+                }
+            };
             let bytes = if record.changes_metadata || record.changes_protocol {
                 match fence::writer_lines(&stored)? {
                     Cow::Borrowed(_) => stored,

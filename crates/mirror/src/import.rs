@@ -8,6 +8,7 @@
 //! `resume`. The files of the table are never touched.
 
 mod load;
+mod noted;
 mod source;
 mod spellings;
 mod validate;

@@ -313,7 +313,8 @@ impl Work<'_> {
                 Ok(()) => self.report.deleted += 1,
                 Err(object_store::Error::NotFound { .. }) => {}
                 Err(e) => {
-                    return Err(store_error(&format!("cannot delete '{}'", file.path), &e));
+                    let shown = self.place.shown(&file.path);
+                    return Err(store_error(&format!("cannot delete '{shown}'"), &e));
                 }
             }
         }

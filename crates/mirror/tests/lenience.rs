@@ -329,6 +329,12 @@ async fn check(case: Case, by_the_kernel: bool) {
     }
     let place = LogLocation::Table(normal.path().to_str().unwrap().to_owned());
     let seen = read_state(place, &BTreeMap::new(), None).await;
+    if snapshot.metadata.schema_string.contains("\"fields\":[]") {
+        // It knows what is meant, and scans no table without columns.
+        let why = seen.unwrap_err().to_string();
+        assert!(why.contains("empty schema"), "{what}: {why}");
+        return;
+    }
     let seen = seen.unwrap_or_else(|e| panic!("{what}: {e}"));
     assert_eq!(seen.files.len(), files.len(), "{what}");
     for add in &files {

@@ -233,8 +233,12 @@ impl Source {
         to: &mpsc::Sender<Result<Step>>,
     ) -> Result<(), Option<CatalogError>> {
         let label = self.label.clone();
+        let sets: Vec<(bool, bool)> = batch
+            .iter()
+            .map(|(record, _)| (record.changes_protocol, record.changes_metadata))
+            .collect();
         // Parsing is work for the processor, not for the reactor.
-        let commits = tokio::task::spawn_blocking(move || {
+        let mut commits = tokio::task::spawn_blocking(move || {
             let parse = |(record, body)| imported(&label, record, body);
             batch.into_iter().map(parse).collect::<Result<Vec<_>>>()
         })
@@ -245,6 +249,20 @@ impl Source {
                 WriteState::NotApplied,
             )
         })??;
+        // The first commit of a log that others wrote may have got them from a later one.
+        for (commit, (protocol, metadata)) in commits.iter_mut().zip(sets) {
+            let index = &mut commit.index;
+            if protocol && index.protocol.is_none() || metadata && index.metadata.is_none() {
+                let (table, at) = (TableRef::Id(self.table), At::Version(commit.version));
+                let snapshot = self.catalog.snapshot(&table, at).await?;
+                if protocol {
+                    index.protocol.get_or_insert(snapshot.protocol);
+                }
+                if metadata {
+                    index.metadata.get_or_insert(snapshot.metadata);
+                }
+            }
+        }
         to.send(Ok(Step::Commits(commits))).await.map_err(|_| None)
     }
 

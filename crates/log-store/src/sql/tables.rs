@@ -97,9 +97,9 @@ impl CatalogTable {
     }
 }
 
-/// The snapshot's protocol and metadata, and these adds.
+/// The snapshot's protocol and metadata, as far as they matter to a scan, and these adds.
 fn lines(snapshot: &Snapshot, adds: Vec<u8>) -> Result<Vec<u8>> {
-    let (protocol, metadata) = fence::writer_view(&snapshot.protocol, &snapshot.metadata);
+    let (protocol, metadata) = fence::scan_view(&snapshot.protocol, &snapshot.metadata);
     let mut lines = Vec::with_capacity(adds.len() + 4096);
     for action in [Action::Protocol(protocol), Action::Metadata(metadata)] {
         lines.extend_from_slice(action.to_line().map_err(query_error)?.as_bytes());

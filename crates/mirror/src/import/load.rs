@@ -1,6 +1,6 @@
 //! Moves a log into a backend, step by step; or only looks at it, for a dry run.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use deltalakedb_catalog_core::action::FileKey;
@@ -10,12 +10,12 @@ use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::later::LaterAdds;
-use deltalakedb_catalog_core::lenient::{Oddities, Oddity};
 use deltalakedb_catalog_core::model::{BaseChunk, BaseTail};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::noted::Noted;
 use super::source::{Source, check_schema};
 use crate::log::{CheckpointTail, CommitFile, CommitTimestamps, FileAction, ReadCommit};
 use deltalakedb_catalog_core::retry::Retry;
@@ -56,49 +56,6 @@ pub(super) struct Counts {
     pub(super) history: u64,
     pub(super) base_actions: u64,
     pub(super) bytes: u64,
-}
-
-/// What is written in another way than the protocol's: how often, and where first.
-#[derive(Default)]
-struct Noted {
-    found: BTreeMap<Oddity, (u64, String)>,
-    /// Of the beginning of the log.
-    first: Vec<String>,
-}
-
-impl Noted {
-    fn take(&mut self, odd: &Oddities, place: impl Fn() -> String) {
-        for (oddity, seen) in odd.iter() {
-            let place = || match seen.line {
-                0 => place(),
-                line => format!("{}, line {line}", place()),
-            };
-            self.found
-                .entry(oddity.clone())
-                .and_modify(|(count, _)| *count = count.saturating_add(seen.count))
-                .or_insert_with(|| (seen.count, place()));
-        }
-    }
-
-    /// Of commits whose files were all read.
-    fn take_commits(&mut self, commits: &[ImportedCommit]) {
-        for commit in commits {
-            let place = || format!("version {}", commit.version);
-            self.take(&commit.index.odd, place);
-            if let Some(later) = &commit.later {
-                self.take(&later.odd(), place);
-            }
-        }
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        let found = self.found.iter().map(|(oddity, (count, place))| {
-            let times =
-                if *count == 1 { String::new() } else { format!(", {count} times from there on") };
-            format!("the log is not written as the protocol says: {oddity} ({place}{times})")
-        });
-        self.first.iter().cloned().chain(found).collect()
-    }
 }
 
 /// Where commits go.
