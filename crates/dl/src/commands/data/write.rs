@@ -6,7 +6,11 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use delta::DeltaTable;
-use delta::arrow::datatypes::Schema;
+use delta::arrow::datatypes::{DataType, Schema};
+use delta::datafusion::common::Column;
+use delta::datafusion::dataframe::DataFrame;
+use delta::datafusion::functions::core::expr_fn::nullif;
+use delta::datafusion::logical_expr::{Expr, lit};
 use delta::delta_datafusion::create_session;
 use delta::operations::write::SchemaMode;
 use delta::protocol::SaveMode;
@@ -18,7 +22,7 @@ use futures::TryStreamExt;
 use serde_json::{Value, json};
 
 use super::source::Source;
-use super::{Change, failure, name_of};
+use super::{Change, failure, name_of, query_failure};
 use crate::commands::commit::{Done, finish};
 use crate::context::{Context, key_values};
 use crate::failure::{Failure, Result};
@@ -148,6 +152,11 @@ impl Write {
         if let (Some(table), None) = (&schema, self.schema_mode) {
             same_columns(name, table, rows.schema().as_arrow())?;
         }
+        let partitions = match table.snapshot() {
+            Ok(state) => state.metadata().partition_columns().to_vec(),
+            Err(_) => self.new.partition_columns(),
+        };
+        let rows = partitioned(rows, &partitions)?;
         let (state, plan) = rows.into_parts();
         drop(state);
         let mut write = table
@@ -196,6 +205,36 @@ impl Write {
         };
         Ok(Done::new("written", metrics, &text))
     }
+}
+
+/// Rows whose partition columns have what can be written there: an empty string is null there, and bytes have
+/// no text that all readers take for the same bytes.
+fn partitioned(mut rows: DataFrame, partitions: &[String]) -> Result<DataFrame> {
+    for name in partitions {
+        let Ok((qualifier, field)) = rows.schema().qualified_field_with_unqualified_name(name)
+        else {
+            continue;
+        };
+        match field.data_type() {
+            DataType::Binary
+            | DataType::LargeBinary
+            | DataType::BinaryView
+            | DataType::FixedSizeBinary(_) => {
+                return Err(Failure::invalid(format!(
+                    "partition column '{name}' is of type binary: writers and readers do not agree on \
+                     how its bytes are written as text, and bytes that are no UTF-8 cannot be. \
+                     Partition by another column, for example by encode({name}, 'hex')"
+                )));
+            }
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
+                let column = Expr::Column(Column::from((qualifier, field)));
+                let value = nullif(column, lit(""));
+                rows = rows.with_column(name, value).map_err(query_failure)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(rows)
 }
 
 /// Rows have the columns of their table, in any order.
