@@ -205,6 +205,35 @@ def partitions_of_many_types(dl: Dl, home: Path):
     return [Reading(table.folder, table.expected())]
 
 
+def partitions_in_other_spellings(dl: Dl, home: Path):
+    """Folders of other programs: what is written for them is what every engine can read."""
+    schema = pa.schema(
+        [
+            ("id", pa.int64()),
+            ("day", pa.date32()),
+            ("number", pa.int32()),
+            ("price", pa.decimal128(10, 2)),
+            ("flag", pa.bool_()),
+        ]
+    )
+    table = Table(dl, home / "t", "interop.spelt", schema, partition_by=["day", "number", "price", "flag"])
+    folders = [
+        "day=2024-2-29/number=007/price=1.5/flag=TRUE",
+        "day=2024-02-29/number=+7/price=1.50/flag=true",
+        "day=2024-02-29/number=7/price=150e-2/flag=t",
+    ]
+    for i, folder in enumerate(folders):
+        row = {"id": [i], "day": [dt.date(2024, 2, 29)], "number": [7], "price": [Decimal("1.50")], "flag": [True]}
+        path = table.folder / folder / "part.parquet"
+        path.parent.mkdir(parents=True)
+        table.files[str(path)] = pa.table(row, schema=schema)
+        pq.write_table(table.files[str(path)].drop_columns(table.partition_by), path)
+    dl("append", table.name, table.folder)
+    table.publish()
+    unable = {"polars": "takes partition values from the names of folders, not from the log"}
+    return [Reading(table.folder, table.expected(), unable=unable)]
+
+
 def file_names(dl: Dl, home: Path):
     table = Table(dl, home / "t", "interop.file_names", SIMPLE)
     for i, name in enumerate(["with space", "per%cent", "per%20cent", "plus+and&", "naïve-🚀", "a=b", "semi;comma,"]):
@@ -580,6 +609,7 @@ CASES = [
     nested,
     partitions_of_special_text,
     partitions_of_many_types,
+    partitions_in_other_spellings,
     file_names,
     empty,
     removes,

@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use deltalakedb_catalog_core::canonical::{Canonical, without_empty_values};
 use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
 use deltalakedb_catalog_core::conflict::{ConflictKind, Reads};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
@@ -144,6 +145,12 @@ impl VirtualLog {
     /// # Errors
     /// Those of the commit; `Unsupported` for names that are no part of a log.
     pub(crate) async fn create(&self, name: &str, bytes: Bytes) -> Result<Created> {
+        // Writers put an empty string into a partition of its own, which is null to some readers.
+        let changed = match str::from_utf8(&bytes) {
+            Ok(text) if name.ends_with(".json") => without_empty_values(text)?,
+            _ => None,
+        };
+        let bytes = changed.map_or(bytes, Bytes::from);
         let version = match LogName::parse(name) {
             LogName::Commit(version) => version,
             LogName::Checkpoint(_)
@@ -278,6 +285,8 @@ impl Table {
             .repeat(|| backend.read_bodies(self.id, from, to, BODY_PAGE))
             .await?;
         let mut files = Vec::with_capacity(bodies.len());
+        // Of the version that is looked at, as long as no commit changes the metadata.
+        let mut canonical: Option<Canonical> = None;
         for (record, body) in bodies {
             let stored = body.published()?;
             // Who reads the virtual log gets lines that others wrote in another form in the protocol's.
@@ -298,11 +307,34 @@ impl Table {
             } else {
                 stored
             };
+            if record.changes_metadata {
+                canonical = None;
+            }
+            // What is published keeps the values of its writer; these readers need the ones that all know.
+            let bytes = match str::from_utf8(&bytes) {
+                Ok(text) if names_files(text) => {
+                    if canonical.is_none() {
+                        canonical = Some(self.canonical(record.version).await?);
+                    }
+                    let seen = canonical.as_ref().map(|canonical| canonical.commit(text));
+                    seen.transpose()?.flatten().map_or(bytes, Bytes::from)
+                }
+                _ => bytes,
+            };
             let file = File { bytes, modified: time(record.timestamp), actions: 0 };
             CACHE.insert((self.id, record.version, Kind::Commit), file.clone());
             files.push((record.version, file));
         }
         Ok(files)
+    }
+
+    /// How the files of a version are seen. Below the base commits are history, and no column is known.
+    async fn canonical(&self, version: Version) -> Result<Canonical> {
+        match self.snapshot(At::Version(version)).await {
+            Ok(snapshot) => Ok(Canonical::of(&snapshot.metadata)),
+            Err(CatalogError::VersionNotFound { .. }) => Ok(Canonical::default()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Version of the checkpoint that readers of the head begin with; none where a few commits from
@@ -369,6 +401,11 @@ impl CheckpointTarget for Kept {
 /// Name of a commit's file.
 pub(crate) fn commit_name(version: Version) -> String {
     format!("{}.json", version.padded())
+}
+
+/// Whether a commit has actions of files.
+fn names_files(ndjson: &str) -> bool {
+    ndjson.contains("\"path\"")
 }
 
 fn entry(name: String, file: &File) -> Entry {

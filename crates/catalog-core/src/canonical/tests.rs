@@ -39,6 +39,7 @@ fn unusable_statistics_go_and_no_others() {
         ("null", None),
         ("no JSON at all", None),
         ("[1]", None),
+        ("{}{}", None),
         (r#"{"numRecords":3,"minValues":{"g":-Infinity}}"#, None),
         (r#"{"numRecords":NaN}"#, None),
         (r#"{"numRecords":3"#, None),

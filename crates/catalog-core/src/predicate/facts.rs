@@ -251,7 +251,10 @@ pub(super) fn stat(raw: &str) -> Option<Stat> {
 /// The keys of a JSON object, with the bytes of their values: numbers keep all of their digits.
 pub(super) fn section(json: &str) -> Option<Section<'_>> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    deserializer.deserialize_map(Entries).ok()
+    let entries = deserializer.deserialize_map(Entries).ok()?;
+    // Two objects are none.
+    deserializer.end().ok()?;
+    Some(entries)
 }
 
 struct Entries;

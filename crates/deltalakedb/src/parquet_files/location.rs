@@ -215,6 +215,12 @@ impl Layout {
         };
         // An empty string is null in Delta, too.
         let text = Some(decode(value)?).filter(|text| !text.is_empty() && text != HIVE_NULL);
+        if partition.data_type == DataType::Binary {
+            return Err(format!(
+                "cannot be added: the table is partitioned by '{name}', which is binary, and writers and \
+                 readers do not agree on how bytes are written as text"
+            ));
+        }
         let value = match text {
             None if partition.nullable => None,
             None => return Err(format!("has null for '{name}', which is not null")),

@@ -12,6 +12,7 @@ use deltalake::datafusion::physical_plan::ExecutionPlan;
 use deltalake::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
 use deltalake::kernel::Snapshot as DeltaSnapshot;
 use deltalakedb_catalog_core::action::Action;
+use deltalakedb_catalog_core::canonical::Canonical;
 use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::fence;
@@ -69,7 +70,8 @@ impl CatalogTable {
         &self.snapshot
     }
 
-    /// Lines of the files that may have rows which match all filters.
+    /// Lines of the files that may have rows which match all filters, with paths and values as the reader
+    /// below takes them.
     async fn files(
         &self,
         filters: &[Expr],
@@ -85,10 +87,22 @@ impl CatalogTable {
                 Err(_) => self.catalog.files(table, version),
             },
         };
+        let canonical = Canonical::of(&self.snapshot.metadata);
+        let (name, version) = (self.snapshot.table.name.clone(), self.snapshot.version);
         runtime::run(async move {
             let mut lines = Vec::new();
             while let Some(file) = files.try_next().await? {
-                lines.extend_from_slice(Action::Add(paths.write(file.add)?).to_line()?.as_bytes());
+                let mut add = file.add;
+                canonical.check_values(&add.partition_values).map_err(|what| {
+                    CatalogError::corrupt(format!(
+                        "table '{name}', version {version}: file '{}' cannot be read: {what}. Its \
+                         writer wrote that. Remove the file from the table, or add it again with \
+                         a value as the Delta protocol writes it",
+                        add.path
+                    ))
+                })?;
+                canonical.add(&mut add);
+                lines.extend_from_slice(Action::Add(paths.write(add)?).to_line()?.as_bytes());
                 lines.push(b'\n');
             }
             Ok(lines)

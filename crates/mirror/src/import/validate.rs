@@ -148,7 +148,13 @@ fn compare_file(found: &mut Differences, add: &Add, kernel: &KernelFile) {
     let about = |what: &str| format!("file {key}, {what}");
     found.check(&about("size"), &add.size, &kernel.size);
     found.check(&about("modification time"), &add.modification_time, &kernel.modification_time);
-    found.check(&about("partition values"), &add.partition_values, &kernel.partition_values);
+    // An empty value is null, and so is one that is not there.
+    let set = |values: &NullableMap| -> NullableMap {
+        let set = values.iter().filter(|(_, v)| v.as_deref().is_some_and(|text| !text.is_empty()));
+        set.map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    let (ours, theirs) = (set(&add.partition_values), set(&kernel.partition_values));
+    found.check(&about("partition values"), &ours, &theirs);
     let deleted_rows = add.deletion_vector.as_ref().map(|v| v.cardinality);
     found.check(&about("deleted rows"), &deleted_rows, &kernel.deleted_rows);
     found.check(&about("first row id"), &add.base_row_id, &kernel.base_row_id);

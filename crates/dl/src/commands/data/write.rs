@@ -6,7 +6,11 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use delta::DeltaTable;
-use delta::arrow::datatypes::{Field, Schema};
+use delta::arrow::datatypes::{DataType as ArrowType, Field, Schema};
+use delta::datafusion::common::Column;
+use delta::datafusion::dataframe::DataFrame;
+use delta::datafusion::functions::core::expr_fn::nullif;
+use delta::datafusion::logical_expr::{Expr, lit};
 use delta::delta_datafusion::create_session;
 use delta::operations::write::SchemaMode;
 use delta::protocol::SaveMode;
@@ -194,7 +198,12 @@ impl Write {
         for notice in rows.notices {
             context.out.warn(notice);
         }
-        let (state, plan) = fit::rows(rows.frame, &target).map_err(query_failure)?.into_parts();
+        let partitions = match table.snapshot() {
+            Ok(state) => state.metadata().partition_columns().to_vec(),
+            Err(_) => self.new.partition_columns(),
+        };
+        let rows = partitioned(rows.frame, &partitions)?;
+        let (state, plan) = fit::rows(rows, &target).map_err(query_failure)?.into_parts();
         drop(state);
         let mut write = table
             .write(Vec::new())
@@ -298,6 +307,36 @@ fn agree(name: &TableName, table: &Schema, declared: &Schema, merge: bool) -> Re
 /// A type as text, without what may be null.
 fn plain(kind: DataType) -> String {
     kind.to_string().replace(" not null", "")
+}
+
+/// Rows whose partition columns have what can be written there: an empty string is null there, and bytes have
+/// no text that all readers take for the same bytes.
+fn partitioned(mut rows: DataFrame, partitions: &[String]) -> Result<DataFrame> {
+    for name in partitions {
+        let Ok((qualifier, field)) = rows.schema().qualified_field_with_unqualified_name(name)
+        else {
+            continue;
+        };
+        match field.data_type() {
+            ArrowType::Binary
+            | ArrowType::LargeBinary
+            | ArrowType::BinaryView
+            | ArrowType::FixedSizeBinary(_) => {
+                return Err(Failure::invalid(format!(
+                    "partition column '{name}' is of type binary: writers and readers do not agree on \
+                     how its bytes are written as text, and bytes that are no UTF-8 cannot be. \
+                     Partition by another column, for example by encode({name}, 'hex')"
+                )));
+            }
+            ArrowType::Utf8 | ArrowType::LargeUtf8 | ArrowType::Utf8View => {
+                let column = Expr::Column(Column::from((qualifier, field)));
+                let value = nullif(column, lit(""));
+                rows = rows.with_column(name, value).map_err(query_failure)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(rows)
 }
 
 /// Rows have the columns of their table, in any order.
