@@ -27,5 +27,6 @@ pub mod retry;
 pub mod schema;
 pub mod secrets;
 pub mod sink;
+pub mod skew;
 pub mod skip;
 pub mod support;

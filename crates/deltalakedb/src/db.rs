@@ -41,7 +41,9 @@ impl Db {
     /// `Unavailable` if it cannot be reached.
     pub async fn open(uri: &CatalogUri) -> Result<Db> {
         let db = Db::assemble(uri, connect(uri, true).await?);
+        let asked = db.clock().now();
         let info = db.backend().info().await?;
+        db.note_info(asked, &info);
         if info.schema_version < info.supported_schema_version {
             let init = format!("`dl init --catalog {}`", quoted(uri));
             return Err(CatalogError::Schema(if info.schema_version == 0 {
@@ -85,7 +87,10 @@ impl Db {
         let (cache, reader) = cached(uri, backend);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
-        let catalog = Catalog::new(cache.clone(), clock, ids);
+        let mut catalog = Catalog::new(cache.clone(), clock, ids);
+        if let Some(max) = uri.max_clock_skew() {
+            catalog = catalog.with_max_clock_skew(max);
+        }
         let indexer = Indexer::new(catalog.clone());
         let catalog = catalog.with_commit_hook(Arc::new(indexer));
         let catalog = catalog.with_reader(Arc::new(reader));

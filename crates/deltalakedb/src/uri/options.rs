@@ -87,6 +87,7 @@ pub(super) enum Opt {
     ReplicaMaxStaleness,
     CacheSizeBytes,
     CacheMaxStaleness,
+    MaxClockSkew,
 }
 
 /// What an option of this name does.
@@ -247,6 +248,7 @@ const SPECS: &[Spec] = &[
     Spec::everywhere(Meaning::Sets(Opt::ReplicaMaxStaleness), &["replica_max_staleness"]),
     Spec::everywhere(Meaning::Sets(Opt::CacheSizeBytes), &["cache_size_bytes"]),
     Spec::everywhere(Meaning::Sets(Opt::CacheMaxStaleness), &["cache_max_staleness"]),
+    Spec::everywhere(Meaning::Sets(Opt::MaxClockSkew), &["max_clock_skew"]),
     Spec { meaning: Meaning::Charset, postgres: &[], mysql: &["charset"], mssql: &[] },
     Spec { meaning: Meaning::Nothing, postgres: &[], mysql: &[], mssql: &["driver"] },
 ];
@@ -417,9 +419,11 @@ pub(super) fn read(scheme: Scheme, opt: Opt, name: &str, raw: &str) -> Result<Va
             Ok(Value::Number(value))
         }
         Opt::AcquireTimeout | Opt::StatementTimeout => positive(duration(name, &decoded()?)?),
-        Opt::IdleTimeout | Opt::MaxLifetime | Opt::ReplicaMaxStaleness | Opt::CacheMaxStaleness => {
-            Ok(Value::Time(duration(name, &decoded()?)?))
-        }
+        Opt::IdleTimeout
+        | Opt::MaxLifetime
+        | Opt::ReplicaMaxStaleness
+        | Opt::CacheMaxStaleness
+        | Opt::MaxClockSkew => Ok(Value::Time(duration(name, &decoded()?)?)),
     }
 }
 
