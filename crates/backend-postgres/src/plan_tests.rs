@@ -29,7 +29,7 @@ async fn every_statement_is_prepared_and_uses_an_index() {
     let url: Url = match deltalakedb_test_servers::shared_postgres() {
         Ok(url) => url.parse().unwrap(),
         Err(why) => {
-            println!("skipped: {why}");
+            deltalakedb_test_servers::skip(&["postgres"], why);
             return;
         }
     };
@@ -89,7 +89,7 @@ async fn commits_are_not_planned_each_time() {
     let url: Url = match deltalakedb_test_servers::shared_postgres() {
         Ok(url) => url.parse().unwrap(),
         Err(why) => {
-            println!("skipped: {why}");
+            deltalakedb_test_servers::skip(&["postgres"], why);
             return;
         }
     };
@@ -126,7 +126,7 @@ async fn files_of_a_growing_table_are_looked_up_by_their_keys() {
     let url: Url = match deltalakedb_test_servers::shared_postgres() {
         Ok(url) => url.parse().unwrap(),
         Err(why) => {
-            println!("skipped: {why}");
+            deltalakedb_test_servers::skip(&["postgres"], why);
             return;
         }
     };

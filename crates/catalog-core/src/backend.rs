@@ -289,6 +289,9 @@ pub struct BackendInfo {
     pub schema_version: u32,
     /// Version that this program writes.
     pub supported_schema_version: u32,
+    /// What time it is where the database runs, which commits are measured by (see [`crate::skew`]); none
+    /// if it has no clock but this process's.
+    pub clock: Option<TimestampMs>,
 }
 
 /// A database that holds catalogs.

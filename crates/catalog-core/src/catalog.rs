@@ -5,12 +5,12 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::stream::{BoxStream, TryStreamExt};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use crate::backend::{
-    CatalogBackend, CommitFilter, CommitOutcome, CommitRequest, CommitTarget, CommittedTable,
-    HeadRule, Rejection, TableCommit, TableFilter,
+    BackendInfo, CatalogBackend, CommitFilter, CommitOutcome, CommitRequest, CommitTarget,
+    CommittedTable, HeadRule, Rejection, TableCommit, TableFilter,
 };
 use crate::commit::{CommitBody, CommitIndex, index_ndjson};
 use crate::conflict::{self, Conflict, ConflictKind, Isolation, Reads};
@@ -30,6 +30,7 @@ use crate::predicate::{Predicate, Pruner};
 use crate::retry::{self, Retry};
 use crate::secrets;
 use crate::signature::Signature;
+use crate::skew::{DEFAULT_MAX_CLOCK_SKEW, Skew};
 use crate::skip::{self, Maintained};
 
 /// How often a commit is tried again after losing a race, or after a busy database.
@@ -38,6 +39,8 @@ const MAX_COMMIT_ATTEMPTS: u32 = 100;
 const MAX_REBASE_COMMITS: i64 = 100_000;
 /// Commits read per call while rebasing.
 const REBASE_PAGE: usize = 256;
+/// Heads of one batch that are read at a time: less than a pool has connections.
+const HEADS_AT_A_TIME: usize = 4;
 
 /// Table property: a commit waits, and after some seconds fails as busy, while so many versions are
 /// not published. Without it the mirror may lag behind as far as it likes. Writers that commit at the
@@ -137,6 +140,7 @@ pub struct Catalog {
     heads: Arc<Heads>,
     retry_timeout: Duration,
     signature: Arc<Signature>,
+    skew: Arc<Skew>,
 }
 
 /// Heads on which appends were planned, by table.
@@ -220,6 +224,7 @@ impl Catalog {
             heads: Arc::default(),
             retry_timeout: retry::DEFAULT_TIMEOUT,
             signature: Arc::default(),
+            skew: Arc::new(Skew::new(DEFAULT_MAX_CLOCK_SKEW)),
         }
     }
 
@@ -253,6 +258,20 @@ impl Catalog {
     #[must_use]
     pub fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    /// Commits are refused while this machine's clock is further ahead of the database's than this (one
+    /// hour unless told otherwise), see [`crate::skew`].
+    #[must_use]
+    pub fn with_max_clock_skew(mut self, max: Duration) -> Self {
+        self.skew = Arc::new(Skew::new(max));
+        self
+    }
+
+    /// Tells what the database said of itself to a question that was sent at `asked`, so that the first
+    /// commit need not ask again what time it is there.
+    pub fn note_info(&self, asked: TimestampMs, info: &BackendInfo) {
+        self.skew.compare(asked, info);
     }
 
     /// Reads that users ask for go to `reader` from now on. It must be a view of the same database.
@@ -373,27 +392,25 @@ impl Catalog {
     pub async fn snapshots_at_once(&self, tables: &[TableRef]) -> Result<Vec<Snapshot>> {
         /// How often heads are read.
         const ATTEMPTS: u32 = 1_000;
-        let mut ids = Vec::with_capacity(tables.len());
-        let mut heads: Vec<Version> = Vec::with_capacity(tables.len());
         // What decides is what is true: a replica may show tables of different moments.
-        for table in tables {
-            let head = self.snapshot_on(&self.backend, table, At::Head).await?;
-            ids.push(TableRef::Id(head.table.id));
-            heads.push(head.version);
-        }
+        let first = tables.iter().map(|table| self.snapshot_on(&self.backend, table, At::Head));
+        let first: Vec<Snapshot> = some_at_a_time(first.collect()).await?;
+        let ids: Vec<TableRef> = first.iter().map(|head| TableRef::Id(head.table.id)).collect();
+        let mut heads: Vec<Version> = first.into_iter().map(|head| head.version).collect();
         for attempt in 0..ATTEMPTS {
-            let mut still = true;
-            for (id, head) in ids.iter().zip(&mut heads) {
-                let now = self.table_on(&self.backend, id).await?.head.unwrap_or(*head);
-                still &= now == *head;
-                *head = now;
-            }
+            // All of these are asked after all answers of the round before.
+            let asked = ids.iter().map(|id| self.table_on(&self.backend, id));
+            let found: Vec<TableRecord> = some_at_a_time(asked.collect()).await?;
+            let now: Vec<Version> =
+                found.iter().zip(&heads).map(|(table, head)| table.head.unwrap_or(*head)).collect();
+            let still = now == heads;
+            heads = now;
             if still {
-                let mut snapshots = Vec::with_capacity(ids.len());
-                for (id, head) in ids.iter().zip(&heads) {
-                    snapshots.push(self.snapshot_on(&self.backend, id, At::Version(*head)).await?);
-                }
-                return Ok(snapshots);
+                let at = |(id, head): (&TableRef, &Version)| (id.clone(), At::Version(*head));
+                let wanted: Vec<(TableRef, At)> = ids.iter().zip(&heads).map(at).collect();
+                let snapshots =
+                    wanted.iter().map(|(id, at)| self.snapshot_on(&self.backend, id, *at));
+                return some_at_a_time(snapshots.collect()).await;
             }
             if attempt > ATTEMPTS / 10 {
                 Retry::of(self).pause(0).await;
@@ -609,6 +626,7 @@ impl Catalog {
             })
             .collect();
 
+        self.check_clock().await?;
         let mut attempts = 0_u32;
         let retry = Retry::of(self);
         // In a row: a lost race shows that the database works.
@@ -618,16 +636,14 @@ impl Catalog {
             attempts += 1;
             // The time that the database will take, unless a head is later.
             let now = self.clock.now();
-            let mut tables = Vec::with_capacity(working.len());
-            for part in &mut working {
-                match self.prepare(part, &token, now).await {
-                    Ok(table) => tables.push(table),
-                    Err(error) if unknown => {
-                        return self.settle(token, attempts, error, &working).await;
-                    }
-                    Err(error) => return Err(error),
+            let parts = working.iter_mut().map(|part| self.prepare(part, &token, now)).collect();
+            let tables = match some_at_a_time(parts).await {
+                Ok(tables) => tables,
+                Err(error) if unknown => {
+                    return self.settle(token, attempts, error, &working).await;
                 }
-            }
+                Err(error) => return Err(error),
+            };
             reject_duplicates(&working)?;
             let pressure = working.iter_mut().find_map(|part| part.pressure.take());
             let request = CommitRequest { token: token.clone(), now, tables };
@@ -699,6 +715,20 @@ impl Catalog {
             }
             tracing::debug!(attempts, %token, failed = failure.is_some(), "commit goes again");
         }
+    }
+
+    /// Refuses to commit with a clock that is too far ahead of the database's.
+    async fn check_clock(&self) -> Result<()> {
+        let asked = self.clock.now();
+        if self.skew.is_due(asked) {
+            match self.backend.info().await {
+                Ok(info) => self.skew.compare(asked, &info),
+                // The commit meets what is wrong with the database by itself. What was known of the clocks
+                // before still holds.
+                Err(error) => tracing::debug!(%error, "the clocks were not compared"),
+            }
+        }
+        self.skew.check()
     }
 
     /// Puts a table's fence up or takes it away. None if it is as wanted already.
@@ -952,6 +982,9 @@ impl Catalog {
             });
         }
         part.table_id = Some(head.table.id);
+        if let Some(warning) = self.skew.warning(&head, self.clock.now()) {
+            tracing::warn!("{warning}");
+        }
         Ok(head)
     }
 
@@ -977,11 +1010,20 @@ impl Catalog {
                 self.repeat(|| self.backend.read_bodies(table_id, next, to, REBASE_PAGE)).await?;
             if bodies.is_empty() {
                 return Err(CatalogError::corrupt(format!(
-                    "table '{}': commits {next} to {to} have no stored bytes",
+                    "table '{}': commits {next} to {to} have no stored bytes, so nothing can be checked \
+                     against them. Nothing was committed; restore the catalog from a backup",
                     part.label
                 )));
             }
             for (record, body) in bodies {
+                // What is not there cannot be checked, and may conflict.
+                if record.version != next {
+                    return Err(CatalogError::corrupt(format!(
+                        "table '{}': commit {next} has no stored bytes, so nothing can be checked \
+                         against it. Nothing was committed; restore the catalog from a backup",
+                        part.label
+                    )));
+                }
                 let origin = format!("table '{}', version {}", part.label, record.version);
                 let found = if body.rest.raw_len < LARGE_BYTES as u64 {
                     let winner = index_ndjson(&origin, &body.published()?)?;
@@ -1029,6 +1071,11 @@ impl Catalog {
     {
         Retry::of(self).repeat(call).await
     }
+}
+
+/// Answers of calls that are made a few at a time, in order; the first error in that order.
+async fn some_at_a_time<T>(calls: Vec<impl Future<Output = Result<T>>>) -> Result<Vec<T>> {
+    stream::iter(calls).buffered(HEADS_AT_A_TIME).try_collect().await
 }
 
 /// [`conflict::check`] against a winner that is too large to be in memory.

@@ -31,5 +31,6 @@ pub mod schema;
 pub mod secrets;
 pub mod signature;
 pub mod sink;
+pub mod skew;
 pub mod skip;
 pub mod support;

@@ -45,10 +45,12 @@ impl Db {
     pub async fn open(uri: &CatalogUri) -> Result<Db> {
         let start = Instant::now();
         let db = Db::assemble(uri, connect(uri, true).await?);
+        let asked = db.clock().now();
         let info = db.backend().info().await?;
         let ms = start.elapsed().as_secs_f64() * 1_000.0;
         let database = uri.scheme().database();
         tracing::info!(catalog = %uri, database, schema = info.schema_version, ms, "catalog opened");
+        db.note_info(asked, &info);
         if info.schema_version < info.supported_schema_version {
             let init = format!("`dl init --catalog {}`", quoted(uri));
             return Err(CatalogError::Schema(if info.schema_version == 0 {
@@ -100,6 +102,9 @@ impl Db {
         let mut catalog = Catalog::new(cache.clone(), clock, ids);
         if let Some(timeout) = uri.retry_timeout() {
             catalog = catalog.with_retry_timeout(timeout);
+        }
+        if let Some(max) = uri.max_clock_skew() {
+            catalog = catalog.with_max_clock_skew(max);
         }
         let indexer = Indexer::new(catalog.clone());
         let catalog = catalog.with_commit_hook(Arc::new(indexer));

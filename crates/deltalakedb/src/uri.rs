@@ -199,6 +199,17 @@ impl CatalogUri {
         }
     }
 
+    /// `max_clock_skew`: commits are refused while this machine's clock is further ahead of the database's
+    /// than this, see [`core::skew`](deltalakedb_catalog_core::skew).
+    #[must_use]
+    pub fn max_clock_skew(&self) -> Option<Duration> {
+        match &self.place {
+            Place::Sqlite(sqlite) => sqlite.max_clock_skew(),
+            Place::Server(server) => server.max_clock_skew(),
+            Place::Memory => None,
+        }
+    }
+
     /// Whether the URL itself holds a password, its own or a replica's.
     #[must_use]
     pub fn has_password(&self) -> bool {

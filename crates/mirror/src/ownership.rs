@@ -212,13 +212,19 @@ async fn publish_rest(
     while next <= head.version {
         let bodies =
             retry.repeat(|| backend.read_bodies(record.id, next, head.version, BODY_PAGE)).await?;
-        if bodies.first().is_none_or(|(first, _)| first.version != next) {
-            return Err(CatalogError::corrupt(format!(
-                "the catalog holds no bytes of version {next} of table '{}': its rows are damaged",
+        let missing = |version: Version| {
+            CatalogError::corrupt(format!(
+                "the catalog holds no bytes of version {version} of table '{}': its rows are damaged",
                 record.name
-            )));
+            ))
+        };
+        if bodies.is_empty() {
+            return Err(missing(next));
         }
         for (commit, body) in bodies {
+            if commit.version != next {
+                return Err(missing(next));
+            }
             let (version, bytes) = (commit.version, body.published()?);
             let name = commit_name(version);
             match put_over_torn(sink.as_ref(), &name, &bytes, true).await? {

@@ -539,15 +539,28 @@ async fn commits_from(
     let mut next = first;
     while next <= last {
         let bodies = retry.repeat(|| backend.read_bodies(id, next, last, PAGE)).await?;
-        let Some((end, _)) = bodies.last() else { break };
-        next = end.version.next();
+        if bodies.is_empty() {
+            return Err(missing(id, next));
+        }
         for (record, body) in bodies {
+            // One that was passed over would be lost with this side of the fork.
+            if record.version != next {
+                return Err(missing(id, next));
+            }
+            next = next.next();
             let bytes = body.published()?;
             let index = parse(record.version, &bytes)?;
             commits.push((record.version, bytes, index));
         }
     }
     Ok(commits)
+}
+
+fn missing(id: TableId, version: Version) -> CatalogError {
+    CatalogError::corrupt(format!(
+        "the catalog holds no bytes of version {version} of table {id}: its rows are damaged. Nothing was \
+         changed; restore the catalog from a backup"
+    ))
 }
 
 /// What a commit's writer read, as far as it says.

@@ -88,6 +88,7 @@ pub(super) enum Opt {
     ReplicaMaxStaleness,
     CacheSizeBytes,
     CacheMaxStaleness,
+    MaxClockSkew,
 }
 
 /// What an option of this name does.
@@ -249,6 +250,7 @@ const SPECS: &[Spec] = &[
     Spec::everywhere(Meaning::Sets(Opt::ReplicaMaxStaleness), &["replica_max_staleness"]),
     Spec::everywhere(Meaning::Sets(Opt::CacheSizeBytes), &["cache_size_bytes"]),
     Spec::everywhere(Meaning::Sets(Opt::CacheMaxStaleness), &["cache_max_staleness"]),
+    Spec::everywhere(Meaning::Sets(Opt::MaxClockSkew), &["max_clock_skew"]),
     Spec { meaning: Meaning::Charset, postgres: &[], mysql: &["charset"], mssql: &[] },
     Spec { meaning: Meaning::Nothing, postgres: &[], mysql: &[], mssql: &["driver"] },
 ];
@@ -423,7 +425,8 @@ pub(super) fn read(scheme: Scheme, opt: Opt, name: &str, raw: &str) -> Result<Va
         | Opt::IdleTimeout
         | Opt::MaxLifetime
         | Opt::ReplicaMaxStaleness
-        | Opt::CacheMaxStaleness => Ok(Value::Time(duration(name, &decoded()?)?)),
+        | Opt::CacheMaxStaleness
+        | Opt::MaxClockSkew => Ok(Value::Time(duration(name, &decoded()?)?)),
     }
 }
 

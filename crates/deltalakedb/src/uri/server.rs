@@ -246,6 +246,12 @@ impl ServerUri {
         self.time(Opt::CacheMaxStaleness)
     }
 
+    /// `max_clock_skew`: commits are refused while this machine's clock is further ahead of the database's.
+    #[must_use]
+    pub fn max_clock_skew(&self) -> Option<Duration> {
+        self.time(Opt::MaxClockSkew)
+    }
+
     /// `replica_urls`, each completed: what a replica's URL leaves out is as in this one, but for
     /// the password of another user.
     #[must_use]

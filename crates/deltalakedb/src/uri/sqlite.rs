@@ -22,6 +22,7 @@ pub struct SqliteUri {
     cache_size_bytes: Option<u64>,
     cache_max_staleness: Option<Duration>,
     retry_timeout: Option<Duration>,
+    max_clock_skew: Option<Duration>,
 }
 
 impl SqliteUri {
@@ -33,6 +34,7 @@ impl SqliteUri {
         "cache_size_bytes",
         "cache_max_staleness",
         "retry_timeout",
+        "max_clock_skew",
     ];
 
     /// This file, with default options.
@@ -46,6 +48,7 @@ impl SqliteUri {
             cache_size_bytes: None,
             cache_max_staleness: None,
             retry_timeout: None,
+            max_clock_skew: None,
         }
     }
 
@@ -91,6 +94,12 @@ impl SqliteUri {
         self.retry_timeout
     }
 
+    /// `max_clock_skew`: how far a table's head may be in the future without a warning.
+    #[must_use]
+    pub fn max_clock_skew(&self) -> Option<Duration> {
+        self.max_clock_skew
+    }
+
     pub(super) fn parse(path: &str, query: Option<&str>) -> Result<Self> {
         let path = decode("the path of the catalog's URL", path)?;
         if path.is_empty() {
@@ -113,6 +122,7 @@ impl SqliteUri {
                     this.cache_max_staleness.replace(duration(&name, value)?).is_some()
                 }
                 "retry_timeout" => this.retry_timeout.replace(duration(&name, value)?).is_some(),
+                "max_clock_skew" => this.max_clock_skew.replace(duration(&name, value)?).is_some(),
                 _ => {
                     return Err(CatalogError::invalid(format!(
                         "unknown option '{}' in the catalog's URL: sqlite has {}",
@@ -148,6 +158,7 @@ impl SqliteUri {
             ("cache_size_bytes", self.cache_size_bytes.map(|n| n.to_string())),
             ("cache_max_staleness", self.cache_max_staleness.map(show_duration)),
             ("retry_timeout", self.retry_timeout.map(show_duration)),
+            ("max_clock_skew", self.max_clock_skew.map(show_duration)),
         ] {
             if let Some(value) = value {
                 query.option(name, &value, IN_SEGMENT)?;

@@ -61,6 +61,9 @@ fn options_are_read_and_printed() {
     assert_eq!(uri.cache_max_staleness(), Some(std::time::Duration::from_secs(2)));
     assert_eq!(uri.retry_timeout(), Some(std::time::Duration::from_millis(500)));
     assert_eq!(uri.to_string(), text);
+    let text = "sqlite://x.db?max_clock_skew=5s";
+    assert_eq!(catalog(text).max_clock_skew(), Some(std::time::Duration::from_secs(5)));
+    assert_eq!(catalog(text).to_string(), text);
     for bad in [
         "cache_size_bytes=1MB",
         "cache_max_staleness=1w",

@@ -17,6 +17,8 @@ mod diffing;
 mod importing;
 mod interruptions;
 mod mirroring;
+#[cfg(unix)]
+mod moments;
 mod ownership;
 mod quickstart;
 mod reading;

@@ -176,7 +176,7 @@ impl Publisher {
     }
 
     /// Records a failure, which gives the lease up. Returns when the version is tried again; none
-    /// if the lease was lost. After an error the lease lapses by itself: that is the pause then.
+    /// if the lease was lost. After an error it is given up once the database answers.
     async fn record_failure(
         &self,
         lease: &MirrorLease,
@@ -192,6 +192,7 @@ impl Publisher {
             Ok(recorded) => Ok(recorded.then_some(retry_at)),
             Err(error) => {
                 tracing::warn!(%table, %version, %error, "the failure was not recorded");
+                self.strand(lease);
                 Err(error)
             }
         }
@@ -201,6 +202,7 @@ impl Publisher {
     async fn release(&self, lease: &MirrorLease) {
         if let Err(error) = self.retry.repeat(|| self.backend.mirror_release(lease)).await {
             tracing::warn!(table = %lease.table_id, %error, "a lease was not given up");
+            self.strand(lease);
         }
     }
 
