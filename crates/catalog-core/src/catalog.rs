@@ -696,17 +696,16 @@ impl Catalog {
                 }
             };
             if !goes_again {
-                let error = match failure {
-                    Some(error) => failures.explain(error),
-                    None => {
-                        let labels: Vec<_> = working.iter().map(|w| w.label.as_str()).collect();
-                        CatalogError::Conflict(Box::new(Conflict {
-                            table: labels.join(", "),
-                            read_version: None,
-                            winning_version: None,
-                            kind: ConflictKind::TooManyAttempts { attempts },
-                        }))
-                    }
+                let error = if let Some(error) = failure {
+                    failures.explain(error)
+                } else {
+                    let labels: Vec<_> = working.iter().map(|w| w.label.as_str()).collect();
+                    CatalogError::Conflict(Box::new(Conflict {
+                        table: labels.join(", "),
+                        read_version: None,
+                        winning_version: None,
+                        kind: ConflictKind::TooManyAttempts { attempts },
+                    }))
                 };
                 if unknown {
                     return self.settle(token, attempts, error, &working).await;
