@@ -89,10 +89,14 @@ async fn pages_whose_ends_are_known_are_read_at_once() {
 
 /// Until no more pages are begun, in many more turns than a page takes.
 async fn settled(began: &Mutex<Vec<usize>>) {
-    let mut seen = None;
-    while seen.replace(began.lock().unwrap().len()) != Some(began.lock().unwrap().len()) {
+    let begun = || began.lock().unwrap().len();
+    loop {
+        let before = begun();
         for _ in 0..20 {
             all_others().await;
+        }
+        if begun() == before {
+            return;
         }
     }
 }
