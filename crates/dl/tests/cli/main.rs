@@ -17,6 +17,8 @@ mod importing;
 mod interruptions;
 mod mirroring;
 mod ownership;
+#[cfg(feature = "sql")]
+mod partitions;
 mod quickstart;
 mod reading;
 #[cfg(feature = "sql")]
