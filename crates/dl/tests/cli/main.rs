@@ -20,6 +20,8 @@ mod mirroring;
 #[cfg(unix)]
 mod moments;
 mod ownership;
+#[cfg(feature = "sql")]
+mod partitions;
 mod quickstart;
 mod reading;
 #[cfg(feature = "sql")]
