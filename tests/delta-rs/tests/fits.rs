@@ -1,6 +1,6 @@
 //! Rows that are made fit for a table (`deltalakedb::deltalake::fit`): each type of Arrow, for each type of a
-//! column, at its bounds. What comes out is the value, or an error says that it does not fit; null only where
-//! the source is null.
+//! column, at its bounds. What is in the table then is the value, or an error said so; null only where the
+//! source is null.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,15 +13,19 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Date64Array, Decimal128Array,
     DurationSecondArray, FixedSizeBinaryArray, Float32Array, Float64Array, Int8Array, Int16Array,
-    Int32Array, Int64Array, LargeStringArray, ListArray, NullArray, StringArray, StringViewArray,
-    StructArray, Time64MicrosecondArray, TimestampMicrosecondArray, TimestampNanosecondArray,
-    TimestampSecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
+    Int32Array, Int64Array, LargeStringArray, ListArray, NullArray, RecordBatch, StringArray,
+    StringViewArray, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    TimestampNanosecondArray, TimestampSecondArray, UInt8Array, UInt16Array, UInt32Array,
+    UInt64Array,
 };
 use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::array_value_to_string;
+use delta::datafusion::prelude::SessionContext;
 use deltalakedb::core::schema::StructType;
+use deltalakedb::deltalake::deltalake as delta;
 use deltalakedb::deltalake::fit;
+use deltalakedb::{CatalogUri, Db};
 use proptest::prelude::*;
 
 const COLUMNS: [&str; 14] = [
@@ -174,6 +178,65 @@ fn each_type_for_each_column_is_exact_or_refused() {
         }
     }
     assert!(fits > 400 && refusals > 400, "{fits} fit, {refusals} do not");
+}
+
+/// What is cast on the way, value by value, goes through a table, or does not go.
+#[tokio::test]
+async fn what_fits_is_in_the_table_and_what_does_not_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let uri: CatalogUri = format!("sqlite://{}/c.db", folder.path().display()).parse().unwrap();
+    let db = Db::create(&uri).await.unwrap();
+    let text = COLUMNS.iter().enumerate().map(|(i, kind)| format!("c{i} {kind}"));
+    let schema = StructType::from_text(&text.collect::<Vec<_>>().join(", ")).unwrap();
+    let schema = fit::from_delta(&schema).unwrap();
+    let name = "x.t".parse().unwrap();
+    let mut rows = Vec::new();
+    for (place, field) in schema.fields().iter().enumerate() {
+        for source in sources() {
+            for row in 0..source.len() {
+                let one = source.slice(row, 1);
+                let Ok(fitted) = fit::column(&one, field) else { continue };
+                let columns: Vec<ArrayRef> = schema
+                    .fields()
+                    .iter()
+                    .enumerate()
+                    .map(|(i, f)| match i == place {
+                        true => Arc::clone(&fitted),
+                        false => arrow::array::new_null_array(f.data_type(), 1),
+                    })
+                    .collect();
+                rows.push(RecordBatch::try_new(Arc::new(schema.clone()), columns).unwrap());
+            }
+        }
+    }
+    let want = arrow::compute::concat_batches(&Arc::new(schema.clone()), &rows).unwrap();
+    let tx = db.transaction();
+    let table = tx.table(&name).await.unwrap();
+    table.write(vec![want.clone()]).await.unwrap();
+    tx.commit().await.unwrap();
+    for (i, _) in schema.fields().iter().enumerate() {
+        let query = format!("SELECT count(*) AS n, count(c{i}) AS c FROM x.t");
+        let got = db.queries().query(&query).await.unwrap().collect().await.unwrap();
+        let values = want.num_rows() - want.column(i).logical_null_count();
+        assert_eq!(array_value_to_string(got[0].column(1), 0).unwrap(), values.to_string(), "c{i}");
+    }
+    // The whole of a query, by its plan.
+    let context = SessionContext::new();
+    let field = Field::new("c0", DataType::Int64, true);
+    let target = Schema::new(vec![schema.field(0).clone()]);
+    for (value, ok) in [(127, true), (128, false)] {
+        let batch = RecordBatch::try_new(
+            Arc::new(Schema::new(vec![field.clone()])),
+            vec![Arc::new(Int64Array::from(vec![None, Some(value)]))],
+        );
+        let frame = fit::rows(context.read_batch(batch.unwrap()).unwrap(), &target).unwrap();
+        match frame.collect().await {
+            Ok(batches) => assert!(ok && batches[0].column(0).null_count() == 1),
+            Err(error) => {
+                assert!(!ok && error.to_string().contains("column 'c0': '128'"), "{error}")
+            }
+        }
+    }
 }
 
 #[test]

@@ -14,6 +14,8 @@ mod commits;
 mod copying;
 mod databases;
 mod diffing;
+#[cfg(feature = "sql")]
+mod fitting;
 mod importing;
 mod interruptions;
 mod mirroring;

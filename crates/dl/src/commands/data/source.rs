@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use delta::arrow::datatypes::{DataType, Schema, SchemaRef};
+use delta::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use delta::datafusion::dataframe::DataFrame;
 use delta::datafusion::datasource::file_format::options::ParquetReadOptions;
 use deltalakedb::Db;
@@ -128,20 +128,17 @@ impl Source {
             .await
             .map_err(|e| Failure::io("cannot read the files", std::io::Error::other(e)))??;
         // Of a JSON file whatever has no type has none yet; a table's void column takes such nulls.
-        let schema = typed(&found.schema, table)?;
+        let schema = typed(&found.schema, table, declared)?;
         let rows = text::table(&files, format, &schema).map_err(query_failure)?;
         let frame = session.read_table(Arc::new(rows)).map_err(query_failure)?;
-        let notices = found.empty.iter().map(|column| {
+        let is_new = |column: &&String| table.is_none_or(|t| t.field_with_name(column).is_err());
+        let notices = found.empty.iter().filter(is_new).map(|column| {
             format!(
                 "column '{column}' has no value in any of the files, and is taken as string: \
                  --columns '{column} …' says otherwise"
             )
         });
-        let notices = match table {
-            // Types are those of the table.
-            Some(_) => Vec::new(),
-            None => notices.collect(),
-        };
+        let notices = notices.collect();
         Ok(Rows { frame, notices })
     }
 
@@ -257,7 +254,7 @@ pub(super) fn has_void(kind: &DataType) -> bool {
 }
 
 /// The columns with types that rows can be read in.
-fn typed(found: &Schema, table: Option<&Schema>) -> Result<SchemaRef> {
+fn typed(found: &Schema, table: Option<&Schema>, declared: Option<&Schema>) -> Result<SchemaRef> {
     for field in found.fields().iter().filter(|field| has_void(field.data_type())) {
         let mine = table.and_then(|table| table.field_with_name(field.name()).ok());
         if mine.is_none()
@@ -270,5 +267,12 @@ fn typed(found: &Schema, table: Option<&Schema>) -> Result<SchemaRef> {
             return Err(Failure::invalid(format!("column '{path}': {}", misfit.what)));
         }
     }
-    Ok(Arc::new(found.clone()))
+    // What must not be null is told with its line.
+    let field = |field: &Arc<Field>| {
+        let of =
+            |schema: &Schema| schema.field_with_name(field.name()).map(Field::is_nullable).ok();
+        let nullable = declared.and_then(of).or_else(|| table.and_then(of)).unwrap_or(true);
+        field.as_ref().clone().with_nullable(nullable)
+    };
+    Ok(Arc::new(Schema::new(found.fields().iter().map(field).collect::<Vec<_>>())))
 }

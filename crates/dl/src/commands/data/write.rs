@@ -175,7 +175,8 @@ impl Write {
         if let (Some(declared), Some(table), false) = (&declared, schema, replaced) {
             agree(name, table, declared, merge)?;
         }
-        let rows = self.source.read(db, schema, declared.as_ref(), merge).await?;
+        let kept = if replaced { None } else { schema };
+        let rows = self.source.read(db, kept, declared.as_ref(), merge).await?;
         let columns = rows.frame.schema().as_arrow();
         if let Some(declared) = &declared {
             let has = |field: &&Arc<Field>| columns.field_with_name(field.name()).is_err();
@@ -189,7 +190,7 @@ impl Write {
         if let (Some(table), None) = (schema, self.schema_mode) {
             same_columns(name, table, columns)?;
         }
-        let base = base(if replaced { None } else { schema }, declared.as_ref());
+        let base = base(kept, declared.as_ref());
         let target = fit::target(columns, base.as_ref(), merge)
             .map_err(|misfit| Failure::invalid(format!("table '{name}', {misfit}")))?;
         if merge && schema.is_some() {

@@ -197,8 +197,7 @@ fn below(name: &str, (path, what): (String, String)) -> (String, String) {
 const REMEDY: &str = "say what the column is with --columns, as in --columns 'name string'";
 
 pub(super) fn look(files: &[PathBuf], known: &Known) -> Result<Found> {
-    let mut columns: Vec<(String, Kind)> =
-        known.always.iter().map(|name| (name.clone(), Kind::Unknown)).collect();
+    let mut columns: Vec<(String, Kind)> = Vec::new();
     for file in files {
         let rows = serde_json::Deserializer::from_reader(open(file)?).into_iter::<Value>();
         for (i, row) in (1_u64..).zip(rows) {
@@ -226,6 +225,11 @@ pub(super) fn look(files: &[PathBuf], known: &Known) -> Result<Found> {
                     })?;
                 }
             }
+        }
+    }
+    for name in &known.always {
+        if !columns.iter().any(|(column, _)| column == name) {
+            columns.push((name.clone(), Kind::Unknown));
         }
     }
     if let Some(file) = files.first() {
@@ -315,7 +319,11 @@ fn find(file: &Path, schema: &SchemaRef, error: &str) -> deltalakedb::core::erro
         Ok(rows) => {
             for (i, row) in (1_u64..).zip(rows) {
                 if let Err(error) = row {
-                    return wrong_at(file, "row", i, error);
+                    // The reader's words for a field that the schema does not have.
+                    let unknown = error.to_string().contains("missing from schema");
+                    let remedy =
+                        if unknown { ": --schema-mode merge adds it to the table" } else { "" };
+                    return wrong_at(file, "row", i, format_args!("{error}{remedy}"));
                 }
             }
             wrong(file, error)
