@@ -25,11 +25,14 @@ mod context;
 #[cfg(test)]
 #[cfg(feature = "datafusion")]
 mod doubt_tests;
+#[cfg(feature = "datafusion")]
+pub mod explain;
 mod logstore;
 mod runtime;
 #[cfg(feature = "datafusion")]
 pub mod sql;
 mod squash;
+mod statistics;
 mod store;
 mod transaction;
 mod virtual_log;

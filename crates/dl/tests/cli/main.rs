@@ -15,6 +15,8 @@ mod databases;
 mod diffing;
 mod importing;
 mod interruptions;
+#[cfg(feature = "sql")]
+mod literals;
 mod mirroring;
 mod ownership;
 mod quickstart;

@@ -18,7 +18,7 @@ use futures::TryStreamExt;
 use serde_json::{Value, json};
 
 use super::source::Source;
-use super::{Change, failure, name_of};
+use super::{Change, condition, failure, name_of};
 use crate::commands::commit::{Done, finish};
 use crate::context::{Context, key_values};
 use crate::failure::{Failure, Result};
@@ -47,7 +47,7 @@ pub(crate) struct Write {
     #[arg(long, value_enum, default_value_t = Mode::Append)]
     mode: Mode,
     /// With --mode overwrite: only rows for which this SQL condition is true are replaced
-    #[arg(long, value_name = "CONDITION")]
+    #[arg(long, value_name = "CONDITION", allow_hyphen_values = true)]
     replace_where: Option<String>,
     /// How columns that the table does not have are taken
     #[arg(long, value_enum)]
@@ -148,6 +148,14 @@ impl Write {
         if let (Some(table), None) = (&schema, self.schema_mode) {
             same_columns(name, table, rows.schema().as_arrow())?;
         }
+        let replace_where = match (&self.replace_where, &schema) {
+            (Some(text), Some(schema)) => Some(condition(name, schema, "--replace-where", text)?),
+            // A new table has the columns of the rows.
+            (Some(text), None) => {
+                Some(condition(name, rows.schema().as_arrow(), "--replace-where", text)?)
+            }
+            (None, _) => None,
+        };
         let (state, plan) = rows.into_parts();
         drop(state);
         let mut write = table
@@ -159,8 +167,8 @@ impl Write {
                 Mode::Append | Mode::Error | Mode::Ignore => SaveMode::Append,
             })
             .with_table_name(name.name());
-        if let Some(condition) = &self.replace_where {
-            write = write.with_replace_where(condition.as_str());
+        if let Some(condition) = replace_where {
+            write = write.with_replace_where(condition);
         }
         if let Some(mode) = self.schema_mode {
             write = write.with_schema_mode(match mode {
