@@ -35,9 +35,9 @@ use crate::background::BackgroundMirror;
 use crate::uri::Place;
 use crate::{CatalogUri, Db, Scheme, TableUri};
 
-pub use deltalakedb_log_store::fit;
-pub use deltalakedb_log_store::sql::{CatalogTable, Queries};
+pub use deltalakedb_log_store::sql::{CatalogTable, Expressions, Queries};
 pub use deltalakedb_log_store::{FENCE, LOCATION, SCHEME, Transaction, WAREHOUSE, deltalake};
+pub use deltalakedb_log_store::{explain, fit};
 
 /// Name by which queries know their own catalog: `catalog.namespace.table`.
 pub const CATALOG: &str = "catalog";

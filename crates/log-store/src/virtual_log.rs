@@ -21,8 +21,8 @@ use deltalakedb_mirror::log::listing::LogName;
 use moka::sync::Cache;
 
 use crate::context::Context;
-use crate::runtime;
 use crate::transaction::Staging;
+use crate::{runtime, statistics};
 
 /// Commits after a virtual checkpoint before there is a newer one: reading a commit is cheap, making a
 /// checkpoint of a large table is not.
@@ -165,6 +165,7 @@ impl VirtualLog {
                 )));
             }
         };
+        let bytes = self.with_true_statistics(bytes).await?;
         if let Some(staging) = self.context.staging() {
             return staging.create(version, bytes);
         }
@@ -193,6 +194,30 @@ impl VirtualLog {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A commit with statistics that hold, whatever they were computed with.
+    async fn with_true_statistics(&self, bytes: Bytes) -> Result<Bytes> {
+        if !statistics::may_be_wrong(&bytes) {
+            return Ok(bytes);
+        }
+        let staged = self.staged();
+        let set_here = statistics::metadata_in(&bytes).or_else(|| {
+            staged.iter().rev().find_map(|(_, file)| statistics::metadata_in(&file.bytes))
+        });
+        let metadata = match set_here {
+            Some(metadata) => metadata,
+            None => match self.table().await? {
+                Some(table) => {
+                    runtime::run(async move { Ok(table.head().await?.metadata.clone()) }).await?
+                }
+                None => return Ok(bytes),
+            },
+        };
+        Ok(match statistics::made_true(&bytes, &metadata) {
+            Cow::Owned(changed) => changed.into(),
+            Cow::Borrowed(_) => bytes,
+        })
     }
 }
 

@@ -18,6 +18,8 @@ mod diffing;
 mod fitting;
 mod importing;
 mod interruptions;
+#[cfg(feature = "sql")]
+mod literals;
 mod mirroring;
 #[cfg(unix)]
 mod moments;

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake::{DeltaResult, DeltaTableError};
+use deltalakedb_catalog_core::ids::TableName;
 use deltalakedb_mirror::store::{LOG_FOLDER, Store};
 use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
@@ -50,9 +51,13 @@ pub(super) struct ScanLog {
 }
 
 impl ScanLog {
-    /// A log for files in this storage, without lines. `host` tells storages apart.
-    pub(super) fn new(host: &str, storage: Arc<Store>) -> DeltaResult<ScanLog> {
-        let folder = Uuid::new_v4().as_simple().to_string();
+    /// A log for files in this storage, without lines. `host` tells storages apart; errors have the
+    /// table's name from the folder.
+    pub(super) fn new(host: &str, table: &TableName, storage: Arc<Store>) -> DeltaResult<ScanLog> {
+        let scan = Uuid::new_v4().as_simple().to_string();
+        let table = table.to_string();
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let folder = if table.chars().all(plain) { format!("{table}@{scan}") } else { scan };
         let text = format!("{SCHEME}://{host}/{folder}/");
         let url = Url::parse(&text).map_err(|_| DeltaTableError::InvalidTableLocation(text))?;
         Ok(ScanLog { folder, store: ScanStore { storage }, url })

@@ -6,8 +6,11 @@ use async_trait::async_trait;
 use deltalake::DeltaTableError;
 use deltalake::arrow::datatypes::SchemaRef;
 use deltalake::datafusion::catalog::{Session, TableProvider};
+use deltalake::datafusion::datasource::DefaultTableSource;
 use deltalake::datafusion::error::{DataFusionError, Result};
-use deltalake::datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use deltalake::datafusion::logical_expr::{
+    Expr, TableProviderFilterPushDown, TableScan, TableType,
+};
 use deltalake::datafusion::physical_plan::ExecutionPlan;
 use deltalake::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
 use deltalake::kernel::Snapshot as DeltaSnapshot;
@@ -26,7 +29,7 @@ use uuid::Uuid;
 use super::filters;
 use super::scan_log::ScanLog;
 use super::scan_paths::ScanPaths;
-use crate::runtime;
+use crate::{runtime, statistics};
 
 /// A version of a table in a catalog.
 ///
@@ -44,6 +47,13 @@ pub struct CatalogTable {
 /// An error of the catalog, as DataFusion's.
 pub(super) fn query_error(error: CatalogError) -> DataFusionError {
     DataFusionError::External(Box::new(error))
+}
+
+/// The version of a table that a plan scans, if it is one of ours.
+pub(crate) fn table_of(scan: &TableScan) -> Option<&Snapshot> {
+    let source = scan.source.downcast_ref::<DefaultTableSource>()?;
+    let table = source.table_provider.downcast_ref::<CatalogTable>()?;
+    Some(&table.snapshot)
 }
 
 impl CatalogTable {
@@ -129,7 +139,7 @@ fn scan_log(snapshot: &Snapshot, storage: &Arc<Store>) -> Result<ScanLog> {
     let record = &snapshot.table;
     let key = format!("{}\n{:?}", record.location, record.storage_options);
     let host = Uuid::new_v5(&Uuid::NAMESPACE_URL, key.as_bytes()).as_simple().to_string();
-    Ok(ScanLog::new(&host, Arc::clone(storage))?)
+    Ok(ScanLog::new(&host, &record.name, Arc::clone(storage))?)
 }
 
 async fn delta_scan(log: &ScanLog) -> Result<DeltaScanNext> {
@@ -157,6 +167,8 @@ impl TableProvider for CatalogTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let log = scan_log(&self.snapshot, &self.storage)?;
         let adds = self.files(filters, &log).await.map_err(query_error)?;
+        // The scan passes over files by their bounds, too, and takes them as they are.
+        let adds = statistics::made_true(&adds, &self.snapshot.metadata).into_owned();
         log.fill(lines(&self.snapshot, adds)?);
         let (url, store) = log.root();
         let root = url::Url::parse(&url[..Position::BeforePath])

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use super::source::{Source, has_void};
 use super::void::retyped;
-use super::{Change, failure, name_of, query_failure};
+use super::{Change, condition, failure, name_of, query_failure};
 use crate::commands::commit::{Done, finish};
 use crate::context::{Context, key_values};
 use crate::failure::{Failure, Result};
@@ -65,7 +65,7 @@ pub(crate) struct Write {
     #[arg(long, value_enum, default_value_t = Mode::Append)]
     mode: Mode,
     /// With --mode overwrite: only rows for which this SQL condition is true are replaced
-    #[arg(long, value_name = "CONDITION")]
+    #[arg(long, value_name = "CONDITION", allow_hyphen_values = true)]
     replace_where: Option<String>,
     /// How columns that the table does not have are taken
     #[arg(long, value_enum)]
@@ -204,8 +204,14 @@ impl Write {
             Err(_) => self.new.partition_columns(),
         };
         let rows = partitioned(rows.frame, &partitions)?;
-        let (state, plan) = fit::rows(rows, &target).map_err(query_failure)?.into_parts();
-        drop(state);
+        // A new table has the columns of the rows.
+        let replace_where = match &self.replace_where {
+            Some(text) => {
+                Some(condition(name, schema.unwrap_or(&target), "--replace-where", text)?)
+            }
+            None => None,
+        };
+        let (_, plan) = fit::rows(rows, &target).map_err(query_failure)?.into_parts();
         let mut write = table
             .write(Vec::new())
             .with_input_plan(plan)
@@ -215,8 +221,8 @@ impl Write {
                 Mode::Append | Mode::Error | Mode::Ignore => SaveMode::Append,
             })
             .with_table_name(name.name());
-        if let Some(condition) = &self.replace_where {
-            write = write.with_replace_where(condition.as_str());
+        if let Some(condition) = replace_where {
+            write = write.with_replace_where(condition);
         }
         if let Some(mode) = self.schema_mode {
             write = write.with_schema_mode(match mode {
