@@ -199,7 +199,7 @@ fn index_parts(origin: &str, bytes: &[u8], parts: usize) -> Result<CommitIndex> 
         let text = text_of(origin, bytes)?;
         let (mut index, mut odd) = (CommitIndex::default(), Oddities::default());
         lenient::each_action(origin, text, &mut odd, |line| {
-            index.take_found(line.text, line.found)
+            index.take_found(line.text, line.found);
         })?;
         Ok(CommitIndex { odd, ..index })
     };

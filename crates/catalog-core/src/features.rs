@@ -133,8 +133,11 @@ pub const VACUUM_PROTOCOL_CHECK: &str = "vacuumProtocolCheck";
 fn asks_nothing_of_scans(feature: &str, schema: Option<&StructType>) -> bool {
     let without = |test: &dyn Fn(&DataType) -> bool| schema.is_some_and(|s| !s.any_type(test));
     match feature {
-        VACUUM_PROTOCOL_CHECK | "v2Checkpoint" => true,
-        "catalogManaged" | "catalogOwned" | "catalogOwned-preview" => true,
+        VACUUM_PROTOCOL_CHECK
+        | "v2Checkpoint"
+        | "catalogManaged"
+        | "catalogOwned"
+        | "catalogOwned-preview" => true,
         "typeWidening" | "typeWidening-preview" => schema.is_some_and(|schema| {
             let mut widened = false;
             let looked = schema.visit_fields(&mut |_, field| {

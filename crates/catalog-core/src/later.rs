@@ -174,28 +174,25 @@ impl LaterAdds {
             text.clear();
             let more = match lines.next(&mut text)? {
                 Some((number, from)) => {
-                    match &self.rules {
-                        Some(rules) => {
-                            let number = rules.number(number);
-                            let line = lines.line(&text, from)?;
-                            if let Action::Add(add) = parse_line(&self.origin, number, line)? {
-                                rules.check(number, &add)?;
+                    if let Some(rules) = &self.rules {
+                        let number = rules.number(number);
+                        let line = lines.line(&text, from)?;
+                        if let Action::Add(add) = parse_line(&self.origin, number, line)? {
+                            rules.check(number, &add)?;
+                            page.push(add);
+                            files += 1;
+                        }
+                    } else {
+                        let (found, mut noted) = lines.actions(number, from, &mut text)?;
+                        let before = files;
+                        for found in found {
+                            if let Action::Add(add) = found.action {
                                 page.push(add);
                                 files += 1;
                             }
                         }
-                        None => {
-                            let (found, mut noted) = lines.actions(number, from, &mut text)?;
-                            let before = files;
-                            for found in found {
-                                if let Action::Add(add) = found.action {
-                                    page.push(add);
-                                    files += 1;
-                                }
-                            }
-                            if files > before {
-                                odd.note_all(&mut noted, number);
-                            }
+                        if files > before {
+                            odd.note_all(&mut noted, number);
                         }
                     }
                     true

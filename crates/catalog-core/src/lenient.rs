@@ -270,7 +270,7 @@ fn without_place(error: CatalogError) -> CatalogError {
 pub fn complete(metadata: &mut Metadata, odd: &mut Vec<Oddity>) {
     if metadata.schema_string.trim().is_empty() {
         odd.push(Oddity::Missing("metaData.schemaString".to_owned()));
-        metadata.schema_string = normal::NO_COLUMNS.to_owned();
+        normal::NO_COLUMNS.clone_into(&mut metadata.schema_string);
     } else if let Some(schema) = normal::schema(&metadata.schema_string, odd) {
         metadata.schema_string = schema;
     }

@@ -252,13 +252,11 @@ impl TableRoot {
 
     fn place(&self, volume: &Volume, key: &[String]) -> Place {
         let same_volume = *volume == self.volume;
-        match self.below(key).filter(|_| same_volume) {
-            Some(key) => Place::Inside(key),
-            None => {
-                let key = key.join("/");
-                Place::Outside(Outside { url: volume.url(&key), same_volume, key })
-            }
+        if let Some(key) = self.below(key).filter(|_| same_volume) {
+            return Place::Inside(key);
         }
+        let key = key.join("/");
+        Place::Outside(Outside { url: volume.url(&key), same_volume, key })
     }
 
     /// The rest of a key behind the root's.

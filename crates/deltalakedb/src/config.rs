@@ -67,6 +67,7 @@ impl std::fmt::Debug for Config {
         f.debug_struct("Config")
             .field("catalog_from", &self.catalog.as_ref().map(|o| o.found.as_str()))
             .field("format", &self.format)
+            .field("foreign_check_interval", &self.foreign_check_interval)
             .finish()
     }
 }

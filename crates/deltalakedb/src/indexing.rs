@@ -40,7 +40,7 @@ pub async fn finished() {
 pub(crate) struct Indexer {
     catalog: Catalog,
     tables: Arc<Tables>,
-    at_work: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
 }
 
 /// Tables at work or waiting for that, and whether there is more to do by now.
@@ -55,8 +55,8 @@ impl Tables {
 
 impl Indexer {
     pub(crate) fn new(catalog: Catalog) -> Self {
-        let at_work = Arc::new(Semaphore::new(AT_WORK));
-        Indexer { catalog, tables: Arc::default(), at_work }
+        let turns = Arc::new(Semaphore::new(AT_WORK));
+        Indexer { catalog, tables: Arc::default(), turns }
     }
 
     /// One task a table.
@@ -64,7 +64,7 @@ impl Indexer {
         let Some(mark) = Mark::new(&self.tables, table) else { return };
         let work = Work {
             catalog: self.catalog.clone(),
-            at_work: Arc::clone(&self.at_work),
+            turns: Arc::clone(&self.turns),
             mark,
             counted: Counted::new(),
         };
@@ -139,16 +139,16 @@ impl Drop for Mark {
 
 struct Work {
     catalog: Catalog,
-    at_work: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
     mark: Mark,
     counted: Counted,
 }
 
 impl Work {
     async fn run(self) {
-        let Work { catalog, at_work, mut mark, counted } = self;
+        let Work { catalog, turns, mut mark, counted } = self;
         // It is never closed.
-        let _turn = at_work.acquire().await.ok();
+        let _turn = turns.acquire().await.ok();
         while let Some(table) = mark.table {
             let done = catalog.maintain_index(table).await;
             if let Err(error) = &done {

@@ -53,8 +53,8 @@ pub(crate) fn may_be_wrong(ndjson: &[u8]) -> bool {
 
 /// Whether the first number has a point or an exponent.
 fn has_fraction(bytes: &[u8]) -> bool {
-    let digits = bytes.iter().skip_while(|byte| !byte.is_ascii_digit());
-    let after = digits.skip_while(|byte| byte.is_ascii_digit()).next();
+    let mut digits = bytes.iter().skip_while(|byte| !byte.is_ascii_digit());
+    let after = digits.find(|byte| !byte.is_ascii_digit());
     matches!(after, Some(b'.' | b'e' | b'E'))
 }
 

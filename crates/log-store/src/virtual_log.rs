@@ -146,12 +146,13 @@ impl VirtualLog {
     /// Those of the commit; `Unsupported` for names that are no part of a log.
     pub(crate) async fn create(&self, name: &str, bytes: Bytes) -> Result<Created> {
         // Writers put an empty string into a partition of its own, which is null to some readers.
-        let changed = match str::from_utf8(&bytes) {
-            Ok(text) if name.ends_with(".json") => without_empty_values(text)?,
+        let log_name = LogName::parse(name);
+        let changed = match (str::from_utf8(&bytes), &log_name) {
+            (Ok(text), LogName::Commit(_)) => without_empty_values(text)?,
             _ => None,
         };
         let bytes = changed.map_or(bytes, Bytes::from);
-        let version = match LogName::parse(name) {
+        let version = match log_name {
             LogName::Commit(version) => version,
             LogName::Checkpoint(_)
             | LogName::CheckpointPart { .. }

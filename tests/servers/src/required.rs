@@ -29,7 +29,7 @@ fn asks_for(list: &str, name: &str) -> bool {
 /// # Panics
 /// If `DL_REQUIRE` names any of `needs`: then the test has failed.
 #[track_caller]
-#[allow(clippy::print_stdout, reason = "for who runs the tests")]
+#[allow(clippy::print_stdout, clippy::panic, reason = "only tests call it")]
 pub fn skip(needs: &[&str], why: impl Display) {
     if let Some(name) = needs.iter().find(|name| is_required(name)) {
         panic!("DL_REQUIRE asks for {name}, but {why:#}");

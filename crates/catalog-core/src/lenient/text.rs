@@ -1,5 +1,7 @@
 //! Lines of a log, of which one that is not the protocol's is looked at once more.
 
+use std::fmt::Write;
+
 use std::borrow::Cow;
 
 use super::{Found, MAX_LINES, Oddities, Oddity, Wrong, normal, read};
@@ -169,7 +171,8 @@ pub(super) fn escaped(text: &str) -> Cow<'_, str> {
             b'"' if !after_backslash => in_text = !in_text,
             0..0x20 if in_text => {
                 out.push_str(text.get(kept..at).unwrap_or_default());
-                out.push_str(&format!("\\u{byte:04x}"));
+                // Into text, it cannot fail.
+                let _ = write!(out, "\\u{byte:04x}");
                 kept = at + 1;
             }
             _ => {}

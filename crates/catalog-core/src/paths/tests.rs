@@ -227,13 +227,17 @@ fn name() -> impl Strategy<Value = String> {
 /// Each character of a name as it is or encoded, in upper or lower case; what must be is.
 fn spell(name: &str, choices: &[u8]) -> String {
     let mut out = String::new();
+    let encode = |out: &mut String, c: char, upper: bool| {
+        for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+            let encoded = format!("%{byte:02x}");
+            out.push_str(&if upper { encoded.to_ascii_uppercase() } else { encoded });
+        }
+    };
     for (i, c) in name.chars().enumerate() {
-        let mut buffer = [0; 4];
         let must = !c.is_ascii_alphanumeric() && !"-._~=".contains(c);
         match (choices[i % choices.len()] % 3, must) {
             (0, false) => out.push(c),
-            (1, _) => c.encode_utf8(&mut buffer).bytes().for_each(|b| out += &format!("%{b:02x}")),
-            _ => c.encode_utf8(&mut buffer).bytes().for_each(|b| out += &format!("%{b:02X}")),
+            (choice, _) => encode(&mut out, c, choice != 1),
         }
     }
     out

@@ -28,7 +28,7 @@ impl Bound {
 
     /// Whether readers can take the JSON value for a minimum, or maximum, of the column: it is of its type, and
     /// as exact as they take it to be.
-    pub(crate) fn is_usable(&self, raw: &str, is_max: bool) -> bool {
+    pub(crate) fn is_usable(self, raw: &str, is_max: bool) -> bool {
         let Some(stat) = stat(raw) else { return false };
         match (self.data_type, &stat) {
             (PartitionType::Boolean, Stat::Boolean(_)) => true,
@@ -63,7 +63,7 @@ impl Bound {
     }
 
     /// Whether minimum and maximum do not contradict each other.
-    pub(crate) fn agree(&self, min: Option<&str>, max: Option<&str>) -> bool {
+    pub(crate) fn agree(self, min: Option<&str>, max: Option<&str>) -> bool {
         let bound = |raw: Option<&str>| raw.and_then(stat).map(|stat| range(self.kind, &stat));
         let (Some(lower), Some(upper)) =
             (bound(min).and_then(|r| r.lower), bound(max).and_then(|r| r.upper))

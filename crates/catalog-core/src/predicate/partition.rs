@@ -204,10 +204,10 @@ impl PartitionValue {
                 exactly(Value::Exact(Exact { digits: *digits, scale: (*scale).into() }))
             }
             (Kind::Float { .. }, PartitionValue::Float(number)) if number.is_nan() => {
-                not_a_number()
+                Some(NOT_A_NUMBER)
             }
             (Kind::Float { .. }, PartitionValue::Double(number)) if number.is_nan() => {
-                not_a_number()
+                Some(NOT_A_NUMBER)
             }
             // "0.1" is the float next to 0.1, and is compared with 0.1 as either.
             (Kind::Float { .. }, PartitionValue::Float(number)) => Some((
@@ -228,9 +228,8 @@ impl PartitionValue {
 }
 
 /// NaN is above all numbers, infinity among them.
-fn not_a_number() -> Option<(Value, Value, bool)> {
-    Some((Value::Float(f64::INFINITY), Value::Float(f64::INFINITY), true))
-}
+const NOT_A_NUMBER: (Value, Value, bool) =
+    (Value::Float(f64::INFINITY), Value::Float(f64::INFINITY), true);
 
 const DAY_MICROS: i64 = 86_400_000_000;
 

@@ -7,6 +7,7 @@ fn data_type(text: &str) -> DataType {
     StructType::from_text(&format!("a {text}")).unwrap().fields[0].data_type.clone()
 }
 
+#[allow(clippy::option_option, reason = "no value, and null")]
 fn canonical(ty: &str, text: &str) -> Option<Option<String>> {
     PartitionValue::parse(&data_type(ty), text).map(|value| value.to_text())
 }

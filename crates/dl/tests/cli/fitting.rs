@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, Date64Array, Float64Array, Int64Array, NullArray, StringArray,
+    ArrayRef, Date64Array, Float64Array, Int64Array, NullArray, StringArray,
     TimestampNanosecondArray, UInt64Array,
 };
 use serde_json::{Value, json};
@@ -235,7 +235,8 @@ fn csv_types_hold_every_value_of_every_file() {
     let world = World::new();
     let mut long = String::from("n\n");
     for i in 0..3000 {
-        long.push_str(&format!("{i}\n"));
+        long += &i.to_string();
+        long.push('\n');
     }
     let point = format!("{long}1.5\n");
     let text = format!("{long}none\n");

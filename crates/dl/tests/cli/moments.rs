@@ -56,7 +56,7 @@ impl Moments {
         }
         // Spread over the window: multiples of the golden ratio.
         let place = (f64::from(self.tried) * 0.618_034).fract();
-        Some(self.early + (self.late - self.early).mul_f64(place))
+        Some(self.early + self.late.saturating_sub(self.early).mul_f64(place))
     }
 
     /// Where that was.

@@ -28,7 +28,7 @@ fn foreign(world: &World, table: &str, ty: &str, nullable: bool, values: &[Optio
     for (id, value) in (0_i64..).zip(values) {
         lines.push(add(world, table, id, &json!({ "p": value }), None));
     }
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let text = lines.iter().fold(String::new(), |text, line| text + &line.to_string() + "\n");
     world.file(&format!("{table}/_delta_log/{:020}.json", 0), &text);
 }
 
@@ -131,9 +131,7 @@ fn every_spelling_of_a_value_is_that_value_in_every_command() {
             assert_eq!(n, [(texts.len() + plain.len()).to_string()], "{ty}");
         }
         // A change reads the log of the table: the rows are found there, too.
-        world
-            .dl(&["write", "s.t", "--query", &format!("SELECT 9 AS id, p FROM s.t WHERE id = 0")])
-            .ok();
+        world.dl(&["write", "s.t", "--query", "SELECT 9 AS id, p FROM s.t WHERE id = 0"]).ok();
         world.dl(&["update", "s.t", "--set", "id = 10", "--where", "id = 9"]).ok();
         assert_eq!(rows(&world, "SELECT count(*) FROM s.t WHERE id = 10"), ["1"], "{ty}");
         // The engine below cannot write down every constant of a time.
@@ -307,7 +305,7 @@ fn statistics_that_cannot_be_used_are_as_if_they_were_not_there() {
     for (id, stats) in (0_i64..).zip(UNUSABLE) {
         lines.push(add(&world, "t", id, &json!({}), Some(stats)));
     }
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let text = lines.iter().fold(String::new(), |text, line| text + &line.to_string() + "\n");
     world.file(&format!("t/_delta_log/{:020}.json", 0), &text);
     world.dl(&["import", world.path("t").to_str().unwrap(), "s.t", "--skip-validation"]).ok();
     let n = UNUSABLE.len();

@@ -15,9 +15,10 @@ fn log(world: &World, table: &str, files: &[(&str, &str)]) {
     );
     for (file, path) in files {
         let size = fs::metadata(world.path(file)).unwrap().len();
-        lines += &format!(
+        let line = format!(
             "{{\"add\":{{\"path\":\"{path}\",\"partitionValues\":{{}},\"size\":{size},\"modificationTime\":1700000000000,\"dataChange\":true}}}}\n"
         );
+        lines.push_str(&line);
     }
     world.file(&format!("{table}/_delta_log/00000000000000000000.json"), &lines);
 }

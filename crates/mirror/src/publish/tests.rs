@@ -542,13 +542,11 @@ async fn after_an_outage_of_the_database_a_worker_goes_on_within_seconds() {
     let lake = Lake::new();
     let (stop, stopped) = watch::channel(false);
     let backend = FaultyBackend::new(Arc::clone(lake.catalog.backend()), move |call| {
-        match (call.verb, call.nth) {
-            (Verb::MirrorClaim, 0..CALLS) => Fault::Fail,
-            _ => {
-                stop.send(true).unwrap();
-                Fault::None
-            }
+        if matches!((call.verb, call.nth), (Verb::MirrorClaim, 0..CALLS)) {
+            return Fault::Fail;
         }
+        stop.send(true).unwrap();
+        Fault::None
     });
     let clock = Arc::new(Pauses::default());
     let ids = Arc::new(TestIds::default());

@@ -290,11 +290,12 @@ fn of_times(left: Expr, op: Operator, right: Expr, schema: &DFSchema) -> Expr {
         return binary(left, op, right);
     };
     let side = |expr: Expr, of: &DataType, other: &DataType| match (of, other) {
-        (Timestamp(Nanosecond, zone), Date32) => cast(expr, Timestamp(Microsecond, zone.clone())),
+        (Timestamp(Nanosecond, zone), Date32) | (Date32, Timestamp(_, zone)) => {
+            cast(expr, Timestamp(Microsecond, zone.clone()))
+        }
         (Timestamp(Nanosecond, zone), Timestamp(unit, _)) if *unit != Nanosecond => {
             cast(expr, Timestamp(Microsecond, zone.clone()))
         }
-        (Date32, Timestamp(_, zone)) => cast(expr, Timestamp(Microsecond, zone.clone())),
         _ => expr,
     };
     binary(side(left, &of_left, &of_right), op, side(right, &of_right, &of_left))

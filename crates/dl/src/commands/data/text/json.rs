@@ -153,13 +153,11 @@ impl Kind {
             }
             (Kind::Object(fields), Value::Object(values)) => {
                 for (name, value) in values {
-                    let at = match fields.iter().position(|(known, _)| known == name) {
-                        Some(at) => at,
-                        None => {
-                            fields.push((name.clone(), Kind::Unknown));
-                            fields.len() - 1
-                        }
-                    };
+                    let known = fields.iter().position(|(known, _)| known == name);
+                    let at = known.unwrap_or_else(|| {
+                        fields.push((name.clone(), Kind::Unknown));
+                        fields.len() - 1
+                    });
                     if let Some((_, kind)) = fields.get_mut(at) {
                         kind.learn(value).map_err(|e| below(name, e))?;
                     }
@@ -207,13 +205,11 @@ pub(super) fn look(files: &[PathBuf], known: &Known) -> Result<Found> {
                 return Err(wrong_at(file, "row", i, what));
             };
             for (name, value) in values {
-                let at = match columns.iter().position(|(column, _)| *column == name) {
-                    Some(at) => at,
-                    None => {
-                        columns.push((name.clone(), Kind::Unknown));
-                        columns.len() - 1
-                    }
-                };
+                let seen = columns.iter().position(|(column, _)| *column == name);
+                let at = seen.unwrap_or_else(|| {
+                    columns.push((name.clone(), Kind::Unknown));
+                    columns.len() - 1
+                });
                 let is_open = known.column(&name).is_none_or(|kind| {
                     known.may_grow && (kind.is_nested() || *kind == DataType::Null)
                 });
