@@ -30,6 +30,7 @@ pub mod explain;
 #[cfg(feature = "datafusion")]
 pub mod fit;
 mod logstore;
+mod removes;
 mod runtime;
 #[cfg(feature = "datafusion")]
 pub mod sql;

@@ -18,9 +18,11 @@ use deltalakedb_catalog_core::model::Snapshot;
 use deltalakedb_catalog_core::retry::Retry;
 use deltalakedb_mirror::checkpoint::{CheckpointTarget, checkpoint_name, encode_one_file};
 use deltalakedb_mirror::log::listing::LogName;
+use futures::TryStreamExt;
 use moka::sync::Cache;
 
 use crate::context::Context;
+use crate::removes::Removes;
 use crate::transaction::Staging;
 use crate::{runtime, statistics};
 
@@ -130,6 +132,9 @@ impl VirtualLog {
 
     /// A file; none if there is none.
     pub(crate) async fn get(&self, name: &str) -> Result<Option<File>> {
+        if let Some(bytes) = self.context.staging().and_then(|staging| staging.checkpoint(name)) {
+            return Ok(Some(File { bytes, modified: Utc::now(), actions: 0 }));
+        }
         let name = LogName::parse(name);
         if let LogName::Commit(version) = &name
             && let Some((_, file)) = self.staged().into_iter().find(|(v, _)| v == version)
@@ -154,8 +159,15 @@ impl VirtualLog {
         let bytes = changed.map_or(bytes, Bytes::from);
         let version = match log_name {
             LogName::Commit(version) => version,
-            LogName::Checkpoint(_)
-            | LogName::CheckpointPart { .. }
+            LogName::Checkpoint(version) => {
+                if let Some(staging) =
+                    self.context.staging().filter(|staging| version >= staging.first())
+                {
+                    staging.keep_checkpoint(name, bytes);
+                }
+                return Ok(Created::Done);
+            }
+            LogName::CheckpointPart { .. }
             | LogName::UuidCheckpoint { .. }
             | LogName::Sidecar(_)
             | LogName::Checksum(_)
@@ -167,6 +179,7 @@ impl VirtualLog {
             }
         };
         let bytes = self.with_true_statistics(bytes).await?;
+        let bytes = self.with_paths_of_table(bytes).await?;
         if let Some(staging) = self.context.staging() {
             return staging.create(version, bytes);
         }
@@ -195,6 +208,27 @@ impl VirtualLog {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A commit whose removes name files as the table does. `deltalake` encodes paths in its own way, and the
+    /// identity of a file is the text of its path.
+    async fn with_paths_of_table(&self, bytes: Bytes) -> Result<Bytes> {
+        let Some(mut removes) = Removes::in_commit(&bytes) else { return Ok(bytes) };
+        for (_, file) in self.staged() {
+            removes.look_at_commit(&file.bytes);
+        }
+        if let Some(table) = self.table().await? {
+            removes = runtime::run(async move {
+                let head = table.head().await?.version;
+                let mut files = table.catalog.files(table.id, head);
+                while let Some(file) = files.try_next().await? {
+                    removes.look_at(&file.add.path);
+                }
+                Ok(removes)
+            })
+            .await?;
+        }
+        Ok(removes.rewritten(&bytes).map_or(bytes, Bytes::from))
     }
 
     /// A commit with statistics that hold, whatever they were computed with.

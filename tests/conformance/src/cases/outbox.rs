@@ -1,6 +1,6 @@
 //! The outbox: what is claimed, completed, failed, retried, switched on and off.
 
-use deltalakedb_catalog_core::backend::{MirrorLease, PublishFailure, Published};
+use deltalakedb_catalog_core::backend::{ClaimRequest, MirrorLease, PublishFailure, Published};
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{TableId, TimestampMs};
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorState};
@@ -309,7 +309,7 @@ cases! {
     async fn a_foreign_commit_that_was_seen_is_recorded(env: &Env) -> CaseResult {
         let id = table(env, "t", 1).await?;
         let off = table(env, "off", 0).await?;
-        let task = env.claim_one(&env.claim_by("w")).await?;
+        let task = env.claim_one(&ClaimRequest { only: Some(id), ..env.claim_by("w") }).await?;
         assert_eq!(task.table.id, id);
         assert!(complete(env, &task.lease, &[0, 1]).await?);
         env.db().mirror_release(&task.lease).await?;
