@@ -107,3 +107,37 @@ fn vacuum_says_what_it_left_to_other_tables() {
     assert!(files.iter().all(|file| world.path(file).exists()));
     assert!(world.path("t/inner/a.parquet").exists());
 }
+
+/// Its writer encodes names in its own way, and writes a checkpoint after each commit.
+#[cfg(feature = "sql")]
+#[test]
+fn changes_take_effect_on_files_with_names_that_must_be_encoded() {
+    let world = World::new();
+    let ids = |at: i64| [at, at + 1];
+    let folders = ["p=2020-01-01 00%3A00%3A00", "p=2020-01-02 00%3A00%3A00"];
+    for (at, (folder, name)) in folders.iter().zip(["a b", "[x] é%"]).enumerate() {
+        let at = i64::try_from(at).unwrap() * 2;
+        world.parquet(&format!("t/{folder}/{name}.parquet"), &ids(at));
+    }
+    let location = world.path("t");
+    world
+        .dl(&[
+            "create",
+            "s.t",
+            "--location",
+            location.to_str().unwrap(),
+            "--columns",
+            "id long not null, name string, p timestamp",
+            "--partition-by",
+            "p",
+            "--property",
+            "delta.checkpointInterval=1",
+        ])
+        .ok();
+    world.dl(&["append", "s.t", "t"]).ok();
+    world.dl(&["delete", "s.t", "--where", "id = 1"]).ok().says("Deleted 1 row");
+    world.dl(&["update", "s.t", "--set", "id = 9", "--where", "id = 2"]).ok().says("Updated 1 row");
+    let run = world.dl(&["sql", "SELECT id FROM s.t ORDER BY id", "--to", "csv"]).ok();
+    assert_eq!(run.stdout, "id\n0\n3\n9\n");
+    world.dl(&["diff", "s.t"]).ok();
+}
