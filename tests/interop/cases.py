@@ -205,6 +205,35 @@ def partitions_of_many_types(dl: Dl, home: Path):
     return [Reading(table.folder, table.expected())]
 
 
+def partitions_in_other_spellings(dl: Dl, home: Path):
+    """Folders of other programs: what is written for them is what every engine can read."""
+    schema = pa.schema(
+        [
+            ("id", pa.int64()),
+            ("day", pa.date32()),
+            ("number", pa.int32()),
+            ("price", pa.decimal128(10, 2)),
+            ("flag", pa.bool_()),
+        ]
+    )
+    table = Table(dl, home / "t", "interop.spelt", schema, partition_by=["day", "number", "price", "flag"])
+    folders = [
+        "day=2024-2-29/number=007/price=1.5/flag=TRUE",
+        "day=2024-02-29/number=+7/price=1.50/flag=true",
+        "day=2024-02-29/number=7/price=150e-2/flag=t",
+    ]
+    for i, folder in enumerate(folders):
+        row = {"id": [i], "day": [dt.date(2024, 2, 29)], "number": [7], "price": [Decimal("1.50")], "flag": [True]}
+        path = table.folder / folder / "part.parquet"
+        path.parent.mkdir(parents=True)
+        table.files[str(path)] = pa.table(row, schema=schema)
+        pq.write_table(table.files[str(path)].drop_columns(table.partition_by), path)
+    dl("append", table.name, table.folder)
+    table.publish()
+    unable = {"polars": "takes partition values from the names of folders, not from the log"}
+    return [Reading(table.folder, table.expected(), unable=unable)]
+
+
 def file_names(dl: Dl, home: Path):
     table = Table(dl, home / "t", "interop.file_names", SIMPLE)
     for i, name in enumerate(["with space", "per%cent", "per%20cent", "plus+and&", "naïve-🚀", "a=b", "semi;comma,"]):
@@ -373,6 +402,39 @@ def imported_and_appended(dl: Dl, home: Path):
     dl("append", "interop.imported", folder / "more.parquet")
     dl("mirror", "run", "interop.imported")
     return [Reading(folder, pa.concat_tables([*data, more]))]
+
+
+def imported_as_others_write(dl: Dl, home: Path):
+    """A log that is not written as the protocol says: who can read it reads the same from the one that is published."""
+    from deltalake import DeltaTable, write_deltalake
+
+    folder = home / "t"
+    for i in range(2):
+        write_deltalake(folder, rows(SIMPLE, i * 10, 10), mode="append")
+    for log in sorted((folder / "_delta_log").glob("*.json")):
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        for line in lines:
+            if add := line.get("add"):
+                add |= {"size": float(add["size"]), "modificationTime": str(add["modificationTime"])}
+                add["tags"] = {"n": 1, "flag": True}
+                line["someFuture"] = {"a": 1}
+            if metadata := line.get("metaData"):
+                metadata["configuration"] |= {"n": 1}
+            if protocol := line.get("protocol"):
+                protocol |= {"minReaderVersion": 1.0}
+        log.write_text("\r\n".join(json.dumps(line) for line in lines))
+    report = dl.json("import", folder, "interop.others")
+    assert report["validation"]["result"] == "passed", report
+    assert any("'add.size'" in warning for warning in report["warnings"]), report
+    ids = dl("sql", "select id from interop.others order by id", "--to", "csv").splitlines()[1:]
+    ids = [int(line) for line in ids]
+    assert ids == sorted(DeltaTable(folder).to_pyarrow_table()["id"].to_pylist()), ids
+    copy = home / "copy"
+    copy.mkdir()
+    dl("publish", "interop.others", "--to", copy)
+    for file in folder.glob("*.parquet"):
+        shutil.copy2(file, copy / file.name)
+    return [Reading(folder, original=True), Reading(copy, same_as=folder)]
 
 
 def published_elsewhere(dl: Dl, home: Path):
@@ -547,6 +609,7 @@ CASES = [
     nested,
     partitions_of_special_text,
     partitions_of_many_types,
+    partitions_in_other_spellings,
     file_names,
     empty,
     removes,
@@ -557,6 +620,7 @@ CASES = [
     checkpoint_of_partitions,
     one_transaction_over_two_tables,
     imported_and_appended,
+    imported_as_others_write,
     published_elsewhere,
     fence,
     released,

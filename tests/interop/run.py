@@ -15,6 +15,7 @@ from pathlib import Path
 from cases import CASES, Foreign, corpus_cases, store_cases
 from dl import Dl
 from facts import differences, facts
+import literals
 import tpch
 
 ENGINES = ["deltalake", "polars", "duckdb", "sail", "clickhouse"]
@@ -148,6 +149,12 @@ def main() -> int:
         data.mkdir()
         passed, failed = tpch.run(args.dl.resolve(), args.tpch.resolve(), data, args.scale)
         print(f"TPC-H, scale {args.scale}: {passed} of {len(tpch.QUERIES)} queries answered as by DuckDB")
+    if args.filter in "literals":
+        home = args.work.resolve() / "literals"
+        home.mkdir()
+        print(f"\nrunning {literals.COUNT} tests", flush=True)
+        right, wrong = literals.run(args.dl.resolve(), home)
+        passed, failed = passed + right, failed + wrong
     count = {o: list(outcomes.values()).count(o) for o in ("PASS", "FAIL", "-")}
     count["PASS"] += passed
     count["FAIL"] += failed

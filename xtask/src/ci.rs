@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::msrv;
 use crate::run;
 use crate::workspace::{self, Package};
 
@@ -61,6 +62,9 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
         let mut command = cargo(&["doc", "--no-deps"]);
         command.args(workspace::WITH_EVERYTHING);
         passed(command.env("RUSTDOCFLAGS", "-D warnings"))
+    });
+    step(&mut steps, "Rust versions", || {
+        Ok(if msrv::check()? { Outcome::Passed } else { Outcome::Failed })
     });
     step(&mut steps, "dependencies", || deny(&["bans", "licenses", "sources"]));
     step(&mut steps, "advisories", advisories);

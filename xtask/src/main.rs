@@ -6,6 +6,7 @@ mod bench;
 mod ci;
 mod crash;
 mod interop;
+mod msrv;
 mod run;
 mod servers;
 mod tally;
@@ -40,6 +41,8 @@ enum Task {
     Ci(ci::Args),
     /// Make tables with `dl` and read them with deltalake, Polars, DuckDB, Sail and ClickHouse.
     Interop(interop::Args),
+    /// Compare the Rust versions that Cargo.toml and README state with those that dependencies need.
+    Msrv,
     /// Kill a committing and publishing process at random moments and check what is left.
     Crash(crash::Args),
     /// Start throwaway database servers and keep them: up, down, env.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::main(&args),
         Task::Ci(args) => ci::main(&args),
         Task::Interop(args) => interop::main(&args),
+        Task::Msrv => msrv::check(),
         Task::Crash(args) => crash::main(&args),
         Task::Servers(args) => servers::main(&args),
         Task::Bench(args) => bench::main(&args),

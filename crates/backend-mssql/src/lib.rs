@@ -198,18 +198,25 @@ impl MssqlBackend {
     async fn schema_version(&self, lease: &mut Lease) -> DbResult<u32> {
         schema::inspect(lease, &self.sql, self.session.place()).await
     }
+
+    async fn version_and_clock(&self, lease: &mut Lease) -> DbResult<(u32, Option<TimestampMs>)> {
+        let version = self.schema_version(lease).await?;
+        Ok((version, schema::clock(lease, &self.sql).await?))
+    }
 }
 
 #[async_trait]
 impl CatalogBackend for MssqlBackend {
     async fn info(&self) -> Result<BackendInfo> {
         let doing = "reading the schema version";
-        let schema_version = read!(self, doing, |lease| self.schema_version(&mut lease))?;
+        let (schema_version, clock) =
+            read!(self, doing, |lease| self.version_and_clock(&mut lease))?;
         Ok(BackendInfo {
             kind: "mssql",
             server_version: self.server_version.clone(),
             schema_version,
             supported_schema_version: SCHEMA_VERSION,
+            clock,
         })
     }
 

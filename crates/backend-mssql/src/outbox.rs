@@ -411,8 +411,8 @@ pub(crate) async fn set_mode(
 ) -> DbResult<TableRecord> {
     lock_active(lease, sql, table).await?;
     if mode == MirrorMode::Diverged {
-        let what = "diverged is found by publishing, it cannot be set".to_owned();
-        return invalid(lease, sql, table, what).await;
+        lease.run(&sql.outbox.diverge, vec![id(table)]).await?;
+        return require_table(lease, sql, table).await;
     }
     lease.run(&sql.outbox.set_mode, vec![id(table), text(mode.as_str())]).await?;
     if mode == MirrorMode::Active {

@@ -221,6 +221,7 @@ statements! {
             program NVARCHAR(100) NOT NULL,
             PRIMARY KEY (version))",
         version: "SELECT MAX(version) FROM {p}schema",
+        clock: "SELECT DATEDIFF_BIG(MILLISECOND, '1970-01-01', SYSUTCDATETIME()) AS now",
         record: "INSERT INTO {p}schema (version, applied_at_ms, program) VALUES (@P1, @P2, @P3)",
         tables: "SELECT TABLE_NAME FROM INFORMATION_SCHEMA.TABLES
             WHERE TABLE_SCHEMA = @P1 ORDER BY TABLE_NAME",
@@ -285,6 +286,14 @@ pub(crate) async fn inspect(lease: &mut Lease, sql: &Statements, place: &str) ->
         ))
         .into()
     })
+}
+
+/// What time it is at the server.
+pub(crate) async fn clock(lease: &mut Lease, sql: &Statements) -> DbResult<Option<TimestampMs>> {
+    let sets = lease.run(&sql.schema.clock, Vec::new()).await?;
+    let row = sets.first().and_then(|rows| rows.first());
+    let now = row.map(|row| Reader::new(row, "schema", None).i64(0)).transpose()?;
+    Ok(now.map(TimestampMs))
 }
 
 /// Fails unless this is the version that this program works with.

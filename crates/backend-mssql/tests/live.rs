@@ -29,7 +29,8 @@ const NOW: TimestampMs = TimestampMs(1_700_000_000_000);
 /// Options for tables of this test's own, which go with the guard; none where there is no server.
 fn server() -> Option<(MssqlOptions, Tables)> {
     if deltalakedb_test_servers::mssql_urls().is_empty() {
-        println!("skipped: DL_TEST_MSSQL_URL is not set: SQL Server does not run here by itself");
+        let why = "DL_TEST_MSSQL_URL is not set: SQL Server does not run here by itself";
+        deltalakedb_test_servers::skip(&["mssql"], why);
         return None;
     }
     let prefix = fresh_prefix();

@@ -12,6 +12,7 @@
 //! `wsrep_sync_wait` covers reads (1): set it on the nodes or for the login.
 #![forbid(unsafe_code)]
 
+mod abandoned;
 mod commit;
 mod errors;
 mod files;
@@ -112,14 +113,18 @@ impl MySqlBackend {
 impl CatalogBackend for MySqlBackend {
     async fn info(&self) -> Result<BackendInfo> {
         let mut call = self.session.unchecked("reading the schema version").await?;
-        let found = schema::inspect(&mut call).await;
-        let found = call.end(found).await?;
+        let found = match schema::inspect(&mut call).await {
+            Ok(found) => schema::clock(&mut call).await.map(|clock| (found, clock)),
+            Err(error) => Err(error),
+        };
+        let (found, clock) = call.end(found).await?;
         let server = self.session.server.get();
         Ok(BackendInfo {
             kind: "mysql",
             server_version: server.map(|server| server.version.clone()).unwrap_or_default(),
             schema_version: found.version(),
             supported_schema_version: SCHEMA_VERSION,
+            clock,
         })
     }
 

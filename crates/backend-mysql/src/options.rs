@@ -114,8 +114,9 @@ pub struct MySqlOptions {
     pub tls: TlsOptions,
     /// Connections.
     pub pool: PoolOptions,
-    /// How long one request may take; the client watches over it and gives the connection up, so
-    /// nothing is set for the session. Default 60 s.
+    /// How long one request may take. Default 60 s. The client watches over it and gives the connection
+    /// up, so nothing is set for the session; the server's part of it is ended at once by another
+    /// connection (`KILL`), and its transaction rolled back.
     pub statement_timeout: Duration,
 }
 

@@ -378,8 +378,8 @@ pub(crate) async fn set_mode(
 ) -> DbResult<TableRecord> {
     open_active(call, id).await?;
     if mode == MirrorMode::Diverged {
-        let what = "diverged is found by publishing, it cannot be set".to_owned();
-        return invalid(call, id, what).await;
+        call.execute(DIVERGE, &[id.into()]).await?;
+        return require_table(call, id).await;
     }
     call.execute(SET_MODE, &[mode.as_str().into(), id.into()]).await?;
     if mode == MirrorMode::Active {

@@ -240,6 +240,13 @@ impl Found {
     }
 }
 
+/// What time it is at the server, whatever the session's time zone.
+pub(crate) async fn clock(call: &mut Call) -> DbResult<Option<TimestampMs>> {
+    let sql = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000";
+    let row = call.row(sql, &[]).await?;
+    Ok(row.map(|row| row.try_get::<i64, _>(0)).transpose()?.map(TimestampMs))
+}
+
 /// Looks for our tables.
 ///
 /// # Errors

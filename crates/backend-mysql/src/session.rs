@@ -2,6 +2,11 @@
 //!
 //! Nothing is set for a session and nothing is prepared: a pooler may give each transaction another
 //! server connection. Isolation is set in the message that begins the transaction.
+//!
+//! So there is no limit of time that the server would know. It does not look at a connection while it
+//! waits for a lock or works, either: a call that ends by its deadline, or is dropped, is ended there by
+//! another connection (`abandoned`). What nobody can end any more, as that of a program that was killed,
+//! ends with the server's own `innodb_lock_wait_timeout` (50 s).
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +18,7 @@ use futures::TryStreamExt;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Either, Row};
 
+use crate::abandoned::{Abandoned, Mark};
 use crate::errors::{DbError, DbResult};
 use crate::literals::{Value, fill};
 use crate::options::MySqlOptions;
@@ -72,7 +78,9 @@ pub(crate) struct Server {
 
 /// A pool of connections and what every call needs.
 pub(crate) struct Session {
-    pool: Pool<MySqlConnection>,
+    /// With each connection: what it is to the server, or none if that cannot be found out.
+    pub(crate) pool: Pool<MySqlConnection, Option<Mark>>,
+    abandoned: Arc<Abandoned>,
     pub(crate) options: MySqlOptions,
     /// For messages: `host:port/database`.
     pub(crate) at: String,
@@ -93,6 +101,7 @@ impl Session {
         let pool = Pool::new(options.to_driver(), options.pool.clone())
             .map_err(|error| CatalogError::invalid(format!("bad pool options: {error}")))?;
         let session = Arc::new(Session {
+            abandoned: Arc::new(Abandoned::new(pool.clone(), options.place())),
             pool,
             at: options.place(),
             options,
@@ -183,14 +192,27 @@ impl Session {
         let connection = self.pool.acquire().await.map_err(|error| {
             DbError::Sqlx(error).into_catalog(&self.at, doing, WriteState::NotApplied)
         })?;
-        Ok(Call {
+        let mut call = Call {
             session: self.clone(),
             connection,
             doing,
             answered: true,
+            on_its_way: false,
             open: false,
             in_doubt: false,
-        })
+        };
+        if call.connection.note().is_none() {
+            let mark = match call.run(Mark::ASK.to_owned()).await {
+                Ok(sets) => first(&sets).and_then(Mark::read),
+                Err(error) if error.leaves_connection_usable() => {
+                    tracing::debug!(?error, "the server does not tell which connection this is");
+                    None
+                }
+                Err(error) => return Err(call.fail(error)),
+            };
+            call.connection.set_note(mark);
+        }
+        Ok(call)
     }
 
     /// Closes all connections.
@@ -225,7 +247,10 @@ fn statements(message: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Sends one message, and reads all of its answers.
-async fn send(connection: &mut Lease<MySqlConnection>, message: String) -> sqlx::Result<Vec<Set>> {
+async fn send(
+    connection: &mut Lease<MySqlConnection, Option<Mark>>,
+    message: String,
+) -> sqlx::Result<Vec<Set>> {
     let mut stream = sqlx::raw_sql(AssertSqlSafe(message)).fetch_many(connection.connection()?);
     let mut sets = Vec::new();
     let mut rows = Vec::new();
@@ -246,10 +271,12 @@ async fn send(connection: &mut Lease<MySqlConnection>, message: String) -> sqlx:
 /// the server rolls back what was open, and no other call meets it half way.
 pub(crate) struct Call {
     pub(crate) session: Arc<Session>,
-    connection: Lease<MySqlConnection>,
+    connection: Lease<MySqlConnection, Option<Mark>>,
     doing: &'static str,
-    /// No message is on its way.
+    /// No message is on its way, and the connection can be used further.
     answered: bool,
+    /// The server may be at a message that nobody waits for any more.
+    on_its_way: bool,
     /// A transaction is open.
     open: bool,
     /// COMMIT was sent and did not fail for certain.
@@ -259,6 +286,11 @@ pub(crate) struct Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if self.open || !self.answered {
+            if self.on_its_way
+                && let Some(Some(mark)) = self.connection.note()
+            {
+                self.session.abandoned.end(mark.clone());
+            }
             self.connection.discard();
         }
     }
@@ -271,6 +303,7 @@ impl Call {
         let limit = self.session.options.statement_timeout;
         let one_by_one = self.session.server.get().is_some_and(|server| server.one_by_one);
         self.answered = false;
+        self.on_its_way = true;
         let work = async {
             if !one_by_one {
                 return send(&mut self.connection, sql).await;
@@ -283,7 +316,10 @@ impl Call {
         };
         let result = match tokio::time::timeout(limit, work).await {
             Err(_) => Err(DbError::Timeout(limit)),
-            Ok(result) => result.map_err(DbError::Sqlx),
+            Ok(result) => {
+                self.on_its_way = false;
+                result.map_err(DbError::Sqlx)
+            }
         };
         self.answered = result.as_ref().err().is_none_or(DbError::leaves_connection_usable);
         result

@@ -45,7 +45,7 @@ impl Place {
         match deltalakedb_test_servers::shared_mysql() {
             Ok(url) => Some(Place::on(url).await),
             Err(why) => {
-                println!("skipped: {why}");
+                deltalakedb_test_servers::skip(&["mysql"], why);
                 None
             }
         }
@@ -256,7 +256,7 @@ async fn each_role_may_do_what_it_is_for() {
 
 fn started(options: MariaDbOptions) -> Option<MariaDb> {
     if let Err(why) = Software::MariaDb.check() {
-        println!("skipped: {why:#}");
+        deltalakedb_test_servers::skip(&["mysql"], why);
         return None;
     }
     Some(MariaDb::start(options).unwrap())

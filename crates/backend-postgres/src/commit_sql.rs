@@ -38,7 +38,7 @@ WITH part AS (
     SELECT t.id, t.state, t.head_version, t.head_timestamp_ms, t.barrier_version, t.head_files,
         t.head_bytes
     FROM {p}tables t
-    WHERE t.id = ANY ($4::uuid[]) AND NOT EXISTS (SELECT 1 FROM known)
+    WHERE t.id = ANY ($4::uuid[]) AND NOT EXISTS (SELECT 1 FROM known){wait}
     ORDER BY t.id
     FOR UPDATE
 ), removes AS (
@@ -200,7 +200,11 @@ WITH part AS (
     UPDATE {p}mirror m
     SET pending_since_ms = CASE WHEN m.mode = 'off' THEN m.pending_since_ms
         ELSE coalesce(m.pending_since_ms, $2::int8) END
-    FROM go g WHERE m.table_id = g.id AND NOT g.creates
+    -- In the order in which those who publish take them, so that nobody waits in a circle.
+    FROM (SELECT l.table_id FROM {p}mirror l
+        WHERE l.table_id IN (SELECT g.id FROM go g WHERE NOT g.creates)
+        ORDER BY l.table_id FOR UPDATE) g
+    WHERE m.table_id = g.table_id
     RETURNING m.table_id, m.mode
 ), mirrors AS (
     INSERT INTO {p}mirror (table_id, mode, lease_epoch, lease_until_ms, pending_since_ms)

@@ -7,12 +7,15 @@
 //!
 //! No more than half of the pool's connections commit appends at a time. Tables whose turn would be the next
 //! one wait, and all of them go in one statement too. It passes over tables that another process holds, and
-//! over those where anything is not plain: they get turns of their own, so that no table waits for another.
+//! over those where anything is not plain: they get turns of their own, so that no table waits for another;
+//! but no more of these at a time than a quarter of the connections, so that some are left to readers.
 //!
 //! The statement for one table writes all of its commits or none. None, where anything about it is not plain:
 //! a token that is known, a file that is in the table already, a table that is gone, a barrier that moved.
-//! Then each goes by itself, which finds out what is to be said about it. Why the statement is right is said
-//! in `commit`: it stands on the same facts, and on the same row.
+//! Then each goes by itself, which finds out what is to be said about it: one after the other, in the turn
+//! that they wait in, so that they never hold more than its connection. Where the database is busy, all of
+//! them are told so. Why the statement is right is said in `commit`: it stands on the same facts, and on the
+//! same row.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,9 +25,10 @@ use deltalakedb_catalog_core::backend::{CommitOutcome, CommitRequest, CommittedT
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::TableId;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use crate::commit;
-use crate::groups_queue::{Append, Part, Queue, Told, Waiting};
+use crate::groups_queue::{Append, Part, Queue, Waiting};
 use crate::groups_send::{Way, send};
 use crate::groups_sql::{APPENDS, APPENDS_ACROSS};
 use crate::session::{Mode, Session};
@@ -37,7 +41,8 @@ statements! {
         /// The same to several tables.
         appends_across: APPENDS_ACROSS,
         /// To one, through the function of `APPEND_FUNCTION`.
-        appends_in_turn: "SELECT f.* FROM {p}append_2($1::uuid[], $2::int8, $3::text, $4::text[], $5::int8[],
+        appends_in_turn: "SELECT f.* FROM {p}append_2($1::uuid[],
+            CASE WHEN true{wait} THEN $2::int8 END, $3::text, $4::text[], $5::int8[],
             $6::text[], $7::text[], $8::int8[], $9::int8[], $10::int8[], $11::text[], $12::int4[],
             $13::int8[], $14::bytea[], $15::int4[], $16::int8[], $17::bytea[], $18::int8[],
             $19::int8[], $20::bool[], $21::int8[], $22::int8[], $23::text[], $24::text[],
@@ -49,6 +54,8 @@ statements! {
 #[derive(Debug)]
 pub(crate) struct Groups {
     queue: Mutex<Queue>,
+    /// Turns of tables that a statement for several has passed over.
+    passed_over: Semaphore,
     /// The function of `APPEND_FUNCTION` was not found.
     no_function: AtomicBool,
 }
@@ -56,8 +63,12 @@ pub(crate) struct Groups {
 impl Groups {
     /// Of a pool with so many connections.
     pub(crate) fn new(max_connections: u32) -> Groups {
-        let most = usize::try_from(max_connections / 2).unwrap_or(usize::MAX);
-        Groups { queue: Mutex::new(Queue::new(most)), no_function: AtomicBool::new(false) }
+        let share = |of: u32| usize::try_from(max_connections / of).unwrap_or(usize::MAX);
+        Groups {
+            queue: Mutex::new(Queue::new(share(2))),
+            passed_over: Semaphore::new(share(4).clamp(1, Semaphore::MAX_PERMITS)),
+            no_function: AtomicBool::new(false),
+        }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -105,6 +116,13 @@ impl Turn {
 
     /// Commits these; the rest follows when the turn ends.
     async fn go(mut self, mut parts: Vec<Part>) {
+        let groups = Arc::clone(&self.session);
+        let _one_of_few = if self.counted {
+            None
+        } else {
+            // It is never closed.
+            groups.groups.passed_over.acquire().await.ok()
+        };
         for (_, waiting) in &mut parts {
             // Whoever gave up is not committed any more.
             waiting.retain(|waiting| !waiting.tell.is_closed());
@@ -125,15 +143,28 @@ impl Turn {
 
     /// Commits to one table.
     async fn one(&self, (table, mut waiting): Part) {
-        if waiting.len() > 1 {
-            let way = to_one(&self.session, table);
-            let left = self.together(vec![(table, waiting)], way).await;
-            for waiting in left.into_iter().flat_map(|(_, waiting)| waiting) {
-                let _ = waiting.tell.send(Told::Alone);
-            }
-        } else if let Some(Waiting { request, tell }) = waiting.pop() {
+        if waiting.len() == 1
+            && let Some(Waiting { request, tell }) = waiting.pop()
+        {
             let outcome = by_itself(&self.session, &request).await;
-            let _ = tell.send(Told::Through(outcome));
+            let _ = tell.send(outcome);
+            return;
+        }
+        let way = to_one(&self.session, table);
+        let left = self.together(vec![(table, waiting)], way).await;
+        let mut left = left.into_iter().flat_map(|(_, waiting)| waiting);
+        while let Some(Waiting { request, tell }) = left.next() {
+            if tell.is_closed() {
+                continue;
+            }
+            let outcome = commit::commit_now(&self.session, &request).await;
+            let busy = outcome.as_ref().err().filter(|error| error.is_retryable()).map(not_tried);
+            let _ = tell.send(outcome);
+            if let Some(busy) = busy {
+                // Neither are the others through, but after as long a wait for each of them.
+                left.for_each(|waiting| drop(waiting.tell.send(Err(busy()))));
+                return;
+            }
         }
     }
 
@@ -149,7 +180,12 @@ impl Turn {
         let done = match sent {
             Ok(done) => done,
             Err(error) if error.write_state() == WriteState::Unknown => {
-                in_doubt(parts.into_iter().flat_map(|(_, waiting)| waiting), &error);
+                tell_all(parts, &error);
+                return Vec::new();
+            }
+            // Each of them would meet the same. They go again together, as each of them says how long.
+            Err(error) if parts.len() == 1 && error.is_retryable() => {
+                tell_all(parts, &error);
                 return Vec::new();
             }
             Err(error) => {
@@ -171,22 +207,38 @@ impl Turn {
             for (waiting, done) in waiting.into_iter().zip(done) {
                 let done = Ok(CommitOutcome::Committed(vec![done]));
                 // Whoever does not listen any more has dropped the call.
-                let _ = waiting.tell.send(Told::Through(done));
+                let _ = waiting.tell.send(done);
             }
         }
         left
     }
 }
 
-/// Tells them that nobody knows whether they are written.
-fn in_doubt(waiting: impl IntoIterator<Item = Waiting>, error: &CatalogError) {
-    for waiting in waiting {
-        let _ = waiting.tell.send(Told::Through(Err(CatalogError::Unavailable {
-            message: error.to_string(),
+/// Tells all of them what became of the statement that had their commits.
+fn tell_all(parts: Vec<Part>, error: &CatalogError) {
+    let message = text(error);
+    for waiting in parts.into_iter().flat_map(|(_, waiting)| waiting) {
+        let _ = waiting.tell.send(Err(CatalogError::Unavailable {
+            message: message.clone(),
             retryable: error.is_retryable(),
-            write: WriteState::Unknown,
-        })));
+            write: error.write_state(),
+        }));
     }
+}
+
+/// What failed, without what follows from its kind, which it gets once more.
+fn text(error: &CatalogError) -> String {
+    match error {
+        CatalogError::Unavailable { message, .. } => message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// For those that were not sent because one before them met this.
+fn not_tried(error: &CatalogError) -> impl Fn() -> CatalogError + use<> {
+    let message =
+        format!("a commit to the same table that came first did not get through: {}", text(error));
+    move || CatalogError::busy(message.clone(), WriteState::NotApplied)
 }
 
 /// Commits a batch, with others that wait where it can.
@@ -204,8 +256,7 @@ pub(crate) async fn commit(
         return by_itself(session, &request).await;
     };
     match told.await {
-        Ok(Told::Through(outcome)) => outcome,
-        Ok(Told::Alone) => commit::commit_now(session, &request).await,
+        Ok(outcome) => outcome,
         Err(_) => Err(CatalogError::Unavailable {
             message: format!("the runtime ended while commits to database '{}' waited", session.at),
             retryable: true,

@@ -70,14 +70,8 @@ impl Room {
     }
 }
 
-/// What a waiting commit is told.
-#[derive(Debug)]
-pub(crate) enum Told {
-    /// It is through, in whatever way.
-    Through(Result<CommitOutcome>),
-    /// Nothing was written: it goes by itself.
-    Alone,
-}
+/// What a waiting commit is told: it is through, in whatever way.
+pub(crate) type Told = Result<CommitOutcome>;
 
 /// A commit that waits.
 #[derive(Debug)]

@@ -29,7 +29,7 @@ WITH part AS (
             SELECT s.head_version FROM {p}tables s WHERE s.id = t.id) AS waited
     FROM {p}tables t
     WHERE t.state = 'active' AND NOT EXISTS (
-        SELECT 1 FROM {p}batches b WHERE b.token = ANY ($4::text[]))
+        SELECT 1 FROM {p}batches b WHERE b.token = ANY ($4::text[])){wait}
       AND ",
             $locked,
             "

@@ -127,11 +127,15 @@ impl CatalogBackend for PostgresBackend {
             self.session.saw_schema(found);
             found
         };
+        let mut call = self.session.unchecked("asking what time it is", Mode::ReadOne).await?;
+        let clock = schema::clock(&mut call).await;
+        let clock = call.end(clock).await?;
         Ok(BackendInfo {
             kind: "postgres",
             server_version: self.session.server_version.get().cloned().unwrap_or_default(),
             schema_version,
             supported_schema_version: SCHEMA_VERSION,
+            clock: Some(clock),
         })
     }
 

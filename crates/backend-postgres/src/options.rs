@@ -119,8 +119,15 @@ pub struct PostgresOptions {
     pub pool: PoolOptions,
     /// How long one statement may take. Default 60 s.
     ///
-    /// The client watches over it and gives the connection up; transactions of several statements
-    /// tell the server as well. Nothing is set for the session, so it works through poolers.
+    /// The server ends it then, and nothing is written: connections start with this limit, and
+    /// transactions of several statements begin with it. Should no answer come at all, the client
+    /// gives the connection up a second later. A server of PostgreSQL 14 or newer also ends within a
+    /// second what nobody waits for any more: the work of a program that was killed, of a call
+    /// that was dropped.
+    ///
+    /// Behind a pooler that refuses start-up parameters of ours (PgBouncer does), the client alone
+    /// watches over statements that only read, and commits wait for three quarters of this time for
+    /// each lock.
     pub statement_timeout: Duration,
     /// Shown in `pg_stat_activity`. Default `deltalakedb`.
     pub application_name: String,
@@ -131,6 +138,20 @@ pub struct PostgresOptions {
     /// runs in a transaction of its own, so that its parse and its execution meet one server
     /// connection: four round trips where it is one otherwise.
     pub statement_cache: usize,
+}
+
+/// How often the server looks whether the client is still there, while it works or waits. Milliseconds.
+const CHECK_MILLIS: &str = "1000";
+
+/// What a connection sets when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtStart {
+    /// `statement_timeout` and `client_connection_check_interval` (PostgreSQL 14, not on each system).
+    LimitAndCheck,
+    /// `statement_timeout`.
+    Limit,
+    /// Nothing: poolers refuse it.
+    Nothing,
 }
 
 impl PostgresOptions {
@@ -238,7 +259,13 @@ impl PostgresOptions {
         format!("{}:{}/{}", self.host, self.port, self.database)
     }
 
-    pub(crate) fn to_driver(&self) -> PgConnectOptions {
+    /// `statement_timeout` as the server takes it.
+    pub(crate) fn statement_millis(&self) -> u128 {
+        // 0 would be no limit.
+        self.statement_timeout.as_millis().clamp(1, 2_147_483_647)
+    }
+
+    pub(crate) fn to_driver(&self, at_start: AtStart) -> PgConnectOptions {
         let tls = &self.tls;
         let mut options = PgConnectOptions::new_without_pgpass()
             .host(&self.host)
@@ -257,6 +284,17 @@ impl PostgresOptions {
                 (TlsMode::Require, Some(_)) | (TlsMode::VerifyCa, _) => PgSslMode::VerifyCa,
                 (TlsMode::VerifyFull, _) => PgSslMode::VerifyFull,
             });
+        let millis = self.statement_millis().to_string();
+        let mut settings = Vec::new();
+        if at_start != AtStart::Nothing {
+            settings.push(("statement_timeout", millis.as_str()));
+        }
+        if at_start == AtStart::LimitAndCheck {
+            settings.push(("client_connection_check_interval", CHECK_MILLIS));
+        }
+        if !settings.is_empty() {
+            options = options.options(settings);
+        }
         if let Some(password) = &self.password {
             options = options.password(password.expose());
         }

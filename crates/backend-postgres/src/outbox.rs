@@ -355,8 +355,8 @@ pub(crate) async fn set_mode(
     let session = call.session.clone();
     lock_active(call, id).await?;
     if mode == MirrorMode::Diverged {
-        let what = "diverged is found by publishing, it cannot be set".to_owned();
-        return invalid(call, id, what).await;
+        call.execute(&session.sql.outbox.diverge, of(id)).await?;
+        return require_table(call, id).await;
     }
     let args = of(id).bind(mode.as_str());
     call.execute(&session.sql.outbox.set_mode, args).await?;

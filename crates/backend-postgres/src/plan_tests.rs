@@ -29,7 +29,7 @@ async fn every_statement_is_prepared_and_uses_an_index() {
     let url: Url = match deltalakedb_test_servers::shared_postgres() {
         Ok(url) => url.parse().unwrap(),
         Err(why) => {
-            println!("skipped: {why}");
+            deltalakedb_test_servers::skip(&["postgres"], why);
             return;
         }
     };
@@ -43,7 +43,7 @@ async fn every_statement_is_prepared_and_uses_an_index() {
     server.execute("SET enable_seqscan = off").await.unwrap();
 
     let (mut explained, mut faults) = (0, Vec::new());
-    for (name, sql) in Statements::new(&options.qualified_prefix()).all() {
+    for (name, sql) in Statements::new(&options.qualified_prefix(), None).all() {
         if let Err(error) = server.execute(AssertSqlSafe(format!("PREPARE s AS {sql}"))).await {
             faults.push(format!("{name} is not prepared: {error}\n{sql}"));
             continue;
@@ -89,7 +89,7 @@ async fn commits_are_not_planned_each_time() {
     let url: Url = match deltalakedb_test_servers::shared_postgres() {
         Ok(url) => url.parse().unwrap(),
         Err(why) => {
-            println!("skipped: {why}");
+            deltalakedb_test_servers::skip(&["postgres"], why);
             return;
         }
     };
@@ -98,7 +98,7 @@ async fn commits_are_not_planned_each_time() {
     let backend = PostgresBackend::connect(options.clone()).await.unwrap();
     backend.migrate(TimestampMs(1)).await.unwrap();
     let mut server = PgConnection::connect(url.as_str()).await.unwrap();
-    let statements = Statements::new(&options.qualified_prefix());
+    let statements = Statements::new(&options.qualified_prefix(), None);
     let groups = &statements.groups;
     for sql in [&statements.commit.commit, &groups.appends, &groups.appends_across] {
         server.execute(AssertSqlSafe(format!("PREPARE s AS {sql}"))).await.unwrap();
@@ -126,7 +126,7 @@ async fn files_of_a_growing_table_are_looked_up_by_their_keys() {
     let url: Url = match deltalakedb_test_servers::shared_postgres() {
         Ok(url) => url.parse().unwrap(),
         Err(why) => {
-            println!("skipped: {why}");
+            deltalakedb_test_servers::skip(&["postgres"], why);
             return;
         }
     };
@@ -155,7 +155,7 @@ async fn files_of_a_growing_table_are_looked_up_by_their_keys() {
     let keys = array(|n| format!("decode(md5('{n}'), 'hex')"), "bytea");
     let paths = array(|n| format!("'part-{n}'"), "text");
     let empty = array(|_| "''".to_owned(), "text");
-    let sql = Statements::new(&prefix).files;
+    let sql = Statements::new(&prefix, None).files;
     for (name, sql, parameters) in [
         (
             "remove",

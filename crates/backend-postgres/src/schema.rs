@@ -310,6 +310,8 @@ statements! {
         /// The same of a table that has our columns.
         known: "SELECT max(version)::int8, max(applied_at_ms)::int8, max(program)::text
             FROM {p}schema",
+        /// The server's clock, now and not when the transaction began, milliseconds.
+        clock: "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::int8",
         record: "INSERT INTO {p}schema (version, applied_at_ms, program) VALUES ($1, $2, $3)",
         /// Makes the second of two migrations wait. Nothing rests on it: the tables' names and the
         /// primary key of `{p}schema` let one of them through.
@@ -337,6 +339,12 @@ pub(crate) async fn version(call: &mut Call) -> DbResult<u32> {
         }
     }
     inspect(call).await
+}
+
+/// What time it is at the server.
+pub(crate) async fn clock(call: &mut Call) -> DbResult<TimestampMs> {
+    let sql = call.session.sql.schema.clock.clone();
+    Ok(TimestampMs(call.fetch_one(&sql, Args::new()).await?.try_get(0)?))
 }
 
 /// Looks for our tables: their version, 0 = none.
@@ -444,7 +452,9 @@ async fn steps(call: &mut Call, now: TimestampMs) -> DbResult<()> {
     if found > SCHEMA_VERSION {
         return Err(too_new(found, &session.at).into());
     }
-    let fill = |text: &str| text.replace("{p}", &place).replace("{i}", &options.table_prefix);
+    let fill = |text: &str| {
+        text.replace("{p}", &place).replace("{i}", &options.table_prefix).replace("{wait}", "")
+    };
     if found == 0 {
         if let Some(schema) = &options.schema {
             let row = call.fetch_one(&sql.schema_exists, Args::new().bind(schema.as_str())).await?;

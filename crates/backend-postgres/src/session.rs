@@ -2,10 +2,27 @@
 //!
 //! No state is ever set for a session: a pooler may give each transaction another server
 //! connection. What a transaction needs is set inside of it, in the round trip that begins it.
+//!
+//! # Time limits
+//!
+//! A call that ends by its deadline, or whose future is dropped, closes its connection. The server
+//! does not look at a connection while it waits for a lock, so it must be told when to end:
+//!
+//! * A transaction of several statements sets `statement_timeout` where it begins. (The server stops
+//!   that clock before it commits: a commit that waits for a standby is not cut short by it.)
+//! * A statement by itself has nothing before it. So the connection starts with the limit
+//!   ([`Told::AtStart`]), and from PostgreSQL 14 on with `client_connection_check_interval`, by
+//!   which the server notices within a second that nobody waits for an answer any more.
+//! * Poolers refuse start-up parameters that they do not know, or ignore them. There a commit
+//!   limits its wait for locks by itself, in the statement ([`Told::InStatements`]).
+//!
+//! The client waits a little longer than the server works: an answer that the time is over says
+//! that nothing was written.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_sqlx_pool::{Lease, Pool};
@@ -15,12 +32,24 @@ use sqlx::{AssertSqlSafe, Encode, Postgres, Type};
 use crate::commit::Contended;
 use crate::errors::{DbError, DbResult};
 use crate::groups::Groups;
-use crate::options::PostgresOptions;
+use crate::options::{AtStart, PostgresOptions};
 use crate::schema;
 use crate::statements::Statements;
 
 /// The oldest server that works, as `server_version_num`.
 const OLDEST_SERVER: i32 = 110_000;
+
+/// The client waits for the server's answer that the time is over, so much longer at most.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How the server knows how long a statement by itself may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// Connections started with it.
+    AtStart,
+    /// Statements that wait for locks say how long they do.
+    InStatements,
+}
 
 /// What a call is, to the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +65,7 @@ pub(crate) enum Mode {
 /// A pool of connections and what every call needs.
 pub(crate) struct Session {
     pool: Pool<PgConnection>,
+    told: Told,
     pub(crate) options: PostgresOptions,
     pub(crate) sql: Statements,
     /// For messages: `host:port/database`.
@@ -61,12 +91,18 @@ impl fmt::Debug for Session {
 impl Session {
     pub(crate) async fn connect(options: PostgresOptions) -> Result<Arc<Session>> {
         options.validate()?;
-        let pool = Pool::new(options.to_driver(), options.pool.clone())
-            .map_err(|error| CatalogError::invalid(format!("bad pool options: {error}")))?;
+        let at = options.place();
+        let (pool, told) = first_connection(&options)
+            .await
+            .map_err(|e| e.into_catalog(&at, "connecting", WriteState::NotApplied))?;
+        // In transactions it is set where they begin.
+        let alone = told == Told::InStatements && options.statement_cache > 0;
+        let wait = alone.then_some(options.statement_timeout);
         let session = Arc::new(Session {
             pool,
-            sql: Statements::new(&options.qualified_prefix()),
-            at: options.place(),
+            told,
+            sql: Statements::new(&options.qualified_prefix(), wait),
+            at,
             groups: Groups::new(options.pool.max_connections),
             options,
             server_version: OnceLock::new(),
@@ -194,6 +230,84 @@ impl Session {
     }
 }
 
+/// A pool whose first connection is there, and whether the server knows how long statements may take.
+async fn first_connection(options: &PostgresOptions) -> DbResult<(Pool<PgConnection>, Told)> {
+    // Without prepared statements each statement is in a transaction, which says it.
+    let at_starts: &[AtStart] = if options.statement_cache > 0 {
+        &[AtStart::LimitAndCheck, AtStart::Limit, AtStart::Nothing]
+    } else {
+        &[AtStart::Nothing]
+    };
+    let mut refused = None;
+    for at_start in at_starts {
+        let pool = Pool::new(options.to_driver(*at_start), options.pool.clone())?;
+        let mut lease = match pool.acquire().await {
+            Ok(lease) => lease,
+            Err(error) if *at_start != AtStart::Nothing && refuses_parameters(&error) => {
+                tracing::debug!(%error, ?at_start, "the server does not take these parameters");
+                refused = Some(error);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if *at_start == AtStart::Nothing {
+            drop(lease);
+            return Ok((pool, Told::InStatements));
+        }
+        let told = match is_told(&mut lease, options).await {
+            Ok(true) => Told::AtStart,
+            Ok(false) => Told::InStatements,
+            Err(error) => {
+                lease.discard();
+                return Err(error);
+            }
+        };
+        drop(lease);
+        return Ok((pool, told));
+    }
+    Err(refused.unwrap_or(sqlx::Error::PoolClosed).into())
+}
+
+/// Whether a connection really has the limit that it started with: a pooler may take a parameter, and not
+/// pass it on.
+async fn is_told(lease: &mut Lease<PgConnection>, options: &PostgresOptions) -> DbResult<bool> {
+    let limit = options.pool.acquire_timeout;
+    let show = sqlx::Executor::fetch_one(lease.connection()?, "SHOW statement_timeout");
+    match tokio::time::timeout(limit, show).await {
+        Err(_) => Err(DbError::Timeout(limit)),
+        Ok(Ok(row)) => {
+            let text: String = sqlx::Row::try_get(&row, 0)?;
+            Ok(shown_millis(&text) == Some(options.statement_millis()))
+        }
+        // An engine that only speaks the protocol, and has taken the parameter.
+        Ok(Err(sqlx::Error::Database(_))) => Ok(true),
+        Ok(Err(error)) => Err(error.into()),
+    }
+}
+
+/// A time as the server shows it: `1500ms`, `1min`, `0`.
+fn shown_millis(text: &str) -> Option<u128> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(digits)?;
+    let factor = match unit {
+        "" | "ms" => 1,
+        "s" => 1_000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.parse::<u128>().ok()?.checked_mul(factor)
+}
+
+/// Whether a connection may be had without parameters of ours: the server said no, and not because of
+/// the login (class 28), the database (3D), or what it is short of or busy with (53, 57).
+fn refuses_parameters(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    let code = error.code().unwrap_or_default();
+    !["28", "3D", "53", "57"].iter().any(|class| code.starts_with(class))
+}
+
 /// 0 below 512 files, 1 below 2,048, and so on by fours.
 fn size_class(files: i64) -> u32 {
     u64::try_from(files)
@@ -239,8 +353,15 @@ impl Drop for Call {
 }
 
 impl Call {
+    /// How long the client waits for an answer.
+    fn patience(&self) -> Duration {
+        let limit = self.session.options.statement_timeout;
+        let server_ends_it = self.open || self.session.told == Told::AtStart;
+        if server_ends_it { limit.saturating_add(limit.min(GRACE)) } else { limit }
+    }
+
     async fn open_transaction(&mut self) -> DbResult<()> {
-        let millis = self.session.options.statement_timeout.as_millis().min(2_147_483_647);
+        let millis = self.session.options.statement_millis();
         let kind = match self.mode {
             Mode::ReadOne => "READ COMMITTED READ ONLY",
             Mode::WriteOne | Mode::Write => "READ COMMITTED READ WRITE",
@@ -252,7 +373,7 @@ impl Call {
 
     /// Text of ours without parameters, maybe several statements.
     pub(crate) async fn simple(&mut self, sql: String) -> DbResult<()> {
-        let limit = self.session.options.statement_timeout;
+        let limit = self.patience();
         self.answered = false;
         let work = sqlx::Executor::execute(self.connection.connection()?, AssertSqlSafe(sql));
         let result = tokio::time::timeout(limit, work).await;
@@ -267,7 +388,7 @@ impl Call {
     /// Runs a statement, all rows.
     pub(crate) async fn fetch(&mut self, sql: &Arc<str>, args: Args) -> DbResult<Vec<PgRow>> {
         let arguments = args.finish()?;
-        let limit = self.session.options.statement_timeout;
+        let limit = self.patience();
         let commits = self.mode == Mode::WriteOne && !self.open;
         self.answered = false;
         self.in_doubt |= commits;
@@ -304,7 +425,7 @@ impl Call {
     /// Runs a statement that writes; number of rows that it changed.
     pub(crate) async fn execute(&mut self, sql: &Arc<str>, args: Args) -> DbResult<u64> {
         let arguments = args.finish()?;
-        let limit = self.session.options.statement_timeout;
+        let limit = self.patience();
         self.answered = false;
         let query = sqlx::query_with(AssertSqlSafe(self.session.for_size(sql)), arguments)
             .persistent(self.session.options.statement_cache > 0);
@@ -416,6 +537,28 @@ impl Args {
         match self.error {
             None => Ok(self.arguments),
             Some(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_the_server_shows_them() {
+        for (text, millis) in [
+            ("0", Some(0)),
+            ("60000", Some(60_000)),
+            ("500ms", Some(500)),
+            ("90s", Some(90_000)),
+            ("1min", Some(60_000)),
+            ("2h", Some(7_200_000)),
+            ("1d", Some(86_400_000)),
+            ("1 week", None),
+            ("", None),
+        ] {
+            assert_eq!(shown_millis(text), millis, "{text}");
         }
     }
 }

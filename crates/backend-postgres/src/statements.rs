@@ -1,7 +1,9 @@
 //! SQL texts with schema and table prefix filled in, once, when a backend is opened.
 //!
-//! `{p}` in a text stands for `"schema".prefix` (or just the prefix), checked identifiers.
-//! Everything else is bound.
+//! `{p}` in a text stands for `"schema".prefix` (or just the prefix), checked identifiers, and
+//! `{wait}` for what limits waiting for locks. Everything else is bound.
+
+use std::time::Duration;
 
 /// Declares a struct of SQL texts.
 macro_rules! statements {
@@ -13,8 +15,8 @@ macro_rules! statements {
         }
 
         impl $name {
-            pub(crate) fn new(prefix: &str) -> Self {
-                $name { $($field: $sql.replace("{p}", prefix).into(),)* }
+            pub(crate) fn new(prefix: &str, wait: &str) -> Self {
+                $name { $($field: $sql.replace("{p}", prefix).replace("{wait}", wait).into(),)* }
             }
 
             /// All of them, for tests that prepare each.
@@ -26,6 +28,17 @@ macro_rules! statements {
     };
 }
 pub(crate) use statements;
+
+/// Limits waiting for locks, for the rest of the transaction: a condition that holds.
+///
+/// The server looks at `lock_timeout` when it begins to wait, and evaluates a sub-select that depends
+/// on nothing before it reads the first row to lock. (`statement_timeout` counts from the beginning
+/// of the statement: to set it there is too late.) Three quarters, so that the answer comes before
+/// the client gives up.
+fn limit_waits(statement_timeout: Duration) -> String {
+    let millis = (statement_timeout.as_millis() * 3 / 4).clamp(1, 2_147_483_647);
+    format!(" AND (SELECT pg_catalog.set_config('lock_timeout', '{millis}', true)) IS NOT NULL")
+}
 
 /// Every statement there is, by the module that owns it.
 #[derive(Debug)]
@@ -43,18 +56,20 @@ pub(crate) struct Statements {
 }
 
 impl Statements {
-    pub(crate) fn new(prefix: &str) -> Self {
+    /// `wait`: how long a statement may take, where it has to say so by itself.
+    pub(crate) fn new(prefix: &str, wait: Option<Duration>) -> Self {
+        let wait = &wait.map(limit_waits).unwrap_or_default();
         Statements {
-            schema: crate::schema::SchemaSql::new(prefix),
-            tables: crate::tables::TablesSql::new(prefix),
-            reads: crate::reads::ReadsSql::new(prefix),
-            files: crate::files::FilesSql::new(prefix),
-            commit: crate::commit::CommitSql::new(prefix),
-            groups: crate::groups::GroupSql::new(prefix),
-            import: crate::import::ImportSql::new(prefix),
-            outbox: crate::outbox::OutboxSql::new(prefix),
-            run: crate::import_run::RunSql::new(prefix),
-            skip: crate::skip::SkipSql::new(prefix),
+            schema: crate::schema::SchemaSql::new(prefix, wait),
+            tables: crate::tables::TablesSql::new(prefix, wait),
+            reads: crate::reads::ReadsSql::new(prefix, wait),
+            files: crate::files::FilesSql::new(prefix, wait),
+            commit: crate::commit::CommitSql::new(prefix, wait),
+            groups: crate::groups::GroupSql::new(prefix, wait),
+            import: crate::import::ImportSql::new(prefix, wait),
+            outbox: crate::outbox::OutboxSql::new(prefix, wait),
+            run: crate::import_run::RunSql::new(prefix, wait),
+            skip: crate::skip::SkipSql::new(prefix, wait),
         }
     }
 

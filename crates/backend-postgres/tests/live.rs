@@ -44,7 +44,7 @@ impl Place {
         let admin = match deltalakedb_test_servers::shared_postgres() {
             Ok(url) => url,
             Err(why) => {
-                println!("skipped: {why}");
+                deltalakedb_test_servers::skip(&["postgres"], why);
                 return None;
             }
         };
@@ -287,7 +287,7 @@ fn encrypted(folder: &tempfile::TempDir) -> Option<(Postgres, PathBuf)> {
 
 fn started(tls: Option<Tls>) -> Option<Postgres> {
     if let Err(why) = deltalakedb_test_servers::Software::Postgres.check() {
-        println!("skipped: {why:#}");
+        deltalakedb_test_servers::skip(&["postgres"], why);
         return None;
     }
     let options = deltalakedb_test_servers::PostgresOptions { tls, ..Default::default() };

@@ -166,6 +166,7 @@ impl CatalogBackend for SqliteBackend {
             server_version: rusqlite::version().to_owned(),
             schema_version: self.workers.read(read).await?,
             supported_schema_version: SCHEMA_VERSION,
+            clock: None,
         })
     }
 

@@ -321,8 +321,8 @@ pub(crate) fn set_mode(
     let sql = &db.sql().outbox;
     let table = id.to_string();
     if mode == MirrorMode::Diverged {
-        let what = "diverged is found by publishing, it cannot be set".to_owned();
-        return invalid(db, id, what);
+        db.execute(&sql.diverge, [&table])?;
+        return require_table(db, id);
     }
     db.execute(&sql.set_mode, params![table, mode.as_str()])?;
     if mode == MirrorMode::Active {

@@ -30,7 +30,7 @@ struct Pool {
 
 #[derive(Default)]
 struct State {
-    /// Reads for which there is no thread yet.
+    /// Reads for which there is no thread yet: as many as `worker` lets in.
     waiting: VecDeque<ReadJob>,
     /// Threads without work, who worked last at the end.
     idle: Vec<SyncSender<ReadJob>>,
@@ -58,7 +58,7 @@ impl Readers {
         let (sender, work) = sync_channel(1);
         state.idle.push(sender);
         drop(state);
-        let thread = spawn(&pool.shared, "reader", move || running.serve(&first, Some(work)))?;
+        let thread = spawn(&pool.shared, "reader", move || running.serve(first, Some(work)))?;
         pool.state().threads.push(thread);
         Ok(Readers(pool))
     }
@@ -85,7 +85,7 @@ impl Readers {
     fn open_another(&self, running: Running) {
         let shared = Arc::clone(&self.0.shared);
         let thread = spawn(&self.0.shared, "reader", move || match Session::open_reader(&shared) {
-            Ok(session) => running.serve(&session, None),
+            Ok(session) => running.serve(session, None),
             // The others do it, later.
             Err(error) => tracing::warn!(%error, "no further connection for reads"),
         });
@@ -97,6 +97,12 @@ impl Readers {
             }
             Err(error) => tracing::warn!(%error, "no further thread for reads"),
         }
+    }
+
+    /// Reads that have no thread yet.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.state().waiting.len()
     }
 
     /// Connections that are open.
@@ -121,15 +127,23 @@ impl Running {
         Running(Arc::clone(pool))
     }
 
-    fn serve(self, session: &Session, first: Option<Receiver<ReadJob>>) {
+    fn serve(self, mut session: Session, first: Option<Receiver<ReadJob>>) {
         session.adopt_thread();
-        let mut answer: Answer = Box::new(|| {});
-        if let Some(first) = first {
-            let Ok(job) = first.recv() else { return };
-            answer = job(session);
-        }
-        while let Some(job) = self.next(answer) {
-            answer = job(session);
+        let mut next = match first {
+            Some(first) => first.recv().ok(),
+            None => self.next(Box::new(|| {})),
+        };
+        while let Some(job) = next {
+            let answer = job(&session);
+            session = match session.for_the_next_read() {
+                Ok(session) => session,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection for reads was lost");
+                    answer();
+                    return;
+                }
+            };
+            next = self.next(answer);
         }
     }
 

@@ -235,6 +235,17 @@ impl Session {
             .map_err(|e| e.into_catalog(shared.path(), "opening a reader", WriteState::NotApplied))
     }
 
+    /// This connection, or another one in its place if a transaction is still open on it: that would
+    /// show one state of the database for ever, and keep the log from ever being moved into it.
+    pub(crate) fn for_the_next_read(self) -> Result<Session> {
+        if self.conn.is_autocommit() {
+            return Ok(self);
+        }
+        let shared = Arc::clone(&self.shared);
+        drop(self);
+        Session::open_reader(&shared)
+    }
+
     /// To be called on the thread that uses the connection: SQLite calls the busy handler on it.
     pub(crate) fn adopt_thread(&self) {
         BUSY_TIMEOUT.set(Duration::from_millis(u64::from(self.shared.options.busy_timeout_ms)));
@@ -328,9 +339,11 @@ impl Session {
             self.check_schema()?;
             self.db().execute("BEGIN DEFERRED", [])?;
             let result = work(self.db());
-            // Nothing was written: how it ends makes no difference, and a failure of the end
-            // would show again at the next BEGIN.
-            let _ = self.db().execute("ROLLBACK", []);
+            // Nothing was written: how it ends makes no difference. Where it does not end, the
+            // connection is given up, see `for_the_next_read`.
+            if let Err(error) = self.db().execute("ROLLBACK", []) {
+                tracing::warn!(?error, path = %self.shared.path().display(), "ROLLBACK of a read");
+            }
             result
         };
         self.explain(doing, run())

@@ -1,6 +1,7 @@
 //! Tests of what only this backend has. The contract itself is tested by the conformance suite.
 
 mod files;
+mod gaps;
 mod groups;
 mod plans;
 mod processes;

@@ -16,14 +16,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::errors::{DbResult, after_failed_commit};
 use crate::readers::{ReadJob, Readers};
 use crate::session::{Db, Session, Shared};
 
-/// Jobs that wait before callers have to.
-const QUEUE: usize = 1024;
+/// Writes, and reads, that wait in their queue before callers have to wait for a place in it.
+pub(crate) const QUEUE: usize = 1024;
 /// Most jobs in a transaction.
 const GROUP_JOBS: usize = 256;
 /// A group takes no further job after so many bytes.
@@ -108,6 +108,8 @@ where
 pub(crate) struct Workers {
     write: Option<mpsc::Sender<Box<dyn WriteJob>>>,
     read: Option<Readers>,
+    /// Places in the queue of reads.
+    places: Arc<Semaphore>,
     writer: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
 }
@@ -116,9 +118,11 @@ impl Workers {
     /// Starts the threads. In read-only mode the first connection reads like the others.
     pub(crate) fn start(first: Session) -> Result<Workers> {
         let shared = Arc::clone(&first.shared);
+        let places = Arc::new(Semaphore::new(QUEUE));
         if shared.options.read_only {
             return Ok(Workers {
                 read: Some(Readers::start(first)?),
+                places,
                 write: None,
                 writer: None,
                 shared,
@@ -127,7 +131,7 @@ impl Workers {
         let read = Some(Readers::start(Session::open_reader(&shared)?)?);
         let (write, write_queue) = mpsc::channel(QUEUE);
         let writer = Some(spawn(&shared, "writer", move || writer_loop(&first, write_queue))?);
-        Ok(Workers { write: Some(write), read, writer, shared })
+        Ok(Workers { write: Some(write), read, places, writer, shared })
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -139,8 +143,11 @@ impl Workers {
         &self,
         work: impl FnOnce(&Session) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        // It is never closed.
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
         let (reply, answer) = oneshot::channel();
         let job: ReadJob = Box::new(move |session: &Session| {
+            drop(place);
             if reply.is_closed() {
                 return Box::new(|| {});
             }

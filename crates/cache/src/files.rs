@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use deltalakedb_catalog_core::commit::{index_lines, parse_ndjson};
+use deltalakedb_catalog_core::commit::index_ndjson;
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{TableId, Version};
 use deltalakedb_catalog_core::model::FileCursor;
@@ -132,8 +132,8 @@ impl Source {
             }
             expected = expected.next();
             let text = body.published().ok()?;
-            let lines = parse_ndjson("a stored commit", &text).ok()?;
-            changes.push(Change { version: record.version, index: index_lines(lines) });
+            let index = index_ndjson("a stored commit", &text).ok()?;
+            changes.push(Change { version: record.version, index });
         }
         // The database has counted them too.
         let list = refresh(list, changes)?;

@@ -382,7 +382,8 @@ pub enum Action {
 }
 
 impl Action {
-    /// Reads one line.
+    /// Reads one line of the protocol. Lines that other engines wrote are read by
+    /// [`lenient`](crate::lenient) where they are not.
     ///
     /// # Errors
     /// `InvalidInput` if it is not a JSON object, holds several actions, or a known action does
@@ -412,23 +413,45 @@ impl Action {
                 "one line holds the actions '{name}' and '{second}': a line is one action"
             )));
         }
-        fn read<'a, T: Deserialize<'a>>(name: &str, raw: &'a RawValue) -> Result<T> {
-            serde_json::from_str(raw.get())
+        Action::of(&name, raw.get())
+    }
+
+    /// Whether this is the name of an action.
+    pub(crate) fn is_known(name: &str) -> bool {
+        matches!(
+            name,
+            "add"
+                | "remove"
+                | "cdc"
+                | "metaData"
+                | "protocol"
+                | "txn"
+                | "domainMetadata"
+                | "commitInfo"
+                | "checkpointMetadata"
+                | "sidecar"
+        )
+    }
+
+    /// An action of this name from the text of its object.
+    pub(crate) fn of(name: &str, raw: &str) -> Result<Action> {
+        fn read<'a, T: Deserialize<'a>>(name: &str, raw: &'a str) -> Result<T> {
+            serde_json::from_str(raw)
                 .map_err(|e| CatalogError::invalid(format!("bad '{name}' action: {e}")))
         }
-        Ok(match name.as_str() {
-            "add" => Action::Add(read(&name, raw)?),
-            "remove" => Action::Remove(read(&name, raw)?),
-            "cdc" => Action::Cdc(read(&name, raw)?),
-            "metaData" => Action::Metadata(read(&name, raw)?),
-            "protocol" => Action::Protocol(read(&name, raw)?),
-            "txn" => Action::Txn(read(&name, raw)?),
-            "domainMetadata" => Action::DomainMetadata(read(&name, raw)?),
+        Ok(match name {
+            "add" => Action::Add(read(name, raw)?),
+            "remove" => Action::Remove(read(name, raw)?),
+            "cdc" => Action::Cdc(read(name, raw)?),
+            "metaData" => Action::Metadata(read(name, raw)?),
+            "protocol" => Action::Protocol(read(name, raw)?),
+            "txn" => Action::Txn(read(name, raw)?),
+            "domainMetadata" => Action::DomainMetadata(read(name, raw)?),
             // Writers put anything into commitInfo: a shape we do not expect is not an error.
-            "commitInfo" => Action::CommitInfo(serde_json::from_str(raw.get()).unwrap_or_default()),
-            "checkpointMetadata" => Action::CheckpointMetadata(read(&name, raw)?),
-            "sidecar" => Action::Sidecar(read(&name, raw)?),
-            _ => Action::Unknown(name),
+            "commitInfo" => Action::CommitInfo(serde_json::from_str(raw).unwrap_or_default()),
+            "checkpointMetadata" => Action::CheckpointMetadata(read(name, raw)?),
+            "sidecar" => Action::Sidecar(read(name, raw)?),
+            _ => Action::Unknown(name.to_owned()),
         })
     }
 

@@ -289,6 +289,9 @@ pub struct BackendInfo {
     pub schema_version: u32,
     /// Version that this program writes.
     pub supported_schema_version: u32,
+    /// What time it is where the database runs, which commits are measured by (see [`crate::skew`]); none
+    /// if it has no clock but this process's.
+    pub clock: Option<TimestampMs>,
 }
 
 /// A database that holds catalogs.
@@ -584,7 +587,10 @@ pub trait CatalogBackend: Debug + Send + Sync + 'static {
     /// Makes failed versions due now and a diverged table active again. Returns the number of rows.
     async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> Result<u64>;
 
-    /// Turns publishing on or off. Turning it on enqueues every version after `published_version`.
+    /// Turns publishing on or off, or records that a foreign commit was seen (`Diverged`).
+    ///
+    /// 1. Turning it on enqueues every version after `published_version`.
+    /// 2. Only a table whose mode is `Active` becomes `Diverged`: one that is `Off` stays `Off`.
     async fn mirror_set_mode(
         &self,
         table_id: TableId,

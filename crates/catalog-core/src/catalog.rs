@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use futures::stream::{BoxStream, TryStreamExt};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use crate::backend::{
-    CatalogBackend, CommitFilter, CommitOutcome, CommitRequest, CommitTarget, CommittedTable,
-    HeadRule, Rejection, TableCommit, TableFilter,
+    BackendInfo, CatalogBackend, CommitFilter, CommitOutcome, CommitRequest, CommitTarget,
+    CommittedTable, HeadRule, Rejection, TableCommit, TableFilter,
 };
-use crate::commit::{CommitBody, CommitIndex, index_lines, parse_ndjson};
+use crate::commit::{CommitBody, CommitIndex, index_ndjson};
 use crate::conflict::{self, Conflict, ConflictKind, Isolation, Reads};
 use crate::env::{Clock, IdSource};
 use crate::error::{CatalogError, Result, WriteState};
@@ -28,6 +29,8 @@ use crate::plan::{LARGE_BYTES, Plan, PlanBase, PlanTarget, plan};
 use crate::predicate::{Predicate, Pruner};
 use crate::retry::{self, Retry};
 use crate::secrets;
+use crate::signature::Signature;
+use crate::skew::{DEFAULT_MAX_CLOCK_SKEW, Skew};
 use crate::skip::{self, Maintained};
 
 /// How often a commit is tried again after losing a race, or after a busy database.
@@ -36,6 +39,8 @@ const MAX_COMMIT_ATTEMPTS: u32 = 100;
 const MAX_REBASE_COMMITS: i64 = 100_000;
 /// Commits read per call while rebasing.
 const REBASE_PAGE: usize = 256;
+/// Heads of one batch that are read at a time: less than a pool has connections.
+const HEADS_AT_A_TIME: usize = 4;
 
 /// Table property: a commit waits, and after some seconds fails as busy, while so many versions are
 /// not published. Without it the mirror may lag behind as far as it likes. Writers that commit at the
@@ -133,6 +138,9 @@ pub struct Catalog {
     ids: Arc<dyn IdSource>,
     hooks: Vec<Arc<dyn CommitHook>>,
     heads: Arc<Heads>,
+    retry_timeout: Duration,
+    signature: Arc<Signature>,
+    skew: Arc<Skew>,
 }
 
 /// Heads on which appends were planned, by table.
@@ -141,24 +149,31 @@ pub struct Catalog {
 /// protocol and metadata that are in force, and the database refuses it if these have changed since
 /// ([`HeadRule::Append`]). So the head that was read for an earlier one will do, and where tasks append
 /// to one table all the time nobody has to read it. Only for tables that are named by their id: what a
-/// name stands for must be looked up.
+/// name stands for must be looked up. Not for long: nothing tells this process that a table was given
+/// another name, which its commits carry ([`crate::signature`]).
 #[derive(Debug, Default)]
-struct Heads(Mutex<HashMap<TableId, Arc<Snapshot>>>);
+struct Heads(Mutex<HashMap<TableId, (TimestampMs, Arc<Snapshot>)>>);
 
 impl Heads {
     /// Tables that are remembered; beyond, all are forgotten.
     const MOST: usize = 256;
 
-    fn get(&self, table: TableId) -> Option<Arc<Snapshot>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&table).cloned()
+    /// How long they are remembered, milliseconds.
+    const MOST_MS: i64 = 60_000;
+
+    fn get(&self, table: TableId, now: TimestampMs) -> Option<Arc<Snapshot>> {
+        let heads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (read, head) = heads.get(&table)?;
+        let age_ms = now.0.saturating_sub(read.0);
+        (0..Self::MOST_MS).contains(&age_ms).then(|| Arc::clone(head))
     }
 
-    fn keep(&self, head: &Snapshot) {
+    fn keep(&self, head: &Snapshot, now: TimestampMs) {
         let mut heads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if heads.len() >= Self::MOST {
             heads.clear();
         }
-        heads.insert(head.table.id, Arc::new(head.clone()));
+        heads.insert(head.table.id, (now, Arc::new(head.clone())));
     }
 
     fn forget(&self, table: TableId) {
@@ -207,7 +222,56 @@ impl Catalog {
             ids,
             hooks: Vec::new(),
             heads: Arc::default(),
+            retry_timeout: retry::DEFAULT_TIMEOUT,
+            signature: Arc::default(),
+            skew: Arc::new(Skew::new(DEFAULT_MAX_CLOCK_SKEW)),
         }
+    }
+
+    /// Repeats calls on a busy database for so long at most, see [`retry`]. Default
+    /// [`retry::DEFAULT_TIMEOUT`]; zero repeats none.
+    ///
+    /// A catalog is cheap to clone, so this holds for one commit just as well:
+    /// `catalog.clone().with_retry_timeout(short).commit(batch)`. The commit's steps (reading the head,
+    /// sending it, asking what became of it) have this time each.
+    #[must_use]
+    pub fn with_retry_timeout(mut self, timeout: Duration) -> Self {
+        self.retry_timeout = timeout;
+        self
+    }
+
+    /// How long calls on a busy database are repeated at most.
+    #[must_use]
+    pub fn retry_timeout(&self) -> Duration {
+        self.retry_timeout
+    }
+
+    /// Commits of this catalog and of its clones made from now on carry this, see
+    /// [`crate::signature`]. Without it they carry nothing.
+    #[must_use]
+    pub fn with_signature(mut self, signature: Signature) -> Self {
+        self.signature = Arc::new(signature);
+        self
+    }
+
+    /// What commits are signed with.
+    #[must_use]
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// Commits are refused while this machine's clock is further ahead of the database's than this (one
+    /// hour unless told otherwise), see [`crate::skew`].
+    #[must_use]
+    pub fn with_max_clock_skew(mut self, max: Duration) -> Self {
+        self.skew = Arc::new(Skew::new(max));
+        self
+    }
+
+    /// Tells what the database said of itself to a question that was sent at `asked`, so that the first
+    /// commit need not ask again what time it is there.
+    pub fn note_info(&self, asked: TimestampMs, info: &BackendInfo) {
+        self.skew.compare(asked, info);
     }
 
     /// Reads that users ask for go to `reader` from now on. It must be a view of the same database.
@@ -276,6 +340,7 @@ impl Catalog {
             .repeat(|| backend.get_table(table))
             .await?
             .ok_or_else(|| CatalogError::TableNotFound(table.to_string()))?;
+        tracing::debug!(table = %record.name, id = %record.id, "table found");
         if record.state == TableState::Importing {
             return Err(CatalogError::invalid(format!(
                 "table '{}' is being imported: wait for it, or finish it with \
@@ -302,6 +367,10 @@ impl Catalog {
         at: At,
     ) -> Result<Snapshot> {
         match self.repeat(|| backend.snapshot(table, at)).await {
+            Ok(found) => {
+                tracing::debug!(table = %found.table.name, version = %found.version, "table opened");
+                Ok(found)
+            }
             Err(CatalogError::TableNotFound(name)) => {
                 // An import in progress is hidden from reads, but not from its owner's error.
                 self.table_on(backend, table).await?;
@@ -323,27 +392,25 @@ impl Catalog {
     pub async fn snapshots_at_once(&self, tables: &[TableRef]) -> Result<Vec<Snapshot>> {
         /// How often heads are read.
         const ATTEMPTS: u32 = 1_000;
-        let mut ids = Vec::with_capacity(tables.len());
-        let mut heads: Vec<Version> = Vec::with_capacity(tables.len());
         // What decides is what is true: a replica may show tables of different moments.
-        for table in tables {
-            let head = self.snapshot_on(&self.backend, table, At::Head).await?;
-            ids.push(TableRef::Id(head.table.id));
-            heads.push(head.version);
-        }
+        let first = tables.iter().map(|table| self.snapshot_on(&self.backend, table, At::Head));
+        let first: Vec<Snapshot> = some_at_a_time(first.collect()).await?;
+        let ids: Vec<TableRef> = first.iter().map(|head| TableRef::Id(head.table.id)).collect();
+        let mut heads: Vec<Version> = first.into_iter().map(|head| head.version).collect();
         for attempt in 0..ATTEMPTS {
-            let mut still = true;
-            for (id, head) in ids.iter().zip(&mut heads) {
-                let now = self.table_on(&self.backend, id).await?.head.unwrap_or(*head);
-                still &= now == *head;
-                *head = now;
-            }
+            // All of these are asked after all answers of the round before.
+            let asked = ids.iter().map(|id| self.table_on(&self.backend, id));
+            let found: Vec<TableRecord> = some_at_a_time(asked.collect()).await?;
+            let now: Vec<Version> =
+                found.iter().zip(&heads).map(|(table, head)| table.head.unwrap_or(*head)).collect();
+            let still = now == heads;
+            heads = now;
             if still {
-                let mut snapshots = Vec::with_capacity(ids.len());
-                for (id, head) in ids.iter().zip(&heads) {
-                    snapshots.push(self.snapshot_on(&self.backend, id, At::Version(*head)).await?);
-                }
-                return Ok(snapshots);
+                let at = |(id, head): (&TableRef, &Version)| (id.clone(), At::Version(*head));
+                let wanted: Vec<(TableRef, At)> = ids.iter().zip(&heads).map(at).collect();
+                let snapshots =
+                    wanted.iter().map(|(id, at)| self.snapshot_on(&self.backend, id, *at));
+                return some_at_a_time(snapshots.collect()).await;
             }
             if attempt > ATTEMPTS / 10 {
                 Retry::of(self).pause(0).await;
@@ -442,6 +509,7 @@ impl Catalog {
         let now = self.clock.now();
         let dropped = self.repeat(|| self.backend.drop_table(record.id, now)).await?;
         self.reader.note_change(dropped.id);
+        self.heads.forget(dropped.id);
         Ok(dropped)
     }
 
@@ -477,6 +545,7 @@ impl Catalog {
         let name = new_name.unwrap_or_else(|| record.name.clone());
         let back = self.repeat(|| self.backend.undrop_table(record.id, &name)).await?;
         self.reader.note_change(back.id);
+        self.heads.forget(back.id);
         Ok(back)
     }
 
@@ -491,8 +560,19 @@ impl Catalog {
         tables: Vec<CommittedTable>,
         working: &[Working<'_>],
     ) -> CommitReport {
+        let mut labels = working.iter().map(|part| part.label.as_str());
         for table in &tables {
             self.reader.note_change(table.table_id);
+            let label = if replayed { None } else { labels.next() };
+            tracing::info!(
+                table = label.unwrap_or_default(),
+                id = %table.table_id,
+                version = %table.version,
+                %token,
+                replayed,
+                attempts,
+                "committed"
+            );
         }
         let plans = working.iter().filter_map(|part| part.plan.as_ref());
         let files = plans.map(Plan::num_added).sum();
@@ -546,24 +626,24 @@ impl Catalog {
             })
             .collect();
 
+        self.check_clock().await?;
         let mut attempts = 0_u32;
+        let retry = Retry::of(self);
         // In a row: a lost race shows that the database works.
-        let mut failures = 0_u32;
+        let mut failures = retry.start();
         let mut unknown = false;
         loop {
             attempts += 1;
             // The time that the database will take, unless a head is later.
             let now = self.clock.now();
-            let mut tables = Vec::with_capacity(working.len());
-            for part in &mut working {
-                match self.prepare(part, &token, now).await {
-                    Ok(table) => tables.push(table),
-                    Err(error) if unknown => {
-                        return self.settle(token, attempts, error, &working).await;
-                    }
-                    Err(error) => return Err(error),
+            let parts = working.iter_mut().map(|part| self.prepare(part, &token, now)).collect();
+            let tables = match some_at_a_time(parts).await {
+                Ok(tables) => tables,
+                Err(error) if unknown => {
+                    return self.settle(token, attempts, error, &working).await;
                 }
-            }
+                Err(error) => return Err(error),
+            };
             reject_duplicates(&working)?;
             let pressure = working.iter_mut().find_map(|part| part.pressure.take());
             let request = CommitRequest { token: token.clone(), now, tables };
@@ -606,9 +686,19 @@ impl Catalog {
                 Err(error) if error.is_retryable() || unknown => Some(error),
                 Err(error) => return Err(error),
             };
-            failures = if failure.is_some() { failures + 1 } else { 0 };
-            if failures >= retry::MAX_ATTEMPTS || attempts >= MAX_COMMIT_ATTEMPTS {
-                let error = failure.unwrap_or_else(|| {
+            let goes_again = match &failure {
+                _ if attempts >= MAX_COMMIT_ATTEMPTS => false,
+                Some(_) => failures.again().await,
+                None => {
+                    retry.pause(attempts - 1).await;
+                    failures.begin_anew();
+                    true
+                }
+            };
+            if !goes_again {
+                let error = if let Some(error) = failure {
+                    failures.explain(error)
+                } else {
                     let labels: Vec<_> = working.iter().map(|w| w.label.as_str()).collect();
                     CatalogError::Conflict(Box::new(Conflict {
                         table: labels.join(", "),
@@ -616,15 +706,28 @@ impl Catalog {
                         winning_version: None,
                         kind: ConflictKind::TooManyAttempts { attempts },
                     }))
-                });
+                };
                 if unknown {
                     return self.settle(token, attempts, error, &working).await;
                 }
                 return Err(error);
             }
             tracing::debug!(attempts, %token, failed = failure.is_some(), "commit goes again");
-            Retry::of(self).pause(attempts - 1).await;
         }
+    }
+
+    /// Refuses to commit with a clock that is too far ahead of the database's.
+    async fn check_clock(&self) -> Result<()> {
+        let asked = self.clock.now();
+        if self.skew.is_due(asked) {
+            match self.backend.info().await {
+                Ok(info) => self.skew.compare(asked, &info),
+                // The commit meets what is wrong with the database by itself. What was known of the clocks
+                // before still holds.
+                Err(error) => tracing::debug!(%error, "the clocks were not compared"),
+            }
+        }
+        self.skew.check()
     }
 
     /// Puts a table's fence up or takes it away. None if it is as wanted already.
@@ -694,8 +797,8 @@ impl Catalog {
                 let id = *part.new_id.get_or_insert_with(|| TableId(self.ids.uuid()));
                 part.table_id = Some(id);
                 if part.plan.is_none() {
-                    part.plan =
-                        Some(plan_change(change, PlanTarget::New { fence: *fence }, token)?);
+                    let target = PlanTarget::New { fence: *fence };
+                    part.plan = Some(self.plan(change, target, token, name)?);
                 }
                 CommitTarget::Create(NewTable {
                     id,
@@ -720,7 +823,9 @@ impl Catalog {
                 };
                 let (target, reads) = (PlanTarget::On(base), Reads::default());
                 let operation = Some(fence.operation());
-                part.plan = Some(plan(&change.origin, &ndjson, target, &reads, operation, token)?);
+                let mut plan = plan(&change.origin, &ndjson, target, &reads, operation, token)?;
+                self.signature.sign(&mut plan, &head.table.name);
+                part.plan = Some(plan);
                 let rule = HeadRule::Exactly(head.version);
                 CommitTarget::Existing { table_id: head.table.id, rule }
             }
@@ -740,7 +845,7 @@ impl Catalog {
                 }
                 part.read_version = Some(head.version);
                 let base = PlanTarget::On(plan_base(&head, now));
-                part.plan = Some(plan_change(change, base, token)?);
+                part.plan = Some(self.plan(change, base, token, &head.table.name)?);
                 let rule = HeadRule::Exactly(head.version);
                 CommitTarget::Existing { table_id: head.table.id, rule }
             }
@@ -764,7 +869,7 @@ impl Catalog {
                 }
                 if part.plan.as_ref().is_none_or(|plan| plan.exact) {
                     let base = PlanTarget::On(plan_base(&head, now));
-                    let plan = plan_change(change, base, token)?;
+                    let plan = self.plan(change, base, token, &head.table.name)?;
                     part.isolation = Isolation::for_commit(
                         head.metadata.property("delta.isolationLevel"),
                         plan.only_rearranges,
@@ -781,7 +886,7 @@ impl Catalog {
                 part.checked = Some(head.version);
                 self.check_applications(part, &head).await?;
                 let rule = if blind {
-                    self.heads.keep(&head);
+                    self.heads.keep(&head, now);
                     HeadRule::Append { since: head.version }
                 } else {
                     HeadRule::Exactly(head.version)
@@ -798,6 +903,21 @@ impl Catalog {
             index: Arc::clone(&plan.index),
             later: plan.later.clone(),
         })
+    }
+
+    /// The plan of a change, signed.
+    fn plan(
+        &self,
+        change: &TableChange,
+        target: PlanTarget<'_>,
+        token: &CommitToken,
+        table: &TableName,
+    ) -> Result<Plan> {
+        let operation = change.operation.as_deref();
+        let mut plan =
+            plan(&change.origin, &change.ndjson, target, &change.reads, operation, token)?;
+        self.signature.sign(&mut plan, table);
+        Ok(plan)
     }
 
     /// An append that reads nothing, on a head that is remembered; none if there is no such head, if this is
@@ -819,12 +939,13 @@ impl Catalog {
         {
             return None;
         }
-        let head = self.heads.get(id)?;
+        let head = self.heads.get(id, now)?;
         if head.metadata.property(MAX_UNPUBLISHED).is_some() {
             return None;
         }
         // Whatever is wrong with it may be wrong with what is remembered only.
-        let plan = plan_change(change, PlanTarget::On(plan_base(&head, now)), token).ok()?;
+        let base = PlanTarget::On(plan_base(&head, now));
+        let plan = self.plan(change, base, token, &head.table.name).ok()?;
         if !plan.blind_append || plan.exact {
             return None;
         }
@@ -860,6 +981,9 @@ impl Catalog {
             });
         }
         part.table_id = Some(head.table.id);
+        if let Some(warning) = self.skew.warning(&head, self.clock.now()) {
+            tracing::warn!("{warning}");
+        }
         Ok(head)
     }
 
@@ -885,14 +1009,23 @@ impl Catalog {
                 self.repeat(|| self.backend.read_bodies(table_id, next, to, REBASE_PAGE)).await?;
             if bodies.is_empty() {
                 return Err(CatalogError::corrupt(format!(
-                    "table '{}': commits {next} to {to} have no stored bytes",
+                    "table '{}': commits {next} to {to} have no stored bytes, so nothing can be checked \
+                     against them. Nothing was committed; restore the catalog from a backup",
                     part.label
                 )));
             }
             for (record, body) in bodies {
+                // What is not there cannot be checked, and may conflict.
+                if record.version != next {
+                    return Err(CatalogError::corrupt(format!(
+                        "table '{}': commit {next} has no stored bytes, so nothing can be checked \
+                         against it. Nothing was committed; restore the catalog from a backup",
+                        part.label
+                    )));
+                }
                 let origin = format!("table '{}', version {}", part.label, record.version);
                 let found = if body.rest.raw_len < LARGE_BYTES as u64 {
-                    let winner = index_lines(parse_ndjson(&origin, &body.published()?)?);
+                    let winner = index_ndjson(&origin, &body.published()?)?;
                     conflict::check(&plan.index, &part.change.reads, part.isolation, &winner)
                 } else {
                     check_large(&plan.index, &part.change.reads, part.isolation, &origin, &body)
@@ -939,6 +1072,11 @@ impl Catalog {
     }
 }
 
+/// Answers of calls that are made a few at a time, in order; the first error in that order.
+async fn some_at_a_time<T>(calls: Vec<impl Future<Output = Result<T>>>) -> Result<Vec<T>> {
+    stream::iter(calls).buffered(HEADS_AT_A_TIME).try_collect().await
+}
+
 /// [`conflict::check`] against a winner that is too large to be in memory.
 async fn check_large(
     current: &CommitIndex,
@@ -960,11 +1098,6 @@ async fn check_large(
         }
     }
     Ok(conflict::check_rest(current, reads, isolation, &index))
-}
-
-fn plan_change(change: &TableChange, target: PlanTarget<'_>, token: &CommitToken) -> Result<Plan> {
-    let operation = change.operation.as_deref();
-    plan(&change.origin, &change.ndjson, target, &change.reads, operation, token)
 }
 
 /// Why a commit has to wait for the mirror, if the table asks for that (see [`MAX_UNPUBLISHED`]).
@@ -1053,7 +1186,8 @@ fn refused(part: Option<&Working<'_>>, reason: Rejection) -> CatalogError {
             part.map_or_else(|| CatalogError::invalid(label), |p| p.conflict(None, kind))
         }
         Rejection::FileNotActive { path, dv_id } => CatalogError::invalid(format!(
-            "{}: removes file '{path}'{}, which is not in table '{label}'. Nothing was written",
+            "{}: removes file '{path}'{}, which is not in table '{label}': a file is \
+             removed by the path that it was added by, as it is written there. Nothing was written",
             part.map_or("commit", |p| p.change.origin.as_str()),
             if dv_id.is_empty() { String::new() } else { format!(" with deletion vector {dv_id}") },
         )),

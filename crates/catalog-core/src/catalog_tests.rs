@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -331,6 +331,59 @@ async fn a_commit_in_doubt_stays_so_when_the_database_goes_away() {
     assert_eq!(found.unwrap()[0].version.get(), 2);
 }
 
+/// Goes on when it is told to, or slept on.
+#[derive(Debug, Default)]
+struct PassingClock(AtomicU64);
+
+impl PassingClock {
+    fn pass(&self, time: Duration) {
+        self.0.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Clock for PassingClock {
+    fn now(&self) -> TimestampMs {
+        TimestampMs(i64::try_from(self.0.load(Ordering::Relaxed)).unwrap())
+    }
+    async fn sleep(&self, time: Duration) {
+        self.pass(time);
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_times_out_is_repeated_until_its_deadline_only() {
+    let memory = Arc::new(MemoryBackend::new());
+    let ids: Arc<dyn IdSource> = Arc::new(CountingIds::default());
+    let clock = Arc::new(PassingClock::default());
+    let c = Catalog::new(memory.clone(), clock.clone(), ids.clone());
+    c.commit(batch(vec![create("t")])).await.unwrap();
+    // Each attempt runs into the statement's own limit of a minute.
+    let passing = Arc::clone(&clock);
+    let backend = Arc::new(FaultyBackend::new(memory, move |call: Call<Verb>| {
+        if call.verb != Verb::Commit {
+            return Fault::None;
+        }
+        passing.pass(Duration::from_secs(60));
+        Fault::Busy
+    }));
+    let c = Catalog::new(backend.clone(), clock.clone(), ids);
+    for (timeout, attempts) in [(None, 1), (Some(0), 1), (Some(150), 3), (Some(100_000), 60)] {
+        let c = match timeout {
+            None => c.clone(),
+            Some(seconds) => c.clone().with_retry_timeout(Duration::from_secs(seconds)),
+        };
+        let (begun, sent) = (clock.monotonic(), backend.calls(Verb::Commit));
+        let error = c.commit(batch(vec![on("t", None, &add("a"))])).await.unwrap_err();
+        assert_eq!(backend.calls(Verb::Commit) - sent, attempts, "{timeout:?}: {error}");
+        let took = clock.monotonic().saturating_sub(begun);
+        assert!(took <= c.retry_timeout() + Duration::from_secs(60), "{took:?}: {error}");
+        assert_eq!(error.write_state(), WriteState::NotApplied);
+        let times = if attempts == 1 { "once".to_owned() } else { format!("{attempts} times") };
+        assert!(error.to_string().contains(&format!("tried {times} in ")), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_commit_in_doubt_does_not_conflict_with_itself() {
     // The answer is lost, and the token not visible at once: the next attempt meets its own commit.
@@ -495,7 +548,7 @@ async fn a_busy_database_after_many_lost_races_is_no_error() {
 
 #[tokio::test]
 async fn a_large_winner_is_checked_as_a_small_one() {
-    let ours = index_lines(parse_ndjson("ours", remove("a").as_bytes()).unwrap());
+    let ours = index_ndjson("ours", remove("a").as_bytes()).unwrap();
     let matching = |part: &'static str| Reads {
         matching: Some(Arc::new(move |add: &crate::action::Add| add.path.contains(part))),
         ..Reads::default()
@@ -523,7 +576,7 @@ async fn a_large_winner_is_checked_as_a_small_one() {
                     rest: crate::commit::Packed::pack(rest.as_bytes()).unwrap(),
                 };
                 let text = body.published().unwrap();
-                let winner = index_lines(parse_ndjson("winner", &text).unwrap());
+                let winner = index_ndjson("winner", &text).unwrap();
                 let small = conflict::check(&ours, reads, isolation, &winner);
                 let large = check_large(&ours, reads, isolation, "winner", &body).await.unwrap();
                 assert_eq!(small, large, "{rest} {reads:?} {isolation:?}");
@@ -532,4 +585,111 @@ async fn a_large_winner_is_checked_as_a_small_one() {
         }
     }
     assert_eq!(found.len(), 6, "{found:?}");
+}
+
+/// Until all of them have been asked, none gets an answer.
+#[tokio::test]
+async fn heads_of_a_batch_are_read_together() {
+    let memory = Arc::new(MemoryBackend::new());
+    let ids: Arc<dyn IdSource> = Arc::new(CountingIds::default());
+    let plain = Catalog::new(memory.clone(), Arc::new(FrozenClock), ids.clone());
+    let names = ["a", "b", "c", "d"];
+    plain.commit(batch(names.map(create).to_vec())).await.unwrap();
+    let met = Arc::new(tokio::sync::Barrier::new(names.len()));
+    let backend = FaultyBackend::new(memory, move |call| match call.verb {
+        Verb::Snapshot | Verb::GetTable => {
+            let met = Arc::clone(&met);
+            Fault::Before(Box::pin(async move {
+                met.wait().await;
+            }))
+        }
+        _ => Fault::None,
+    });
+    let c = Catalog::new(Arc::new(backend), Arc::new(FrozenClock), ids);
+    let limit = Duration::from_secs(20);
+    let changes = names.map(|name| on(name, None, &add("x"))).to_vec();
+    let report = tokio::time::timeout(limit, c.commit(batch(changes))).await;
+    let report = report.expect("heads are read one by one").unwrap();
+    assert_eq!(report.tables.len(), 4);
+    let tables = names.map(by_name);
+    let seen = tokio::time::timeout(limit, c.snapshots_at_once(&tables)).await;
+    let seen = seen.expect("heads are read one by one").unwrap();
+    assert!(seen.iter().all(|snapshot| snapshot.version.get() == 1));
+    assert_eq!(seen.iter().map(|s| s.table.name.name()).collect::<Vec<_>>(), names);
+}
+
+/// What is wrong with the first table is told, whichever answer came first.
+#[tokio::test]
+async fn of_several_tables_the_first_error_is_told() {
+    let c = catalog();
+    c.commit(batch(vec![create("a")])).await.unwrap();
+    let wrong =
+        batch(vec![on("a", None, &add("x")), on("n1", None, &add("x")), on("n2", None, "")]);
+    let error = c.commit(wrong).await.unwrap_err();
+    assert!(error.to_string().contains("n1"), "{error}");
+}
+
+/// Says what a test says.
+#[derive(Debug)]
+struct SetClock(AtomicI64);
+
+#[async_trait]
+impl Clock for SetClock {
+    fn now(&self) -> TimestampMs {
+        TimestampMs(self.0.load(Ordering::Relaxed))
+    }
+    async fn sleep(&self, _: Duration) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_a_year_ahead_pins_no_table() {
+    const NOW: i64 = 1_700_000_000_000;
+    const YEAR: i64 = 365 * 86_400_000;
+    let memory = Arc::new(MemoryBackend::new());
+    memory.set_clock(Some(TimestampMs(NOW)));
+    let clock = Arc::new(SetClock(AtomicI64::new(NOW)));
+    let ids: Arc<dyn IdSource> = Arc::new(CountingIds::default());
+    let backend = Arc::new(FaultyBackend::new(Arc::clone(&memory), |_| Fault::None));
+    let c = Catalog::new(backend.clone(), clock.clone(), ids);
+    c.commit(batch(vec![create("t")])).await.unwrap();
+    c.commit(batch(vec![on("t", None, &add("a"))])).await.unwrap();
+    assert_eq!(backend.calls(Verb::Info), 1, "not before each commit");
+
+    clock.0.store(NOW + YEAR, Ordering::Relaxed);
+    let error = c.commit(batch(vec![on("t", None, &add("b"))])).await.unwrap_err();
+    let text = error.to_string();
+    for word in ["2024-11-13 22:13:20", "2023-11-14 22:13:20", "365.0 days", "max_clock_skew"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    assert!(!error.is_retryable() && error.write_state() == WriteState::NotApplied);
+    let head = c.snapshot(&by_name("t"), At::Head).await.unwrap();
+    assert_eq!((head.version.get(), head.timestamp), (1, TimestampMs(NOW + 1)));
+
+    // Who sets the clock right goes on; so does who allows it.
+    clock.0.store(NOW + 5, Ordering::Relaxed);
+    c.commit(batch(vec![on("t", None, &add("b"))])).await.unwrap();
+    clock.0.store(NOW + YEAR, Ordering::Relaxed);
+    let c = c.with_max_clock_skew(Duration::from_secs(2 * 365 * 86_400));
+    let report = c.commit(batch(vec![on("t", None, &add("c"))])).await.unwrap();
+    assert_eq!(report.tables[0].timestamp, TimestampMs(NOW + YEAR));
+
+    // A head of the future, as of an import, is no reason to refuse.
+    clock.0.store(NOW + 10, Ordering::Relaxed);
+    let c = c.with_max_clock_skew(Duration::from_secs(3_600));
+    let head = c.snapshot(&by_name("t"), At::Head).await.unwrap();
+    let warning = c.skew.warning(&head, TimestampMs(NOW + 10)).unwrap();
+    assert!(warning.contains("default.t") && warning.contains("2024-11-13"), "{warning}");
+    assert_eq!(c.skew.warning(&head, TimestampMs(NOW + 10)), None, "once");
+    let report = c.commit(batch(vec![on("t", None, &add("d"))])).await.unwrap();
+    assert_eq!(report.tables[0].timestamp, TimestampMs(NOW + YEAR + 1));
+}
+
+/// The clocks are compared by who can: a database that does not answer keeps nobody from trying.
+#[tokio::test]
+async fn a_database_that_does_not_say_its_time_is_committed_to() {
+    let c = faulty(|call| if call.verb == Verb::Info { Fault::Fail } else { Fault::None }).await;
+    let report = c.commit(batch(vec![on("t", None, &add("b"))])).await.unwrap();
+    assert_eq!(report.tables[0].version.get(), 2);
 }

@@ -12,6 +12,7 @@ use zstd::bulk::Compressor;
 use crate::action::{Action, Add, CommitInfo, DomainMetadata, Metadata, Protocol, Remove, Txn};
 use crate::error::{CatalogError, Result};
 use crate::ids::TimestampMs;
+use crate::lenient::{self, Found, Oddities};
 
 /// Compression level of stored commit bytes: 3 is zstd's own default.
 pub(crate) const ZSTD_LEVEL: i32 = 3;
@@ -41,16 +42,15 @@ pub struct CommitIndex {
     pub num_cdc_files: u64,
     /// Names of actions that no one here knows.
     pub unknown_actions: Vec<String>,
+    /// What is written in another way than the protocol's, in a log that others wrote.
+    pub odd: Oddities,
 }
 
 impl CommitIndex {
     /// The known part of `commitInfo`; empty if there is none.
     #[must_use]
     pub fn info(&self) -> CommitInfo {
-        self.commit_info
-            .as_deref()
-            .and_then(|raw| serde_json::from_str(raw).ok())
-            .unwrap_or_default()
+        self.commit_info.as_deref().map(lenient::commit_info).unwrap_or_default()
     }
 
     /// What the lines after these say.
@@ -70,7 +70,12 @@ impl CommitIndex {
     }
 
     pub(crate) fn take(&mut self, line: ParsedLine<'_>) {
-        match line.action {
+        self.take_found(line.text, Found { action: line.action, info: None });
+    }
+
+    /// Takes an action that stands in this text.
+    pub(crate) fn take_found(&mut self, text: &str, found: Found) {
+        match found.action {
             Action::Add(a) => self.adds.push(a),
             Action::Remove(r) => self.removes.push(r),
             Action::Cdc(_) => self.num_cdc_files += 1,
@@ -85,7 +90,8 @@ impl CommitIndex {
                 self.domain_metadata.push(d);
             }
             Action::CommitInfo(_) => {
-                self.commit_info = commit_info_object(line.text).map(str::to_owned);
+                self.commit_info =
+                    found.info.or_else(|| commit_info_object(text).map(str::to_owned));
             }
             Action::Unknown(name) => self.unknown_actions.push(name),
             Action::Empty | Action::CheckpointMetadata(_) | Action::Sidecar(_) => {}
@@ -122,7 +128,7 @@ pub struct ParsedLine<'a> {
     pub action: Action,
 }
 
-/// Reads NDJSON. Blank lines are skipped. `origin` is put into errors (a file name, "stdin", …).
+/// Reads NDJSON of our own, which has to be the protocol's. Blank lines are skipped. `origin` is put into errors (a file name, "stdin", …).
 ///
 /// # Errors
 /// `InvalidInput` with origin and line number for bytes that are not UTF-8, lines that are not
@@ -164,8 +170,20 @@ fn each_line<'a>(
     Ok(())
 }
 
-/// [`parse_ndjson`] and [`index_lines`] in one, for commits with many files: no line is kept, and long
-/// ones are read by several threads.
+/// All actions of a text that is in a log, whoever wrote it; what is odd of it is noted (see [`lenient`]).
+///
+/// # Errors
+/// Those of [`parse_ndjson`].
+pub fn read_ndjson(origin: &str, bytes: &[u8], odd: &mut Oddities) -> Result<Vec<Action>> {
+    let mut actions = Vec::new();
+    let text = text_of(origin, bytes)?;
+    lenient::each_action(origin, text, odd, |line| actions.push(line.found.action))?;
+    Ok(actions)
+}
+
+/// What the bytes of a commit say that is in a log, whoever wrote it: lines that established readers read
+/// are read, and what the protocol does not say is noted (see [`lenient`]). No line is kept, and long texts
+/// are read by several threads.
 ///
 /// # Errors
 /// Those of [`parse_ndjson`].
@@ -178,8 +196,12 @@ pub fn index_ndjson(origin: &str, bytes: &[u8]) -> Result<CommitIndex> {
 
 fn index_parts(origin: &str, bytes: &[u8], parts: usize) -> Result<CommitIndex> {
     let whole = |bytes: &[u8]| {
-        let mut index = CommitIndex::default();
-        each_line(origin, bytes, |line| index.take(line)).map(|()| index)
+        let text = text_of(origin, bytes)?;
+        let (mut index, mut odd) = (CommitIndex::default(), Oddities::default());
+        lenient::each_action(origin, text, &mut odd, |line| {
+            index.take_found(line.text, line.found);
+        })?;
+        Ok(CommitIndex { odd, ..index })
     };
     if parts < 2 {
         return whole(bytes);
@@ -202,9 +224,9 @@ fn index_parts(origin: &str, bytes: &[u8], parts: usize) -> Result<CommitIndex> 
     let mut index = CommitIndex::default();
     for part in found {
         match part {
-            Some(part) => index.append(part),
-            // What is wrong, and in which line, is found from the start.
-            None => return whole(bytes),
+            Some(part) if part.odd.is_empty() => index.append(part),
+            // What is wrong or odd, and in which line, is found from the start.
+            _ => return whole(bytes),
         }
     }
     Ok(index)
@@ -389,7 +411,7 @@ mod tests {
             3 => format!(r#"{{"commitInfo":{{"n":{n}}}}}"#),
             4 => format!(r#"{{"new{n}":{{}}}}"#),
             5 => format!(
-                r#"{{"metaData":{{"id":"{n}","schemaString":"","format":{{"provider":"p"}}}}}}"#
+                r#"{{"metaData":{{"id":"{n}","schemaString":"{{}}","format":{{"provider":"p"}}}}}}"#
             ),
             6 => format!(r#"{{"protocol":{{"minReaderVersion":1,"minWriterVersion":{n}}}}}"#),
             7 => format!(r#"{{"remove":{{"path":"é{n}"}}}}"#),

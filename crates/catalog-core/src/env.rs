@@ -13,6 +13,10 @@ use crate::ids::TimestampMs;
 pub trait Clock: Debug + Send + Sync + 'static {
     /// Wall-clock time.
     fn now(&self) -> TimestampMs;
+    /// Time since some moment, for durations: a real clock's does not jump when the time of day is set.
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.now().0).unwrap_or(0))
+    }
     /// Waits.
     async fn sleep(&self, duration: Duration);
 }

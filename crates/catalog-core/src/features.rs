@@ -44,7 +44,7 @@ const KNOWN: &[Known] = &[
     both("timestampNtz", None),
     both("v2Checkpoint", None),
     writer("inCommitTimestamp", None),
-    both("vacuumProtocolCheck", None),
+    both(VACUUM_PROTOCOL_CHECK, None),
     writer("clustering", None),
     both("typeWidening", None),
     both("typeWidening-preview", None),
@@ -59,7 +59,7 @@ const KNOWN: &[Known] = &[
 const LAST_LEGACY_WRITER: i32 = 6;
 /// Writer version from which on features are listed.
 pub(crate) const FEATURES_WRITER: i32 = 7;
-const FEATURES_READER: i32 = 3;
+pub(crate) const FEATURES_READER: i32 = 3;
 
 /// Property that turns on in-commit timestamps.
 pub const ENABLE_ICT: &str = "delta.enableInCommitTimestamps";
@@ -112,6 +112,72 @@ pub fn column_mapping_enabled(metadata: &Metadata) -> bool {
     metadata
         .property("delta.columnMapping.mode")
         .is_some_and(|mode| !mode.eq_ignore_ascii_case("none"))
+}
+
+/// Key of a field's metadata: types that it had before it was widened.
+const TYPE_CHANGES: &str = "delta.typeChanges";
+
+/// A feature that readers must know, though nothing follows from it for them.
+pub const VACUUM_PROTOCOL_CHECK: &str = "vacuumProtocolCheck";
+
+/// Whether a reader feature asks nothing of who reads the files of a snapshot that the catalog has made
+/// (protocol section "Table Features" and those of the features).
+///
+/// * `vacuumProtocolCheck`: "readers don't need to understand or change anything new".
+/// * `v2Checkpoint`: what checkpoints look like; the snapshot was read already.
+/// * `catalogManaged` and its previews: where commits are found; the same.
+/// * `typeWidening`: files with narrower types than their column's; none, as long as no column says
+///   that it was changed.
+/// * `timestampNtz`, `variantType`, `variantShredding`: columns of these types; none, as long as the
+///   schema has no such column.
+fn asks_nothing_of_scans(feature: &str, schema: Option<&StructType>) -> bool {
+    let without = |test: &dyn Fn(&DataType) -> bool| schema.is_some_and(|s| !s.any_type(test));
+    match feature {
+        VACUUM_PROTOCOL_CHECK
+        | "v2Checkpoint"
+        | "catalogManaged"
+        | "catalogOwned"
+        | "catalogOwned-preview" => true,
+        "typeWidening" | "typeWidening-preview" => schema.is_some_and(|schema| {
+            let mut widened = false;
+            let looked = schema.visit_fields(&mut |_, field| {
+                widened |= field.metadata.contains_key(TYPE_CHANGES);
+                Ok(())
+            });
+            looked.is_ok() && !widened
+        }),
+        "timestampNtz" => without(&|t| matches!(t, DataType::TimestampNtz | DataType::Other(_))),
+        "variantType" | "variantType-preview" | "variantShredding" | "variantShredding-preview" => {
+            without(&|t| matches!(t, DataType::Variant | DataType::Other(_)))
+        }
+        _ => false,
+    }
+}
+
+/// The protocol as far as it matters to who reads the files of a snapshot: without reader features that
+/// ask nothing of that (see there which these are). Engines refuse what they do not know, also where
+/// there is nothing to know.
+#[must_use]
+pub fn for_scans(protocol: &Protocol, metadata: &Metadata) -> Protocol {
+    let schema = StructType::parse(&metadata.schema_string).ok();
+    without_readers(protocol, |name| asks_nothing_of_scans(name, schema.as_ref()))
+}
+
+/// A protocol without some of its reader features, which then are no writer features either.
+pub(crate) fn without_readers(protocol: &Protocol, is_unwanted: impl Fn(&str) -> bool) -> Protocol {
+    let Some(readers) = &protocol.reader_features else { return protocol.clone() };
+    let unwanted: Vec<&String> = readers.iter().filter(|name| is_unwanted(name)).collect();
+    if unwanted.is_empty() {
+        return protocol.clone();
+    }
+    let rest = |listed: &Vec<String>| -> Vec<String> {
+        listed.iter().filter(|name| !unwanted.contains(name)).cloned().collect()
+    };
+    Protocol {
+        reader_features: Some(rest(readers)),
+        writer_features: protocol.writer_features.as_ref().map(rest),
+        ..protocol.clone()
+    }
 }
 
 /// Checks that a client's commit may go on a table of this protocol: every version and feature is

@@ -137,3 +137,46 @@ fn new_tables_get_the_least_protocol() {
         assert!(err.contains(key), "{err}");
     }
 }
+
+#[test]
+fn scans_are_not_asked_for_what_asks_nothing_of_them() {
+    let all = [
+        "vacuumProtocolCheck",
+        "v2Checkpoint",
+        "catalogManaged",
+        "typeWidening",
+        "timestampNtz",
+        "variantType",
+        "deletionVectors",
+        "columnMapping",
+        "someFuture",
+    ];
+    let before = protocol(3, 7, Some(&all), Some(&[&all[..], &["appendOnly"]].concat()));
+    let left = |schema: &StructType| {
+        let mut metadata = metadata("a long", &[]);
+        metadata.schema_string = schema.to_json();
+        let after = for_scans(&before, &metadata);
+        let readers = after.reader_features.unwrap();
+        assert_eq!(after.writer_features.unwrap(), [&readers[..], &["appendOnly".into()]].concat());
+        readers
+    };
+    let asked = ["deletionVectors", "columnMapping", "someFuture"];
+    assert_eq!(left(&StructType::from_text("a long").unwrap()), asked);
+    let typed = StructType::from_text("a long, s struct<t:array<timestamp_ntz>>").unwrap();
+    assert_eq!(left(&typed), [&["timestampNtz"], &asked[..]].concat());
+    let variant = StructType::from_text("a long, v variant").unwrap();
+    assert_eq!(left(&variant), [&["variantType"], &asked[..]].concat());
+    let mut widened = StructType::from_text("a long, s struct<b:long>").unwrap();
+    let DataType::Struct(inner) = &mut widened.fields[1].data_type else { panic!() };
+    inner.fields[0].metadata.insert("delta.typeChanges".into(), serde_json::json!([]));
+    assert_eq!(left(&widened), [&["typeWidening"], &asked[..]].concat());
+    // What cannot be read may hold anything.
+    let mut unreadable = metadata("a long", &[]);
+    unreadable.schema_string = "{".into();
+    let after = for_scans(&before, &unreadable).reader_features.unwrap();
+    assert!(
+        after.iter().any(|f| f == "typeWidening") && !after.iter().any(|f| f == "v2Checkpoint")
+    );
+    let plain = protocol(1, 2, None, None);
+    assert_eq!(for_scans(&plain, &unreadable), plain);
+}

@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 
 use crate::action::{Action, Metadata, Protocol};
 use crate::error::{CatalogError, Result};
-use crate::features::{self, ENABLE_ICT};
+use crate::features::{self, ENABLE_ICT, VACUUM_PROTOCOL_CHECK};
 use crate::fields::Fields;
 use crate::model::Snapshot;
 use crate::plan::{PlanBase, PlanTarget};
@@ -59,6 +59,25 @@ fn with_features(protocol: &Protocol, wanted: &[&str]) -> Protocol {
     }
 }
 
+fn has_vacuum_check(protocol: &Protocol) -> bool {
+    protocol.reader_features.iter().flatten().any(|name| name == VACUUM_PROTOCOL_CHECK)
+}
+
+/// A protocol with the feature that [`writer_view`] leaves out.
+fn with_vacuum_check(protocol: &Protocol) -> Protocol {
+    let mut new = with_features(protocol, &[VACUUM_PROTOCOL_CHECK]);
+    let mut readers = match protocol.reader_features.clone() {
+        Some(listed) if protocol.min_reader_version >= features::FEATURES_READER => listed,
+        // Reader version 2 stands for column mapping.
+        _ if protocol.min_reader_version == 2 => vec!["columnMapping".to_owned()],
+        _ => Vec::new(),
+    };
+    readers.push(VACUUM_PROTOCOL_CHECK.to_owned());
+    new.reader_features = Some(readers);
+    new.min_reader_version = features::FEATURES_READER;
+    new
+}
+
 /// A protocol without these writer features. Where what is left is what a version without a list
 /// of features means, it becomes that version: more writers know it.
 fn without_features(protocol: &Protocol, unwanted: &[&str]) -> Protocol {
@@ -91,13 +110,29 @@ fn without_features(protocol: &Protocol, unwanted: &[&str]) -> Protocol {
     Protocol { writer_features: Some(left), ..protocol.clone() }
 }
 
-/// Protocol and metadata as a writer through the catalog sees them: without the fence, and without
-/// in-commit timestamps, which the catalog writes for everyone.
+/// Protocol and metadata as a writer through the catalog sees them: without the fence, without
+/// in-commit timestamps, which the catalog writes for everyone, and without `vacuumProtocolCheck`, which
+/// asks of readers nothing, and of writers to look at the other features before they vacuum.
 #[must_use]
 pub fn writer_view(protocol: &Protocol, metadata: &Metadata) -> (Protocol, Metadata) {
     let mut metadata = metadata.clone();
     without_timestamps(&mut metadata);
-    (without_features(protocol, &[FEATURE, ICT]), metadata)
+    (seen_by_writers(protocol), metadata)
+}
+
+/// A protocol without what the catalog puts back (see [`writer_view`]).
+fn seen_by_writers(protocol: &Protocol) -> Protocol {
+    let protocol = features::without_readers(protocol, |name| name == VACUUM_PROTOCOL_CHECK);
+    without_features(&protocol, &[FEATURE, ICT])
+}
+
+/// Protocol and metadata as who reads the files of a snapshot sees them: those of [`writer_view`], without
+/// features that ask nothing of that ([`features::for_scans`]), and without properties that are null.
+#[must_use]
+pub fn scan_view(protocol: &Protocol, metadata: &Metadata) -> (Protocol, Metadata) {
+    let (protocol, mut metadata) = writer_view(protocol, metadata);
+    metadata.configuration.retain(|_, value| value.is_some());
+    (features::for_scans(&protocol, &metadata), metadata)
 }
 
 /// Takes in-commit timestamps out of a metadata; who has refused them keeps that.
@@ -117,7 +152,7 @@ pub fn writer_lines(ndjson: &[u8]) -> Result<Cow<'_, [u8]>> {
     let (protocol, metadata) = find(text);
     let mut edits: Vec<(Range<usize>, String)> = Vec::new();
     if let Some(Found { at, action }) = protocol {
-        let seen = without_features(&action, &[FEATURE, ICT]);
+        let seen = seen_by_writers(&action);
         if seen != action {
             edits.push((at, Action::Protocol(seen).to_line()?));
         }
@@ -303,6 +338,9 @@ fn on_base(
         if wanted.iter().any(|name| !features::supports_writer(new, name)) {
             *new = with_features(new, &wanted);
         }
+        if has_vacuum_check(base.protocol) && !has_vacuum_check(new) {
+            *new = with_vacuum_check(new);
+        }
     }
     let has_ict =
         stays && features::supports_writer(new_protocol.as_ref().unwrap_or(base.protocol), ICT);
@@ -348,6 +386,10 @@ fn find(text: &str) -> (Option<Found<Protocol>>, Option<Found<Metadata>>) {
 
 fn protocol_line(line: &str, new: &Protocol) -> Result<String> {
     edit(line, "protocol", |fields| {
+        if let Some(readers) = &new.reader_features {
+            fields.set("minReaderVersion", raw(&new.min_reader_version)?);
+            fields.set("readerFeatures", raw(readers)?);
+        }
         fields.set("minWriterVersion", raw(&new.min_writer_version)?);
         fields.set("writerFeatures", raw(&new.writer_features)?);
         Ok(())

@@ -196,3 +196,34 @@ fn lines_that_are_wrong_are_left_to_who_reads_all_of_them() {
     let bytes = b"\xff{\"protocol\"";
     assert_eq!(&*dress("f", bytes, &on(&base, &metadata(&[]))).unwrap().ndjson, bytes);
 }
+
+/// It asks nothing of readers, and engines that do not know it refuse the table.
+#[test]
+fn a_check_before_vacuum_is_hidden_and_put_back() {
+    let mut base = protocol(3, 7, Some(&["deletionVectors", "vacuumProtocolCheck", FEATURE]));
+    base.reader_features.as_mut().unwrap().push("vacuumProtocolCheck".to_owned());
+    let in_force = metadata(&[]);
+    let (seen, _) = writer_view(&base, &in_force);
+    assert_eq!(seen, protocol(3, 7, Some(&["deletionVectors"])));
+    let line = Action::Protocol(base.clone()).to_line().unwrap();
+    let seen_line = writer_lines(line.as_bytes()).unwrap();
+    let seen_line = std::str::from_utf8(&seen_line).unwrap().to_owned();
+    assert_eq!(find(&seen_line).0.unwrap().action, seen);
+    // What a writer makes of that gets it back, in both lists; of its own, too.
+    for new in [seen, protocol(1, 2, None), protocol(2, 5, None), base.clone()] {
+        let line = Action::Protocol(new.clone()).to_line().unwrap();
+        let (text, _) = dressed(&line, &on(&base, &in_force));
+        let dressed = find(&text).0.unwrap().action;
+        assert_eq!(dressed.min_reader_version, 3);
+        let times = |list: Option<&Vec<String>>| {
+            list.unwrap().iter().filter(|f| *f == "vacuumProtocolCheck").count()
+        };
+        assert_eq!(times(dressed.reader_features.as_ref()), 1, "{text}");
+        assert_eq!(times(dressed.writer_features.as_ref()), 1, "{text}");
+        assert!(features::supports_writer(&dressed, FEATURE));
+        features::check_commit(&dressed, &in_force).unwrap();
+        let mapped = new.min_reader_version == 2;
+        let listed = dressed.reader_features.unwrap().iter().any(|f| f == "columnMapping");
+        assert_eq!(listed, mapped, "{text}");
+    }
+}

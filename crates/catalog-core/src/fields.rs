@@ -22,6 +22,12 @@ impl Fields {
         }
     }
 
+    /// Puts a field at the end; none if its value is no JSON.
+    pub(crate) fn push(&mut self, name: &str, value: String) -> Option<()> {
+        self.0.push((name.to_owned(), RawValue::from_string(value).ok()?));
+        Some(())
+    }
+
     /// The object as text, without spaces of its own.
     pub(crate) fn render(&self) -> String {
         let mut out = String::from("{");

@@ -14,8 +14,10 @@ use tokio::sync::mpsc;
 
 use crate::action::{Action, Add, DeletionVector, FileKey};
 use crate::backend::{CommitRequest, ImportedCommit, TableCommit};
-use crate::commit::{CommitBody, CommitIndex, Packed, ParsedLine, ZSTD_LEVEL, parse_line};
+use crate::commit::{CommitBody, CommitIndex, Packed, ZSTD_LEVEL, parse_line};
 use crate::error::{CatalogError, Result, WriteState};
+use crate::lenient::{self, Found, Lenient, Oddities};
+use crate::paths::relative_key;
 use crate::skip::FeedPages;
 use crate::support::dv_id;
 
@@ -49,6 +51,7 @@ pub struct LaterAdds {
     rules: Option<Arc<dyn AddRules>>,
     damaged: Arc<AtomicBool>,
     also: Arc<Mutex<Option<FeedPages>>>,
+    odd: Arc<Mutex<Oddities>>,
 }
 
 impl PartialEq for LaterAdds {
@@ -76,6 +79,7 @@ impl LaterAdds {
             rules: None,
             damaged: Arc::default(),
             also: Arc::default(),
+            odd: Arc::default(),
         }
     }
 
@@ -101,6 +105,12 @@ impl LaterAdds {
     #[must_use]
     pub fn is_damaged(&self) -> bool {
         self.damaged.load(Ordering::Acquire)
+    }
+
+    /// What is written in another way than the protocol's, once all pages were read.
+    #[must_use]
+    pub fn odd(&self) -> Oddities {
+        self.odd.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Gives the pages to the index that is made beside, too, when they are read for the first time.
@@ -157,26 +167,39 @@ impl LaterAdds {
         mut also: Option<FeedPages>,
     ) -> Result<Option<()>> {
         let mut lines = Lines::new(&self.origin, unpacked(&self.origin, &self.text)?);
-        let mut files = 0;
+        let (mut files, mut odd) = (0, Oddities::default());
         let mut text = Vec::new();
         let mut page = Vec::with_capacity(self.page);
         loop {
             text.clear();
             let more = match lines.next(&mut text)? {
-                Some((number, line)) => {
-                    let number = self.rules.as_ref().map_or(number, |rules| rules.number(number));
-                    if let Action::Add(add) = parse_line(&self.origin, number, line)? {
-                        if let Some(rules) = &self.rules {
+                Some((number, from)) => {
+                    if let Some(rules) = &self.rules {
+                        let number = rules.number(number);
+                        let line = lines.line(&text, from)?;
+                        if let Action::Add(add) = parse_line(&self.origin, number, line)? {
                             rules.check(number, &add)?;
+                            page.push(add);
+                            files += 1;
                         }
-                        page.push(add);
-                        files += 1;
+                    } else {
+                        let (found, mut noted) = lines.actions(number, from, &mut text)?;
+                        let before = files;
+                        for found in found {
+                            if let Action::Add(add) = found.action {
+                                page.push(add);
+                                files += 1;
+                            }
+                        }
+                        if files > before {
+                            odd.note_all(&mut noted, number);
+                        }
                     }
                     true
                 }
                 None => false,
             };
-            if page.len() == self.page || (!more && !page.is_empty()) {
+            if page.len() >= self.page || (!more && !page.is_empty()) {
                 let full: Arc<[Add]> =
                     std::mem::replace(&mut page, Vec::with_capacity(self.page)).into();
                 if let Some(also) = &mut also {
@@ -199,6 +222,7 @@ impl LaterAdds {
         if let Some(also) = also {
             also.complete();
         }
+        *self.odd.lock().unwrap_or_else(PoisonError::into_inner) = odd;
         Ok(Some(()))
     }
 }
@@ -258,22 +282,31 @@ pub fn read_large(origin: &str, text: impl Read) -> Result<LargeCommit> {
 /// The same.
 pub fn read_large_by(origin: &str, text: impl Read, page: usize) -> Result<LargeCommit> {
     let mut index = CommitIndex::default();
+    let mut odd = Oddities::default();
     let (mut files, mut bytes) = (Vec::new(), 0_i64);
     let text = thread::scope(|scope| {
         let (blocks, waiting) = sync_channel::<Vec<u8>>(BLOCKS);
         let packing = scope.spawn(move || pack(waiting));
-        let read = scan(origin, text, blocks, |number, line| {
-            if let Some(add) = AddKey::of(line) {
+        let read = scan(origin, text, blocks, |lines, number, from, block| {
+            if let Some(add) = AddKey::of(lines.line(block, from)?) {
                 files.push(add.digest());
                 bytes = bytes.saturating_add(add.size);
                 return Ok(());
             }
-            match parse_line(origin, number, line)? {
-                Action::Add(add) => {
-                    files.push(add.key().digest());
-                    bytes = bytes.saturating_add(add.size);
+            let (found, mut noted) = lines.actions(number, from, block)?;
+            // What is odd of adds is noted when their page is read.
+            if !found.iter().any(|found| matches!(found.action, Action::Add(_))) {
+                odd.note_all(&mut noted, number);
+            }
+            let line = lines.line(block, from)?;
+            for found in found {
+                match found.action {
+                    Action::Add(add) => {
+                        files.push(add.key().digest());
+                        bytes = bytes.saturating_add(add.size);
+                    }
+                    _ => index.take_found(line, found),
                 }
-                action => index.take(ParsedLine { number, text: line, action }),
             }
             Ok(())
         });
@@ -281,6 +314,7 @@ pub fn read_large_by(origin: &str, text: impl Read, page: usize) -> Result<Large
         // Why it ended is what is wrong.
         read.and(packed)
     })?;
+    index.odd = odd;
     let number = files.len();
     files.sort_unstable();
     files.dedup();
@@ -340,23 +374,28 @@ impl<'l> AddKey<'l> {
         serde_json::from_str(line).ok().map(|AddLine { add }| add)
     }
 
-    /// What tells the file apart, see [`FileKey::digest`].
+    /// What tells the file apart within its commit, however its path is spelt.
     pub(crate) fn digest(&self) -> [u8; 16] {
-        FileKey::digest_of(&self.path, &dv_id(self.deletion_vector.as_ref()))
+        digest_within(&self.path, &dv_id(self.deletion_vector.as_ref()))
     }
 }
 
-/// Looks at each line, and hands all bytes on.
-fn scan(
+/// [`FileKey::digest_of`] what the path means: two spellings of one file have one.
+pub(crate) fn digest_within(path: &str, dv_id: &str) -> [u8; 16] {
+    FileKey::digest_of(&relative_key(path), dv_id)
+}
+
+/// Looks at each line, by its number and where it begins, and hands all bytes on.
+fn scan<R: Read>(
     origin: &str,
-    text: impl Read,
+    text: R,
     blocks: SyncSender<Vec<u8>>,
-    mut take: impl FnMut(usize, &str) -> Result<()>,
+    mut take: impl FnMut(&mut Lines<'_, R>, usize, usize, &mut Vec<u8>) -> Result<()>,
 ) -> Result<()> {
     let mut lines = Lines::new(origin, text);
     let mut block = Vec::with_capacity(BLOCK_BYTES);
-    while let Some((number, line)) = lines.next(&mut block)? {
-        take(number, line)?;
+    while let Some((number, from)) = lines.next(&mut block)? {
+        take(&mut lines, number, from, &mut block)?;
         if block.len() >= BLOCK_BYTES {
             let full = std::mem::replace(&mut block, Vec::with_capacity(BLOCK_BYTES));
             if blocks.send(full).is_err() {
@@ -394,21 +433,54 @@ impl<'o, R: Read> Lines<'o, R> {
         Lines { origin, reader: BufReader::with_capacity(BLOCK_BYTES, text), number: 0 }
     }
 
-    /// The next line that is not blank, with its number, from 1 on. The bytes read are put at the end of
-    /// `buffer`, those of blank lines too.
-    fn next<'b>(&mut self, buffer: &'b mut Vec<u8>) -> Result<Option<(usize, &'b str)>> {
+    /// The next line that is not blank: its number, from 1 on, and where it begins in `buffer`. The bytes
+    /// read are put at the end of that, those of blank lines too.
+    fn next(&mut self, buffer: &mut Vec<u8>) -> Result<Option<(usize, usize)>> {
         loop {
             let from = buffer.len();
-            let read = self.reader.read_until(b'\n', buffer).map_err(|e| {
-                let text = format!("cannot read {}: {e}", self.origin);
-                CatalogError::failed(text, WriteState::NotApplied)
-            })?;
-            if read == 0 {
+            if !self.more(buffer)? {
                 return Ok(None);
             }
-            self.number += 1;
             if !self.line(buffer, from)?.trim().is_empty() {
-                return Ok(Some((self.number, self.line(buffer, from)?)));
+                return Ok(Some((self.number, from)));
+            }
+        }
+    }
+
+    /// Puts one more line at the end of the buffer; false at the end of the text.
+    fn more(&mut self, buffer: &mut Vec<u8>) -> Result<bool> {
+        let read = self.reader.read_until(b'\n', buffer).map_err(|e| {
+            let text = format!("cannot read {}: {e}", self.origin);
+            CatalogError::failed(text, WriteState::NotApplied)
+        })?;
+        self.number += usize::from(read > 0);
+        Ok(read > 0)
+    }
+
+    /// What a line says that others wrote, with those after it that belong to it, and what is odd of it.
+    fn actions(
+        &mut self,
+        number: usize,
+        from: usize,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(Vec<Found>, Vec<lenient::Oddity>)> {
+        let mut odd = Vec::new();
+        let refused = match Action::parse(self.line(buffer, from)?) {
+            Ok(mut action) => {
+                if let Action::Metadata(metadata) = &mut action {
+                    lenient::complete(metadata, &mut odd);
+                }
+                return Ok((vec![Found { action, info: None }], odd));
+            }
+            Err(refused) => refused,
+        };
+        let mut lenient = Lenient::new(self.origin, number, &refused);
+        loop {
+            if let Some(found) = lenient.read(self.origin, self.line(buffer, from)?, &mut odd)? {
+                return Ok((found, odd));
+            }
+            if !self.more(buffer)? {
+                return Err(lenient.broken_off());
             }
         }
     }

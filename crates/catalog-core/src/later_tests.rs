@@ -99,8 +99,8 @@ async fn what_is_wrong_is_said_with_its_line() {
     for (line, want) in [
         ("broken", "x, line 3: not a JSON object"),
         (r#"{"add":{"path":"a"}}"#, "x, line 3: bad 'add' action: missing field `size`"),
-        (r#"{"add":{"path":"a","size":"1"}}"#, "x, line 3: bad 'add' action"),
-        (r#"{"add":{"path":"a","size":1},"txn":{}}"#, "x, line 3: one line holds the actions"),
+        (r#"{"add":{"path":"a","size":"l"}}"#, "x, line 3: bad 'add' action"),
+        (r#"{"add":{"path":"a","size":1},"txn":{}}"#, "x, line 3: bad 'add' action"),
     ] {
         let text = format!("{}\n\n{line}\n{}", add(1, ""), add(2, ""));
         let error = large(&text, 9).unwrap_err().to_string();
@@ -118,7 +118,7 @@ async fn what_is_wrong_is_said_with_its_line() {
     assert!(error.contains("cannot read x: cut off"), "{error}");
 
     // What the first look passes over is found when the page is read, each time.
-    let text = format!("{}\n{}", add(1, ""), add(2, "").replace('7', "\"7\""));
+    let text = format!("{}\n{}", add(1, ""), add(2, "").replace('7', "[7]"));
     let read = large(&text, 1).unwrap();
     for _ in 0..2 {
         let mut pages = read.later.pages().unwrap();

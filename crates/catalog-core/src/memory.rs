@@ -42,6 +42,7 @@ const SCHEMA_VERSION: u32 = 1;
 #[derive(Default)]
 pub struct MemoryBackend {
     state: Mutex<State>,
+    clock: Mutex<Option<TimestampMs>>,
 }
 
 impl MemoryBackend {
@@ -49,6 +50,11 @@ impl MemoryBackend {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What time it is from now on where the database runs; none, as at first: it has no clock of its own.
+    pub fn set_clock(&self, time: Option<TimestampMs>) {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = time;
     }
 
     /// The state; a thread that panicked while it held the lock had changed nothing halfway, as
@@ -72,6 +78,7 @@ impl CatalogBackend for MemoryBackend {
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             schema_version: SCHEMA_VERSION,
             supported_schema_version: SCHEMA_VERSION,
+            clock: *self.clock.lock().unwrap_or_else(PoisonError::into_inner),
         })
     }
 

@@ -1,6 +1,5 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use super::*;
 
@@ -21,6 +20,14 @@ struct Numbers {
 
 const SIZE: usize = 10;
 
+/// Lets all other tasks get as far as they can. On the one thread of these tests, where nothing waits for time
+/// or for the world, that is a matter of turns: each turn, every task that can go on does.
+async fn all_others() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
 impl Pages for Numbers {
     type Item = usize;
     type Cursor = usize;
@@ -31,7 +38,7 @@ impl Pages for Numbers {
         let at_work = self.at_work.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_at_work.fetch_max(at_work, Ordering::SeqCst);
         if Handle::try_current().is_ok() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            all_others().await;
         }
         self.at_work.fetch_sub(1, Ordering::SeqCst);
         assert!(self.panics != Some(first), "as a test");
@@ -80,6 +87,20 @@ async fn pages_whose_ends_are_known_are_read_at_once() {
     }
 }
 
+/// Until no more pages are begun, in many more turns than a page takes.
+async fn settled(began: &Mutex<Vec<usize>>) {
+    let begun = || began.lock().unwrap().len();
+    loop {
+        let before = begun();
+        for _ in 0..20 {
+            all_others().await;
+        }
+        if begun() == before {
+            return;
+        }
+    }
+}
+
 #[tokio::test]
 async fn reading_ahead_is_bounded_and_ends_with_the_list() {
     for ends in [false, true] {
@@ -87,12 +108,12 @@ async fn reading_ahead_is_bounded_and_ends_with_the_list() {
         let began = Arc::clone(&list.began);
         let mut stream = pages(list);
         assert_eq!(stream.try_next().await.unwrap(), Some(0));
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        settled(&began).await;
         // The first one, one that is ready and, if need be, one that waits for its place.
         let ahead = began.lock().unwrap().len();
         assert!((2..=3).contains(&ahead), "{ends}: {ahead}");
         drop(stream);
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        settled(&began).await;
         assert_eq!(began.lock().unwrap().len(), ahead, "{ends}: goes on reading for nobody");
     }
 }

@@ -143,7 +143,7 @@ fn plan_by(
                 if metadata.replace(m).is_some() {
                     return check.fail("a second 'metaData': a commit has at most one");
                 }
-                check.metadata(m)?;
+                check.metadata(m, base.map(|b| b.metadata))?;
             }
             Action::Protocol(p) if protocol.replace(p).is_some() => {
                 return check.fail("a second 'protocol': a commit has at most one");

@@ -150,6 +150,25 @@ fn paths_that_leave_the_table_are_refused() {
 }
 
 #[test]
+fn one_file_has_one_action_however_its_path_is_spelt() {
+    for (first, second) in [
+        ("day=a%20b/x", "day=a b/x"),
+        ("x/a", "x//a"),
+        ("x/a", "./x/./a"),
+        ("x/%61", "x/a"),
+        ("x/a%2fb", "x/a%2Fb"),
+    ] {
+        let error = plain(&format!("{}\n{}", add(first), add(second))).unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("in line 1"), "{error}");
+        let remove = r#"{"remove":{"path":"PATH","dataChange":true,"deletionTimestamp":1}}"#;
+        let remove = remove.replace("PATH", first);
+        let error = plain(&format!("{remove}\n{}", add(second))).unwrap_err().to_string();
+        assert!(error.contains("in line 1"), "{error}");
+    }
+    plain(&format!("{}\n{}", add("a%2520b"), add("a%20b"))).unwrap();
+}
+
+#[test]
 fn two_reconciling_actions_for_one_file_are_refused() {
     let remove = r#"{"remove":{"path":"a","dataChange":true,"deletionTimestamp":1}}"#;
     for second in [add("a"), remove.to_owned()] {
@@ -245,4 +264,37 @@ fn features_decide_what_may_be_written() {
     let domain = r#"{"domainMetadata":{"domain":"d","configuration":"","removed":false}}"#;
     assert!(plain(domain).is_err());
     run(domain, &protocol(&["domainMetadata"]), &metadata(&[], &[])).unwrap();
+}
+
+#[test]
+fn a_void_column_may_stay_and_none_may_come() {
+    let with = |kind: &str| {
+        let mut metadata = metadata(&[], &[]);
+        metadata.schema_string = metadata.schema_string.replace(r#""date""#, kind);
+        metadata
+    };
+    let line = |metadata: &Metadata| Action::Metadata(metadata.clone()).to_line().unwrap();
+    let array = r#"{"type":"array","elementType":"void","containsNull":true}"#;
+    let map = r#"{"type":"map","keyType":"string","valueType":"void","valueContainsNull":true}"#;
+    let fields =
+        r#"{"type":"struct","fields":[{"name":"a","type":"null","nullable":true,"metadata":{}}]}"#;
+    for (kind, column) in [
+        (r#""void""#, "'day'"),
+        (r#""null""#, "'day'"),
+        (array, "'day.element'"),
+        (map, "'day.value'"),
+        (fields, "'day.a'"),
+    ] {
+        let (void, plain) = (with(kind), with(r#""date""#));
+        let error = run(&line(&void), &protocol(&[]), &plain).unwrap_err().to_string();
+        assert!(error.contains(column) && error.contains("void"), "{kind}: {error}");
+        let zero =
+            format!("{}\n{}", Action::Protocol(protocol(&[])).to_line().unwrap(), line(&void));
+        let new = both(zero.as_bytes(), PlanTarget::New { fence: false });
+        assert!(new.unwrap_err().to_string().contains(column), "{kind}");
+        // A table that came with one is written to, and may lose it.
+        run(&line(&void), &protocol(&[]), &void).unwrap();
+        run(&line(&plain), &protocol(&[]), &void).unwrap();
+        run(&add("a"), &protocol(&[]), &void).unwrap();
+    }
 }

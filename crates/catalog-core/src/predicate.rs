@@ -8,9 +8,12 @@
 //! Pruning is one-sided: a file that holds a matching row is never ruled out, whatever its
 //! statistics leave out, round or truncate (protocol section "Per-file Statistics").
 
+mod bound;
 pub(crate) mod facts;
+mod partition;
 pub(crate) mod value;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +22,10 @@ use crate::action::{Add, Metadata};
 use crate::error::{CatalogError, Result};
 use crate::features::column_mapping_enabled;
 use crate::schema::{DataType, StructField, StructType};
+pub(crate) use bound::Bound;
 use facts::{Facts, Stats, partition_facts, stats_facts};
+use partition::PartitionType;
+pub use partition::PartitionValue;
 use value::{Kind, Value};
 
 /// A column by its logical name, nested fields one part each: `["addr", "zip"]`.
@@ -174,7 +180,8 @@ pub struct Pruner {
 pub(crate) struct Column {
     /// Key in `partitionValues` (one part), or path in the statistics.
     pub(crate) physical: Vec<String>,
-    pub(crate) partition: bool,
+    /// Of a partition column: its type.
+    pub(crate) partition: Option<PartitionType>,
     pub(crate) kind: Kind,
 }
 
@@ -186,7 +193,8 @@ impl Column {
             |f: &&StructField| if mapped { f.physical_name() } else { &f.name }.to_owned();
         Some(Column {
             physical: fields.iter().map(physical).collect(),
-            partition: fields.len() == 1 && partitions.contains(&top.name),
+            partition: (fields.len() == 1 && partitions.contains(&top.name))
+                .then(|| PartitionType::of(&top.data_type)),
             kind: kind_of(last),
         })
     }
@@ -217,7 +225,7 @@ impl Column {
             columns.extend(Column::new(path, &metadata.partition_columns, mapped));
         });
         columns.retain(|column| column.kind != Kind::Opaque);
-        columns.sort_by_key(|column| !column.partition);
+        columns.sort_by_key(|column| column.partition.is_none());
         Ok(columns)
     }
 }
@@ -277,11 +285,7 @@ impl Pruner {
             .columns
             .iter()
             .map(|column| {
-                if column.partition {
-                    partition_facts(add, &column.physical, column.kind)
-                } else {
-                    Facts::unknown()
-                }
+                column.partition.map_or_else(Facts::unknown, |ty| partition_facts(add, column, ty))
             })
             .collect();
         let can_be_true = self.root.outcome(&facts).can_be_true;
@@ -290,7 +294,7 @@ impl Pruner {
         }
         let Some(stats) = add.stats.as_deref().and_then(Stats::parse) else { return true };
         for (column, facts) in self.columns.iter().zip(&mut facts) {
-            if !column.partition {
+            if column.partition.is_none() {
                 *facts = stats_facts(&stats, &column.physical, column.kind);
             }
         }
@@ -311,7 +315,7 @@ impl Pruner {
     /// Whether it looks at partition values only, so that it selects whole files exactly.
     #[must_use]
     pub fn partitions_only(&self) -> bool {
-        self.columns.iter().all(|column| column.partition)
+        self.columns.iter().all(|column| column.partition.is_some())
     }
 }
 
@@ -471,34 +475,23 @@ impl Binder<'_> {
 }
 
 /// A partition column's value as it is written in `partitionValues` (protocol section "Partition
-/// Value Serialization"), if `text` is one of that type. Not for null, which has no text.
+/// Value Serialization"), if `text` stands for one of that type. Not for null, which has no text.
 ///
-/// None if the text is not of the type, is out of its range, or is a time with an offset; and for
-/// types by whose text nothing can be partitioned here (binary, nested types).
+/// None if the text is not of the type, or only if it were rounded or cut off; and for types by whose text
+/// nothing can be partitioned here (binary, nested types).
 #[must_use]
 pub fn partition_value(data_type: &DataType, text: &str) -> Option<String> {
-    let whole = |min: i64, max: i64| {
-        text.parse::<i64>().ok().filter(|n| (min..=max).contains(n)).map(|n| n.to_string())
-    };
-    let fits = match data_type {
-        DataType::Byte => return whole(i8::MIN.into(), i8::MAX.into()),
-        DataType::Short => return whole(i16::MIN.into(), i16::MAX.into()),
-        DataType::Integer => return whole(i32::MIN.into(), i32::MAX.into()),
-        DataType::Long => return whole(i64::MIN, i64::MAX),
-        DataType::Boolean => {
-            let lower = text.to_ascii_lowercase();
-            return matches!(lower.as_str(), "true" | "false").then_some(lower);
-        }
-        DataType::Timestamp | DataType::TimestampNtz => {
-            return value::partition_time(text, *data_type == DataType::Timestamp);
-        }
-        DataType::Decimal { precision, scale } => value::is_decimal(text, *precision, *scale),
-        DataType::Float | DataType::Double => text.parse::<f64>().is_ok(),
-        DataType::Date => value::date(text).is_some(),
-        DataType::String => !text.is_empty(),
-        _ => false,
-    };
-    fits.then(|| text.to_owned())
+    let is_time = matches!(data_type, DataType::Timestamp | DataType::TimestampNtz);
+    if *data_type == DataType::Binary || is_time && value::is_inexact(text) {
+        return None;
+    }
+    PartitionValue::parse(data_type, text)?.to_text()
+}
+
+/// The keys of a JSON object with the text of their values; none if it is not one.
+pub(crate) fn object(text: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
+    let section = facts::section(text)?;
+    Some(section.into_iter().map(|(name, raw)| (name, raw.get())).collect())
 }
 
 /// How a field's values compare.

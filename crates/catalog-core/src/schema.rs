@@ -250,6 +250,14 @@ impl StructType {
         json::write(self)
     }
 
+    /// Whether a table that is made here can be partitioned by this column, which it has.
+    ///
+    /// # Errors
+    /// Why not, as a sentence.
+    pub(crate) fn check_partition_column(&self, column: &str) -> std::result::Result<(), String> {
+        validate::partition_column(self, column)
+    }
+
     /// Checks what a new table of ours must keep: at least one field in each struct, names that
     /// differ by more than case and hold none of `` ,;{}()\n\t=`` or space (which Parquet and Spark
     /// refuse without column mapping), known and storable types, decimals of 1 to 38 digits, and
@@ -259,6 +267,14 @@ impl StructType {
     /// `InvalidInput` naming the column.
     pub fn validate_new(&self, partition_columns: &[String]) -> Result<()> {
         validate::validate_new(self, partition_columns)
+    }
+
+    /// Paths of what is of type `void`: columns, fields, elements of arrays, keys and values of maps.
+    #[must_use]
+    pub fn void_columns(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        validate::void_in_struct("", self, &mut found);
+        found
     }
 
     /// The top-level field of exactly this name.

@@ -12,16 +12,18 @@
 //! ```toml
 //! catalog = "sqlite:///lake/catalog.db"   # relative paths are relative to this file
 //! format = "table"                        # or "json"
+//! foreign_check_interval = "5m"           # how often workers look at idle tables; "0" = never
 //! ```
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use figment::providers::{Format, Toml};
 use figment::{Figment, Source};
 use serde::Deserialize;
 
-use crate::uri::{CatalogUri, read_secret};
+use crate::uri::{CatalogUri, parse_duration, read_secret};
 
 /// Environment variable that names the catalog.
 pub const CATALOG_VARIABLE: &str = "DELTA_DB_CONNECTION";
@@ -40,6 +42,7 @@ const PROJECT_FILE: &str = "dl.toml";
 struct Keys {
     catalog: Option<String>,
     format: Option<String>,
+    foreign_check_interval: Option<String>,
 }
 
 /// What environment and config files say.
@@ -47,6 +50,7 @@ struct Keys {
 pub struct Config {
     catalog: Option<Origin>,
     format: Option<String>,
+    foreign_check_interval: Option<String>,
 }
 
 /// A catalog's URL and where it was found.
@@ -63,6 +67,7 @@ impl std::fmt::Debug for Config {
         f.debug_struct("Config")
             .field("catalog_from", &self.catalog.as_ref().map(|o| o.found.as_str()))
             .field("format", &self.format)
+            .field("foreign_check_interval", &self.foreign_check_interval)
             .finish()
     }
 }
@@ -124,7 +129,7 @@ impl Config {
             Ok::<_, CatalogError>(Some(Origin { url, found, folder: None }))
         };
         let from_file = || {
-            let url = keys.catalog?;
+            let url = keys.catalog.clone()?;
             let file = files.find_metadata("catalog").and_then(|m| match &m.source {
                 Some(Source::File(file)) => Some(file.clone()),
                 _ => None,
@@ -143,7 +148,8 @@ impl Config {
             None => from_secret()?,
         };
         let catalog = catalog.or_else(|| from_environment(DATABASE_VARIABLE)).or_else(from_file);
-        Ok(Config { catalog, format: keys.format })
+        let Keys { format, foreign_check_interval, .. } = keys;
+        Ok(Config { catalog, format, foreign_check_interval })
     }
 
     /// The catalog to use: `flag` if there is one, else what the environment or a file says.
@@ -169,6 +175,25 @@ impl Config {
         Ok(match &origin.folder {
             Some(folder) => uri.relative_to(folder),
             None => uri,
+        })
+    }
+
+    /// How often a worker that watches looks at idle tables for commits of other programs: `flag` if
+    /// there is one, else `foreign_check_interval` of the config file. None: nobody says; zero: never.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what is no duration.
+    pub fn foreign_check_interval(&self, flag: Option<&str>) -> Result<Option<Duration>> {
+        let (place, text) = match (flag, &self.foreign_check_interval) {
+            (Some(flag), _) => ("--foreign-check-interval", flag),
+            (None, Some(text)) => ("foreign_check_interval of the config file", text.as_str()),
+            (None, None) => return Ok(None),
+        };
+        parse_duration(text).map(Some).ok_or_else(|| {
+            CatalogError::invalid(format!(
+                "{place} must be a duration of at most 365d: a whole number of seconds, or one with a \
+                 unit such as 500ms, 30s, 5m, 2h; 0 = never"
+            ))
         })
     }
 

@@ -2,16 +2,19 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use deltalakedb_cache::{CacheOptions, CacheStats, CachedBackend};
 use deltalakedb_catalog_core::backend::CatalogBackend;
 use deltalakedb_catalog_core::catalog::{Catalog, CommitHook};
 use deltalakedb_catalog_core::env::{Clock, IdSource};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::signature::{Signature, UserName};
 use deltalakedb_mirror::publish::{Publisher, PublisherConfig};
 
 use crate::indexing::Indexer;
 use crate::system::{RandomIds, SystemClock};
+use crate::traced::traced;
 use crate::uri::{CatalogUri, Place, Scheme, ServerUri};
 
 /// A catalog that a URL opened: backend, cache, clock and mirror put together.
@@ -40,8 +43,14 @@ impl Db {
     /// `Schema` if it was never initialised (it says how), belongs to another program or is newer;
     /// `Unavailable` if it cannot be reached.
     pub async fn open(uri: &CatalogUri) -> Result<Db> {
+        let start = Instant::now();
         let db = Db::assemble(uri, connect(uri, true).await?);
+        let asked = db.clock().now();
         let info = db.backend().info().await?;
+        let ms = start.elapsed().as_secs_f64() * 1_000.0;
+        let database = uri.scheme().database();
+        tracing::info!(catalog = %uri, database, schema = info.schema_version, ms, "catalog opened");
+        db.note_info(asked, &info);
         if info.schema_version < info.supported_schema_version {
             let init = format!("`dl init --catalog {}`", quoted(uri));
             return Err(CatalogError::Schema(if info.schema_version == 0 {
@@ -62,6 +71,7 @@ impl Db {
     /// # Errors
     /// As [`Db::open`].
     pub async fn create(uri: &CatalogUri) -> Result<Db> {
+        let start = Instant::now();
         let db = Db::assemble(uri, connect(uri, false).await?);
         match db.backend().migrate(db.clock().now()).await {
             // Which other reasons there may be, the message says.
@@ -77,18 +87,30 @@ impl Db {
                 ))
             }
             Err(error) => Err(error),
-            Ok(()) => Ok(db),
+            Ok(()) => {
+                let ms = start.elapsed().as_secs_f64() * 1_000.0;
+                tracing::info!(catalog = %uri, database = uri.scheme().database(), ms, "catalog made");
+                Ok(db)
+            }
         }
     }
 
     fn assemble(uri: &CatalogUri, backend: Arc<dyn CatalogBackend>) -> Db {
-        let (cache, reader) = cached(uri, backend);
+        let (cache, reader) = cached(uri, traced(backend));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
-        let catalog = Catalog::new(cache.clone(), clock, ids);
+        let mut catalog = Catalog::new(cache.clone(), clock, ids);
+        if let Some(timeout) = uri.retry_timeout() {
+            catalog = catalog.with_retry_timeout(timeout);
+        }
+        if let Some(max) = uri.max_clock_skew() {
+            catalog = catalog.with_max_clock_skew(max);
+        }
         let indexer = Indexer::new(catalog.clone());
         let catalog = catalog.with_commit_hook(Arc::new(indexer));
         let catalog = catalog.with_reader(Arc::new(reader));
+        // What is published is a backup of the catalog: it has the tables' names in it.
+        let catalog = catalog.with_signature(Signature { user: None, table_names: true });
         Db { catalog, cache, uri: uri.clone() }
     }
 
@@ -111,10 +133,35 @@ impl Db {
         self
     }
 
+    /// The same with commits on behalf of this user from now on: `commitInfo.userName`, which the
+    /// history shows. A commit whose own `commitInfo` names a user keeps that.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use deltalakedb::Db;
+    /// let db = Db::open(&"sqlite:///lake/catalog.db".parse()?).await?;
+    /// let db = db.with_user(Some("nightly load".parse()?));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn with_user(mut self, user: Option<UserName>) -> Self {
+        let signature = Signature { user, ..self.catalog.signature().clone() };
+        self.catalog = self.catalog.with_signature(signature);
+        self
+    }
+
     /// The same with a hook, see [`Catalog::with_commit_hook`].
     #[must_use]
     pub fn with_commit_hook(mut self, hook: Arc<dyn CommitHook>) -> Self {
         self.catalog = self.catalog.with_commit_hook(hook);
+        self
+    }
+
+    /// The same with another time limit for repeated calls, see [`Catalog::with_retry_timeout`]; by itself
+    /// it is what the URL's `retry_timeout` says.
+    #[must_use]
+    pub fn with_retry_timeout(mut self, timeout: Duration) -> Self {
+        self.catalog = self.catalog.with_retry_timeout(timeout);
         self
     }
 
@@ -133,6 +180,7 @@ impl Db {
             Arc::clone(self.ids()),
             config,
         )
+        .with_retry_timeout(self.retry_timeout())
     }
 }
 

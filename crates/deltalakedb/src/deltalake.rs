@@ -12,6 +12,9 @@
 //! URLs of tables are those of [`crate::TableUri`]. A catalog is opened once a process; a worker in the
 //! background publishes what is committed (see [`crate::background`]), [`shutdown`] waits for it.
 //!
+//! `deltalake` casts the rows that it writes as Arrow does, which can lose digits, and values where a table of
+//! another engine has a column of type `void`. Rows that go through [`fit`] first are written exactly or not at all.
+//!
 //! New tables are made where the storage option [`LOCATION`] says, or below [`WAREHOUSE`]; for a
 //! catalog in a SQLite file, below that file's folder if neither is given.
 
@@ -32,8 +35,9 @@ use crate::background::BackgroundMirror;
 use crate::uri::Place;
 use crate::{CatalogUri, Db, Scheme, TableUri};
 
-pub use deltalakedb_log_store::sql::{CatalogTable, Queries};
+pub use deltalakedb_log_store::sql::{CatalogTable, Expressions, Queries};
 pub use deltalakedb_log_store::{FENCE, LOCATION, SCHEME, Transaction, WAREHOUSE, deltalake};
+pub use deltalakedb_log_store::{explain, fit};
 
 /// Name by which queries know their own catalog: `catalog.namespace.table`.
 pub const CATALOG: &str = "catalog";

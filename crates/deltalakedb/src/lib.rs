@@ -30,6 +30,7 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 pub mod system;
+pub mod traced;
 pub mod uri;
 
 pub use api::{Change, Changes, CreateTable, IntoAt, IntoTableRef, Table, Target};

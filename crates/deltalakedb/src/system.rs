@@ -1,11 +1,15 @@
 //! The real world: the system clock and the operating system's randomness.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use deltalakedb_catalog_core::env::{Clock, IdSource};
 use deltalakedb_catalog_core::ids::TimestampMs;
 use uuid::Uuid;
+
+/// When a clock of this process was first asked how long something takes.
+static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The system's wall clock; sleeps on tokio.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,6 +24,10 @@ impl Clock for SystemClock {
             Err(_) => 0,
         };
         TimestampMs(ms)
+    }
+
+    fn monotonic(&self) -> Duration {
+        FIRST.elapsed()
     }
 
     async fn sleep(&self, duration: Duration) {

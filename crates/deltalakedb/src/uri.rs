@@ -3,6 +3,7 @@
 //! ```text
 //! sqlite:///abs/path.db                 absolute path
 //! sqlite://rel.db, sqlite://./a%20b.db  relative to the working directory
+//! sqlite:///./rel.db, sqlite:///../rel.db  the same, as in SQLAlchemy's URLs
 //! postgresql://user:password@host:5432/database?sslmode=verify-full
 //! mysql://user:password@host:3306/database?ssl-mode=verify_identity
 //! mssql://user:password@host:1433/database?encrypt=true
@@ -11,7 +12,8 @@
 //! ```
 //!
 //! `postgres://`, `mariadb://`, `sqlserver://` and forms that name a driver of another program, as
-//! `postgresql+asyncpg://`, mean the same. Every part is percent-decoded: `%3F` is a `?`, `%25` a
+//! `postgresql+asyncpg://` or `sqlite+aiosqlite://`, mean the same as without it: three slashes and a path
+//! that does not begin with a dot are an absolute path. Every part is percent-decoded: `%3F` is a `?`, `%25` a
 //! `%`, and a user, password, database or table with one of `/ ? # @ : %` in it needs that. A `#`, a
 //! space and any letter may stand as they are in the path of a file. Neither `Display`, `Debug` nor
 //! an error ever shows a password, or what could be a part of one.
@@ -36,6 +38,7 @@ pub(crate) use password::read_secret;
 pub use server::ServerUri;
 pub use sqlite::SqliteUri;
 pub use table::TableUri;
+pub(crate) use text::parse_duration;
 
 /// Scheme of a table URI.
 const TABLE_SCHEME: &str = "delta+sql://";
@@ -100,7 +103,7 @@ impl Scheme {
             "postgresql" | "postgres" => Scheme::Postgres,
             "mysql" | "mariadb" => Scheme::MySql,
             "mssql" | "sqlserver" => Scheme::Mssql,
-            "sqlite" if driver.is_none() => Scheme::Sqlite,
+            "sqlite" => Scheme::Sqlite,
             "memory" if driver.is_none() => Scheme::Memory,
             _ => return None,
         };
@@ -181,6 +184,28 @@ impl CatalogUri {
         match &self.place {
             Place::Sqlite(sqlite) => sqlite.cache_max_staleness(),
             Place::Server(server) => server.cache_max_staleness(),
+            Place::Memory => None,
+        }
+    }
+
+    /// `retry_timeout`: how long calls on a busy database are repeated at most; zero = not at all. See
+    /// [`Catalog::with_retry_timeout`](deltalakedb_catalog_core::catalog::Catalog::with_retry_timeout).
+    #[must_use]
+    pub fn retry_timeout(&self) -> Option<Duration> {
+        match &self.place {
+            Place::Sqlite(sqlite) => sqlite.retry_timeout(),
+            Place::Server(server) => server.retry_timeout(),
+            Place::Memory => None,
+        }
+    }
+
+    /// `max_clock_skew`: commits are refused while this machine's clock is further ahead of the database's
+    /// than this, see [`core::skew`](deltalakedb_catalog_core::skew).
+    #[must_use]
+    pub fn max_clock_skew(&self) -> Option<Duration> {
+        match &self.place {
+            Place::Sqlite(sqlite) => sqlite.max_clock_skew(),
+            Place::Server(server) => server.max_clock_skew(),
             Place::Memory => None,
         }
     }

@@ -18,7 +18,7 @@ taken, so is its catalog id, or a URL that brings its own catalog:
   delta+sql://sqlite:///lake/catalog.db/sales.orders
 
 The catalog is a URL:
-  sqlite:///absolute/path.db    sqlite://relative.db
+  sqlite:///absolute/path.db    sqlite://relative.db    sqlite:///./relative.db
   postgresql://user@host:5432/database?sslmode=verify-full
   mysql://user@host:3306/database?ssl-mode=verify_identity        (MariaDB too)
   mssql://user@host:1433/database?encrypt=true                    (Azure SQL too)
@@ -55,10 +55,14 @@ pub(crate) struct Global {
     /// How results are printed [default: table, or 'format' of the config file]
     #[arg(long, global = true, value_enum, help_heading = "Global options")]
     pub(crate) format: Option<Format>,
+    /// On whose behalf commits are made, as the history shows it [env: DL_USER] [default: the login]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
+    pub(crate) user: Option<String>,
     /// No progress, hints and confirmations
     #[arg(long, short, global = true, help_heading = "Global options")]
     pub(crate) quiet: bool,
-    /// Log what happens (-vv, -vvv: in more detail)
+    /// Log catalog, tables, versions, commits, retries and times to standard error (-vv: each call to
+    /// the database and to logs, too; -vvv: in more detail)
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
     pub(crate) verbose: u8,
 }
@@ -72,6 +76,22 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_changelog_names_every_command() {
+        fn check(command: &Command, path: &str, text: &str) {
+            for subcommand in command.get_subcommands().filter(|c| !c.is_hide_set()) {
+                let path = format!("{path} {}", subcommand.get_name());
+                let named = text
+                    .match_indices(&path)
+                    .any(|(at, _)| text[at + path.len()..].starts_with(['`', ' ']));
+                assert!(named, "CHANGELOG.md does not name `{path}`");
+                check(subcommand, &path, text);
+            }
+        }
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../CHANGELOG.md");
+        check(&Cli::command(), "`dl", &std::fs::read_to_string(file).unwrap());
     }
 
     #[test]

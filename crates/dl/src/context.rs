@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use deltalakedb::core::error::{CatalogError, Result as CoreResult};
 use deltalakedb::core::ids::{TableId, TableName, TableRef};
+use deltalakedb::core::signature::UserName;
 use deltalakedb::{CatalogUri, Config, Db, TableUri};
 use tokio::sync::watch;
 
@@ -13,12 +15,14 @@ use crate::cli::Global;
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 use crate::progress::Bar;
+use crate::user::user;
 
 /// A command's surroundings.
 pub(crate) struct Context {
     pub(crate) out: Output,
     pub(crate) progress: Bar,
     flag: Option<String>,
+    user: CoreResult<Option<UserName>>,
     config: CoreResult<Config>,
     stop: watch::Receiver<bool>,
     stops_by_itself: AtomicBool,
@@ -60,6 +64,7 @@ impl Context {
             out,
             progress: Bar::new(global.quiet),
             flag: global.catalog,
+            user: user(global.user.as_deref()),
             config,
             stop,
             stops_by_itself: AtomicBool::new(false),
@@ -110,6 +115,15 @@ impl Context {
         Ok(Some(uri))
     }
 
+    /// How often a worker looks at idle tables: by flag or config file.
+    pub(crate) fn foreign_check_interval(&self, flag: Option<&str>) -> Result<Option<Duration>> {
+        match &self.config {
+            Ok(config) => Ok(config.foreign_check_interval(flag)?),
+            // As for the catalog: a flag needs no config file, not even a right one.
+            Err(_) => Ok(Config::default().foreign_check_interval(flag)?),
+        }
+    }
+
     /// Says once that the password of a URL from the command line is no secret.
     pub(crate) fn warn_of_password(&self, uri: &CatalogUri) {
         if uri.has_password() && !self.warned_of_password.swap(true, Ordering::SeqCst) {
@@ -125,7 +139,27 @@ impl Context {
 
     /// Opens the catalog.
     pub(crate) async fn db(&self) -> Result<Db> {
-        Ok(Db::open(&self.catalog_uri()?).await?)
+        self.open(&self.catalog_uri()?).await
+    }
+
+    /// Opens a catalog, to commit to it on behalf of the user.
+    pub(crate) async fn open(&self, uri: &CatalogUri) -> Result<Db> {
+        // First: a name that cannot be one is wrong usage, whatever there is.
+        let user = self.user()?;
+        Ok(Db::open(uri).await?.with_user(user))
+    }
+
+    /// Makes a catalog, or upgrades it, to commit to it on behalf of the user.
+    pub(crate) async fn create(&self, uri: &CatalogUri) -> Result<Db> {
+        let user = self.user()?;
+        Ok(Db::create(uri).await?.with_user(user))
+    }
+
+    fn user(&self) -> Result<Option<UserName>> {
+        match &self.user {
+            Ok(user) => Ok(user.clone()),
+            Err(error) => Err(Failure::invalid(error.to_string())),
+        }
     }
 
     /// The catalog of a table URI; one given by flag must be the same. If flag, environment or
@@ -160,7 +194,7 @@ impl Context {
     /// Opens the catalog of a TABLE.
     pub(crate) async fn table(&self, text: &str) -> Result<(Db, TableRef)> {
         let (catalog, table) = self.locate(text)?;
-        Ok((Db::open(&catalog).await?, table))
+        Ok((self.open(&catalog).await?, table))
     }
 
     /// Opens the one catalog of several TABLEs.
@@ -184,7 +218,7 @@ impl Context {
             Some(catalog) => catalog,
             None => self.catalog_uri()?,
         };
-        Ok((Db::open(&catalog).await?, tables))
+        Ok((self.open(&catalog).await?, tables))
     }
 
     /// A name for a new table, and the catalog it goes to.

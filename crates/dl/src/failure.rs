@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 
 use deltalakedb::core::error::{CatalogError, WriteState};
+#[cfg(feature = "sql")]
+use deltalakedb::deltalake::explain::Explained;
 use serde_json::{Map, Value, json};
 
 /// Result of a command's parts.
@@ -135,6 +137,16 @@ impl fmt::Display for Failure {
 impl From<CatalogError> for Failure {
     fn from(error: CatalogError) -> Self {
         Failure::Catalog(error)
+    }
+}
+
+#[cfg(feature = "sql")]
+impl From<Explained> for Failure {
+    fn from(explained: Explained) -> Self {
+        match explained {
+            Explained::Catalog(error) => Failure::Catalog(error),
+            Explained::Engine(text) => Failure::Engine(text),
+        }
     }
 }
 

@@ -8,10 +8,13 @@ mod failure;
 mod output;
 mod progress;
 mod publishing;
+mod report_file;
 mod time;
+mod user;
 mod view;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -76,12 +79,33 @@ fn run(
     config: deltalakedb::core::error::Result<deltalakedb::Config>,
     out: Output,
 ) -> failure::Result<u8> {
+    let start = std::time::Instant::now();
+    let command = cli.command.name();
+    tracing::info!(command, version = env!("CARGO_PKG_VERSION"), "begins");
+    let result = run_command(cli, config, out);
+    let deltalakedb::traced::Counts { database_calls, retries, store_calls } =
+        deltalakedb::traced::counts();
+    let ms = start.elapsed().as_secs_f64() * 1_000.0;
+    let exit_code = result.as_ref().map_or_else(Failure::exit_code, |code| *code);
+    tracing::info!(command, exit_code, ms, database_calls, retries, store_calls, "ends");
+    result
+}
+
+fn run_command(
+    cli: Cli,
+    config: deltalakedb::core::error::Result<deltalakedb::Config>,
+    out: Output,
+) -> failure::Result<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::io("cannot start worker threads", e))?;
     let (stopper, stop) = watch::channel(false);
-    let context = Context::new(cli.global, config, out, stop);
+    let mut global = cli.global;
+    if let commands::Command::Diff(diff) = &cli.command {
+        global.catalog = diff.catalog(global.catalog)?;
+    }
+    let context = Context::new(global, config, out, stop);
     let result = runtime.block_on(async {
         let command = async {
             let result = commands::run(cli.command, &context).await;
@@ -179,12 +203,19 @@ fn start_logging(quiet: bool, verbose: u8) {
         (false, _) => "trace",
     };
     let others = if verbose > 2 { "info" } else { "off" };
-    let libraries: Vec<_> = LIBRARIES.iter().map(|library| format!("{library}={ours}")).collect();
+    let mut libraries: Vec<_> =
+        LIBRARIES.iter().map(|library| format!("{library}={ours}")).collect();
+    if ours == "info" {
+        // Which tables are opened at which version, and what goes again: the core says it at `debug`, as a
+        // service does not want to read it for each of its calls.
+        libraries.push("deltalakedb_catalog_core=debug".to_owned());
+    }
     let fallback = format!("{others},{}", libraries.join(","));
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(fallback));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
 }

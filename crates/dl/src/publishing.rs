@@ -22,6 +22,15 @@ pub(crate) fn publisher(db: &Db) -> Publisher {
     db.publisher(PublisherConfig { lease_ms: LEASE_MS, ..PublisherConfig::default() })
 }
 
+/// A worker that goes on, and looks at idle tables so often for commits of other programs.
+pub(crate) fn watcher(db: &Db, foreign_check: Option<Duration>) -> Publisher {
+    let mut config = PublisherConfig { lease_ms: LEASE_MS, ..PublisherConfig::default() };
+    if let Some(every) = foreign_check {
+        config.foreign_check_ms = i64::try_from(every.as_millis()).unwrap_or(i64::MAX);
+    }
+    db.publisher(config)
+}
+
 /// Publishes tables right after a commit. Failing is a warning: the commit stands.
 pub(crate) async fn after_commit(context: &Context, db: &Db, tables: &[TableId]) -> Vec<String> {
     let mut warnings = Vec::new();

@@ -25,11 +25,17 @@ mod context;
 #[cfg(test)]
 #[cfg(feature = "datafusion")]
 mod doubt_tests;
+#[cfg(feature = "datafusion")]
+pub mod explain;
+#[cfg(feature = "datafusion")]
+pub mod fit;
 mod logstore;
+mod removes;
 mod runtime;
 #[cfg(feature = "datafusion")]
 pub mod sql;
 mod squash;
+mod statistics;
 mod store;
 mod transaction;
 mod virtual_log;

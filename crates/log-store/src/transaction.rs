@@ -30,11 +30,25 @@ pub(crate) struct Staging {
     pub(crate) base: Option<Snapshot>,
     /// Commits after that, and when they were made.
     commits: Mutex<Vec<(Bytes, DateTime<Utc>)>>,
+    /// The newest checkpoint of such a commit, by its name in the log: whoever writes one looks at it once more.
+    checkpoint: Mutex<Option<(String, Bytes)>>,
 }
 
 impl Staging {
     fn new(base: Option<Snapshot>) -> Self {
-        Staging { base, commits: Mutex::default() }
+        Staging { base, commits: Mutex::default(), checkpoint: Mutex::default() }
+    }
+
+    /// Keeps a checkpoint for as long as no newer one is written.
+    pub(crate) fn keep_checkpoint(&self, name: &str, bytes: Bytes) {
+        let mut kept = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = Some((name.to_owned(), bytes));
+    }
+
+    /// A checkpoint that was written in this transaction.
+    pub(crate) fn checkpoint(&self, name: &str) -> Option<Bytes> {
+        let kept = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.as_ref().filter(|(kept, _)| kept == name).map(|(_, bytes)| bytes.clone())
     }
 
     /// First version that is staged.

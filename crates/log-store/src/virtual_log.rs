@@ -7,20 +7,24 @@ use std::sync::{Arc, LazyLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use deltalakedb_catalog_core::canonical::{Canonical, without_empty_values};
 use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
 use deltalakedb_catalog_core::conflict::{ConflictKind, Reads};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::fence;
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs, Version};
+use deltalakedb_catalog_core::lenient;
 use deltalakedb_catalog_core::model::Snapshot;
 use deltalakedb_catalog_core::retry::Retry;
 use deltalakedb_mirror::checkpoint::{CheckpointTarget, checkpoint_name, encode_one_file};
 use deltalakedb_mirror::log::listing::LogName;
+use futures::TryStreamExt;
 use moka::sync::Cache;
 
 use crate::context::Context;
-use crate::runtime;
+use crate::removes::Removes;
 use crate::transaction::Staging;
+use crate::{runtime, statistics};
 
 /// Commits after a virtual checkpoint before there is a newer one: reading a commit is cheap, making a
 /// checkpoint of a large table is not.
@@ -128,6 +132,9 @@ impl VirtualLog {
 
     /// A file; none if there is none.
     pub(crate) async fn get(&self, name: &str) -> Result<Option<File>> {
+        if let Some(bytes) = self.context.staging().and_then(|staging| staging.checkpoint(name)) {
+            return Ok(Some(File { bytes, modified: Utc::now(), actions: 0 }));
+        }
         let name = LogName::parse(name);
         if let LogName::Commit(version) = &name
             && let Some((_, file)) = self.staged().into_iter().find(|(v, _)| v == version)
@@ -143,10 +150,24 @@ impl VirtualLog {
     /// # Errors
     /// Those of the commit; `Unsupported` for names that are no part of a log.
     pub(crate) async fn create(&self, name: &str, bytes: Bytes) -> Result<Created> {
-        let version = match LogName::parse(name) {
+        // Writers put an empty string into a partition of its own, which is null to some readers.
+        let log_name = LogName::parse(name);
+        let changed = match (str::from_utf8(&bytes), &log_name) {
+            (Ok(text), LogName::Commit(_)) => without_empty_values(text)?,
+            _ => None,
+        };
+        let bytes = changed.map_or(bytes, Bytes::from);
+        let version = match log_name {
             LogName::Commit(version) => version,
-            LogName::Checkpoint(_)
-            | LogName::CheckpointPart { .. }
+            LogName::Checkpoint(version) => {
+                if let Some(staging) =
+                    self.context.staging().filter(|staging| version >= staging.first())
+                {
+                    staging.keep_checkpoint(name, bytes);
+                }
+                return Ok(Created::Done);
+            }
+            LogName::CheckpointPart { .. }
             | LogName::UuidCheckpoint { .. }
             | LogName::Sidecar(_)
             | LogName::Checksum(_)
@@ -157,6 +178,8 @@ impl VirtualLog {
                 )));
             }
         };
+        let bytes = self.with_true_statistics(bytes).await?;
+        let bytes = self.with_paths_of_table(bytes).await?;
         if let Some(staging) = self.context.staging() {
             return staging.create(version, bytes);
         }
@@ -185,6 +208,51 @@ impl VirtualLog {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A commit whose removes name files as the table does. `deltalake` encodes paths in its own way, and the
+    /// identity of a file is the text of its path.
+    async fn with_paths_of_table(&self, bytes: Bytes) -> Result<Bytes> {
+        let Some(mut removes) = Removes::in_commit(&bytes) else { return Ok(bytes) };
+        for (_, file) in self.staged() {
+            removes.look_at_commit(&file.bytes);
+        }
+        if let Some(table) = self.table().await? {
+            removes = runtime::run(async move {
+                let head = table.head().await?.version;
+                let mut files = table.catalog.files(table.id, head);
+                while let Some(file) = files.try_next().await? {
+                    removes.look_at(&file.add.path);
+                }
+                Ok(removes)
+            })
+            .await?;
+        }
+        Ok(removes.rewritten(&bytes).map_or(bytes, Bytes::from))
+    }
+
+    /// A commit with statistics that hold, whatever they were computed with.
+    async fn with_true_statistics(&self, bytes: Bytes) -> Result<Bytes> {
+        if !statistics::may_be_wrong(&bytes) {
+            return Ok(bytes);
+        }
+        let staged = self.staged();
+        let set_here = statistics::metadata_in(&bytes).or_else(|| {
+            staged.iter().rev().find_map(|(_, file)| statistics::metadata_in(&file.bytes))
+        });
+        let metadata = match set_here {
+            Some(metadata) => metadata,
+            None => match self.table().await? {
+                Some(table) => {
+                    runtime::run(async move { Ok(table.head().await?.metadata.clone()) }).await?
+                }
+                None => return Ok(bytes),
+            },
+        };
+        Ok(match statistics::made_true(&bytes, &metadata) {
+            Cow::Owned(changed) => changed.into(),
+            Cow::Borrowed(_) => bytes,
+        })
     }
 }
 
@@ -277,8 +345,20 @@ impl Table {
             .repeat(|| backend.read_bodies(self.id, from, to, BODY_PAGE))
             .await?;
         let mut files = Vec::with_capacity(bodies.len());
+        // Of the version that is looked at, as long as no commit changes the metadata.
+        let mut canonical: Option<Canonical> = None;
         for (record, body) in bodies {
             let stored = body.published()?;
+            // Who reads the virtual log gets lines that others wrote in another form in the protocol's.
+            let stored = if body.first_line.is_some() {
+                stored
+            } else {
+                let origin = format!("version {} as imported", record.version);
+                match lenient::normal_lines(&origin, &stored)? {
+                    Cow::Borrowed(_) => stored,
+                    Cow::Owned(normal) => Bytes::from(normal),
+                }
+            };
             let bytes = if record.changes_metadata || record.changes_protocol {
                 match fence::writer_lines(&stored)? {
                     Cow::Borrowed(_) => stored,
@@ -287,11 +367,34 @@ impl Table {
             } else {
                 stored
             };
+            if record.changes_metadata {
+                canonical = None;
+            }
+            // What is published keeps the values of its writer; these readers need the ones that all know.
+            let bytes = match str::from_utf8(&bytes) {
+                Ok(text) if names_files(text) => {
+                    if canonical.is_none() {
+                        canonical = Some(self.canonical(record.version).await?);
+                    }
+                    let seen = canonical.as_ref().map(|canonical| canonical.commit(text));
+                    seen.transpose()?.flatten().map_or(bytes, Bytes::from)
+                }
+                _ => bytes,
+            };
             let file = File { bytes, modified: time(record.timestamp), actions: 0 };
             CACHE.insert((self.id, record.version, Kind::Commit), file.clone());
             files.push((record.version, file));
         }
         Ok(files)
+    }
+
+    /// How the files of a version are seen. Below the base commits are history, and no column is known.
+    async fn canonical(&self, version: Version) -> Result<Canonical> {
+        match self.snapshot(At::Version(version)).await {
+            Ok(snapshot) => Ok(Canonical::of(&snapshot.metadata)),
+            Err(CatalogError::VersionNotFound { .. }) => Ok(Canonical::default()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Version of the checkpoint that readers of the head begin with; none where a few commits from
@@ -358,6 +461,11 @@ impl CheckpointTarget for Kept {
 /// Name of a commit's file.
 pub(crate) fn commit_name(version: Version) -> String {
     format!("{}.json", version.padded())
+}
+
+/// Whether a commit has actions of files.
+fn names_files(ndjson: &str) -> bool {
+    ndjson.contains("\"path\"")
 }
 
 fn entry(name: String, file: &File) -> Entry {

@@ -34,7 +34,7 @@ use uuid::Uuid;
 use crate::log::listing::SIDECARS;
 use crate::properties::{checkpoint_policy_v2, tombstone_retention_ms};
 use crate::put::{Put, put_over_torn, torn_text};
-use rows::{CheckpointEncoder, Content, V2_CHECKPOINT};
+use rows::{CheckpointEncoder, Content, V2_CHECKPOINT, Values};
 
 /// Rows per page and per batch: bounds the memory of unencoded rows.
 const PAGE: usize = 8_192;
@@ -109,10 +109,11 @@ pub async fn encode_checkpoint(
     snapshot: &Snapshot,
     target: &mut dyn CheckpointTarget,
 ) -> Result<EncodedCheckpoint> {
-    encode(backend, snapshot, has_sidecars(snapshot), target).await
+    encode(backend, snapshot, has_sidecars(snapshot), Values::AsWritten, target).await
 }
 
-/// As [`encode_checkpoint`], in one file whatever the table's policy is.
+/// As [`encode_checkpoint`], in one file whatever the table's policy is, and with partition values in their
+/// canonical spelling (see [`deltalakedb_catalog_core::canonical`]).
 ///
 /// # Errors
 /// As [`encode_checkpoint`].
@@ -121,26 +122,32 @@ pub async fn encode_one_file(
     snapshot: &Snapshot,
     target: &mut dyn CheckpointTarget,
 ) -> Result<EncodedCheckpoint> {
-    encode(backend, snapshot, false, target).await
+    encode(backend, snapshot, false, Values::Canonical, target).await
 }
 
 async fn encode(
     backend: &dyn CatalogBackend,
     snapshot: &Snapshot,
     sidecars: bool,
+    values: Values,
     target: &mut dyn CheckpointTarget,
 ) -> Result<EncodedCheckpoint> {
     let (table_id, version) = (snapshot.table.id, snapshot.version);
     let txns = backend.app_transactions(table_id, version).await?;
     let domains = backend.domain_metadata(table_id, version).await?;
-    let mut files = Files { snapshot, target, open: None, sidecars: Vec::new(), size: 0, rows: 0 };
+    let mut files =
+        Files { snapshot, values, target, open: None, sidecars: Vec::new(), size: 0, rows: 0 };
     let small = |encoder| {
         off_runtime(encoder, move |e: &mut CheckpointEncoder| e.small_actions(&txns, &domains))
     };
     let (limit, manifest) = if sidecars {
-        (SIDECAR_ROWS, Some(small(CheckpointEncoder::new(snapshot, Content::Manifest)?).await?))
+        (
+            SIDECAR_ROWS,
+            Some(small(CheckpointEncoder::new(snapshot, Content::Manifest, values)?).await?),
+        )
     } else {
-        files.open = Some((small(CheckpointEncoder::new(snapshot, Content::All)?).await?, 0));
+        files.open =
+            Some((small(CheckpointEncoder::new(snapshot, Content::All, values)?).await?, 0));
         (usize::MAX, None)
     };
 
@@ -202,6 +209,7 @@ async fn encode(
 /// Files of a checkpoint, as they are made.
 struct Files<'a> {
     snapshot: &'a Snapshot,
+    values: Values,
     target: &'a mut dyn CheckpointTarget,
     /// The file that rows go to, and how many of them have.
     open: Option<(CheckpointEncoder, usize)>,
@@ -222,7 +230,7 @@ impl Files<'_> {
         while !items.is_empty() {
             let (encoder, rows) = match self.open.take() {
                 Some(open) => open,
-                None => (CheckpointEncoder::new(self.snapshot, Content::Sidecar)?, 0),
+                None => (CheckpointEncoder::new(self.snapshot, Content::Sidecar, self.values)?, 0),
             };
             let rest = items.split_off(items.len().min(limit - rows));
             let rows = rows + items.len();

@@ -25,6 +25,7 @@ use deltalakedb_catalog_core::sink::MirrorSink;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::checksum::{Checksums, VersionChecksum, checksum_name};
+use crate::foreign::{Desk, standing};
 use crate::kernel::{KernelState, LogLocation, read_state};
 use crate::log::listing::LogName;
 use crate::put::commit_name;
@@ -54,8 +55,11 @@ pub struct DiffOptions {
     pub storage_options: Option<BTreeMap<String, String>>,
     /// A log that is older than the catalog is fine for so long, seconds.
     pub lag_threshold_seconds: i64,
+    /// So many data files may differ, and so many commit files have other bytes, without that being
+    /// drift: they are reported, and the verdict is as if there were none.
+    pub max_drift_files: u64,
     /// Files shown, at most; they are counted in full.
-    pub max_drift_files: usize,
+    pub shown_files: usize,
     /// Whether to compare each commit file byte for byte.
     pub compare_bytes: bool,
     /// The time that lag is measured at; none = the catalog's clock.
@@ -68,7 +72,8 @@ impl Default for DiffOptions {
             log_dir: None,
             storage_options: None,
             lag_threshold_seconds: 0,
-            max_drift_files: 20,
+            max_drift_files: 0,
+            shown_files: 20,
             compare_bytes: true,
             now: None,
         }
@@ -124,8 +129,12 @@ pub async fn diff(
         compare.state(&mut report, state, &location, store_options, &options).await?;
     }
     compare.bytes(&mut report, &sink, &there, &before, options.compare_bytes).await?;
-    report.mirror_status = compare.mirror_status(&before).await?;
-    report.decide(options.lag_threshold_seconds);
+    let mut now = before;
+    if own && compare.foreign(&report, sink.as_ref(), &there, &now).await? {
+        now = catalog.table(&TableRef::Id(now.id)).await?;
+    }
+    report.mirror_status = compare.mirror_status(&now).await?;
+    report.decide(options.lag_threshold_seconds, options.max_drift_files);
     Ok(report)
 }
 
@@ -257,8 +266,7 @@ impl Compare<'_> {
         report.metadata.extend(state::domain_drift(domains, &log.domain_metadata));
         self.progress.begin("comparing", "files", Some(ours.num_files));
         let files = self.catalog.files(ours.table.id, log.version);
-        let result =
-            state::file_drift(files, log.files, options.max_drift_files, self.progress).await;
+        let result = state::file_drift(files, log.files, options.shown_files, self.progress).await;
         self.progress.end();
         report.files = Some(result?);
         Ok(())
@@ -385,6 +393,30 @@ impl Compare<'_> {
         Ok(())
     }
 
+    /// Records a commit of another program in the table's own log (see [`crate::foreign`]); whether
+    /// there is one.
+    async fn foreign(
+        &self,
+        report: &DiffReport,
+        sink: &dyn MirrorSink,
+        there: &LogFiles,
+        before: &TableRecord,
+    ) -> Result<bool> {
+        let published = before.published_version;
+        let differs = report.bytes.different.first.iter().copied();
+        let Some(first) = differs
+            .filter(|version| Some(*version) > published)
+            .chain(there.commits.range(self.head.version.next()..).copied())
+            .min()
+        else {
+            return Ok(false);
+        };
+        Desk::of(self.catalog, &self.retry)
+            .look(self.table_id(), sink, first)
+            .await
+            .map(|found| found.is_some())
+    }
+
     /// Outbox rows that are not complete, as many as a report shows, and the latest complete one.
     async fn mirror_status(&self, before: &TableRecord) -> Result<MirrorStatus> {
         let backend = self.catalog.backend();
@@ -402,7 +434,7 @@ impl Compare<'_> {
             rows.extend(latest.items.into_iter().filter(|row| row.version == published));
         }
         rows.sort_by_key(|row| row.version);
-        let versions = rows
+        let mut versions: Vec<VersionStatus> = rows
             .into_iter()
             .map(|MirrorRow { version, state, attempts, last_error, .. }| VersionStatus {
                 version,
@@ -411,7 +443,28 @@ impl Compare<'_> {
                 last_error,
             })
             .collect();
+        if before.mirror == MirrorMode::Diverged {
+            stopped(before, &mut versions);
+        }
         Ok(MirrorStatus { mode: before.mirror, versions, truncated })
+    }
+}
+
+/// The version at which a foreign commit stands has failed, whether or not the catalog has one there.
+fn stopped(record: &TableRecord, versions: &mut Vec<VersionStatus>) {
+    let next = record.published_version.map_or(Version::ZERO, Version::next);
+    let error = standing(record);
+    match versions.iter_mut().find(|status| status.version >= next) {
+        Some(status) => {
+            status.state = MirrorState::Failed;
+            status.last_error.get_or_insert(error);
+        }
+        None => versions.push(VersionStatus {
+            version: next,
+            state: MirrorState::Failed,
+            attempts: 0,
+            last_error: Some(error),
+        }),
     }
 }
 

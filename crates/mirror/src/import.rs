@@ -8,7 +8,9 @@
 //! `resume`. The files of the table are never touched.
 
 mod load;
+mod noted;
 mod source;
+mod spellings;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -224,6 +226,7 @@ pub async fn import_table(
         loader.run(None).await.map_err(Fault::into_error)?;
         let (num_files, size_bytes) = loader.totals();
         let counts = loader.counts();
+        warnings.extend(loader.warnings());
         if let (Some(protocol), Some(metadata)) = (&source.protocol, &source.metadata) {
             options.check_owner(&location, protocol)?;
             warnings.extend(state_warnings(protocol, metadata));
@@ -238,7 +241,7 @@ pub async fn import_table(
     // state that they see starts from the checkpoint.
     let mut interrupted = interrupted;
     let mut first_error: Option<CatalogError> = None;
-    let (table_id, resumed, counts, snapshot, validation, fed) = loop {
+    let (table_id, resumed, counts, odd, snapshot, validation, fed) = loop {
         let (started, resumed) =
             begin(catalog, &options, &location, &mut source, interrupted.take()).await?;
         let table_id = started.table.id;
@@ -247,7 +250,7 @@ pub async fn import_table(
             Ok(()) if options.up_to_version.is_none() => loader.catch_up().await,
             other => other,
         };
-        let counts = loader.counts();
+        let (counts, odd) = (loader.counts(), loader.warnings());
         let fed = loader.index().await;
         match loaded {
             Ok(()) => {}
@@ -266,13 +269,15 @@ pub async fn import_table(
             return Err(error);
         }
         if options.skip_validation {
-            break (table_id, resumed, counts, snapshot, Validation::Skipped, fed);
+            break (table_id, resumed, counts, odd, snapshot, Validation::Skipped, fed);
         }
         progress.begin("Comparing with the Delta kernel", "files", Some(snapshot.num_files));
         let validation = validate::validate(catalog, &snapshot, progress).await;
         progress.end();
         match validation {
-            Ok(validation) => break (table_id, resumed, counts, snapshot, validation, fed),
+            Ok(validation) => {
+                break (table_id, resumed, counts, odd, snapshot, validation, fed);
+            }
             Err(error @ CatalogError::Corrupt(_)) => {
                 abort(catalog, table_id).await?;
                 let error = first_error.get_or_insert(error);
@@ -309,6 +314,7 @@ pub async fn import_table(
     if let Err(error) = index.await {
         tracing::warn!(table = %record.name, %error, "the skipping index was not made");
     }
+    warnings.extend(odd);
     warnings.extend(state_warnings(&snapshot.protocol, &snapshot.metadata));
     Ok(report(&options, location, &source, counts, warnings, |r| {
         r.table_id = Some(record.id);

@@ -6,6 +6,7 @@ mod checksum;
 mod cleanup;
 pub mod diff;
 pub mod export;
+pub mod foreign;
 pub mod import;
 pub mod kernel;
 pub mod log;

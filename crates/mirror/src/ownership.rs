@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::checkpoint::{write_checkpoint, write_last_checkpoint};
 use crate::checksum::{self, Checksums, checksum_name};
+use crate::foreign::Desk;
 use crate::log::listing::LogName;
 use crate::properties::checkpoint_interval;
 use crate::put::{Put, commit_name, put_over_torn};
@@ -70,7 +71,10 @@ pub async fn cutover(catalog: &Catalog, table: &TableRef) -> Result<CutoverRepor
                  enable {name}` first"
             )));
         }
-        MirrorMode::Diverged => return Err(diverged(&name)),
+        MirrorMode::Diverged => {
+            refuse_foreign(catalog, &record).await?;
+            return Err(diverged(&name));
+        }
     }
     refuse_foreign(catalog, &record).await?;
     let report = catalog.change_fence(&TableRef::Id(id), FenceChange::Raise).await?;
@@ -103,10 +107,10 @@ pub async fn release(
         }
         Err(error) => return Err(error),
     };
+    refuse_foreign(catalog, &record).await?;
     if record.mirror == MirrorMode::Diverged {
         return Err(diverged(&record.name));
     }
-    refuse_foreign(catalog, &record).await?;
     let by_id = TableRef::Id(record.id);
     if record.state == TableState::Active {
         let (backend, now) = (catalog.backend(), catalog.clock().now());
@@ -161,7 +165,8 @@ async fn released_halfway(catalog: &Catalog, table: &TableRef) -> Result<Option<
     Ok(found)
 }
 
-/// A log that is ahead of the catalog was written by someone else.
+/// A log that is ahead of the catalog was written by someone else, which is recorded
+/// (see [`crate::foreign`]).
 pub(crate) async fn refuse_foreign(catalog: &Catalog, record: &TableRecord) -> Result<()> {
     let sink = open_sink(&record.location, &record.storage_options)?;
     let after = record.head.map(commit_name);
@@ -172,16 +177,18 @@ pub(crate) async fn refuse_foreign(catalog: &Catalog, record: &TableRecord) -> R
         LogName::Commit(version) if Some(version) > head => Some(version),
         _ => None,
     });
-    match foreign {
-        None => Ok(()),
-        Some(version) => Err(CatalogError::invalid(format!(
-            "'{}' holds version {version}, and the catalog's last version of '{}' is {}: another \
-             program has committed to its log. Nothing was changed",
-            sink.describe(),
-            record.name,
-            head.map_or_else(|| "none".to_owned(), |head| head.to_string()),
-        ))),
-    }
+    let Some(version) = foreign else { return Ok(()) };
+    let retry = Retry::of(catalog);
+    let recorded = Desk::of(catalog, &retry).look(record.id, sink.as_ref(), version).await?;
+    Err(CatalogError::invalid(format!(
+        "'{}' holds version {version}, and the catalog's last version of '{}' is {}: another \
+         program has committed to its log. Nothing was changed{}. `dl repair {}` shows both histories",
+        sink.describe(),
+        record.name,
+        head.map_or_else(|| "none".to_owned(), |head| head.to_string()),
+        if recorded.is_some() { " but that publishing of this table has stopped" } else { "" },
+        record.name,
+    )))
 }
 
 /// Puts what is not published yet into the log, without an outbox: the table is dropped. Safe to
@@ -205,13 +212,19 @@ async fn publish_rest(
     while next <= head.version {
         let bodies =
             retry.repeat(|| backend.read_bodies(record.id, next, head.version, BODY_PAGE)).await?;
-        if bodies.first().is_none_or(|(first, _)| first.version != next) {
-            return Err(CatalogError::corrupt(format!(
-                "the catalog holds no bytes of version {next} of table '{}': its rows are damaged",
+        let missing = |version: Version| {
+            CatalogError::corrupt(format!(
+                "the catalog holds no bytes of version {version} of table '{}': its rows are damaged",
                 record.name
-            )));
+            ))
+        };
+        if bodies.is_empty() {
+            return Err(missing(next));
         }
         for (commit, body) in bodies {
+            if commit.version != next {
+                return Err(missing(next));
+            }
             let (version, bytes) = (commit.version, body.published()?);
             let name = commit_name(version);
             match put_over_torn(sink.as_ref(), &name, &bytes, true).await? {

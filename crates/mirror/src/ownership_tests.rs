@@ -107,7 +107,7 @@ async fn a_log_with_foreign_commits_is_neither_cut_over_nor_released() {
     }
     let record = lake.catalog.table(&table).await.unwrap();
     assert_eq!((record.state, record.head), (TableState::Active, Some(v(1))));
-    assert_eq!(record.mirror, MirrorMode::Active);
+    assert_eq!(record.mirror, MirrorMode::Diverged);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@
 //! makes them correct. A worker that goes on after losing it can only put the bytes that the new
 //! holder puts, too, and cannot record anything (the lease's epoch has changed).
 
+mod idle;
 mod report;
 mod table;
 mod wait;
@@ -22,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use deltalakedb_catalog_core::backend::{CatalogBackend, ClaimRequest, MirrorTask};
+use deltalakedb_catalog_core::backend::{CatalogBackend, ClaimRequest, MirrorLease, MirrorTask};
 use deltalakedb_catalog_core::env::{Clock, IdSource};
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{TableId, TableRef};
@@ -40,8 +41,14 @@ pub use wait::{Waited, wait_published};
 
 /// Opened sinks that are kept for the next version, at most.
 const MAX_SINKS: usize = 256;
-/// Rows looked at to count what is left.
-const MAX_COUNTED: usize = 10_000;
+/// Rows per page while what is left is counted; few in tests, which have several pages all the same.
+const COUNTED_PAGE: usize = if cfg!(test) { 10 } else { 10_000 };
+/// Longest pause of [`Publisher::run`] while the database does not answer, milliseconds: so long after it
+/// answers again, publishing goes on. The longer pauses of [`PublisherConfig::max_backoff_ms`] are for a
+/// table whose store fails.
+const MAX_OUTAGE_PAUSE_MS: i64 = 5_000;
+/// Leases that could not be given up, at most; the others lapse.
+const MAX_STRANDED: usize = 1_024;
 
 /// How a publisher works. The defaults are for production.
 #[derive(Debug, Clone)]
@@ -61,6 +68,10 @@ pub struct PublisherConfig {
     pub max_backoff_ms: i64,
     /// How often [`Publisher::run`] looks for work that nobody woke it for, milliseconds.
     pub poll_ms: i64,
+    /// How often [`Publisher::run`] looks whether another program has committed to the log of a table
+    /// for which nothing waits, milliseconds; 0 = never. It costs one request to the store for each such
+    /// table, interval and worker, spread over the interval.
+    pub foreign_check_ms: i64,
 }
 
 impl Default for PublisherConfig {
@@ -73,6 +84,7 @@ impl Default for PublisherConfig {
             first_backoff_ms: 500,
             max_backoff_ms: 300_000,
             poll_ms: 1_000,
+            foreign_check_ms: 300_000,
         }
     }
 }
@@ -95,6 +107,9 @@ pub struct Publisher {
     owner: String,
     claims: AtomicU64,
     wake: Notify,
+    /// Leases of work that has ended, which the database did not answer about: nobody else can have their
+    /// tables until they are given up, or lapse.
+    stranded: Mutex<Vec<MirrorLease>>,
 }
 
 impl fmt::Debug for Publisher {
@@ -127,7 +142,15 @@ impl Publisher {
             owner,
             claims: AtomicU64::new(0),
             wake: Notify::new(),
+            stranded: Mutex::default(),
         }
+    }
+
+    /// Repeats calls on a busy database for so long at most, before a table is given up until later.
+    #[must_use]
+    pub fn with_retry_timeout(mut self, timeout: Duration) -> Self {
+        self.retry = self.retry.with_timeout(timeout);
+        self
     }
 
     /// Opens sinks in another way than by the table's location: a wrapper, another place.
@@ -162,11 +185,20 @@ impl Publisher {
     /// Publishes until told to stop: `true`, or the sender is gone. The version at hand is
     /// finished first, and leases are given up.
     ///
-    /// A database that fails is logged and tried again.
+    /// A database that fails is logged and tried again. Tables for which nothing waits are looked at
+    /// for commits of other programs meanwhile ([`PublisherConfig::foreign_check_ms`]); what is found
+    /// is recorded as publishing itself does.
     ///
     /// # Errors
     /// None at present.
-    pub async fn run(&self, mut stop: watch::Receiver<bool>) -> Result<()> {
+    pub async fn run(&self, stop: watch::Receiver<bool>) -> Result<()> {
+        tokio::select! {
+            ended = self.publish_all(stop) => ended,
+            () = self.watch_idle() => Ok(()),
+        }
+    }
+
+    async fn publish_all(&self, mut stop: watch::Receiver<bool>) -> Result<()> {
         let mut outages = 0_u32;
         while !*stop.borrow_and_update() {
             let pause_ms = match self.drain(None, Some(&stop)).await {
@@ -176,7 +208,9 @@ impl Publisher {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "publishing waits: the catalog does not answer");
-                    let ms = self.backoff(outages);
+                    let (first, max) = (self.config.first_backoff_ms, self.config.max_backoff_ms);
+                    let max = max.min(MAX_OUTAGE_PAUSE_MS);
+                    let ms = backoff_ms(first, max, outages, self.ids.fraction());
                     outages = outages.saturating_add(1);
                     ms
                 }
@@ -197,6 +231,8 @@ impl Publisher {
         only: Option<TableId>,
         stop: Option<&watch::Receiver<bool>>,
     ) -> Result<RunReport> {
+        // Once a round: a table whose failures cannot be recorded has a pause between two attempts.
+        self.give_up_stranded().await;
         let mut report = RunReport::default();
         let mut running = FuturesUnordered::new();
         loop {
@@ -245,13 +281,46 @@ impl Publisher {
         self.retry.repeat(|| self.backend.mirror_claim(&request)).await
     }
 
-    /// Versions that wait, of tables that are not dropped: theirs wait for nothing.
+    /// Remembers a lease that could not be given up.
+    fn strand(&self, lease: &MirrorLease) {
+        let mut stranded = self.stranded.lock().unwrap_or_else(PoisonError::into_inner);
+        if stranded.len() < MAX_STRANDED {
+            stranded.push(lease.clone());
+        }
+    }
+
+    /// Gives leases up that an outage has left behind, so that their tables need not wait until they lapse.
+    /// One that has lapsed, and was taken by another worker, is that one's.
+    async fn give_up_stranded(&self) {
+        let take = || {
+            let mut stranded = self.stranded.lock().unwrap_or_else(PoisonError::into_inner);
+            stranded.pop()
+        };
+        while let Some(lease) = take() {
+            if let Err(error) = self.backend.mirror_release(&lease).await {
+                tracing::debug!(table = %lease.table_id, %error, "a lease is still not given up");
+                self.strand(&lease);
+                return;
+            }
+        }
+    }
+
+    /// Versions that wait, all of them, of tables that are not dropped: theirs wait for nothing.
     async fn count_unpublished(&self, only: Option<TableId>) -> Result<u64> {
-        let page =
-            self.retry.repeat(|| self.backend.mirror_rows(only, None, None, MAX_COUNTED)).await?;
         let mut waiting: BTreeMap<TableId, u64> = BTreeMap::new();
-        for row in page.items {
-            *waiting.entry(row.table_id).or_default() += 1;
+        let mut after = None;
+        loop {
+            let page = self
+                .retry
+                .repeat(|| self.backend.mirror_rows(only, None, after, COUNTED_PAGE))
+                .await?;
+            for row in page.items {
+                *waiting.entry(row.table_id).or_default() += 1;
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
         }
         let mut total = 0;
         for (id, versions) in waiting {
@@ -271,19 +340,24 @@ impl Publisher {
 
     /// The sink of a table: kept, as a client of a cloud store holds connections.
     fn sink(&self, table: &TableRecord) -> Result<Arc<dyn MirrorSink>> {
-        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, sink)) = sinks.get(&table.id)
-            && known.location == table.location
-            && known.storage_options == table.storage_options
-        {
-            return Ok(Arc::clone(sink));
+        if let Some(sink) = self.kept_sink(table) {
+            return Ok(sink);
         }
         let sink = (self.open)(table)?;
+        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
         if sinks.len() >= MAX_SINKS {
             sinks.clear();
         }
         sinks.insert(table.id, (table.clone(), Arc::clone(&sink)));
         Ok(sink)
+    }
+
+    fn kept_sink(&self, table: &TableRecord) -> Option<Arc<dyn MirrorSink>> {
+        let sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, sink) = sinks.get(&table.id)?;
+        let same =
+            known.location == table.location && known.storage_options == table.storage_options;
+        same.then(|| Arc::clone(sink))
     }
 }
 

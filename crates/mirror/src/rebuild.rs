@@ -2,22 +2,40 @@
 //!
 //! Every table below a place is imported with all the history that its log still has. What had been
 //! committed and not published when the catalog was lost is lost with it.
+//!
+//! Each commit of a catalog carries the name that its table had there (`commitInfo.catalogTable`, see
+//! [`signature`]), so the newest commit of ours in a log says what the table was called. A log in which
+//! no catalog has committed (one that was imported, and not changed since) says nothing, as an import
+//! writes nothing: such a table is named after its folder.
 
 use std::collections::BTreeMap;
 
 use deltalakedb_catalog_core::backend::TableFilter;
 use deltalakedb_catalog_core::catalog::Catalog;
+use deltalakedb_catalog_core::commit::commit_info_object;
 use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::TableName;
 use deltalakedb_catalog_core::model::TableState;
+use deltalakedb_catalog_core::signature;
 use futures::TryStreamExt;
-use object_store::ObjectStore;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Serialize;
 
 use crate::import::{ImportOptions, ImportReport, import_table};
-use crate::store::{LOG_FOLDER, open_store, store_error};
+use crate::log::listing::LogName;
+use crate::sink::open_sink;
+use crate::store::{LOG_FOLDER, open_store, place_key, store_error};
+
+/// Names of tables whose logs say none.
+pub const FOLDERS: &str = "{parent}.{name}";
+
+/// Commits that are looked at for a table's name, from the newest on: in between there may be those of
+/// other programs.
+const NAMING_COMMITS: usize = 64;
+/// So much of a commit is read for that: `commitInfo` is the first line of ours.
+const NAMING_BYTES: u64 = 64 * 1024;
 
 /// Folders below the place that are looked into, one in the other.
 const MAX_DEPTH: usize = 12;
@@ -33,9 +51,10 @@ pub struct RebuildOptions {
     pub from: String,
     /// Options of the object store; secrets only by reference (`env:NAME`, `file:/path`).
     pub storage_options: BTreeMap<String, String>,
-    /// Name of a table, with `{name}` for its folder's name and `{parent}` for that of the folder
-    /// above (`default` where that is the place itself). Dots in them become underscores.
-    pub names: String,
+    /// Name of each table, with `{name}` for its folder's name and `{parent}` for that of the folder
+    /// above (`default` where that is the place itself). Dots in them become underscores. None: the
+    /// name that the log says, and [`FOLDERS`] where it says none.
+    pub names: Option<String>,
     /// Do not compare the results with what the Delta kernel reads.
     pub skip_validation: bool,
 }
@@ -151,37 +170,115 @@ pub async fn rebuild(
     progress: &dyn Progress,
 ) -> Result<Vec<RebuiltTable>> {
     let catalog = &catalog.clone().on_primary();
-    if !options.names.contains(NAME) {
+    if let Some(names) = options.names.as_ref().filter(|names| !names.contains(NAME)) {
         return Err(CatalogError::invalid(format!(
-            "'{}' gives all tables one name: it needs {NAME} for the name of a table's folder",
-            options.names
+            "'{names}' gives all tables one name: it needs {NAME} for the name of a table's folder"
         )));
     }
     let from = crate::store::normalize_location(&options.from)?;
     let mut there = BTreeMap::new();
+    // Where each name is taken: by what is in the catalog, and by what will be.
+    let mut taken: BTreeMap<TableName, Vec<String>> = BTreeMap::new();
     let mut tables =
         catalog.tables(TableFilter { namespace: None, state: Some(TableState::Active) });
     while let Some(table) = tables.try_next().await? {
-        there.insert(table.location, table.name);
+        taken.entry(table.name.clone()).or_default().push(table.location.clone());
+        there.insert(place_key(&table.location), table.name);
+    }
+    let mut found = Vec::new();
+    for location in find_tables(&from, &options.storage_options).await? {
+        let name = match there.get(&place_key(&location)) {
+            Some(_) => None,
+            None => Some(name_for(options, &from, &location).await),
+        };
+        if let Some(Ok(name)) = &name {
+            taken.entry(name.clone()).or_default().push(location.clone());
+        }
+        found.push((location, name));
     }
     let mut rebuilt = Vec::new();
-    for location in find_tables(&from, &options.storage_options).await? {
-        let outcome = match there.get(&location) {
-            Some(name) => RebuildOutcome::There { name: name.clone() },
-            None => match one(catalog, options, &from, &location, progress).await {
-                Ok(report) => RebuildOutcome::Imported(Box::new(report)),
-                Err(e) => RebuildOutcome::Failed { error: e.to_string() },
-            },
+    for (location, name) in found {
+        let imported = match name {
+            None => None,
+            Some(Err(e)) => Some(Err(e)),
+            Some(Ok(name)) => Some(match taken.get(&name).filter(|at| at.len() > 1) {
+                Some(at) => Err(one_name(&name, at)),
+                None => one(catalog, options, name, &location, progress).await,
+            }),
+        };
+        let outcome = match (imported, there.get(&place_key(&location))) {
+            (Some(Ok(report)), _) => RebuildOutcome::Imported(Box::new(report)),
+            (Some(Err(e)), _) => RebuildOutcome::Failed { error: e.to_string() },
+            (None, Some(name)) => RebuildOutcome::There { name: name.clone() },
+            (None, None) => continue,
         };
         rebuilt.push(RebuiltTable { location, outcome });
     }
     Ok(rebuilt)
 }
 
+/// The error of tables that would have one name: which of them it belongs to is not for us to say.
+fn one_name(name: &TableName, at: &[String]) -> CatalogError {
+    CatalogError::invalid(format!(
+        "'{name}' would be the name of {} tables: {}. None of them was imported under it: move those \
+         that are copies elsewhere, or name all tables after their folders (--names '{FOLDERS}')",
+        at.len(),
+        at.join(", ")
+    ))
+}
+
+/// What a table is called: by the pattern, by its log, or by its folder.
+async fn name_for(options: &RebuildOptions, from: &str, location: &str) -> Result<TableName> {
+    if let Some(names) = &options.names {
+        return name_of(names, from, location);
+    }
+    match recorded_name(location, &options.storage_options).await? {
+        Some(name) => Ok(name),
+        None => name_of(FOLDERS, from, location),
+    }
+}
+
+/// The name that a table had in the catalog that published its log: what the newest commit says that
+/// says one.
+///
+/// # Errors
+/// Those of the store.
+pub async fn recorded_name(
+    location: &str,
+    storage_options: &BTreeMap<String, String>,
+) -> Result<Option<TableName>> {
+    let place = open_store(location, storage_options)?;
+    let log = place.log_dir();
+    let mut commits: Vec<String> = open_sink(location, storage_options)?
+        .list(None)
+        .await?
+        .into_iter()
+        .filter(|entry| entry.size_bytes > 0)
+        .map(|entry| entry.name)
+        .filter(|name| matches!(LogName::parse(name), LogName::Commit(_)))
+        .collect();
+    commits.sort();
+    for name in commits.iter().rev().take(NAMING_COMMITS) {
+        let path = log.clone().join(name.as_str());
+        let start = match place.store.get_range(&path, 0..NAMING_BYTES).await {
+            Ok(start) => start,
+            // It was cleaned up since the listing.
+            Err(object_store::Error::NotFound { .. }) => continue,
+            Err(e) => return Err(store_error(&format!("cannot read '{location}': {name}"), &e)),
+        };
+        let line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let info = std::str::from_utf8(line).ok().and_then(commit_info_object);
+        if let Some(name) = info.and_then(signature::table_of) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
 async fn one(
     catalog: &Catalog,
     options: &RebuildOptions,
-    from: &str,
+    name: TableName,
     location: &str,
     progress: &dyn Progress,
 ) -> Result<ImportReport> {
@@ -190,7 +287,7 @@ async fn one(
         skip_validation: options.skip_validation,
         resume: true,
         take_over: true,
-        ..ImportOptions::new(name_of(&options.names, from, location)?, location)
+        ..ImportOptions::new(name, location)
     };
     import_table(catalog, import, progress).await
 }

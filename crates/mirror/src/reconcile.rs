@@ -3,7 +3,7 @@
 //! One listing of the log and the stored lengths of the commits tell which commit files are missing
 //! or have another size, and whether the newest checkpoint and `_last_checkpoint` are there. What is
 //! missing is written with put-if-absent; what is there is never overwritten. Bytes and states are
-//! compared by [`crate::diff`].
+//! compared by [`crate::diff`]. A commit of another program is recorded (see [`crate::foreign`]).
 //!
 //! Other engines and `delta.enableExpiredLogCleanup` delete old commits once a checkpoint covers
 //! them: commits before the first one in the log are not missed.
@@ -22,6 +22,7 @@ use serde::Serialize;
 use crate::checkpoint::{
     LAST_CHECKPOINT, checkpoint_name, hinted_version, write_checkpoint, write_last_checkpoint,
 };
+use crate::foreign::Desk;
 use crate::log::checkpoint::sidecar_names;
 use crate::log::listing::LogName;
 use crate::properties::checkpoint_interval;
@@ -179,13 +180,28 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Commits after everything that the catalog has.
+    /// Commits after what is published that are not the catalog's.
     async fn foreign(&self, report: &mut ReconcileReport) -> Result<()> {
         // As of now: what was committed since the beginning is the catalog's own.
-        let head = self.catalog.table(&TableRef::Id(self.record.id)).await?.head;
+        let now = self.catalog.table(&TableRef::Id(self.record.id)).await?;
+        let desk = Desk::of(self.catalog, &self.retry);
+        let mut recorded = false;
         for name in self.there.keys() {
-            if matches!(LogName::parse(name), LogName::Commit(v) if Some(v) > head) {
-                report.add(name, FindingKind::Foreign, false);
+            let LogName::Commit(version) = LogName::parse(name) else { continue };
+            if Some(version) <= now.published_version {
+                continue;
+            }
+            let unknown = Some(version) > now.head;
+            // The first one is recorded. One that the catalog has, too, is most likely being published.
+            let foreign = if recorded {
+                unknown
+            } else {
+                recorded = desk.look(self.record.id, self.sink.as_ref(), version).await?.is_some();
+                recorded || unknown
+            };
+            if foreign {
+                let kind = if unknown { FindingKind::Foreign } else { FindingKind::Different };
+                report.add(name, kind, false);
             }
         }
         Ok(())

@@ -5,6 +5,7 @@
 //! foreign ones, if they do not conflict ([`rebase`]); or the table stays in the catalog alone, its
 //! mirror off, and the log goes its own way.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use deltalakedb_catalog_core::backend::{
     CommitOutcome, CommitRequest, CommitTarget, HeadRule, TableCommit, TableFilter,
 };
 use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
-use deltalakedb_catalog_core::commit::{CommitIndex, FirstLine, Packed, index_lines, parse_ndjson};
+use deltalakedb_catalog_core::commit::{CommitIndex, FirstLine, Packed, index_ndjson};
 use deltalakedb_catalog_core::conflict::{self, Conflict, Isolation, Reads};
 use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
@@ -21,15 +22,18 @@ use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
 use deltalakedb_catalog_core::model::{MirrorMode, TableRecord, TableState};
+use deltalakedb_catalog_core::paths::Place;
 use deltalakedb_catalog_core::retry::Retry;
 use deltalakedb_catalog_core::sink::{MirrorSink, SinkEntry};
 use futures::TryStreamExt;
 use serde::Serialize;
 
+use crate::foreign::Desk;
 use crate::import::{ImportOptions, import_table};
 use crate::log::listing::LogName;
 use crate::put::{ForeignBytes, commit_name};
 use crate::sink::open_sink;
+use crate::store::root_at;
 
 /// Commits read at a time.
 const PAGE: usize = 64;
@@ -117,7 +121,7 @@ impl HistoryLine {
 }
 
 fn parse(version: Version, bytes: &[u8]) -> Result<CommitIndex> {
-    Ok(index_lines(parse_ndjson(&commit_name(version), bytes)?))
+    index_ndjson(&commit_name(version), bytes)
 }
 
 /// A forked table, and the commits of its log that are not the catalog's.
@@ -190,7 +194,7 @@ impl Fork {
     }
 }
 
-/// Both histories of a table, from where they part.
+/// Both histories of a table, from where they part. That they do is recorded (see [`crate::foreign`]).
 ///
 /// # Errors
 /// `TableNotFound`; those of the database and of the store.
@@ -198,6 +202,15 @@ pub async fn histories(catalog: &Catalog, table: &TableRef) -> Result<Histories>
     let catalog = &catalog.clone().on_primary();
     let record = catalog.table(table).await?;
     let fork = Fork::look(catalog, record).await?;
+    let mut mirror = fork.record.mirror;
+    if let Some(first) = fork.parts_at {
+        let retry = Retry::of(catalog);
+        let found =
+            Desk::of(catalog, &retry).look(fork.record.id, fork.sink.as_ref(), first).await?;
+        if found.is_some() {
+            mirror = MirrorMode::Diverged;
+        }
+    }
     let mut ours = Vec::new();
     let mut theirs = Vec::new();
     if let Some(first) = fork.parts_at {
@@ -214,7 +227,7 @@ pub async fn histories(catalog: &Catalog, table: &TableRef) -> Result<Histories>
     Ok(Histories {
         table_id: fork.record.id,
         name: fork.record.name.clone(),
-        mirror: fork.record.mirror,
+        mirror,
         catalog_head: fork.head,
         log_head: fork
             .commits
@@ -241,7 +254,11 @@ pub async fn adopt(catalog: &Catalog, table: &TableRef) -> Result<Vec<Version>> 
     let record = catalog.table(table).await?;
     let fork = Fork::look(catalog, record).await?;
     let name = &fork.record.name;
-    let Some(first) = fork.parts_at else { return Ok(Vec::new()) };
+    let Some(first) = fork.parts_at else {
+        // A call that died may have taken them in.
+        publish_again(catalog, &fork.record).await?;
+        return Ok(Vec::new());
+    };
     if first <= fork.head {
         return Err(CatalogError::invalid(format!(
             "the catalog has commits of its own from version {first} of '{name}' on (to {}): foreign \
@@ -250,6 +267,7 @@ pub async fn adopt(catalog: &Catalog, table: &TableRef) -> Result<Vec<Version>> 
             fork.head
         )));
     }
+    refuse_second_spellings(catalog, &fork).await?;
     let mut adopted = Vec::new();
     let mut head = fork.head;
     for (version, entry) in fork.foreign() {
@@ -264,7 +282,56 @@ pub async fn adopt(catalog: &Catalog, table: &TableRef) -> Result<Vec<Version>> 
         adopted.push(*version);
         head = *version;
     }
+    publish_again(catalog, &fork.record).await?;
     Ok(adopted)
+}
+
+/// Nothing foreign is left in a table's log: publishing goes on.
+async fn publish_again(catalog: &Catalog, record: &TableRecord) -> Result<()> {
+    let (backend, now) = (catalog.backend(), catalog.clock().now());
+    let table = TableRef::Id(record.id);
+    let retry = Retry::of(catalog);
+    let mode = retry.repeat(|| backend.get_table(&table)).await?.map(|record| record.mirror);
+    if mode == Some(MirrorMode::Diverged) {
+        retry.repeat(|| backend.mirror_retry(record.id, now)).await?;
+    }
+    Ok(())
+}
+
+/// Readers tell files apart by the text of their paths, or by what it means: a file that is added by a
+/// second spelling would be in the table twice for some of them.
+async fn refuse_second_spellings(catalog: &Catalog, fork: &Fork) -> Result<()> {
+    let (root, _) = root_at(&fork.record.location, &fork.record.storage_options)?;
+    let refuse = |one: &str, other: &str| {
+        Err(CatalogError::invalid(format!(
+            "the foreign commits in the log of '{}' add '{one}', which is the file '{other}' of the table \
+             by another spelling: some readers would have its rows twice. They cannot be adopted; `dl \
+             repair {} --detach` leaves the log to others",
+            fork.record.name, fork.record.name
+        )))
+    };
+    let mut added: HashMap<Place, String> = HashMap::new();
+    for (version, _) in fork.foreign() {
+        // What cannot be read is refused when its turn comes.
+        let Ok(index) = parse(*version, &fork.theirs(*version).await?) else { continue };
+        for add in index.adds {
+            // One that cannot be placed has no second spelling that could be known.
+            let Ok(found) = root.resolve(&add.path) else { continue };
+            match added.get(&found.place) {
+                Some(other) if *other != add.path => return refuse(&add.path, other),
+                Some(_) => {}
+                None => drop(added.insert(found.place, add.path)),
+            }
+        }
+    }
+    let mut files = catalog.files(fork.record.id, fork.head);
+    while let Some(file) = files.try_next().await? {
+        let Ok(found) = root.resolve(&file.add.path) else { continue };
+        if let Some(other) = added.get(&found.place).filter(|other| **other != file.add.path) {
+            return refuse(other, &file.add.path);
+        }
+    }
+    Ok(())
 }
 
 async fn adopt_one(
@@ -348,6 +415,13 @@ pub async fn rebase(
     let old = forked(catalog, table).await?;
     let name = old.name.clone();
     if old.state == TableState::Active {
+        let fork = Fork::look(catalog, old.clone()).await?;
+        if fork.parts_at.is_some_and(|first| first > fork.head) {
+            return Err(CatalogError::invalid(format!(
+                "the catalog has no commits of '{name}' to put on top of the foreign ones: `dl repair \
+                 {name} --adopt` takes them in, and the table keeps its id"
+            )));
+        }
         // Nobody commits to it from here on.
         catalog.drop_table(&TableRef::Id(old.id)).await?;
     }
@@ -465,15 +539,28 @@ async fn commits_from(
     let mut next = first;
     while next <= last {
         let bodies = retry.repeat(|| backend.read_bodies(id, next, last, PAGE)).await?;
-        let Some((end, _)) = bodies.last() else { break };
-        next = end.version.next();
+        if bodies.is_empty() {
+            return Err(missing(id, next));
+        }
         for (record, body) in bodies {
+            // One that was passed over would be lost with this side of the fork.
+            if record.version != next {
+                return Err(missing(id, next));
+            }
+            next = next.next();
             let bytes = body.published()?;
             let index = parse(record.version, &bytes)?;
             commits.push((record.version, bytes, index));
         }
     }
     Ok(commits)
+}
+
+fn missing(id: TableId, version: Version) -> CatalogError {
+    CatalogError::corrupt(format!(
+        "the catalog holds no bytes of version {version} of table {id}: its rows are damaged. Nothing was \
+         changed; restore the catalog from a backup"
+    ))
 }
 
 /// What a commit's writer read, as far as it says.

@@ -67,6 +67,21 @@ async fn foreign_commits_are_adopted_where_the_catalog_has_none() {
 }
 
 #[tokio::test]
+async fn a_file_is_not_adopted_by_a_second_spelling() {
+    for (first, second) in [("./1", "theirs"), ("theirs", "x/../theirs"), ("ABS/2", "theirs")] {
+        let lake = Lake::new();
+        table(&lake).await;
+        let absolute = format!("file:{}", lake.dir.path().join("t").to_str().unwrap());
+        foreign(&lake, 3, &add(&first.replace("ABS", &absolute)));
+        foreign(&lake, 4, &add(second));
+        let error = adopt(&lake.catalog, &by_name()).await.unwrap_err().to_string();
+        assert!(error.contains("another spelling"), "{error}");
+        let head = lake.catalog.table(&by_name()).await.unwrap().head;
+        assert_eq!(head, Some(v(2)));
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_adopted_is_refused() {
     for (actions, want) in [
         (add("x").trim_end().to_owned() + "{", "line 2"),

@@ -2,6 +2,7 @@
 
 mod local;
 mod object;
+mod traced;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::store::{log_location, normalize_location, open_store};
 
 pub use local::LocalSink;
 pub use object::ObjectSink;
+pub use traced::traced_calls;
 
 /// The sink of a table's log: `<location>/_delta_log`.
 ///
@@ -36,10 +38,10 @@ pub fn open_log_sink(
     options: &BTreeMap<String, String>,
 ) -> Result<Arc<dyn MirrorSink>> {
     let store = open_store(log_dir, options)?;
-    Ok(match store.local {
+    Ok(traced::traced(match store.local {
         Some(folder) => Arc::new(LocalSink::new(folder)),
         None => Arc::new(ObjectSink::new(store.store, store.root, store.url.as_str())),
-    })
+    }))
 }
 
 /// Names are relative paths of plain segments: nothing leads out of the log folder.

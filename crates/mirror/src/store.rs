@@ -12,6 +12,7 @@ use std::path::{Component, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
+use deltalakedb_catalog_core::paths::{Place, TableRoot};
 use deltalakedb_catalog_core::secrets::{ENV_REFERENCE, FILE_REFERENCE};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -33,6 +34,8 @@ pub struct Store {
     pub url: Url,
     /// The folder, where the location is a local one.
     pub local: Option<PathBuf>,
+    /// The Azure account, where options or environment say it and not the URL.
+    account: Option<String>,
 }
 
 impl fmt::Debug for Store {
@@ -42,11 +45,105 @@ impl fmt::Debug for Store {
     }
 }
 
+/// The log folder of a table: where it is in its store, and how people know it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogDir {
+    /// Path in the store.
+    pub path: Path,
+    shown: String,
+}
+
+impl From<Path> for LogDir {
+    /// A folder that is known by its path alone.
+    fn from(path: Path) -> LogDir {
+        LogDir { shown: path.to_string(), path }
+    }
+}
+
+impl std::fmt::Display for LogDir {
+    /// The whole path of a local folder, else the URL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl LogDir {
+    /// A file in it, for messages.
+    #[must_use]
+    pub fn shown(&self, file: &Path) -> String {
+        let Some(parts) = file.prefix_match(&self.path) else { return file.to_string() };
+        let mut shown = self.shown.clone();
+        for part in parts {
+            shown.push('/');
+            shown.push_str(part.as_ref());
+        }
+        shown
+    }
+}
+
 impl Store {
     /// The log folder of a table whose root this is.
     #[must_use]
     pub fn log_dir(&self) -> Path {
         self.root.clone().join(LOG_FOLDER)
+    }
+
+    /// What paths of a table's actions are resolved against, if this is the table's root.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an address of which nobody can tell what else leads there.
+    pub fn paths(&self) -> Result<TableRoot> {
+        let root = TableRoot::new(self.url.as_str())?;
+        Ok(match &self.account {
+            Some(account) => root.with_account(account),
+            None => root,
+        })
+    }
+
+    /// Every key below this root that the path of an action may mean, the protocol's meaning first. Where
+    /// the root is a local folder, what leads there through links counts too.
+    ///
+    /// # Errors
+    /// `InvalidInput` naming a path that cannot be placed.
+    pub fn keys_of(&self, root: &TableRoot, path: &str) -> Result<Vec<String>> {
+        let found = root.resolve(path)?;
+        let mut keys: Vec<String> = found.keys().map(str::to_owned).collect();
+        if let Some(local) = &self.local {
+            for place in found.all() {
+                let Place::Outside(outside) = place else { continue };
+                let file = Url::parse(&outside.url).ok().and_then(|url| url.to_file_path().ok());
+                let real = file.and_then(|file| file.canonicalize().ok());
+                let (Some(real), Ok(local)) = (real, local.canonicalize()) else { continue };
+                let below = real.strip_prefix(&local).ok().and_then(|below| below.to_str());
+                keys.extend(below.map(|below| below.replace('\\', "/")));
+            }
+        }
+        Ok(keys)
+    }
+
+    /// The same, as messages name it.
+    #[must_use]
+    pub fn log_folder(&self) -> LogDir {
+        let shown = self.shown(&self.log_dir());
+        LogDir { path: self.log_dir(), shown }
+    }
+
+    /// An object, for messages: its whole path on this machine, else its URL. The paths of a store
+    /// begin neither with a slash nor with a bucket.
+    #[must_use]
+    pub fn shown(&self, object: &Path) -> String {
+        let Some(parts) = object.prefix_match(&self.root) else { return object.to_string() };
+        let mut shown = match &self.local {
+            Some(folder) => folder.display().to_string(),
+            None => self.url.as_str().to_owned(),
+        };
+        let slash = shown.trim_end_matches('/').len();
+        shown.truncate(slash);
+        for part in parts {
+            shown.push('/');
+            shown.push_str(part.as_ref());
+        }
+        shown
     }
 
     /// URL of this location *with* a trailing slash, as the Delta kernel wants a table root.
@@ -82,6 +179,21 @@ pub fn log_location(table_location: &str) -> String {
 /// this build cannot open: the text names the cargo feature that is missing.
 pub fn normalize_location(location: &str) -> Result<String> {
     Ok(parse_location(location)?.0.as_str().to_owned())
+}
+
+/// A location as the text that all spellings of one place have in common: without symbolic links, with
+/// one scheme for each kind of store. Not for opening.
+#[must_use]
+pub fn place_key(location: &str) -> String {
+    let Ok((url, kind)) = parse_location(location) else { return location.to_owned() };
+    if kind == Kind::Local
+        && let Some(real) = url.to_file_path().ok().and_then(|path| path.canonicalize().ok())
+        && let Ok(real) = Url::from_file_path(real)
+    {
+        return real.into();
+    }
+    let root = TableRoot::new(url.as_str());
+    root.map_or_else(|_| url.into(), |root| root.url())
 }
 
 /// How a location is opened.
@@ -227,14 +339,42 @@ pub fn open_store(location: &str, options: &BTreeMap<String, String>) -> Result<
         Kind::Memory => (memory_store(url.host_str().unwrap_or_default()), None),
         Kind::Cloud => {
             let options = with_environment(&url, options)?;
+            let account = azure_account(&url, &options);
             let (store, path) = object_store::parse_url_opts(&url, options).map_err(|e| {
                 CatalogError::invalid(format!("cannot open '{url}': {}", redact(&e.to_string())))
             })?;
             // The path of some https:// forms starts behind the bucket.
-            return Ok(Store { store: Arc::from(store), root: path, url, local: None });
+            return Ok(Store { store: Arc::from(store), root: path, url, local: None, account });
         }
     };
-    Ok(Store { store, root, url, local })
+    Ok(Store { store, root, url, local, account: None })
+}
+
+/// The root at a location, and its folder where it is a local one, without opening a store.
+///
+/// # Errors
+/// `InvalidInput` for an address of which nobody can tell what else leads there.
+pub(crate) fn root_at(
+    location: &str,
+    options: &BTreeMap<String, String>,
+) -> Result<(TableRoot, Option<PathBuf>)> {
+    // A scheme that this build cannot open is a place all the same.
+    let Ok((url, kind)) = parse_location(location) else {
+        return Ok((TableRoot::new(location)?, None));
+    };
+    let root = TableRoot::new(url.as_str())?;
+    if kind == Kind::Local {
+        return Ok((root, url.to_file_path().ok()));
+    }
+    // The account is no secret: a reference that leads nowhere only leaves it open.
+    let account = match ObjectStoreScheme::parse(&url) {
+        Ok((ObjectStoreScheme::MicrosoftAzure, _)) => {
+            let all = with_environment(&url, options).unwrap_or_default();
+            azure_account(&url, &all)
+        }
+        _ => None,
+    };
+    Ok((account.map_or_else(|| root.clone(), |account| root.clone().with_account(&account)), None))
 }
 
 /// Stores of `memory://name/…`, by name: two opens in one process see one store.
@@ -243,6 +383,20 @@ fn memory_store(name: &str) -> Arc<dyn ObjectStore> {
     let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
     let store = stores.entry(name.to_owned()).or_default();
     Arc::clone(store) as Arc<dyn ObjectStore>
+}
+
+/// The account that options name; the last one counts.
+fn azure_account(url: &Url, options: &[(String, String)]) -> Option<String> {
+    let Ok((ObjectStoreScheme::MicrosoftAzure, _)) = ObjectStoreScheme::parse(url) else {
+        return None;
+    };
+    let is_account = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        let name = name.strip_prefix("azure_").unwrap_or(&name);
+        name.strip_prefix("storage_").unwrap_or(name) == "account_name"
+    };
+    let named = options.iter().rev().find(|(name, _)| is_account(name));
+    named.map(|(_, account)| account.clone())
 }
 
 /// Options with their references followed, on top of the vendor's environment variables.

@@ -4,38 +4,50 @@
 //!
 //! A file goes if it lies below the table's root, is older than the retention
 //! (`delta.deletedFileRetentionDuration`, a week if not set), and no active file, no tombstone within
-//! the retention and no deletion vector of either names it. Everything unclear is kept: names are
-//! compared in every form that a writer may have given them.
+//! the retention and no deletion vector of either names it. Everything unclear is kept:
+//!
+//! 1. Names are compared by what they mean ([`paths`](deltalakedb_catalog_core::paths)), in every reading
+//!    that they may have. A path that cannot be placed ends the vacuum.
+//! 2. On local disks files are compared by what they are, too: by device and inode. What is reached
+//!    through a symbolic link is never deleted.
+//! 3. Folders of other tables are theirs: those that have a log of their own, and those that the catalog
+//!    knows as locations of other tables. Everything is listed before anything is deleted, as a log may
+//!    be listed after its data.
+//! 4. Files that other tables of the catalog name are kept: shallow clones, tables above this one.
 //!
 //! Commits may go on meanwhile. A file of a commit that is not there yet is younger than the retention;
 //! whoever commits an *older* file that the table does not have (`dl append` of files that lay around)
 //! must not do so while a vacuum deletes: what such commits added up to each batch of deletions is
 //! kept, and the moment in between cannot be closed from here.
 
-use std::collections::HashSet;
-use std::hash::{Hash, Hasher};
+mod local;
+mod needed;
+mod others;
 
-use deltalakedb_catalog_core::action::DeletionVector;
 use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, TimestampMs, Version};
-use deltalakedb_catalog_core::model::{MirrorMode, Snapshot, TableState};
+use deltalakedb_catalog_core::model::{MirrorMode, TableState};
 use futures::TryStreamExt;
+use futures::stream::BoxStream;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
-use percent_encoding::percent_decode_str;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::Serialize;
-use uuid::Uuid;
 
 use crate::ownership::refuse_foreign;
 use crate::properties::tombstone_retention_ms;
-use crate::store::{LOG_FOLDER, open_store, store_error};
+use crate::store::{LOG_FOLDER, Store, open_store, store_error};
+use local::{Disk, Finding};
+use needed::Needed;
+use others::Others;
 
 /// Files deleted between two looks at the table's head.
 const BATCH: usize = 1_000;
 /// Files named in a report.
 const SHOWN: usize = 1_000;
+/// Files that may go which are kept in memory; if there are more, everything is listed twice.
+const MAX_FOUND: usize = 200_000;
 
 /// What to delete.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,6 +60,9 @@ pub struct VacuumOptions {
     pub accept_short: bool,
     /// Versions that stay readable, however old: of long readers, of audits.
     pub keep_versions: Vec<Version>,
+    /// Do not ask whether other tables of the catalog need files below this root, as shallow clones do:
+    /// each of their files is looked at for that.
+    pub ignore_other_tables: bool,
     /// Delete; without it nothing is.
     pub delete: bool,
 }
@@ -63,7 +78,7 @@ pub struct VacuumReport {
     pub version: Version,
     /// Retention in force, milliseconds.
     pub retention_ms: i64,
-    /// Files below the root that were looked at.
+    /// Files below the root that were looked at, those of other tables included.
     pub seen: u64,
     /// Files that nothing needs.
     pub unneeded: u64,
@@ -73,14 +88,21 @@ pub struct VacuumReport {
     pub deleted: u64,
     /// Some of them, in the order of the listing, relative to the root.
     pub files: Vec<String>,
+    /// Folders below the root that are other tables': nothing in them was looked at.
+    pub other_tables: u64,
+    /// Some of them, relative to the root.
+    pub other_table_folders: Vec<String>,
+    /// Old files that are reached through a symbolic link, and left alone for that.
+    pub linked: u64,
 }
 
 /// Finds, and with [`VacuumOptions::delete`] deletes, files that nothing needs.
 ///
 /// # Errors
 /// `TableNotFound`; `VersionNotFound` for one to keep that is not there; `InvalidInput` for a
-/// retention that is too short, and for a table in whose log others have committed: the catalog does
-/// not know which files those need; those of the database and of the store. What was deleted by then
+/// retention that is too short, for a table in whose log others have committed (the catalog does
+/// not know which files those need), for a path that cannot be placed, for a second table at the same
+/// location; those of the database and of the store. What was deleted by then
 /// stays deleted: none of it was needed.
 pub async fn vacuum(
     catalog: &Catalog,
@@ -116,13 +138,15 @@ pub async fn vacuum(
     }
     let cutoff = catalog.clock().now().plus_ms(retention_ms.saturating_neg());
     let place = open_store(&record.location, &record.storage_options)?;
-    let mut needed = Needed { names: HashSet::new(), root: place.url.as_str().to_owned() };
+    let disk = place.local.as_deref().map(Disk::new);
     for version in &options.keep_versions {
         // One that is not there is an error, not nothing to keep.
         catalog.snapshot(&TableRef::Id(record.id), At::Version(*version)).await?;
     }
+    let others = Others::of(catalog, &record, &place).await?;
+    let mut needed = Needed::new(place.paths()?, disk.clone());
     needed.read(catalog, &head, &options.keep_versions, cutoff, progress).await?;
-    let mut report = VacuumReport {
+    let report = VacuumReport {
         table_id: record.id,
         name: record.name.clone(),
         version: head.version,
@@ -132,63 +156,170 @@ pub async fn vacuum(
         unneeded_bytes: 0,
         deleted: 0,
         files: Vec::new(),
+        other_tables: 0,
+        other_table_folders: Vec::new(),
+        linked: 0,
     };
-    let prefix = (!place.root.is_root()).then_some(&place.root);
-    let mut listing = place.store.list(prefix);
-    let list_error =
-        |e: &object_store::Error| store_error(&format!("cannot list '{}'", place.url), e);
-    let mut doomed: Vec<Path> = Vec::new();
-    let mut read_to = head.version;
-    progress.begin("looking at files", "files", None);
-    loop {
-        let next = match listing.try_next().await {
-            Ok(next) => next,
-            Err(object_store::Error::NotFound { .. }) => None,
-            Err(e) => return Err(list_error(&e)),
-        };
-        let last = next.is_none();
-        if let Some(object) = next {
-            let Some(relative) = relative(&object.location, &place.root) else { continue };
+    let read_to = head.version;
+    let mut work = Work {
+        catalog,
+        place,
+        disk,
+        options,
+        cutoff,
+        needed,
+        others,
+        asked: false,
+        read_to,
+        report,
+    };
+    work.run(progress).await?;
+    work.report.other_tables = u64::try_from(work.others.folders().len()).unwrap_or(u64::MAX);
+    work.report.other_table_folders = work.others.folders().take(SHOWN).cloned().collect();
+    Ok(work.report)
+}
+
+/// An old file that is not known to be needed.
+struct Found {
+    path: Path,
+    /// The same, relative to the root.
+    relative: String,
+    size: u64,
+}
+
+struct Work<'a> {
+    catalog: &'a Catalog,
+    place: Store,
+    disk: Option<Disk>,
+    options: VacuumOptions,
+    cutoff: TimestampMs,
+    needed: Needed,
+    others: Others,
+    /// Whether the other tables were asked what they need.
+    asked: bool,
+    /// Version whose commits are known.
+    read_to: Version,
+    report: VacuumReport,
+}
+
+impl Work<'_> {
+    async fn run(&mut self, progress: &dyn Progress) -> Result<()> {
+        progress.begin("looking at files", "files", None);
+        let mut found = Vec::new();
+        let mut too_many = false;
+        let mut listing = self.list();
+        while let Some(object) = self.next(&mut listing).await? {
+            let Some(relative) = relative(&object.location, &self.place.root) else { continue };
+            self.others.note(&relative);
             if is_hidden(&relative) {
                 continue;
             }
-            report.seen += 1;
+            self.report.seen += 1;
             progress.advance(1);
-            let modified = TimestampMs(object.last_modified.timestamp_millis());
-            if modified >= cutoff || needed.has(&relative) {
+            if too_many || !self.may_go(&object, &relative) {
                 continue;
             }
-            report.unneeded += 1;
-            report.unneeded_bytes += object.size;
-            if report.files.len() < SHOWN {
-                report.files.push(relative);
-            }
-            doomed.push(object.location);
+            too_many = found.len() >= MAX_FOUND;
+            found.push(Found { path: object.location, relative, size: object.size });
         }
-        if options.delete && (doomed.len() >= BATCH || last) && !doomed.is_empty() {
-            // What was committed since is needed as well.
-            read_to = needed.read_since(catalog, record.id, read_to).await?;
-            for path in doomed.drain(..) {
-                if relative(&path, &place.root).is_some_and(|relative| needed.has(&relative)) {
-                    continue;
+        drop(listing);
+        progress.end();
+        if !too_many {
+            let mut found = found.into_iter();
+            loop {
+                let some: Vec<Found> = found.by_ref().take(BATCH).collect();
+                if some.is_empty() {
+                    return Ok(());
                 }
-                match place.store.delete(&path).await {
-                    Ok(()) => report.deleted += 1,
-                    Err(object_store::Error::NotFound { .. }) => {}
-                    Err(e) => {
-                        return Err(store_error(&format!("cannot delete '{path}'"), &e));
-                    }
-                }
+                self.settle(some, progress).await?;
             }
-        } else if !options.delete {
-            doomed.clear();
         }
-        if last {
-            break;
+        drop(found);
+        let mut some = Vec::new();
+        let mut listing = self.list();
+        while let Some(object) = self.next(&mut listing).await? {
+            let Some(relative) = relative(&object.location, &self.place.root) else { continue };
+            if is_hidden(&relative) || !self.may_go(&object, &relative) {
+                continue;
+            }
+            some.push(Found { path: object.location, relative, size: object.size });
+            if some.len() >= BATCH {
+                self.settle(std::mem::take(&mut some), progress).await?;
+            }
+        }
+        self.settle(some, progress).await
+    }
+
+    fn list(&self) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        let root = &self.place.root;
+        self.place.store.list((!root.is_root()).then_some(root))
+    }
+
+    async fn next(
+        &self,
+        listing: &mut BoxStream<'static, object_store::Result<ObjectMeta>>,
+    ) -> Result<Option<ObjectMeta>> {
+        match listing.try_next().await {
+            Ok(next) => Ok(next),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(store_error(&format!("cannot list '{}'", self.place.url), &e)),
         }
     }
-    progress.end();
-    Ok(report)
+
+    fn may_go(&self, object: &ObjectMeta, relative: &str) -> bool {
+        let modified = TimestampMs(object.last_modified.timestamp_millis());
+        modified < self.cutoff && !self.needed.has(relative)
+    }
+
+    /// Decides about some files, and deletes those that may go.
+    async fn settle(&mut self, mut found: Vec<Found>, progress: &dyn Progress) -> Result<()> {
+        found.retain(|file| !self.others.own(&file.relative));
+        if found.is_empty() {
+            return Ok(());
+        }
+        if !self.asked && !self.options.ignore_other_tables {
+            self.others.read(self.catalog, &mut self.needed, progress).await?;
+            self.asked = true;
+        }
+        if self.options.delete {
+            // What was committed since is needed as well.
+            let id = self.report.table_id;
+            self.read_to = self.needed.read_since(self.catalog, id, self.read_to).await?;
+        }
+        found.retain(|file| !self.needed.has(&file.relative));
+        if let Some(disk) = &self.disk {
+            let relative = found.iter().map(|file| file.relative.clone()).collect();
+            let findings = disk.look(relative, self.needed.ids()).await?;
+            let mut findings = findings.into_iter();
+            found.retain(|_| match findings.next() {
+                Some(Finding::Free) => true,
+                Some(Finding::Linked) => {
+                    self.report.linked += 1;
+                    false
+                }
+                Some(Finding::Needed | Finding::Gone) | None => false,
+            });
+        }
+        for file in found {
+            self.report.unneeded += 1;
+            self.report.unneeded_bytes += file.size;
+            if self.report.files.len() < SHOWN {
+                self.report.files.push(file.relative);
+            }
+            if !self.options.delete {
+                continue;
+            }
+            match self.place.store.delete(&file.path).await {
+                Ok(()) => self.report.deleted += 1,
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(e) => {
+                    let shown = self.place.shown(&file.path);
+                    return Err(store_error(&format!("cannot delete '{shown}'"), &e));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The path of an object below a root, as text.
@@ -207,124 +338,10 @@ fn is_hidden(relative: &str) -> bool {
     })
 }
 
-/// Names of files that are needed, as digests: each in every form that it may be found under.
-struct Needed {
-    names: HashSet<u128>,
-    /// URL of the table's root.
-    root: String,
-}
-
-impl Needed {
-    /// Active files of the head, of the last published version and of those to keep, and tombstones
-    /// within the retention.
-    async fn read(
-        &mut self,
-        catalog: &Catalog,
-        head: &Snapshot,
-        keep: &[Version],
-        cutoff: TimestampMs,
-        progress: &dyn Progress,
-    ) -> Result<()> {
-        let id = head.table.id;
-        progress.begin("reading what is needed", "files", Some(head.num_files));
-        // Foreign readers are as far as the log is.
-        let published = head
-            .table
-            .published_version
-            .filter(|published| *published < head.version && *published >= head.table.base_version);
-        let versions = [Some(head.version), published].into_iter().flatten();
-        for version in versions.chain(keep.iter().copied()) {
-            let mut files = catalog.files(id, version);
-            while let Some(file) = files.try_next().await? {
-                self.add(&file.add.path, file.add.deletion_vector.as_ref());
-                progress.advance(1);
-            }
-        }
-        let mut tombstones = catalog.tombstones(id, head.version, cutoff);
-        while let Some(file) = tombstones.try_next().await? {
-            self.add(&file.remove.path, file.remove.deletion_vector.as_ref());
-        }
-        progress.end();
-        Ok(())
-    }
-
-    /// What was added after a version. Returns the head.
-    async fn read_since(
-        &mut self,
-        catalog: &Catalog,
-        id: TableId,
-        since: Version,
-    ) -> Result<Version> {
-        let head = catalog.snapshot(&TableRef::Id(id), At::Head).await?;
-        if head.version > since {
-            let mut files = catalog.files(id, head.version);
-            while let Some(file) = files.try_next().await? {
-                if file.cursor.added_version > since {
-                    self.add(&file.add.path, file.add.deletion_vector.as_ref());
-                }
-            }
-        }
-        Ok(head.version)
-    }
-
-    fn add(&mut self, path: &str, vector: Option<&DeletionVector>) {
-        self.name(path);
-        let Some(vector) = vector else { return };
-        match vector.storage_type.as_str() {
-            "u" => {
-                if let Some(file) = vector_file(&vector.path_or_inline_dv) {
-                    self.name(&file);
-                }
-            }
-            "p" => self.name(&vector.path_or_inline_dv),
-            _ => {}
-        }
-    }
-
-    fn name(&mut self, path: &str) {
-        let inside = path.strip_prefix(self.root.as_str()).unwrap_or(path);
-        for form in forms(inside.trim_start_matches('/')) {
-            self.names.insert(digest(&form));
-        }
-    }
-
-    fn has(&self, relative: &str) -> bool {
-        forms(relative).iter().any(|form| self.names.contains(&digest(form)))
-    }
-}
-
-/// A name as it is, and with one and two layers of percent-encoding taken off.
-fn forms(name: &str) -> [String; 3] {
-    let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let plain = name.trim_start_matches("./").to_owned();
-    let once = decode(&plain);
-    let twice = decode(&once);
-    [plain, once, twice]
-}
-
-/// Two halves, by hashers with other beginnings: no file is kept by accident, and none is deleted.
-fn digest(name: &str) -> u128 {
-    let half = |seed: u8| {
-        let mut hasher = std::hash::DefaultHasher::new();
-        seed.hash(&mut hasher);
-        name.hash(&mut hasher);
-        u128::from(hasher.finish())
-    };
-    (half(1) << 64) | half(2)
-}
-
-/// The file of a deletion vector that is relative to the table: `<prefix>/deletion_vector_<uuid>.bin`
-/// (protocol section "Derived Fields").
-fn vector_file(encoded: &str) -> Option<String> {
-    /// Characters of a UUID in Z85.
-    const UUID_CHARS: usize = 20;
-    let at = encoded.len().checked_sub(UUID_CHARS)?;
-    let (prefix, encoded) = (encoded.get(..at)?, encoded.get(at..)?);
-    let uuid = Uuid::from_slice(&z85::decode(encoded).ok()?).ok()?;
-    let file = format!("deletion_vector_{}.bin", uuid.as_hyphenated());
-    Some(if prefix.is_empty() { file } else { format!("{prefix}/{file}") })
-}
-
 #[cfg(test)]
 #[path = "vacuum_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "vacuum_paths_tests.rs"]
+mod paths_tests;

@@ -6,10 +6,10 @@ use deltalakedb_catalog_core::env::NoProgress;
 use super::*;
 use crate::testing::{Lake, START_MS, remove, zero};
 
-const DAY: i64 = 86_400_000;
+pub(super) const DAY: i64 = 86_400_000;
 
 /// A data file of an age in days, as of the lake's clock.
-fn file(lake: &Lake, name: &str, age_days: i64) {
+pub(super) fn file(lake: &Lake, name: &str, age_days: i64) {
     let path = lake.dir.path().join("t").join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, b"data").unwrap();
@@ -18,7 +18,7 @@ fn file(lake: &Lake, name: &str, age_days: i64) {
     fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
 }
 
-fn there(lake: &Lake, name: &str) -> bool {
+pub(super) fn there(lake: &Lake, name: &str) -> bool {
     lake.dir.path().join("t").join(name).exists()
 }
 
@@ -26,15 +26,16 @@ fn add(path: &str) -> String {
     crate::testing::add(path)
 }
 
-async fn run(lake: &Lake, options: VacuumOptions) -> Result<VacuumReport> {
+pub(super) async fn run(lake: &Lake, options: VacuumOptions) -> Result<VacuumReport> {
     let table = TableRef::Name("t".parse().unwrap());
     vacuum(&lake.catalog, &table, options, &NoProgress).await
 }
 
-const DELETE: VacuumOptions = VacuumOptions {
+pub(super) const DELETE: VacuumOptions = VacuumOptions {
     retention_ms: None,
     accept_short: false,
     keep_versions: Vec::new(),
+    ignore_other_tables: false,
     delete: true,
 };
 
@@ -209,15 +210,4 @@ async fn a_commit_during_a_vacuum_keeps_its_files() {
     let report = vacuuming.await.unwrap();
     assert_eq!(report.deleted, 1);
     assert!(there(&lake, "appended.parquet") && !there(&lake, "orphan.parquet"));
-}
-
-#[test]
-fn deletion_vectors_have_the_protocols_file_names() {
-    let encoded = "ab^-aqEH.-t@S}K{vb[*k^";
-    let want = "ab/deletion_vector_d2c639aa-8816-431a-aaf6-d3fe2512ff61.bin";
-    assert_eq!(vector_file(encoded).as_deref(), Some(want));
-    assert_eq!(vector_file(&encoded[2..]).as_deref(), Some(&want[3..]));
-    for bad in ["", "short", "ab^-aqEH.-t@S}K{vb[*k\u{e9}"] {
-        assert_eq!(vector_file(bad), None, "{bad}");
-    }
 }

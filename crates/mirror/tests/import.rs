@@ -393,15 +393,6 @@ async fn broken_logs_give_clear_errors_and_leave_nothing() {
             &["neither a 'protocol' nor a 'metaData' action"],
         ),
         (
-            "no schema",
-            || {
-                let log = Log::new();
-                log.commit(0, &[PROTOCOL, r#"{"metaData":{"id":"i","partitionColumns":[]}}"#]);
-                log
-            },
-            &["the log has no schema", "'i'"],
-        ),
-        (
             "schema is not JSON",
             || {
                 let log = Log::with_commits(1);
@@ -734,6 +725,22 @@ async fn a_large_commit_is_read_in_pages() {
     let at = files.iter().position(|file| file.2 == "n7").unwrap();
     assert!(stats[at] < 100, "the last one");
 
+    // What the protocol does not say is noted when its page is read, and when it is looked for.
+    let odd = r#"{"add":{"path":"x","partitionValues":{},"size":1.0,"modificationTime":"1","dataChange":true}}"#;
+    log.commit(1, &[&small(&lines), r#"{"txn":{"appId":"a","version":"1"}}"#, odd]);
+    for dry_run in [true, false] {
+        let (_, catalog) = memory();
+        let report = import(&catalog, ImportOptions { dry_run, ..log.options() }).await.unwrap();
+        assert_eq!(report.num_files, 12_003);
+        for want in [
+            "'add.size' is an integer written with a fraction or an exponent (version 1, line 12002)",
+            "'add.modificationTime' is a number in quotes (version 1, line 12002)",
+            "'txn.version' is a number in quotes (version 1, line 12001)",
+        ] {
+            assert!(report.warnings.iter().any(|w| w.contains(want)), "{:?}", report.warnings);
+        }
+    }
+
     // Damage is the log's fault: nothing is kept.
     for (line, error) in [
         ("{\"add\":{\"path\":\"x\",\"size\":1}}", "line 12001: bad 'add' action"),
@@ -745,4 +752,28 @@ async fn a_large_commit_is_read_in_pages() {
         assert!(told.contains(error) && told.contains("00001.json"), "{told}");
         assert_eq!(backend.get_table(&TableRef::Name(name())).await.unwrap(), None, "{line}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_spelt_in_two_ways_is_named() {
+    let log = Log::new();
+    let root = log.folder.path().to_str().unwrap().to_owned();
+    log.commit(0, &[PROTOCOL, METADATA, &add("a"), &add("b"), &add("x/c"), &add("again")]);
+    log.commit(1, &[&add(&format!("file:{root}/a"))]);
+    log.commit(2, &[&remove("./b"), &remove(&format!("{root}/again")), &remove("again")]);
+    log.commit(3, &[&add("again")]);
+    log.commit(4, &[&add("x//c")]);
+    let (_, catalog) = memory();
+    let error = import(&catalog, log.options()).await.unwrap_err().to_string();
+    for said in [
+        &format!("'file:{root}/a' and 'a' are one file"),
+        "'x//c' and 'x/c' are one file",
+        "file 'b' is removed in version 2 as './b'",
+        "3 differences",
+    ] {
+        assert!(error.contains(said), "'{said}' is not in: {error}");
+    }
+    let (_, catalog) = memory();
+    let options = ImportOptions { skip_validation: true, ..log.options() };
+    assert_eq!(import(&catalog, options).await.unwrap().num_files, 6);
 }

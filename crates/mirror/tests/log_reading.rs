@@ -14,6 +14,7 @@ use deltalakedb_catalog_core::ids::Version;
 use deltalakedb_mirror::log::{
     Base, ChainOptions, CheckpointReader, FileAction, LogListing, read_commits,
 };
+use deltalakedb_mirror::store::LogDir;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
@@ -49,7 +50,7 @@ async fn checkpoints_agree_with_commits() {
     for table in &corpus.tables {
         let store: Arc<dyn ObjectStore> =
             Arc::new(LocalFileSystem::new_with_prefix(&table.root).unwrap());
-        let dir = Path::from("_delta_log");
+        let dir = LogDir::from(Path::from("_delta_log"));
         let listing = LogListing::read(&store, &dir).await.unwrap();
         let chain = match listing.chain(ChainOptions::default()) {
             Ok(chain) => chain,

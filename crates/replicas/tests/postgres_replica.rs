@@ -44,7 +44,7 @@ impl Lake {
     /// None where PostgreSQL is not installed.
     async fn new(replicas: usize) -> Option<Lake> {
         if let Err(why) = Software::Postgres.check() {
-            println!("skipped: {why:#}");
+            deltalakedb_test_servers::skip(&["replica", "postgres"], why);
             return None;
         }
         let server = Postgres::start(deltalakedb_test_servers::PostgresOptions::default()).unwrap();

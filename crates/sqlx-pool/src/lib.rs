@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::io::ErrorKind;
+use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
@@ -60,26 +61,28 @@ impl Default for PoolOptions {
     }
 }
 
-struct Kept<C> {
+struct Kept<C, N> {
     connection: C,
     last_used: Instant,
+    note: Option<N>,
 }
 
-struct Connections<C: Connection> {
+struct Connections<C: Connection, N> {
     options: C::Options,
     limits: PoolOptions,
+    notes: PhantomData<fn() -> N>,
 }
 
-impl<C: Connection + 'static> Manager for Connections<C> {
-    type Type = Kept<C>;
+impl<C: Connection + 'static, N: Send + 'static> Manager for Connections<C, N> {
+    type Type = Kept<C, N>;
     type Error = Error;
 
-    async fn create(&self) -> Result<Kept<C>, Error> {
+    async fn create(&self) -> Result<Kept<C, N>, Error> {
         let connection = self.options.connect().await?;
-        Ok(Kept { connection, last_used: Instant::now() })
+        Ok(Kept { connection, last_used: Instant::now(), note: None })
     }
 
-    async fn recycle(&self, kept: &mut Kept<C>, metrics: &Metrics) -> RecycleResult<Error> {
+    async fn recycle(&self, kept: &mut Kept<C, N>, metrics: &Metrics) -> RecycleResult<Error> {
         let rested = kept.last_used.elapsed();
         if self.is_too_old(metrics) || self.rested_too_long(rested) {
             return Err(RecycleError::message("it is too old"));
@@ -91,7 +94,7 @@ impl<C: Connection + 'static> Manager for Connections<C> {
     }
 }
 
-impl<C: Connection> Connections<C> {
+impl<C: Connection, N> Connections<C, N> {
     fn is_too_old(&self, metrics: &Metrics) -> bool {
         let limit = self.limits.max_lifetime;
         !limit.is_zero() && metrics.age() > limit
@@ -104,30 +107,32 @@ impl<C: Connection> Connections<C> {
 }
 
 /// Connections to one database. Cheap to clone.
-pub struct Pool<C: Connection + 'static> {
-    objects: Objects<Connections<C>>,
+///
+/// A note of type `N` may be kept with each connection, see [`Lease::note`].
+pub struct Pool<C: Connection + 'static, N: Send + 'static = ()> {
+    objects: Objects<Connections<C, N>>,
 }
 
-impl<C: Connection + 'static> Clone for Pool<C> {
+impl<C: Connection + 'static, N: Send + 'static> Clone for Pool<C, N> {
     fn clone(&self) -> Self {
         Pool { objects: self.objects.clone() }
     }
 }
 
-impl<C: Connection + 'static> fmt::Debug for Pool<C> {
+impl<C: Connection + 'static, N: Send + 'static> fmt::Debug for Pool<C, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The driver's options hold the password.
         f.debug_struct("Pool").field("limits", self.limits()).finish_non_exhaustive()
     }
 }
 
-impl<C: Connection + 'static> Pool<C> {
+impl<C: Connection + 'static, N: Send + 'static> Pool<C, N> {
     /// A pool without connections yet. Must be called in a tokio runtime, whose task closes
     /// connections that rest for too long.
     ///
     /// # Errors
     /// `Configuration` if no connection is allowed.
-    pub fn new(options: C::Options, limits: PoolOptions) -> Result<Pool<C>, Error> {
+    pub fn new(options: C::Options, limits: PoolOptions) -> Result<Pool<C, N>, Error> {
         if limits.max_connections == 0 {
             return Err(Error::Configuration("max_connections is at least 1".into()));
         }
@@ -138,7 +143,7 @@ impl<C: Connection + 'static> Pool<C> {
             // The one used last is the least likely to need asking; the others age.
             queue_mode: QueueMode::Lifo,
         };
-        let objects = Objects::builder(Connections { options, limits })
+        let objects = Objects::builder(Connections { options, limits, notes: PhantomData })
             .config(config)
             .runtime(Runtime::Tokio1)
             .build()
@@ -158,7 +163,7 @@ impl<C: Connection + 'static> Pool<C> {
     /// # Errors
     /// Those of connecting; `PoolTimedOut` if all connections were in use, or the server said
     /// nothing, for the whole time; `PoolClosed`.
-    pub async fn acquire(&self) -> Result<Lease<C>, Error> {
+    pub async fn acquire(&self) -> Result<Lease<C, N>, Error> {
         let deadline = Instant::now() + self.limits().acquire_timeout;
         let mut pause = FIRST_PAUSE;
         loop {
@@ -176,6 +181,22 @@ impl<C: Connection + 'static> Pool<C> {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// A connection that is none of the pool's: for what must not wait until one of them is free, as when
+    /// all of them wait for what it is to end. It is tried once, for `acquire_timeout` at most.
+    ///
+    /// # Errors
+    /// Those of connecting; `PoolTimedOut` if the server said nothing.
+    pub async fn aside(&self) -> Result<C, Error> {
+        let connect = self.objects.manager().options.connect();
+        timeout(self.limits().acquire_timeout, connect).await.map_err(|_| Error::PoolTimedOut)?
+    }
+
+    /// How long a call waits for a connection.
+    #[must_use]
+    pub fn acquire_timeout(&self) -> Duration {
+        self.limits().acquire_timeout
     }
 
     /// Opens as many connections as are to be there at least.
@@ -268,18 +289,18 @@ fn may_pass(error: &Error) -> bool {
 
 /// A connection in use. It goes back to the pool when dropped, unless [`Lease::discard`] was
 /// called.
-pub struct Lease<C: Connection + 'static> {
-    object: Option<Object<Connections<C>>>,
+pub struct Lease<C: Connection + 'static, N: Send + 'static = ()> {
+    object: Option<Object<Connections<C, N>>>,
     discarded: bool,
 }
 
-impl<C: Connection + 'static> fmt::Debug for Lease<C> {
+impl<C: Connection + 'static, N: Send + 'static> fmt::Debug for Lease<C, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease").field("discarded", &self.discarded).finish_non_exhaustive()
     }
 }
 
-impl<C: Connection + 'static> Lease<C> {
+impl<C: Connection + 'static, N: Send + 'static> Lease<C, N> {
     /// The connection.
     ///
     /// # Errors
@@ -291,13 +312,26 @@ impl<C: Connection + 'static> Lease<C> {
         }
     }
 
+    /// What was noted of this connection, by whichever call used it; none of a new one.
+    #[must_use]
+    pub fn note(&self) -> Option<&N> {
+        self.object.as_deref().and_then(|kept| kept.note.as_ref())
+    }
+
+    /// Keeps a note with the connection, for as long as there is one.
+    pub fn set_note(&mut self, note: N) {
+        if let Some(kept) = self.object.as_deref_mut() {
+            kept.note = Some(note);
+        }
+    }
+
     /// Closes the connection, with what is open on it, instead of handing it back.
     pub fn discard(&mut self) {
         self.discarded = true;
     }
 }
 
-impl<C: Connection + 'static> Drop for Lease<C> {
+impl<C: Connection + 'static, N: Send + 'static> Drop for Lease<C, N> {
     fn drop(&mut self) {
         if let Some(mut object) = self.object.take() {
             if self.discarded {

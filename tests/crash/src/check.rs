@@ -65,6 +65,14 @@ impl Checker {
         if self.rounds_that_published < rounds / 4 {
             return Err("too few rounds published anything".into());
         }
+        // What the rounds are about: kills between a commit's request and its answer.
+        if self.kept + self.lost < rounds / 4 {
+            return Err(format!(
+                "only {} of {rounds} kills came in the middle of a commit",
+                self.kept + self.lost
+            )
+            .into());
+        }
         Ok(())
     }
 

@@ -41,20 +41,14 @@ impl Database {
         Ok(format!("{url}{sign}table_prefix={prefix}_{}_{number}_", std::process::id()))
     }
 
-    /// Whether `DL_REQUIRE` names it: then a test that cannot run there has failed.
+    /// Its name in `DL_REQUIRE`, for [`skip`](crate::skip).
     #[must_use]
-    pub fn is_required(self) -> bool {
-        let required = std::env::var("DL_REQUIRE").unwrap_or_default();
-        required.split(',').any(|name| self.names().contains(&name.trim()))
-    }
-
-    /// Names in `DL_REQUIRE`, any of them.
-    fn names(self) -> &'static [&'static str] {
+    pub fn name(self) -> &'static str {
         match self {
-            Database::Sqlite => &["sqlite"],
-            Database::Postgres => &["postgres"],
-            Database::MySql => &["mysql", "mariadb"],
-            Database::Mssql => &["mssql"],
+            Database::Sqlite => "sqlite",
+            Database::Postgres => "postgres",
+            Database::MySql => "mysql",
+            Database::Mssql => "mssql",
         }
     }
 }

@@ -13,6 +13,7 @@
 //!   connections at a chosen moment.
 //! - [`shared_postgres`] and [`shared_mysql`] are what most tests want: the server that
 //!   `DL_TEST_POSTGRES_URL` or `DL_TEST_MYSQL_URL` names, else one that this process starts.
+//! - [`skip`] is what a test calls that cannot run here, and [`is_required`] whether it must.
 //! - [`Database`] is one of the databases that a test is repeated on.
 //!
 //! Servers are started on Linux only: their processes are found in `/proc`.
@@ -32,6 +33,7 @@ mod postgres;
 mod process;
 mod programs;
 mod proxy;
+mod required;
 mod shared;
 mod system;
 mod tls;
@@ -46,6 +48,7 @@ pub use pgbouncer::{PgBouncer, PoolMode};
 pub use postgres::{Postgres, PostgresOptions};
 pub use programs::{Software, emulators};
 pub use proxy::CountingProxy;
+pub use required::{is_required, skip};
 pub use shared::{
     galera_urls, mssql_urls, mysql_urls, postgres_urls, shared_galera, shared_mysql,
     shared_object_store, shared_postgres,

@@ -32,7 +32,10 @@ fn left(pid: u32) -> Vec<PathBuf> {
 fn unavailable() -> bool {
     for software in [Software::Postgres, Software::MariaDb] {
         if let Err(why) = software.check() {
-            println!("skipped: {why:#}");
+            deltalakedb_test_servers::skip(
+                &[if software == Software::Postgres { "postgres" } else { "mysql" }],
+                why,
+            );
             return true;
         }
     }

@@ -8,7 +8,7 @@ use deltalakedb_test_servers::{MariaDb, MariaDbOptions, Software};
 /// The server, or none where none is installed.
 fn start(config: &[&str]) -> Option<MariaDb> {
     if let Err(why) = Software::MariaDb.check() {
-        println!("skipped: {why:#}");
+        deltalakedb_test_servers::skip(&["mysql"], why);
         return None;
     }
     let config = config.iter().map(|l| (*l).to_owned()).collect();

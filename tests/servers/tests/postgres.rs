@@ -8,7 +8,7 @@ use deltalakedb_test_servers::{Postgres, PostgresOptions, Software};
 /// The server, or none where PostgreSQL is not installed.
 fn start() -> Option<Postgres> {
     if let Err(why) = Software::Postgres.check() {
-        println!("skipped: {why:#}");
+        deltalakedb_test_servers::skip(&["postgres"], why);
         return None;
     }
     Some(Postgres::start(PostgresOptions::default()).unwrap())
@@ -75,7 +75,7 @@ fn a_paused_server_answers_when_it_goes_on() {
 #[test]
 fn options_reach_the_server() {
     if Software::Postgres.check().is_err() {
-        println!("skipped: no PostgreSQL");
+        deltalakedb_test_servers::skip(&["postgres"], "no PostgreSQL");
         return;
     }
     let options = PostgresOptions {

@@ -15,7 +15,7 @@ fn said(command: &mut Command) -> Result<String, String> {
 #[test]
 fn postgres_accepts_tls_and_may_insist_on_it() {
     if let Err(why) = Software::Postgres.check() {
-        println!("skipped: {why:#}");
+        deltalakedb_test_servers::skip(&["postgres"], why);
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -40,7 +40,7 @@ fn postgres_accepts_tls_and_may_insist_on_it() {
 #[test]
 fn mariadb_accepts_tls_and_may_insist_on_it() {
     if let Err(why) = Software::MariaDb.check() {
-        println!("skipped: {why:#}");
+        deltalakedb_test_servers::skip(&["mysql"], why);
         return;
     }
     let folder = tempfile::tempdir().unwrap();

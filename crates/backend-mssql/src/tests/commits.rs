@@ -195,6 +195,35 @@ async fn a_lost_answer_is_unknown_and_the_connection_is_not_used_again() {
     }
 }
 
+/// What SQL Server ends the work by: it takes the end of the connection as a cancellation, whatever it
+/// waits for. Waiting for a row ends before that, by the server's own hand.
+#[tokio::test]
+async fn a_call_that_times_out_or_is_dropped_closes_its_connection() {
+    let (_, peer) = failed(Reply::Stall).await;
+    let asked = peer.asked_since_connect();
+    assert!(asked[0].sql.contains("SET LOCK_TIMEOUT 750;"), "{}", asked[0].sql);
+    hung_up(&peer, 1).await;
+
+    let peer = Peer::new([Reply::Stall]);
+    let db = connect(&peer).await.unwrap();
+    let commit = db.commit(request(vec![(table(5), adds(&["a"]))]));
+    tokio::select! {
+        outcome = commit => panic!("{outcome:?}"),
+        () = async { while peer.asked_since_connect().is_empty() { tokio::task::yield_now().await } } => {}
+    }
+    hung_up(&peer, 1).await;
+}
+
+async fn hung_up(peer: &Peer, times: usize) {
+    let wait = async {
+        while peer.hung_up() < times {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap();
+    assert_eq!(peer.hung_up(), times);
+}
+
 #[tokio::test]
 async fn a_commit_with_no_rows_in_its_answer_is_unknown() {
     let (error, _) = failed(Reply::Sets(Vec::new())).await;

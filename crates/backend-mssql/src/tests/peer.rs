@@ -88,6 +88,7 @@ pub(crate) struct Peer {
 #[derive(Debug, Default)]
 struct State {
     asked: Mutex<Vec<Request>>,
+    hung_up: AtomicUsize,
     script: Mutex<VecDeque<Reply>>,
 }
 
@@ -124,6 +125,11 @@ impl Peer {
     /// Requests since the look at the version.
     pub(crate) fn asked_since_connect(&self) -> Vec<Request> {
         self.asked().into_iter().filter(|r| !r.sql.contains("@@VERSION")).collect()
+    }
+
+    /// Connections that were closed instead of waiting for an answer any longer.
+    pub(crate) fn hung_up(&self) -> usize {
+        self.state.hung_up.load(Ordering::SeqCst)
     }
 
     /// Connections that were ever made.
@@ -217,7 +223,12 @@ async fn serve(
             .unwrap_or(Reply::Sets(Vec::new()));
         state.asked.lock().unwrap().push(request);
         match reply {
-            Reply::Stall => std::future::pending().await,
+            Reply::Stall => {
+                // Whatever comes, but the end of the stream.
+                while !matches!(stream.read(&mut [0; 64]).await, Ok(0) | Err(_)) {}
+                state.hung_up.fetch_add(1, Ordering::SeqCst);
+                return Ok(());
+            }
             Reply::Close => return Ok(()),
             Reply::Sets(sets) => {
                 let mut answer = Vec::new();

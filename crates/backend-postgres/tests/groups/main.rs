@@ -12,10 +12,11 @@
 mod support;
 
 mod across;
+mod bounds;
 mod world;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deltalakedb_backend_postgres::PostgresBackend;
 use deltalakedb_catalog_core::backend::{CatalogBackend, CommitFilter, CommitOutcome, Rejection};
@@ -111,7 +112,7 @@ async fn appends_of_processes_that_wait_for_each_other_go_through_a_function_or_
     let append = world.append(&["w1"]);
     let waiting = Arc::clone(&other);
     let second = tokio::spawn(async move { waiting.commit(request("w1", vec![append])).await });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    world.waiting(2).await;
     world.release().await;
     for waiting in [first, second] {
         assert!(version(&waiting.await.unwrap().unwrap()) > 0);
@@ -147,13 +148,12 @@ async fn what_is_not_plain_goes_alone_and_the_others_with_it() {
         world.start("known", world.append(&["k"])).await,
         world.start("t3", world.append(&["z"])).await,
         world.start("t3", world.append(&["z"])).await,
-        // Removes: no append, it waits for the row by itself.
-        world
-            .start(
-                "t4",
-                Change::new().remove(gone(&file("k"), Some(1))).exactly(world.table, v(1)).unwrap(),
-            )
-            .await,
+        // Removes: no append, it waits for the row by itself, after the first one.
+        {
+            let removes = Change::new().remove(gone(&file("k"), Some(1)));
+            world.waiting(1).await;
+            world.start("t4", removes.exactly(world.table, v(1)).unwrap()).await
+        },
     ];
     world.release().await;
     let mut outcomes = Vec::new();
@@ -177,6 +177,7 @@ async fn a_barrier_or_a_drop_is_seen_by_all_that_wait() {
     world.hold().await;
     let change = Change::new().metadata(metadata("new")).exactly(world.table, v(0)).unwrap();
     let change = world.start("meta", change).await;
+    world.waiting(1).await;
     let late: Vec<_> = [
         world.start("t1", world.append(&["x"])).await,
         world.start("t2", world.append(&["y"])).await,
@@ -194,7 +195,7 @@ async fn a_barrier_or_a_drop_is_seen_by_all_that_wait() {
     world.hold().await;
     let (db, table) = (Arc::clone(&world.db), world.table);
     let drop = tokio::spawn(async move { db.drop_table(table, NOW).await });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    world.waiting(1).await;
     let append = || Change::files(["x"]).append(table, v(1)).unwrap();
     let late = [
         world.start("t4", append()).await,
@@ -221,10 +222,15 @@ async fn whoever_gives_up_is_in_nobodys_way() {
         tasks.push(world.start(&name, world.append(&[&name])).await);
     }
     // One that waits, and the one whose turn it is: whatever the server makes of that, others go on.
-    tasks[3].abort();
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    tasks[0].abort();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    for given_up in [3, 0] {
+        world.waiting(1).await;
+        tasks[given_up].abort();
+        let began = Instant::now();
+        while !tasks[given_up].is_finished() {
+            assert!(began.elapsed() < Duration::from_secs(30), "it does not give up");
+            tokio::task::yield_now().await;
+        }
+    }
     world.release().await;
     let mut done = Vec::new();
     for task in tasks {

@@ -1,7 +1,9 @@
 //! A catalog, and who holds its tables.
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use deltalakedb_backend_postgres::PostgresBackend;
 use deltalakedb_catalog_core::backend::{
@@ -12,7 +14,7 @@ use deltalakedb_catalog_core::ids::{At, CommitToken, TableId, TableName, TableRe
 use deltalakedb_conformance::change::{Change, new_table};
 use deltalakedb_conformance::env::{all_files, v};
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Connection, Executor};
+use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -46,13 +48,15 @@ impl World {
         let admin = match deltalakedb_test_servers::shared_postgres() {
             Ok(url) => url,
             Err(why) => {
-                println!("skipped: {why}");
+                deltalakedb_test_servers::skip(&["postgres"], why);
                 return None;
             }
         };
         let schema = format!("dl_groups_{}", Uuid::new_v4().simple());
         let mut options = options(&format!("{admin}#{schema}")).unwrap();
         options.pool.max_connections = connections;
+        // By which its sessions are found.
+        options.application_name.clone_from(&schema);
         let db = PostgresBackend::connect(options).await.unwrap();
         db.migrate(NOW).await.unwrap();
         let tables: Vec<TableId> = (0..tables).map(|_| TableId(Uuid::new_v4())).collect();
@@ -89,16 +93,38 @@ impl World {
         self.holder.execute("COMMIT").await.unwrap();
     }
 
-    /// Starts a commit, and gives it the time to get into the queue.
+    /// Waits until so many statements on this catalog wait for a lock at the server, bounded.
+    pub(crate) async fn waiting(&self, wanted: i64) {
+        let mut admin = PgConnection::connect(&self.guard.admin).await.unwrap();
+        let sql = "SELECT count(*) FROM pg_stat_activity
+             WHERE wait_event_type = 'Lock' AND pid <> pg_backend_pid()
+               AND (application_name = $1 OR query LIKE '%' || $1 || '%')";
+        let began = Instant::now();
+        loop {
+            // By name: the server shows only the beginning of a long statement.
+            let row = sqlx::query(sql).bind(&self.schema).fetch_one(&mut admin);
+            let found: i64 = row.await.unwrap().get(0);
+            if found >= wanted {
+                return;
+            }
+            let late = began.elapsed() > Duration::from_secs(30);
+            assert!(!late, "{found} of {wanted} statements wait");
+        }
+    }
+
+    /// Starts a commit. When this returns, it is in the queue, or on its way to the server: both is
+    /// decided at the first look at it.
     pub(crate) async fn start(
         &self,
         token: &str,
         commit: TableCommit,
     ) -> JoinHandle<Result<CommitOutcome>> {
         let (db, request) = (Arc::clone(&self.db), request(token, vec![commit]));
-        let task = tokio::spawn(async move { db.commit(request).await });
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        task
+        let mut call = Box::pin(async move { db.commit(request).await });
+        match poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
+            Poll::Ready(done) => tokio::spawn(async { done }),
+            Poll::Pending => tokio::spawn(call),
+        }
     }
 
     pub(crate) fn append(&self, files: &[&str]) -> TableCommit {

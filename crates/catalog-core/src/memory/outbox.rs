@@ -157,10 +157,10 @@ impl State {
     ) -> Result<TableRecord> {
         let table = self.active(id)?;
         if mode == MirrorMode::Diverged {
-            return Err(CatalogError::invalid(format!(
-                "table '{}': diverged is found by publishing, it cannot be set",
-                table.record.name
-            )));
+            if table.record.mirror == MirrorMode::Active {
+                table.record.mirror = mode;
+            }
+            return Ok(table.record.clone());
         }
         table.record.mirror = mode;
         if mode == MirrorMode::Active {

@@ -7,9 +7,11 @@ use serde_json::value::RawValue;
 
 use super::MAX_PATH_BYTES;
 use crate::action::{Action, Add, FileKey, Metadata, NullableMap, Protocol, Remove};
+use crate::canonical::Canonical;
 use crate::commit::ParsedLine;
 use crate::error::{CatalogError, Result};
 use crate::features;
+use crate::paths::relative_key;
 use crate::schema::StructType;
 
 /// What adds of a table must be.
@@ -17,6 +19,8 @@ use crate::schema::StructType;
 pub(super) struct OfAdds {
     /// Keys that `partitionValues` has: physical column names.
     partitions: Vec<String>,
+    /// What their values must be.
+    canonical: Canonical,
     /// Whether files may have deletion vectors.
     vectors: bool,
 }
@@ -24,7 +28,8 @@ pub(super) struct OfAdds {
 impl OfAdds {
     pub(super) fn new(protocol: &Protocol, metadata: &Metadata) -> Result<OfAdds> {
         let vectors = features::supports_writer(protocol, "deletionVectors");
-        Ok(OfAdds { partitions: partition_keys(metadata)?, vectors })
+        let canonical = Canonical::of(metadata);
+        Ok(OfAdds { partitions: partition_keys(metadata)?, canonical, vectors })
     }
 }
 
@@ -56,7 +61,8 @@ impl<'a> Checker<'a> {
         Err(CatalogError::invalid(format!("{}, line {}: {what}", self.origin, self.line)))
     }
 
-    pub(super) fn metadata(&self, metadata: &Metadata) -> Result<()> {
+    /// `before` is the metadata that is in force.
+    pub(super) fn metadata(&self, metadata: &Metadata, before: Option<&Metadata>) -> Result<()> {
         if metadata.id.is_empty() {
             return self.fail("metaData.id is empty");
         }
@@ -78,8 +84,32 @@ impl<'a> Checker<'a> {
                     known.join(", ")
                 ));
             }
+            let is_new = before.is_none_or(|before| !before.partition_columns.contains(column));
+            if is_new && let Err(what) = schema.check_partition_column(column) {
+                return self.fail(what);
+            }
         }
-        Ok(())
+        self.no_new_void(&schema, before)
+    }
+
+    /// Writers cast what they are given to the column's type, and to `void` everything casts, as
+    /// null. A table that came with such a column keeps it.
+    fn no_new_void(&self, schema: &StructType, before: Option<&Metadata>) -> Result<()> {
+        let mut void = schema.void_columns();
+        if void.is_empty() {
+            return Ok(());
+        }
+        if let Some(before) = before.and_then(|m| StructType::parse(&m.schema_string).ok()) {
+            let before = before.void_columns();
+            void.retain(|column| !before.contains(column));
+        }
+        match void.first() {
+            Some(column) => self.fail(format_args!(
+                "metaData.schemaString: column '{column}' is of type void, which holds nothing but \
+                 null: give it a type, or leave it out until it has values"
+            )),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn actions(
@@ -112,7 +142,7 @@ impl<'a> Checker<'a> {
                 }
                 Action::Cdc(cdc) => {
                     self.path(&cdc.path)?;
-                    self.partition_values(&cdc.path, &cdc.partition_values, &of_adds.partitions)?;
+                    self.partition_values(&cdc.path, &cdc.partition_values, of_adds)?;
                     None
                 }
                 Action::Txn(txn) => {
@@ -140,10 +170,13 @@ impl<'a> Checker<'a> {
                 }
                 _ => None,
             };
-            if let Some(key) = key
-                && let Some(first) = files.insert(key.clone(), line.number)
-            {
-                return self.file_again(&key, first);
+            if let Some(key) = key {
+                // By what it means: one file has one action, however its path is spelt.
+                let path = relative_key(&key.path).into_owned();
+                let same = FileKey { path, dv_id: key.dv_id.clone() };
+                if let Some(first) = files.insert(same, line.number) {
+                    return self.file_again(&key, first);
+                }
             }
         }
         Ok(())
@@ -167,7 +200,7 @@ impl<'a> Checker<'a> {
         {
             return self.fail(format_args!("stats of '{}' are not a JSON object: {e}", add.path));
         }
-        self.partition_values(&add.path, &add.partition_values, &of_adds.partitions)?;
+        self.partition_values(&add.path, &add.partition_values, of_adds)?;
         if add.deletion_vector.is_some() && !of_adds.vectors {
             return self
                 .fail("a deletion vector, but the protocol lacks the feature deletionVectors");
@@ -175,12 +208,8 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    fn partition_values(
-        &self,
-        path: &str,
-        values: &NullableMap,
-        partitions: &[String],
-    ) -> Result<()> {
+    fn partition_values(&self, path: &str, values: &NullableMap, of_adds: &OfAdds) -> Result<()> {
+        let partitions = &of_adds.partitions;
         if let Some(unknown) = values.keys().find(|k| !partitions.contains(k)) {
             return self.fail(format_args!(
                 "unknown partition column '{unknown}' of '{path}': the table is {}",
@@ -194,6 +223,9 @@ impl<'a> Checker<'a> {
         if let Some(missing) = partitions.iter().find(|p| !values.contains_key(*p)) {
             return self
                 .fail(format_args!("'{path}' has no value for partition column '{missing}'"));
+        }
+        if let Err(what) = of_adds.canonical.check_new_values(values) {
+            return self.fail(format_args!("'{path}': {what}"));
         }
         Ok(())
     }

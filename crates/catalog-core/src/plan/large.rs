@@ -9,7 +9,9 @@ use super::check::{Checker, OfAdds};
 use crate::action::{Action, Add, FileKey};
 use crate::commit::{CommitIndex, Packed, ParsedLine, parse_line, text_of};
 use crate::error::Result;
-use crate::later::{AddKey, AddRules, BLOCK_BYTES, BLOCKS, LaterAdds, PAGE, broken_off, pack};
+use crate::later::{
+    AddKey, AddRules, BLOCK_BYTES, BLOCKS, LaterAdds, PAGE, broken_off, digest_within, pack,
+};
 
 /// The adds of a commit, before it is known what table they go to, and the text that is stored.
 #[derive(Debug)]
@@ -115,7 +117,9 @@ impl Large {
                 self.add(add.digest(), add.size, add.data_change);
             } else {
                 match parse_line(&origin, number, line)? {
-                    Action::Add(add) => self.add(add.key().digest(), add.size, add.data_change),
+                    Action::Add(add) => {
+                        self.add(within(&add.key()), add.size, add.data_change);
+                    }
                     action => {
                         let is_info = matches!(action, Action::CommitInfo(_));
                         others.push(ParsedLine { number, text: line, action });
@@ -166,7 +170,7 @@ impl Large {
         of_adds: OfAdds,
     ) -> Result<(Packed, LaterAdds)> {
         let number = self.files.len();
-        self.files.extend(index.removes.iter().map(|remove| remove.key().digest()));
+        self.files.extend(index.removes.iter().map(|remove| within(&remove.key())));
         let all = self.files.len();
         self.files.sort_unstable();
         self.files.dedup();
@@ -190,7 +194,7 @@ impl Large {
                 Ok(Action::Remove(remove)) => remove.key(),
                 _ => continue,
             };
-            let Ok(place) = self.files.binary_search(&key.digest()) else { continue };
+            let Ok(place) = self.files.binary_search(&within(&key)) else { continue };
             let Some(first) = seen.get_mut(place) else { continue };
             if *first > 0 {
                 check.line = usize::try_from(number).unwrap_or(usize::MAX);
@@ -200,6 +204,11 @@ impl Large {
         }
         Ok(())
     }
+}
+
+/// What tells a file apart within its commit.
+fn within(key: &FileKey) -> [u8; 16] {
+    digest_within(&key.path, &key.dv_id)
 }
 
 #[cfg(test)]

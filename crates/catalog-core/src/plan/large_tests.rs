@@ -56,6 +56,15 @@ fn what_is_stored_is_every_line_but_blank_ones_and_the_commit_info() {
 }
 
 #[test]
+fn a_file_that_is_added_by_two_spellings_is_named() {
+    for (first, second) in [("day=a%20b/x", "day=a b/x"), ("x/a", "x//a"), ("./b", "b")] {
+        let text = [add(first), add("other"), add(second)].join("\n");
+        let error = adds(&text).unwrap_err().to_string();
+        assert!(error.contains("line 3") && error.contains("in line 1"), "{error}");
+    }
+}
+
+#[test]
 fn an_add_that_is_wrong_is_named_by_its_line_in_what_was_handed_over() {
     for (before, line) in [("", 3), ("\n", 4), ("\n\n{\"commitInfo\":{}}\n", 6)] {
         for (wrong, what) in [

@@ -7,11 +7,10 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::value::{Kind, Range, Stat, Value, partition_range, range};
+use super::Column;
+use super::partition::{PartitionType, PartitionValue};
+use super::value::{Kind, Stat, Value, range};
 use crate::action::Add;
-
-/// Spark's name of the partition whose value is null, should it ever be taken for a value.
-const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// Bounds of a column's values in one file, or in several. Whatever is not known is left open.
 ///
@@ -147,23 +146,26 @@ impl Facts {
     }
 }
 
-/// Facts from `partitionValues`: exact.
-pub(crate) fn partition_facts(add: &Add, physical: &[String], kind: Kind) -> Facts {
+/// Facts from `partitionValues`: exact, where the text is a value of the column's type. Any other text may be
+/// anything, as readers differ: some take it for null, others do not read the file.
+pub(crate) fn partition_facts(add: &Add, column: &Column, data_type: PartitionType) -> Facts {
     let mut facts = Facts::unknown();
-    let Some(value) = physical.first().and_then(|name| add.partition_values.get(name)) else {
+    let Some(value) = column.physical.first().and_then(|name| add.partition_values.get(name))
+    else {
         return facts;
     };
-    match value.as_deref() {
-        // An empty string is null, whatever the type.
-        None | Some("") => facts.may_be_set = false,
-        Some(HIVE_NULL) => {}
-        Some(text) => {
-            let Range { lower, upper } = partition_range(kind, text);
-            facts.may_be_null = false;
-            facts.nan = matches!(kind, Kind::Float { .. }) && lower.is_none();
-            facts.lower = lower;
-            facts.upper = upper;
-        }
+    let Some(value) = PartitionValue::of(data_type, value.as_deref().unwrap_or_default()) else {
+        return facts;
+    };
+    if value == PartitionValue::Null {
+        facts.may_be_set = false;
+        return facts;
+    }
+    facts.may_be_null = false;
+    if let Some((lower, upper, nan)) = value.bounds(column.kind) {
+        facts.nan = nan;
+        facts.lower = Some(lower);
+        facts.upper = Some(upper);
     }
     facts
 }
@@ -177,7 +179,7 @@ pub(crate) struct Stats<'a> {
 }
 
 /// Columns at the top, with what stands there.
-type Section<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
+pub(super) type Section<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
 impl<'a> Stats<'a> {
     /// Reads statistics; none if they are not a JSON object.
@@ -236,7 +238,7 @@ pub(crate) fn stats_facts(stats: &Stats<'_>, physical: &[String], kind: Kind) ->
     facts
 }
 
-fn stat(raw: &str) -> Option<Stat> {
+pub(super) fn stat(raw: &str) -> Option<Stat> {
     match raw.as_bytes().first()? {
         b'"' => serde_json::from_str(raw).ok().map(Stat::Text),
         b't' => Some(Stat::Boolean(true)),
@@ -247,9 +249,12 @@ fn stat(raw: &str) -> Option<Stat> {
 }
 
 /// The keys of a JSON object, with the bytes of their values: numbers keep all of their digits.
-fn section(json: &str) -> Option<Section<'_>> {
+pub(super) fn section(json: &str) -> Option<Section<'_>> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    deserializer.deserialize_map(Entries).ok()
+    let entries = deserializer.deserialize_map(Entries).ok()?;
+    // Two objects are none.
+    deserializer.end().ok()?;
+    Some(entries)
 }
 
 struct Entries;

@@ -111,7 +111,7 @@ impl Exact {
     }
 
     /// Digits at a larger scale.
-    fn rescaled(&self, scale: i32) -> Option<i128> {
+    pub(super) fn rescaled(&self, scale: i32) -> Option<i128> {
         let power = u32::try_from(scale.checked_sub(self.scale)?).ok()?;
         self.digits.checked_mul(10_i128.checked_pow(power)?)
     }
@@ -235,27 +235,6 @@ pub(super) fn range(kind: Kind, stat: &Stat) -> Range {
     }
 }
 
-/// Bounds of a partition value (protocol section "Partition Value Serialization"), which is exact.
-pub(super) fn partition_range(kind: Kind, text: &str) -> Range {
-    match kind {
-        Kind::Boolean => exact(match text.to_ascii_lowercase().as_str() {
-            "true" => Some(Value::Boolean(true)),
-            "false" => Some(Value::Boolean(false)),
-            _ => None,
-        }),
-        Kind::Exact { .. } => exact(Exact::parse(text).map(Value::Exact)),
-        Kind::Float { single } => float(text, single),
-        Kind::Text => exact(Some(Value::Text(text.to_owned()))),
-        Kind::Date => exact(date(text).map(Value::Date)),
-        Kind::Timestamp { zoned } => exact(
-            timestamp(text)
-                .filter(|t| !t.inexact && (zoned || t.zone != Zone::Offset))
-                .map(|t| Value::Timestamp(t.micros)),
-        ),
-        Kind::Opaque => exact(None),
-    }
-}
-
 fn exact(value: Option<Value>) -> Range {
     Range { lower: value.clone(), upper: value }
 }
@@ -275,6 +254,15 @@ fn float(text: &str, single: bool) -> Range {
 
 /// Days since the epoch of `[+-]yyyy-mm-dd` in the proleptic Gregorian calendar.
 pub(super) fn date(text: &str) -> Option<i64> {
+    date_with(text, two_digits)
+}
+
+/// As [`date`], also with a month and day of one digit.
+pub(super) fn partition_date(text: &str) -> Option<i64> {
+    date_with(text, |part| if part.len() == 1 { number(part) } else { two_digits(part) })
+}
+
+fn date_with(text: &str, of_year: impl Fn(&str) -> Option<i64>) -> Option<i64> {
     let (negative, rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -285,8 +273,7 @@ pub(super) fn date(text: &str) -> Option<i64> {
         return None;
     }
     let year = number(year)?;
-    let (year, month, day) =
-        (if negative { -year } else { year }, two_digits(month)?, two_digits(day)?);
+    let (year, month, day) = (if negative { -year } else { year }, of_year(month)?, of_year(day)?);
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let length = match month {
         1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
@@ -301,8 +288,8 @@ pub(super) fn date(text: &str) -> Option<i64> {
     // Years begin in March, so that the leap day is their last.
     let year = if month <= 2 { year - 1 } else { year };
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    Some(era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468)
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    Some(era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + day_of_year - 719_468)
 }
 
 fn number(text: &str) -> Option<i64> {
@@ -342,6 +329,14 @@ impl Time {
 
 /// `date`, `date time` or `dateTtime`, with a fraction of a second and a zone or without.
 fn timestamp(text: &str) -> Option<Time> {
+    timestamp_with(text, date, two_digits)
+}
+
+fn timestamp_with(
+    text: &str,
+    date: impl Fn(&str) -> Option<i64>,
+    of_clock: impl Fn(&str) -> Option<i64>,
+) -> Option<Time> {
     let text = text.trim();
     let (day, rest) = match text.find(['T', 't', ' ']) {
         Some(at) => (text.get(..at)?, text.get(at + 1..)?),
@@ -355,9 +350,9 @@ fn timestamp(text: &str) -> Option<Time> {
     let (clock, zone) = rest.split_at(clock_end.unwrap_or(rest.len()));
     let (whole, fraction) = clock.split_once('.').unwrap_or((clock, ""));
     let mut parts = whole.split(':');
-    let (hour, minute) = (two_digits(parts.next()?)?, two_digits(parts.next()?)?);
+    let (hour, minute) = (of_clock(parts.next()?)?, of_clock(parts.next()?)?);
     let second = match parts.next() {
-        Some(second) => two_digits(second)?,
+        Some(second) => of_clock(second)?,
         None => 0,
     };
     if parts.next().is_some() || hour > 23 || minute > 59 || second > 59 {
@@ -379,29 +374,22 @@ fn timestamp(text: &str) -> Option<Time> {
     Some(Time { micros, shown, inexact, zone })
 }
 
-/// A timestamp in one of the forms of partition values: `date time`, or ISO 8601 in UTC.
-pub(super) fn partition_time(text: &str, zoned: bool) -> Option<String> {
-    let time = timestamp(text).filter(|t| !t.inexact)?;
-    match time.zone {
-        Zone::None if date(text).is_some() => Some(format!("{text} 00:00:00")),
-        Zone::None => Some(text.replacen(['T', 't'], " ", 1)),
-        Zone::Utc if zoned && text.contains('T') && text.ends_with('Z') => Some(text.to_owned()),
-        _ => None,
-    }
+/// Microseconds of a timestamp as partition values have it; one with a zone only where that is asked for.
+pub(super) fn partition_time(text: &str, zoned: bool) -> Option<i64> {
+    let time = lenient(text)?;
+    let fits = zoned || time.zone == Zone::None;
+    fits.then(|| i64::try_from(time.micros).ok()).flatten()
 }
 
-/// Whether a number fits `decimal(precision,scale)` without rounding.
-pub(super) fn is_decimal(text: &str, precision: u8, scale: u8) -> bool {
-    Exact::parse(text)
-        .and_then(|n| {
-            let digits = if n.scale <= i32::from(scale) {
-                n.rescaled(i32::from(scale))?
-            } else {
-                return None;
-            };
-            Some(digits.unsigned_abs() < 10_u128.checked_pow(u32::from(precision))?)
-        })
-        .unwrap_or(false)
+/// Whether a timestamp has digits behind the microseconds that are not zero.
+pub(super) fn is_inexact(text: &str) -> bool {
+    lenient(text).is_some_and(|time| time.inexact)
+}
+
+/// A timestamp, also with parts of one digit.
+fn lenient(text: &str) -> Option<Time> {
+    let part = |part: &str| if part.len() == 1 { number(part) } else { two_digits(part) };
+    timestamp_with(text, partition_date, part)
 }
 
 /// The zone and its offset from UTC in seconds.

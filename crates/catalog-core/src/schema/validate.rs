@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{DataType, StructType, join};
+use crate::canonical::BINARY;
 use crate::error::{CatalogError, Result};
 
 /// Characters that Parquet writers of Spark refuse in a name, and with them Delta where column
@@ -29,6 +30,7 @@ pub(super) fn validate_new(schema: &StructType, partition_columns: &[String]) ->
                 field.data_type
             )));
         }
+        partition_column(schema, column).map_err(CatalogError::invalid)?;
         if seen.contains(&column.as_str()) {
             return Err(CatalogError::invalid(format!(
                 "partition column '{column}' is named twice"
@@ -42,6 +44,19 @@ pub(super) fn validate_new(schema: &StructType, partition_columns: &[String]) ->
         ));
     }
     Ok(())
+}
+
+/// Whether values of the column can be written as text, and read back by every reader.
+pub(super) fn partition_column(
+    schema: &StructType,
+    column: &str,
+) -> std::result::Result<(), String> {
+    match schema.field(column) {
+        Some(field) if field.data_type == DataType::Binary => {
+            Err(format!("partition column '{column}' is of type binary: {BINARY}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_struct(path: &str, fields: &StructType) -> Result<()> {
@@ -75,6 +90,25 @@ fn check_struct(path: &str, fields: &StructType) -> Result<()> {
         check_type(&here, &field.data_type)?;
     }
     Ok(())
+}
+
+pub(super) fn void_in_struct(path: &str, fields: &StructType, found: &mut Vec<String>) {
+    for field in &fields.fields {
+        void_in_type(&join(path, &field.name), &field.data_type, found);
+    }
+}
+
+fn void_in_type(path: &str, data_type: &DataType, found: &mut Vec<String>) {
+    match data_type {
+        DataType::Void => found.push(path.to_owned()),
+        DataType::Struct(fields) => void_in_struct(path, fields, found),
+        DataType::Array { element, .. } => void_in_type(&join(path, "element"), element, found),
+        DataType::Map { key, value, .. } => {
+            void_in_type(&join(path, "key"), key, found);
+            void_in_type(&join(path, "value"), value, found);
+        }
+        _ => {}
+    }
 }
 
 fn check_type(path: &str, data_type: &DataType) -> Result<()> {

@@ -39,7 +39,7 @@ pub(super) struct Built {
 impl Builder {
     /// For a table's columns, as [`Column::all`] gives them.
     pub(super) fn new(mut columns: Vec<Column>, limits: Limits) -> Builder {
-        let partitions = columns.iter().filter(|column| column.partition).count();
+        let partitions = columns.iter().filter(|column| column.partition.is_some()).count();
         columns.truncate(partitions + MAX_STATS_COLUMNS);
         Builder { limits, entries: vec![Vec::new(); columns.len()], columns, files: 0 }
     }
@@ -47,10 +47,10 @@ impl Builder {
     pub(super) fn add(&mut self, cursor: FileCursor, add: &Add) {
         let stats = add.stats.as_deref().and_then(Stats::parse);
         for (column, entries) in self.columns.iter().zip(&mut self.entries) {
-            let facts = match &stats {
-                _ if column.partition => partition_facts(add, &column.physical, column.kind),
-                Some(stats) => stats_facts(stats, &column.physical, column.kind),
-                None => Facts::unknown(),
+            let facts = match (column.partition, &stats) {
+                (Some(data_type), _) => partition_facts(add, column, data_type),
+                (None, Some(stats)) => stats_facts(stats, &column.physical, column.kind),
+                (None, None) => Facts::unknown(),
             };
             entries.push((cursor, shortened(facts)));
         }

@@ -12,7 +12,7 @@ use crate::predicate::facts::Facts;
 use crate::predicate::value::Value;
 
 /// Format of all that is here. Segments of another one are not understood, and made anew.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Level of compression: pages are small, and read more often than written.
 const LEVEL: i32 = 1;
 /// Largest page before compression, bytes.

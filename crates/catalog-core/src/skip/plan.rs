@@ -149,12 +149,18 @@ impl Walk {
         let backend = Arc::clone(&self.backend);
         let mut files = match step {
             Step::Index => {
-                // A replica of an older catalog, or a login that was granted less: what is there for
-                // speed only is done without.
-                let index = backend.skip_index(table_id).await.unwrap_or_else(|error| {
-                    tracing::warn!(%error, "planning without the skipping index");
-                    SkipIndex::default()
-                });
+                let index = self.retry.repeat(|| backend.skip_index(table_id)).await;
+                let index = match index {
+                    // A database that is busy does not get less so by reading the whole table.
+                    Err(error) if error.is_retryable() => return Err(error),
+                    // A replica of an older catalog, or a login that was granted less: what is there
+                    // for speed only is done without.
+                    Err(error) => {
+                        tracing::warn!(%error, "planning without the skipping index");
+                        SkipIndex::default()
+                    }
+                    Ok(index) => index,
+                };
                 self.steps = steps(index, version);
                 return Ok(Some(Vec::new()));
             }

@@ -284,6 +284,38 @@ async fn few_files_are_looked_at_wide_ones_among_them_or_not() {
     assert_eq!(backend.calls(Verb::ListFiles) - lists, 2, "the tail, each time");
 }
 
+/// Of a database that is busy for a moment the index is read later; where it stays busy, that is said, and
+/// not answered with a look at every file. Only who may not read the index does without.
+#[tokio::test]
+async fn a_busy_database_is_no_reason_to_look_at_every_file() {
+    for (fault, busy_for) in [("busy", 3_u64), ("busy", u64::MAX), ("failed", u64::MAX)] {
+        let memory = Arc::new(MemoryBackend::new());
+        let mut world = World::new(Arc::clone(&memory) as _).await;
+        world.change((0..96).map(|n| span(n * 100, 99, n % 7)).collect(), None).await;
+        world.index().await.unwrap();
+        let head = world.head().await;
+        let backend = Arc::new(FaultyBackend::new(memory, move |call| match call.verb {
+            Verb::SkipIndex if call.nth < busy_for && fault == "busy" => Fault::Busy,
+            Verb::SkipIndex if call.nth < busy_for => Fault::Fail,
+            _ => Fault::None,
+        }));
+        let between = Predicate::between(column("i"), number(4_710), number(4_720));
+        let pruner = Pruner::new(&head.metadata, &between).unwrap();
+        let retry = Retry::of(&world.catalog);
+        let files = walk(Arc::clone(&backend) as _, retry, &head, pruner, Step::Index);
+        let files: crate::error::Result<Vec<crate::model::FileRecord>> = files.try_collect().await;
+        let lists = backend.calls(Verb::ListFiles);
+        match (fault, busy_for) {
+            ("busy", 3) => assert_eq!((files.unwrap().len(), lists), (1, 0)),
+            ("busy", _) => {
+                let error = files.unwrap_err();
+                assert!(error.is_retryable() && lists == 0, "{error}, {lists} pages of files");
+            }
+            _ => assert_eq!((files.unwrap().len(), lists), (1, 1)),
+        }
+    }
+}
+
 #[tokio::test]
 async fn segments_that_cannot_answer_are_read_file_by_file() {
     let (mut world, _) = counted().await;

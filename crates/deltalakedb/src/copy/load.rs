@@ -6,7 +6,7 @@ use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{TableId, TableRef, Version};
 use deltalakedb_catalog_core::model::{NewTable, TableRecord, TableState};
-use deltalakedb_catalog_core::retry::{MAX_ATTEMPTS, Retry};
+use deltalakedb_catalog_core::retry::Retry;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -54,7 +54,7 @@ async fn finish_import(to: &Catalog, record: &TableRecord) -> Result<TableRecord
         dropped_at: record.dropped_at,
     };
     let now = to.clock().now();
-    let mut attempt = 0;
+    let mut attempts = Retry::of(to).start();
     loop {
         let error = match to.backend().import_finish(record.id, end, now).await {
             Ok(finished) => return Ok(finished),
@@ -65,24 +65,26 @@ async fn finish_import(to: &Catalog, record: &TableRecord) -> Result<TableRecord
             Some(found) if found.state != TableState::Importing => return Ok(found),
             _ => {}
         }
-        if !is_transient(&error) || attempt + 1 >= MAX_ATTEMPTS {
+        if !is_transient(&error) {
             return Err(error);
         }
-        Retry::of(to).pause(attempt).await;
-        attempt += 1;
+        if !attempts.again().await {
+            return Err(attempts.explain(error));
+        }
     }
 }
 
 /// Deletes what is stored of a table that is not finished.
 pub(super) async fn abort(to: &Catalog, id: TableId) -> Result<()> {
-    let mut attempt = 0;
+    let mut attempts = Retry::of(to).start();
     loop {
         let Err(error) = to.backend().import_abort(id).await else { return Ok(()) };
-        if !is_transient(&error) || attempt + 1 >= MAX_ATTEMPTS {
+        if !is_transient(&error) {
             return Err(error);
         }
-        Retry::of(to).pause(attempt).await;
-        attempt += 1;
+        if !attempts.again().await {
+            return Err(attempts.explain(error));
+        }
         if find(to, id).await?.is_none() {
             return Ok(());
         }
@@ -108,26 +110,27 @@ pub(super) async fn load(
         || stored.base_files > 0
         || stored.base_tombstones > 0;
     let mut commits = 0;
-    let mut failures = 0;
+    let mut failures = Retry::of(to).start();
     loop {
         let start = position(&stored);
         let Err(error) = run(source, to, &mut stored, &mut commits, progress).await else {
             return Ok(Loaded { commits, resumed });
         };
         if position(&stored) > start {
-            failures = 0;
+            failures.begin_anew();
         }
-        failures += 1;
         if matches!(error, CatalogError::InvalidInput(_) | CatalogError::TableNotFound(_)) {
             let now = begin(to, record, source.from_json).await?;
             return Err(if position(&now) == position(&stored) { error } else { rival(record) });
         }
-        if !is_transient(&error) || failures >= MAX_ATTEMPTS {
+        if !is_transient(&error) {
             return Err(error);
         }
+        if !failures.again().await {
+            return Err(failures.explain(error));
+        }
         // Whatever became of that step: go on from what is there.
-        tracing::debug!(table = %record.name, %error, failures, "the copy of a table goes on");
-        Retry::of(to).pause(failures - 1).await;
+        tracing::debug!(table = %record.name, %error, "the copy of a table goes on");
         stored = begin(to, record, source.from_json).await?;
     }
 }
@@ -146,13 +149,14 @@ async fn begin(to: &Catalog, record: &TableRecord, from_json: bool) -> Result<Im
         mirror: record.mirror,
     };
     let (backend, now) = (to.backend(), to.clock().now());
-    let mut attempt = 0;
+    let mut attempts = Retry::of(to).start();
     let progress = loop {
         let begun = backend.import_begin(&new, record.base_version, from_json, now).await;
         match begun {
-            Err(error) if attempt + 1 < MAX_ATTEMPTS && is_transient(&error) => {
-                Retry::of(to).pause(attempt).await;
-                attempt += 1;
+            Err(error) if is_transient(&error) => {
+                if !attempts.again().await {
+                    return Err(attempts.explain(error));
+                }
             }
             Err(error @ (CatalogError::TableExists(_) | CatalogError::InvalidInput(_))) => {
                 return Err(in_the_way(to, record, error).await);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use deltalakedb_catalog_core::action::{Add, FileKey, Remove};
 use deltalakedb_catalog_core::backend::{ImportProgress, ImportedCommit};
 use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex, index_lines, parse_ndjson};
+use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex, index_ndjson};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{BaseChunk, BaseTail, CommitRecord, TableRecord};
@@ -233,8 +233,12 @@ impl Source {
         to: &mpsc::Sender<Result<Step>>,
     ) -> Result<(), Option<CatalogError>> {
         let label = self.label.clone();
+        let sets: Vec<(bool, bool)> = batch
+            .iter()
+            .map(|(record, _)| (record.changes_protocol, record.changes_metadata))
+            .collect();
         // Parsing is work for the processor, not for the reactor.
-        let commits = tokio::task::spawn_blocking(move || {
+        let mut commits = tokio::task::spawn_blocking(move || {
             let parse = |(record, body)| imported(&label, record, body);
             batch.into_iter().map(parse).collect::<Result<Vec<_>>>()
         })
@@ -245,6 +249,20 @@ impl Source {
                 WriteState::NotApplied,
             )
         })??;
+        // The first commit of a log that others wrote may have got them from a later one.
+        for (commit, (protocol, metadata)) in commits.iter_mut().zip(sets) {
+            let index = &mut commit.index;
+            if protocol && index.protocol.is_none() || metadata && index.metadata.is_none() {
+                let (table, at) = (TableRef::Id(self.table), At::Version(commit.version));
+                let snapshot = self.catalog.snapshot(&table, at).await?;
+                if protocol {
+                    index.protocol.get_or_insert(snapshot.protocol);
+                }
+                if metadata {
+                    index.metadata.get_or_insert(snapshot.metadata);
+                }
+            }
+        }
         to.send(Ok(Step::Commits(commits))).await.map_err(|_| None)
     }
 
@@ -328,9 +346,8 @@ fn imported(label: &str, record: CommitRecord, body: CommitBody) -> Result<Impor
 fn index_of(label: &str, record: &CommitRecord, body: &CommitBody) -> Result<CommitIndex> {
     let origin = format!("{label}, version {}", record.version);
     let bytes = body.published()?;
-    let lines = parse_ndjson(&origin, &bytes)
+    let mut index = index_ndjson(&origin, &bytes)
         .map_err(|e| CatalogError::corrupt(format!("the stored bytes cannot be read: {e}")))?;
-    let mut index = index_lines(lines);
     // Of a file that another engine names twice in a commit, importers may keep the last one only.
     fit(&mut index.adds, record.num_added, Add::key);
     fit(&mut index.removes, record.num_removed, Remove::key);

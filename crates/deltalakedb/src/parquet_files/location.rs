@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use deltalakedb_catalog_core::action::NullableMap;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::paths;
 use deltalakedb_catalog_core::predicate::partition_value;
 use deltalakedb_catalog_core::schema::{DataType, StructType};
 use deltalakedb_mirror::store::{Store, normalize_location};
@@ -48,14 +49,22 @@ pub fn locate(table: &Store, location: &str) -> Result<Path> {
             table.url
         ))
     };
-    let is_url = location.contains("://") || location.starts_with("file:/");
+    let is_file = location.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("file:/"));
+    let is_url = is_file || location.contains("://");
     if !is_url && table.local.is_none() {
         return below(&table.root, location).ok_or_else(outside);
+    }
+    if is_url {
+        // Whatever other schemes and names its store goes by.
+        return match table.paths()?.resolve(location).map(|found| found.place) {
+            Ok(paths::Place::Inside(key)) => below(&table.root, &key).ok_or_else(outside),
+            Ok(paths::Place::Outside(_)) | Err(_) => Err(outside()),
+        };
     }
     if let Some(relative) = below_url(table, &normalize_location(location)?) {
         return below(&table.root, &relative).ok_or_else(outside);
     }
-    let Some(local) = table.local.as_ref().filter(|_| !is_url) else {
+    let Some(local) = table.local.as_ref() else {
         return Err(outside());
     };
     // Another way to the same folder, or a path that is meant to start at the table.
@@ -206,6 +215,12 @@ impl Layout {
         };
         // An empty string is null in Delta, too.
         let text = Some(decode(value)?).filter(|text| !text.is_empty() && text != HIVE_NULL);
+        if partition.data_type == DataType::Binary {
+            return Err(format!(
+                "cannot be added: the table is partitioned by '{name}', which is binary, and writers and \
+                 readers do not agree on how bytes are written as text"
+            ));
+        }
         let value = match text {
             None if partition.nullable => None,
             None => return Err(format!("has null for '{name}', which is not null")),

@@ -81,12 +81,14 @@ pub(super) enum Opt {
     MaxLifetime,
     TestBeforeAcquire,
     StatementTimeout,
+    RetryTimeout,
     StatementCache,
     ApplicationName,
     PasswordFile,
     ReplicaMaxStaleness,
     CacheSizeBytes,
     CacheMaxStaleness,
+    MaxClockSkew,
 }
 
 /// What an option of this name does.
@@ -224,6 +226,7 @@ const SPECS: &[Spec] = &[
         &["test_before_acquire", "pre_ping", "pool_pre_ping"],
     ),
     Spec::everywhere(Meaning::Sets(Opt::StatementTimeout), &["statement_timeout"]),
+    Spec::everywhere(Meaning::Sets(Opt::RetryTimeout), &["retry_timeout"]),
     Spec {
         meaning: Meaning::Sets(Opt::StatementCache),
         // As sqlx, SQLAlchemy's asyncpg and asyncpg itself call it.
@@ -247,6 +250,7 @@ const SPECS: &[Spec] = &[
     Spec::everywhere(Meaning::Sets(Opt::ReplicaMaxStaleness), &["replica_max_staleness"]),
     Spec::everywhere(Meaning::Sets(Opt::CacheSizeBytes), &["cache_size_bytes"]),
     Spec::everywhere(Meaning::Sets(Opt::CacheMaxStaleness), &["cache_max_staleness"]),
+    Spec::everywhere(Meaning::Sets(Opt::MaxClockSkew), &["max_clock_skew"]),
     Spec { meaning: Meaning::Charset, postgres: &[], mysql: &["charset"], mssql: &[] },
     Spec { meaning: Meaning::Nothing, postgres: &[], mysql: &[], mssql: &["driver"] },
 ];
@@ -417,9 +421,12 @@ pub(super) fn read(scheme: Scheme, opt: Opt, name: &str, raw: &str) -> Result<Va
             Ok(Value::Number(value))
         }
         Opt::AcquireTimeout | Opt::StatementTimeout => positive(duration(name, &decoded()?)?),
-        Opt::IdleTimeout | Opt::MaxLifetime | Opt::ReplicaMaxStaleness | Opt::CacheMaxStaleness => {
-            Ok(Value::Time(duration(name, &decoded()?)?))
-        }
+        Opt::RetryTimeout
+        | Opt::IdleTimeout
+        | Opt::MaxLifetime
+        | Opt::ReplicaMaxStaleness
+        | Opt::CacheMaxStaleness
+        | Opt::MaxClockSkew => Ok(Value::Time(duration(name, &decoded()?)?)),
     }
 }
 

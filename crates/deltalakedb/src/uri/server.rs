@@ -207,6 +207,12 @@ impl ServerUri {
         self.time(Opt::StatementTimeout)
     }
 
+    /// `retry_timeout`: how long calls on a busy database are repeated at most.
+    #[must_use]
+    pub fn retry_timeout(&self) -> Option<Duration> {
+        self.time(Opt::RetryTimeout)
+    }
+
     /// `statement_cache` of PostgreSQL: prepared statements that a connection keeps.
     #[must_use]
     pub fn statement_cache(&self) -> Option<u32> {
@@ -238,6 +244,12 @@ impl ServerUri {
     #[must_use]
     pub fn cache_max_staleness(&self) -> Option<Duration> {
         self.time(Opt::CacheMaxStaleness)
+    }
+
+    /// `max_clock_skew`: commits are refused while this machine's clock is further ahead of the database's.
+    #[must_use]
+    pub fn max_clock_skew(&self) -> Option<Duration> {
+        self.time(Opt::MaxClockSkew)
     }
 
     /// `replica_urls`, each completed: what a replica's URL leaves out is as in this one, but for

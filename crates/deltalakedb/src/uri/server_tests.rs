@@ -120,8 +120,9 @@ fn options_of_postgres() {
                 &sslkey=k.pem&password_file=/run/secrets/pw&table_prefix=a_&schema=delta\
                 &max_connections=20&min_connections=2&acquire_timeout=5s&idle_timeout=60s\
                 &max_lifetime=3600s&test_before_acquire=false&statement_timeout=500ms\
-                &statement_cache=0&application_name=dl%20nightly\
-                &replica_max_staleness=2s&cache_size_bytes=5000000000&cache_max_staleness=1500ms";
+                &retry_timeout=30s&statement_cache=0&application_name=dl%20nightly\
+                &replica_max_staleness=2s&cache_size_bytes=5000000000&cache_max_staleness=1500ms\
+                &max_clock_skew=10s";
     let uri = server(text);
     assert_eq!(uri.to_string(), text);
     assert_eq!(uri.tls_mode(), Some(TlsMode::VerifyFull));
@@ -136,11 +137,13 @@ fn options_of_postgres() {
     assert_eq!(uri.max_lifetime(), Some(Duration::from_secs(3600)));
     assert_eq!(uri.test_before_acquire(), Some(false));
     assert_eq!(uri.statement_timeout(), Some(Duration::from_millis(500)));
+    assert_eq!(uri.retry_timeout(), Some(Duration::from_secs(30)));
     assert_eq!(uri.statement_cache(), Some(0));
     assert_eq!(uri.application_name(), Some("dl nightly"));
     assert_eq!(uri.replica_max_staleness(), Some(Duration::from_secs(2)));
     assert_eq!(uri.cache_size_bytes(), Some(5_000_000_000));
     assert_eq!(uri.cache_max_staleness(), Some(Duration::from_millis(1_500)));
+    assert_eq!(uri.max_clock_skew(), Some(Duration::from_secs(10)));
     assert!(refused("mssql://h/l?cache_size_bytes=64MB").contains("must be a whole number"));
     assert!(refused("mysql://h/l?cache_max_staleness=soon").contains("500ms, 30s, 5m"));
     assert!(refused("mysql://h/l?cache_max_staleness=1s&cache-max-staleness=2s").contains("twice"));
@@ -366,6 +369,7 @@ fn replicas_take_from_the_primary_what_they_leave_out() {
         ("postgresql://u:gehe/im@r", "%2F"),
         ("postgresql://r?replica_max_staleness=1s", "no replicas of its own"),
         ("postgresql://r?cache_max_staleness=1s", "no cache of its own"),
+        ("postgresql://r?max_clock_skew=1s", "nothing is committed to a replica"),
         ("postgresql://r?nix=1", "'nix'"),
     ] {
         let e = refused(&format!(

@@ -21,12 +21,21 @@ pub struct SqliteUri {
     busy_timeout_ms: Option<u32>,
     cache_size_bytes: Option<u64>,
     cache_max_staleness: Option<Duration>,
+    retry_timeout: Option<Duration>,
+    max_clock_skew: Option<Duration>,
 }
 
 impl SqliteUri {
     /// Options of a `sqlite://` URL.
-    pub const OPTIONS: &'static [&'static str] =
-        &["table_prefix", "readers", "busy_timeout_ms", "cache_size_bytes", "cache_max_staleness"];
+    pub const OPTIONS: &'static [&'static str] = &[
+        "table_prefix",
+        "readers",
+        "busy_timeout_ms",
+        "cache_size_bytes",
+        "cache_max_staleness",
+        "retry_timeout",
+        "max_clock_skew",
+    ];
 
     /// This file, with default options.
     #[must_use]
@@ -38,6 +47,8 @@ impl SqliteUri {
             busy_timeout_ms: None,
             cache_size_bytes: None,
             cache_max_staleness: None,
+            retry_timeout: None,
+            max_clock_skew: None,
         }
     }
 
@@ -77,6 +88,18 @@ impl SqliteUri {
         self.cache_max_staleness
     }
 
+    /// `retry_timeout`: how long calls on a busy database are repeated at most.
+    #[must_use]
+    pub fn retry_timeout(&self) -> Option<Duration> {
+        self.retry_timeout
+    }
+
+    /// `max_clock_skew`: how far a table's head may be in the future without a warning.
+    #[must_use]
+    pub fn max_clock_skew(&self) -> Option<Duration> {
+        self.max_clock_skew
+    }
+
     pub(super) fn parse(path: &str, query: Option<&str>) -> Result<Self> {
         let path = decode("the path of the catalog's URL", path)?;
         if path.is_empty() {
@@ -98,6 +121,8 @@ impl SqliteUri {
                 "cache_max_staleness" => {
                     this.cache_max_staleness.replace(duration(&name, value)?).is_some()
                 }
+                "retry_timeout" => this.retry_timeout.replace(duration(&name, value)?).is_some(),
+                "max_clock_skew" => this.max_clock_skew.replace(duration(&name, value)?).is_some(),
                 _ => {
                     return Err(CatalogError::invalid(format!(
                         "unknown option '{}' in the catalog's URL: sqlite has {}",
@@ -132,6 +157,8 @@ impl SqliteUri {
             ("busy_timeout_ms", self.busy_timeout_ms.map(|n| n.to_string())),
             ("cache_size_bytes", self.cache_size_bytes.map(|n| n.to_string())),
             ("cache_max_staleness", self.cache_max_staleness.map(show_duration)),
+            ("retry_timeout", self.retry_timeout.map(show_duration)),
+            ("max_clock_skew", self.max_clock_skew.map(show_duration)),
         ] {
             if let Some(value) = value {
                 query.option(name, &value, IN_SEGMENT)?;
@@ -149,7 +176,13 @@ impl fmt::Debug for SqliteUri {
 }
 
 /// A path as the system takes it: on Windows `/C:/lake` loses its first slash.
+///
+/// So does one that begins with `/./` or `/../`, everywhere: nobody means a path from the root by that,
+/// and in SQLAlchemy's URLs what follows the third slash is relative.
 fn native(path: &str) -> PathBuf {
+    if path.starts_with("/./") || path.starts_with("/../") {
+        return PathBuf::from(path.trim_start_matches('/'));
+    }
     let drive = path.strip_prefix('/').filter(|rest| rest.as_bytes().get(1) == Some(&b':'));
     match drive {
         Some(rest) if cfg!(windows) => PathBuf::from(rest),

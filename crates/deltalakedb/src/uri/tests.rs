@@ -24,6 +24,13 @@ fn refused(text: &str) -> String {
 fn sqlite_urls_name_files() {
     for (text, path) in [
         ("sqlite:///abs/path.db", "/abs/path.db"),
+        ("sqlite:////abs/path.db", "/abs/path.db"),
+        ("sqlite:///./rel.db", "./rel.db"),
+        ("sqlite:///../rel.db", "../rel.db"),
+        ("sqlite:///.hidden/x.db", "/.hidden/x.db"),
+        ("sqlite:///..x.db", "/..x.db"),
+        ("sqlite+aiosqlite:///abs/path.db", "/abs/path.db"),
+        ("SQLite+pysqlite://rel.db", "rel.db"),
         ("sqlite://rel.db", "rel.db"),
         ("sqlite://./a b.db", "./a b.db"),
         ("sqlite://./a%20b.db", "./a b.db"),
@@ -48,11 +55,15 @@ fn options_are_read_and_printed() {
         (Some("a_"), Some(2), Some(5))
     );
     assert_eq!(uri.to_string(), "sqlite://x.db?table_prefix=a_&readers=2&busy_timeout_ms=5");
-    let text = "sqlite://x.db?cache_size_bytes=0&cache_max_staleness=2s";
+    let text = "sqlite://x.db?cache_size_bytes=0&cache_max_staleness=2s&retry_timeout=500ms";
     let uri = catalog(text);
     assert_eq!(uri.cache_size_bytes(), Some(0));
     assert_eq!(uri.cache_max_staleness(), Some(std::time::Duration::from_secs(2)));
+    assert_eq!(uri.retry_timeout(), Some(std::time::Duration::from_millis(500)));
     assert_eq!(uri.to_string(), text);
+    let text = "sqlite://x.db?max_clock_skew=5s";
+    assert_eq!(catalog(text).max_clock_skew(), Some(std::time::Duration::from_secs(5)));
+    assert_eq!(catalog(text).to_string(), text);
     for bad in [
         "cache_size_bytes=1MB",
         "cache_max_staleness=1w",

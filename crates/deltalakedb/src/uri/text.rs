@@ -126,6 +126,16 @@ pub(super) fn boolean(name: &str, value: &str) -> Result<bool> {
 
 /// `500ms`, `30s`, `5m`, `2h`, `1d`; a plain number is seconds.
 pub(super) fn duration(name: &str, value: &str) -> Result<Duration> {
+    parse_duration(value).ok_or_else(|| {
+        CatalogError::invalid(format!(
+            "option {name} of the catalog's URL must be a duration of at most 365d: a whole number \
+             of seconds, or one with a unit such as 500ms, 30s, 5m, 2h"
+        ))
+    })
+}
+
+/// The same; none if it is no duration, or too long.
+pub(crate) fn parse_duration(value: &str) -> Option<Duration> {
     let digits = value.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = value.split_at(digits);
     let unit_ms = match unit {
@@ -138,13 +148,7 @@ pub(super) fn duration(name: &str, value: &str) -> Result<Duration> {
     };
     let ms = number.parse::<u64>().ok().zip(unit_ms).and_then(|(n, ms)| n.checked_mul(ms));
     // Drivers add durations to instants: what overflows there is no sensible setting.
-    match ms.filter(|ms| *ms <= MAX_DURATION_MS) {
-        Some(ms) => Ok(Duration::from_millis(ms)),
-        None => Err(CatalogError::invalid(format!(
-            "option {name} of the catalog's URL must be a duration of at most 365d: a whole number \
-             of seconds, or one with a unit such as 500ms, 30s, 5m, 2h"
-        ))),
-    }
+    ms.filter(|ms| *ms <= MAX_DURATION_MS).map(Duration::from_millis)
 }
 
 /// A year.

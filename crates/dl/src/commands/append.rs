@@ -79,7 +79,7 @@ impl Append {
             }
         }
         let described = describe(context, &snapshot, &store, &wanted).await?;
-        let (adds, skipped) = without_known(&db, &snapshot, described).await?;
+        let (adds, skipped) = without_known(&db, &snapshot, &store, described).await?;
         let appended = Appended {
             files: count_of(adds.len()),
             rows: adds.iter().map(rows_of).sum(),
@@ -162,22 +162,42 @@ async fn describe(
     Ok(adds)
 }
 
-/// Leaves out files that are in the table; tells how many.
+/// Leaves out files that are in the table, however their paths are spelt there; tells how many.
 async fn without_known(
     db: &Db,
     snapshot: &Snapshot,
+    store: &Store,
     mut adds: Vec<Add>,
 ) -> Result<(Vec<Add>, usize)> {
-    let wanted: BTreeSet<String> = adds.iter().map(|add| add.path.clone()).collect();
+    let root = store.paths()?;
+    let keys = |path: &str| {
+        store.keys_of(&root, path).map_err(|e| {
+            Failure::invalid(format!(
+                "{e}: nobody can tell whether table '{}' has these files already. `dl commit` adds \
+                 files without asking",
+                snapshot.table.name
+            ))
+        })
+    };
+    let mut wanted = BTreeSet::new();
+    for add in &adds {
+        // What is written here is encoded: it means one file.
+        wanted.extend(keys(&add.path)?.into_iter().next());
+    }
     let mut known = BTreeSet::new();
     let mut files = db.files(snapshot.table.id, snapshot.version);
     while let Some(file) = files.try_next().await? {
-        if wanted.contains(&file.add.path) {
-            known.insert(file.add.path);
-        }
+        known.extend(keys(&file.add.path)?.into_iter().filter(|key| wanted.contains(key)));
     }
-    adds.retain(|add| !known.contains(&add.path));
-    Ok((adds, known.len()))
+    let before = adds.len();
+    let mut is_new = Vec::with_capacity(before);
+    for add in &adds {
+        is_new.push(keys(&add.path)?.first().is_none_or(|key| !known.contains(key)));
+    }
+    let mut is_new = is_new.into_iter();
+    adds.retain(|_| is_new.next().unwrap_or(true));
+    let skipped = before - adds.len();
+    Ok((adds, skipped))
 }
 
 /// `numRecords` of a file's statistics.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use deltalakedb::Db;
 use deltalakedb::core::schema::{DataType, StructField, StructType};
 use deltalakedb::mirror::store::{normalize_location, open_store};
 use deltalakedb::parquet_files::{infer_schema, locate};
@@ -89,7 +88,7 @@ impl Create {
         let partition_columns: Vec<String> =
             self.partition_by.iter().map(|c| c.trim().to_owned()).collect();
         schema.validate_new(&partition_columns)?;
-        let db = Db::open(&catalog).await?;
+        let db = context.open(&catalog).await?;
         let mut table = db
             .create_table(&name.to_string())
             .location(location)

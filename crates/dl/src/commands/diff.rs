@@ -1,24 +1,23 @@
 //! `dl diff`
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 
 use clap::{Args, ValueEnum};
-use deltalakedb::Db;
 use deltalakedb::core::backend::TableFilter;
 use deltalakedb::core::ids::{TableId, TableRef, Version};
 use deltalakedb::core::model::MirrorMode;
 use deltalakedb::mirror::diff::{
     DiffOptions, DiffReport, Verdict, VersionList, diff, metrics_json, metrics_prometheus,
 };
+use deltalakedb::{CatalogUri, Db};
 use futures::TryStreamExt;
 use serde_json::Value;
 
 use crate::context::{Context, key_values};
 use crate::failure::{Failure, Result, exit};
 use crate::output::{count, one_line, plural};
+use crate::report_file::{prepare, replace};
 use crate::time;
 use crate::view;
 
@@ -32,18 +31,22 @@ The log is read by the Delta kernel from the files alone, so that an agreement m
 reader sees what the catalog says. Commit files are compared byte for byte besides. Without a table
 all published ones are compared.
 
+A commit of another program in a table's own log is recorded: publishing of that table stops, and
+'dl mirror status' says so from then on.
+
 Exit codes: 0 parity, 2 drift, 3 the log only lags behind, 1 error (wrong usage too).
 
 Metrics: dl_mirror_lag_seconds{table_id}, dl_mirror_status{table_id,version} (0 in flight,
-1 complete, 2 failed), dl_mirror_reconciliation_attempts_total{table_id,version},
-dl_file_drift_count, dl_metadata_drift, dl_protocol_drift, dl_version_delta.
+1 complete, 2 failed, or a foreign commit stands there), dl_mirror_reconciliation_attempts_total
+{table_id,version} (attempts to publish a version after the first one), dl_file_drift_count, dl_metadata_drift, dl_protocol_drift, dl_version_delta.
 
 Examples:
   dl diff --table sales.orders
   dl diff --table sales.orders --log-dir /backup/orders/_delta_log
   dl diff --lag-threshold-seconds 60 --metrics-format prometheus \\
      --metrics-output /var/lib/node_exporter/dl.prom
-  dl diff --table sales.orders --json-output report.json")]
+  dl diff --table sales.orders --json-output report.json
+  dl diff --database /lake/catalog.db --table sales.orders --max-drift-files 2")]
 pub(crate) struct Diff {
     /// Table: namespace.table, its id, or a delta+sql:// URL
     #[arg(value_name = "TABLE", conflicts_with_all = ["table", "table_id"])]
@@ -60,16 +63,23 @@ pub(crate) struct Diff {
     /// A log that is behind for so long counts as lag [exit code 3]
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     lag_threshold_seconds: u32,
+    /// So many data files may differ, and so many commit files have other bytes, without that being
+    /// drift; it is reported all the same
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_drift_files: u64,
     /// Files that differ are shown up to this number; all are counted
     #[arg(long, value_name = "N", default_value_t = 20)]
-    max_drift_files: usize,
+    show_files: usize,
+    /// The catalog's file: the same as --catalog sqlite:///FILE
+    #[arg(long, value_name = "FILE")]
+    database: Option<String>,
     /// Give out metrics, in this form
     #[arg(long, value_enum, value_name = "FORMAT")]
     metrics_format: Option<MetricsFormat>,
     /// Where the metrics go; '-' is standard output, the report then goes to standard error
     #[arg(long, value_name = "FILE")]
     metrics_output: Option<String>,
-    /// Write the report as JSON to this file; '-' or nothing is standard output
+    /// Write the report as JSON to this file, whose folder is made; '-' or nothing is standard output
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = STDOUT)]
     json_output: Option<String>,
     /// Do not compare commit files byte for byte
@@ -90,6 +100,21 @@ enum MetricsFormat {
 }
 
 impl Diff {
+    /// The catalog to use: that of `--catalog`, or the file of `--database`.
+    pub(crate) fn catalog(&self, flag: Option<String>) -> Result<Option<String>> {
+        let Some(database) = &self.database else { return Ok(flag) };
+        if flag.is_some() {
+            return Err(Failure::invalid(
+                "--database and --catalog both name a catalog: give one of them",
+            ));
+        }
+        // Scripts have both.
+        if database.contains("://") {
+            return Ok(Some(database.clone()));
+        }
+        Ok(Some(CatalogUri::sqlite(database).to_string()))
+    }
+
     pub(crate) async fn run(&self, context: &Context) -> Result<u8> {
         let options = DiffOptions {
             log_dir: self.log_dir.clone(),
@@ -100,9 +125,15 @@ impl Diff {
             },
             lag_threshold_seconds: i64::from(self.lag_threshold_seconds),
             max_drift_files: self.max_drift_files,
+            shown_files: self.show_files,
             compare_bytes: !self.skip_bytes,
             now: None,
         };
+        for place in [&self.json_output, &self.metrics_output].into_iter().flatten() {
+            if place != STDOUT {
+                prepare(Path::new(place))?;
+            }
+        }
         let (db, tables, all) = self.tables(context).await?;
         let mut reports = Vec::with_capacity(tables.len());
         let mut failed = false;
@@ -170,7 +201,7 @@ impl Diff {
             context.out.text(text.trim_end())?;
             return Ok(true);
         }
-        replace_file(Path::new(place), &text)?;
+        replace(Path::new(place), &text)?;
         Ok(false)
     }
 
@@ -188,7 +219,7 @@ impl Diff {
         let mut stdout_taken = stdout_taken;
         if let Some(place) = self.json_output.as_deref() {
             if place != STDOUT {
-                replace_file(Path::new(place), &pretty(&json())?)?;
+                replace(Path::new(place), &pretty(&json())?)?;
             } else if stdout_taken {
                 return Err(Failure::invalid(
                     "metrics and report cannot both go to standard output: give one a file",
@@ -279,7 +310,7 @@ fn describe(report: &DiffReport) -> String {
         }
         let hidden = files.total().saturating_sub(u64::try_from(files.examples.len()).unwrap_or(0));
         if hidden > 0 {
-            let _ = write!(text, "\n  … and {} more (--max-drift-files)", count(hidden));
+            let _ = write!(text, "\n  … and {} more (--show-files)", count(hidden));
         }
     }
     let list = |versions: &VersionList| -> String {
@@ -306,23 +337,4 @@ fn pretty(value: &Value) -> Result<String> {
     serde_json::to_string_pretty(value)
         .map(|text| text + "\n")
         .map_err(|e| Failure::invalid(format!("the report has no JSON form: {e}")))
-}
-
-/// Replaces a file as a whole: whoever reads it meanwhile sees the old or the new one.
-fn replace_file(path: &Path, text: &str) -> Result<()> {
-    let what = || format!("cannot write '{}'", path.display());
-    let mut name = path
-        .file_name()
-        .map(ToOwned::to_owned)
-        .ok_or_else(|| Failure::invalid(format!("'{}' names no file", path.display())))?;
-    name.push(format!(".{}.unfinished", std::process::id()));
-    let unfinished = path.with_file_name(name);
-    let written = fs::File::create(&unfinished)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| fs::rename(&unfinished, path));
-    written.map_err(|e| {
-        // What is left of it helps nobody.
-        let _ = fs::remove_file(&unfinished);
-        Failure::io(what(), e)
-    })
 }

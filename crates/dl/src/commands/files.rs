@@ -28,7 +28,7 @@ pub(crate) struct Files {
     #[command(flatten)]
     at: AtArguments,
     /// Only files that may hold rows for which this SQL condition is true
-    #[arg(long = "where", value_name = "CONDITION")]
+    #[arg(long = "where", value_name = "CONDITION", allow_hyphen_values = true)]
     condition: Option<String>,
     /// At most so many
     #[arg(long, value_name = "N")]

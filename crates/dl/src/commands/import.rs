@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use clap::Args;
-use deltalakedb::Db;
 use deltalakedb::core::ids::{TableName, Version};
 use deltalakedb::core::model::MirrorMode;
 use deltalakedb::mirror::import::{
@@ -114,7 +113,7 @@ impl Import {
         };
         context.to_go_on("the same command with --resume goes on from there");
         let Some(pattern) = Pattern::of(&self.source) else {
-            let db = Db::open(&catalog).await?;
+            let db = context.open(&catalog).await?;
             let options = ImportOptions {
                 name: name_for(&self.source)?,
                 location: self.source.clone(),
@@ -131,7 +130,7 @@ impl Import {
                 self.source
             )));
         }
-        let db = Db::open(&catalog).await?;
+        let db = context.open(&catalog).await?;
         let found = pattern.tables(&base).await?;
         if found.is_empty() {
             return Err(Failure::invalid(format!(

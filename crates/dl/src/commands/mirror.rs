@@ -1,10 +1,14 @@
 //! `dl mirror run|status|retry|enable|disable`
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Subcommand};
 use deltalakedb::Db;
 use deltalakedb::core::backend::TableFilter;
-use deltalakedb::core::ids::{TableRef, TimestampMs, Version};
+use deltalakedb::core::ids::{TableId, TableRef, TimestampMs, Version};
 use deltalakedb::core::model::{MirrorMode, MirrorRow, MirrorState, TableRecord, TableState};
+use deltalakedb::mirror::foreign::standing;
 use deltalakedb::mirror::publish::wait_published;
 use deltalakedb::mirror::reconcile::{FindingKind, ReconcilePass, reconcile_all};
 use futures::TryStreamExt;
@@ -14,6 +18,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Result, exit};
 use crate::output::{count, plural};
 use crate::publishing;
+use crate::report_file::{prepare, replace};
 use crate::time;
 use crate::view::TableView;
 
@@ -45,16 +50,24 @@ pub(crate) enum Mirror {
 Any number of workers may run at a time, on any number of machines. A crash loses nothing: the next
 run continues. Exit code 1 if something could not be published.
 
+With --watch, a table for which nothing waits is looked at for commits of other programs in each
+--foreign-check-interval: one request to its store, spread over the interval. The default is 5m, or
+'foreign_check_interval' of the config file. What is found is recorded: 'dl mirror status'.
+
 Examples:
   dl mirror run                     everything that waits, then end
   dl mirror run sales.orders
-  dl mirror run --watch             until Ctrl-C")]
+  dl mirror run --watch             until Ctrl-C
+  dl mirror run --watch --foreign-check-interval 30s")]
 pub(crate) struct Run {
     /// Only this table: namespace.table, its id, or a delta+sql:// URL
     table: Option<String>,
     /// Go on publishing until Ctrl-C
     #[arg(long, conflicts_with = "table")]
     watch: bool,
+    /// How often idle tables are looked at for foreign commits, as 30s, 5m, 2h; 0 = never
+    #[arg(long, value_name = "TIME", requires = "watch")]
+    foreign_check_interval: Option<String>,
 }
 
 /// Arguments of `dl mirror status`.
@@ -99,6 +112,7 @@ pub(crate) struct Wait {
 One listing of a log, no reads of its files: sizes are compared with the catalog's commits. What is
 missing is written again, what is there is never overwritten. `dl diff` compares bytes and states.
 Commits before the first one in the log are not missed: readers start from a checkpoint.
+A commit of another program is recorded: publishing of its table stops, and 'dl mirror status' says so.
 
 Exit code 0 if all is right (now), 2 if something is not and stays so.
 
@@ -118,9 +132,10 @@ pub(crate) struct Reconcile {
     /// Pause between two passes
     #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "watch")]
     every: u32,
-    /// File for the counter mirror_parity_drift_total, in Prometheus' text format
+    /// File for the counter mirror_parity_drift_total{table_id}, in Prometheus' text format; it goes on
+    /// from what the file says. Its folder is made
     #[arg(long, value_name = "FILE")]
-    metrics_output: Option<std::path::PathBuf>,
+    metrics_output: Option<PathBuf>,
 }
 
 /// A command on one table's mirror.
@@ -164,13 +179,17 @@ impl Run {
                         record.name, record.name
                     ));
                 }
+                if record.mirror == MirrorMode::Diverged {
+                    context.out.warn(format!("'{}': {}", record.name, standing(&record)));
+                }
                 (db, Some(record.id))
             }
             None => (context.db().await?.on_primary(), None),
         };
         if self.watch {
+            let every = context.foreign_check_interval(self.foreign_check_interval.as_deref())?;
             context.out.hint("Publishing as commits come. Ctrl-C ends it.");
-            publishing::publisher(&db).run(context.stop()).await?;
+            publishing::watcher(&db, every).run(context.stop()).await?;
             return Ok(exit::OK);
         }
         let report = publishing::until_done(context, &db, only).await?;
@@ -240,7 +259,7 @@ impl Reconcile {
         };
         let db = db.on_primary();
         let mut stop = context.stop();
-        let mut total = 0;
+        let mut counter = self.metrics_output.as_deref().map(DriftCounter::open).transpose()?;
         loop {
             let tables: Vec<TableRecord> = if let Some(table) = &only {
                 vec![db.catalog().table(table).await?]
@@ -249,9 +268,8 @@ impl Reconcile {
                 db.tables(TableFilter { state, ..TableFilter::default() }).try_collect().await?
             };
             let pass = reconcile_all(&db, &tables, !self.dry_run).await;
-            total += pass.drift();
-            if let Some(file) = &self.metrics_output {
-                write_metric(file, total)?;
+            if let Some(counter) = &mut counter {
+                counter.add(&pass)?;
             }
             Self::print(context, &pass)?;
             if !self.watch {
@@ -298,16 +316,53 @@ impl Reconcile {
     }
 }
 
-/// Under its name once it is complete: a collector may read at any moment.
-fn write_metric(file: &std::path::Path, total: u64) -> Result<()> {
-    let text = format!(
-        "# HELP mirror_parity_drift_total Published objects that were missing or changed.\n\
-         # TYPE mirror_parity_drift_total counter\nmirror_parity_drift_total {total}\n"
-    );
-    let part = file.with_extension("part");
-    std::fs::write(&part, text)
-        .and_then(|()| std::fs::rename(&part, file))
-        .map_err(|e| Failure::io(format!("cannot write '{}'", file.display()), e))
+/// The counter `mirror_parity_drift_total` of each table, kept in the file that it is given out in: so it
+/// goes on where the process before this one stopped.
+struct DriftCounter {
+    file: PathBuf,
+    totals: BTreeMap<TableId, u64>,
+}
+
+impl DriftCounter {
+    const NAME: &str = "mirror_parity_drift_total";
+
+    fn open(file: &Path) -> Result<DriftCounter> {
+        prepare(file)?;
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(Failure::io(format!("cannot read '{}'", file.display()), e)),
+        };
+        Ok(DriftCounter { file: file.to_owned(), totals: Self::parse(&text) })
+    }
+
+    /// Lines of ours; others are not kept.
+    fn parse(text: &str) -> BTreeMap<TableId, u64> {
+        let sample = |line: &str| {
+            let rest = line.strip_prefix(Self::NAME)?.strip_prefix("{table_id=\"")?;
+            let (id, total) = rest.split_once("\"} ")?;
+            Some((id.parse().ok()?, total.trim().parse().ok()?))
+        };
+        text.lines().filter_map(sample).collect()
+    }
+
+    fn add(&mut self, pass: &ReconcilePass) -> Result<()> {
+        use std::fmt::Write as _;
+        for table in &pass.tables {
+            let total = self.totals.entry(table.table_id).or_default();
+            *total = total.saturating_add(table.drift);
+        }
+        let name = Self::NAME;
+        let mut text = format!(
+            "# HELP {name} Published objects that were missing or changed when they were looked at.\n\
+             # TYPE {name} counter\n"
+        );
+        for (id, total) in &self.totals {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{name}{{table_id=\"{id}\"}} {total}");
+        }
+        replace(&self.file, &text)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -359,6 +414,11 @@ impl Status {
                 return Ok(code);
             }
             context.out.text(summary(&status))?;
+            if let Some(error) =
+                status.last_error.as_ref().filter(|_| status.table.mirror == MirrorMode::Diverged)
+            {
+                context.out.text(error)?;
+            }
             if !status.versions.is_empty() {
                 let mut list = context.out.list(
                     &["version", "state", "attempts", "committed (UTC)", "next try (UTC)", "error"],
@@ -480,7 +540,9 @@ async fn status_of(db: &Db, record: TableRecord, versions: bool, late: f64) -> R
         late: record.mirror != MirrorMode::Off && lag.as_secs_f64() > late,
         attempts: first.as_ref().map_or(0, |row| row.attempts),
         retry_at_ms: first.as_ref().and_then(|row| row.retry_at),
-        last_error: first.and_then(|row| row.last_error),
+        last_error: first
+            .and_then(|row| row.last_error)
+            .or_else(|| (record.mirror == MirrorMode::Diverged).then(|| standing(&record))),
         versions: shown,
     })
 }

@@ -106,6 +106,48 @@ pub(crate) enum Command {
     Completions(completions::Completions),
 }
 
+impl Command {
+    /// Its name, as it is typed.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Command::Quickstart(_) => "quickstart",
+            Command::Init(_) => "init",
+            Command::Import(_) => "import",
+            Command::Create(_) => "create",
+            Command::Append(_) => "append",
+            Command::Commit(_) => "commit",
+            Command::Sql(_) => "sql",
+            #[cfg(feature = "sql")]
+            Command::Write(_) => "write",
+            #[cfg(feature = "sql")]
+            Command::Delete(_) => "delete",
+            #[cfg(feature = "sql")]
+            Command::Update(_) => "update",
+            #[cfg(feature = "sql")]
+            Command::Merge(_) => "merge",
+            #[cfg(feature = "sql")]
+            Command::Optimize(_) => "optimize",
+            Command::List(_) => "list",
+            Command::Show(_) => "show",
+            Command::Files(_) => "files",
+            Command::History(_) => "history",
+            Command::Drop(_) => "drop",
+            Command::Undrop(_) => "undrop",
+            Command::Cutover(_) => "cutover",
+            Command::Release(_) => "release",
+            Command::Mirror(_) => "mirror",
+            Command::Publish(_) => "publish",
+            Command::Repair(_) => "repair",
+            Command::Rebuild(_) => "rebuild",
+            Command::Vacuum(_) => "vacuum",
+            Command::Diff(_) => "diff",
+            Command::CopyCatalog(_) => "copy-catalog",
+            Command::Grants(_) => "grants",
+            Command::Completions(_) => "completions",
+        }
+    }
+}
+
 /// Runs a command to its exit code.
 pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
     match command {

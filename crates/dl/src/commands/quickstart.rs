@@ -72,7 +72,7 @@ impl Quickstart {
         fs::create_dir_all(&self.folder).map_err(trouble)?;
         let folder = std::path::absolute(&self.folder).map_err(trouble)?;
         let uri = CatalogUri::sqlite(folder.join("catalog.db"));
-        let db = Db::create(&uri).await?;
+        let db = context.create(&uri).await?;
         out.say(format!("Catalog    {uri}"))?;
 
         let shop = Shop::new(&db, &folder)?;

@@ -1,7 +1,6 @@
 //! `dl rebuild`
 
 use clap::Args;
-use deltalakedb::Db;
 use deltalakedb::mirror::rebuild::{RebuildOptions, RebuildOutcome, rebuild};
 
 use super::copy_catalog::uri;
@@ -17,6 +16,10 @@ with all the history that the log has, and this catalog publishes it from then o
 not published yet are lost with the catalog they were in. A catalog that still works must not
 publish these tables any more: two would fork their logs.
 
+Tables get the names back that they had: each commit of a catalog carries its table's. One that was
+imported, and not committed to since, is named after its folder, as {parent}.{name}. Where two tables
+would have one name, none of them is imported.
+
 A rebuild that was interrupted is repeated; tables that are in the catalog already are left alone.
 
 Examples:
@@ -28,9 +31,10 @@ pub(crate) struct Rebuild {
     /// Folder or URL with tables below it, at any depth
     #[arg(long, value_name = "PATH|URL")]
     from: String,
-    /// Names of tables: {name} is the name of a table's folder, {parent} that of the one above
-    #[arg(long, value_name = "PATTERN", default_value = "{parent}.{name}")]
-    names: String,
+    /// Names of all tables, in place of those that they had: {name} is the name of a table's folder,
+    /// {parent} that of the one above
+    #[arg(long, value_name = "PATTERN")]
+    names: Option<String>,
     /// Do not compare the results with what the Delta kernel reads
     #[arg(long)]
     skip_validation: bool,
@@ -50,7 +54,7 @@ impl Rebuild {
         };
         let uri = uri(context, "CATALOG", &self.catalog)?;
         context.to_go_on("the same command goes on from there");
-        let db = Db::create(&uri).await?;
+        let db = context.create(&uri).await?;
         let tables = rebuild(&db, &options, &context.progress).await?;
         let failed = tables
             .iter()

@@ -6,7 +6,7 @@ use deltalakedb::mirror::vacuum::{VacuumOptions, vacuum};
 
 use crate::context::Context;
 use crate::failure::Result;
-use crate::output::{plural, size};
+use crate::output::{count_of, plural, size};
 use crate::time::show_duration;
 use crate::view;
 
@@ -21,7 +21,10 @@ that a file was removed after within the retention; files of commits on their wa
 that. Older versions can still be listed, but no longer read. Without --delete nothing is deleted.
 
 The retention is the table's delta.deletedFileRetentionDuration, a week if it has none. Anything
-whose name begins with `_` or `.` is left alone, but for _change_data.
+whose name begins with `_` or `.` is left alone, but for _change_data; so are folders of other tables
+below this one's (that have a _delta_log, or are tables of this catalog), files that other tables of
+this catalog name (shallow clones), and what is reached through symbolic links. Files are told by
+what their paths mean, however they are spelt; one that cannot be placed ends the command.
 
 Do not append files that have been lying there for longer than the retention while files are
 deleted: a file that is committed in just that moment may go.
@@ -43,6 +46,10 @@ pub(crate) struct Vacuum {
     /// way may lose files
     #[arg(long, requires = "retain_hours")]
     accept_short_retention: bool,
+    /// Do not ask whether other tables of the catalog need files below this one's root: they are read
+    /// for that, file by file
+    #[arg(long)]
+    ignore_other_tables: bool,
     /// Keep what this version needs, however old it is: for long readers, for audits; can be repeated
     #[arg(long, value_name = "N")]
     keep_version: Vec<Version>,
@@ -54,6 +61,7 @@ impl Vacuum {
             retention_ms: self.retain_hours.map(|hours| i64::from(hours) * 3_600_000),
             accept_short: self.accept_short_retention,
             keep_versions: self.keep_version.clone(),
+            ignore_other_tables: self.ignore_other_tables,
             delete: self.delete,
         };
         let (db, table) = context.table(&self.table).await?;
@@ -83,6 +91,20 @@ impl Vacuum {
                 "Nothing was deleted.".to_owned()
             }
         ))?;
+        if report.other_tables > 0 {
+            let mut named: Vec<&str> =
+                report.other_table_folders.iter().take(SHOWN).map(String::as_str).collect();
+            if report.other_tables > count_of(named.len()) {
+                named.push("…");
+            }
+            let folders = plural(report.other_tables, "folder");
+            let whose = if report.other_tables == 1 { "another table" } else { "other tables" };
+            context.out.say(format!("Left alone: {folders} of {whose}: {}.", named.join(", ")))?;
+        }
+        if report.linked > 0 {
+            let files = plural(report.linked, "file");
+            context.out.say(format!("Left alone: {files} behind symbolic links."))?;
+        }
         if !self.delete && report.unneeded > 0 {
             context.out.hint(format!("`dl vacuum {} --delete` deletes them.", report.name));
         }

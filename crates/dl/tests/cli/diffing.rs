@@ -79,7 +79,9 @@ fn errors_are_1() {
     world.dl(&["diff", "--log-dir", "t/_delta_log"]).fails(&["--table"]);
     world.dl(&["diff", "--table", "s.t", "--table-id", "x"]).code(1);
     world.dl(&["diff", "--table", "s.t", "--metrics-format", "xml"]).code(1);
-    world.dl(&["diff", "--table", "s.t", "--metrics-output", "no/such/folder"]).fails(&["no/such"]);
+    world
+        .dl(&["diff", "--table", "s.t", "--metrics-output", "catalog.db/x"])
+        .fails(&["catalog.db/x"]);
     world
         .dl(&["diff", "--table", "s.t", "--metrics-output", "-", "--json-output", "-"])
         .fails(&["standard output"]);

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::moments::{Caught, Moments, kill_after};
 use crate::world::{FIRST_COMMIT, Run, World, add, foreign_log, plain_add};
 
 fn interrupt(child: &Child) {
@@ -91,23 +92,27 @@ fn ctrl_c_while_reading_input_commits_nothing() {
 #[test]
 fn kill_9_leaves_whole_commits() {
     let world = World::with_table();
-    let mut acknowledged = 0;
-    // The sleeps are moments to kill at, not waits for anything.
-    for step in 0..30_u64 {
+    let commit = |step: u32| {
         let file = world.file("one.json", &add(&format!("day=1/{step}.parquet"), "1"));
         let token = format!("step-{step}");
-        let mut child = world
-            .command(&["commit", "s.t", &file, "--token", &token])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(step * 2));
-        let ended = child.try_wait().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        acknowledged += i64::from(ended.is_some_and(|status| status.success()));
-        let version = world.json(&["show", "s.t"])["version"].as_i64().unwrap();
+        let mut command = world.command(&["commit", "s.t", &file, "--token", &token]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let started = Instant::now();
+        (command.spawn().unwrap(), started)
+    };
+    let version = || world.json(&["show", "s.t"])["version"].as_i64().unwrap();
+    let (child, started) = commit(0);
+    end_of(child);
+    let mut moments = Moments::new(started.elapsed(), 10, 200);
+    let (mut step, mut acknowledged) = (0, 1);
+    // Killed while it was at it, whether or not the commit took effect.
+    while let Some(moment) = moments.next() {
+        step += 1;
+        let (mut child, started) = commit(step);
+        let running = kill_after(&mut child, started, moment);
+        acknowledged += i64::from(!running);
+        moments.was(moment, if running { Caught::Middle } else { Caught::Late });
+        let version = version();
         assert!(version >= acknowledged);
         let files = world.json(&["show", "s.t"])["num_files"].as_i64().unwrap();
         assert_eq!(files, version, "each commit adds one file, or nothing");
@@ -127,30 +132,37 @@ fn a_killed_import_is_resumed() {
     let mut commits = vec![FIRST_COMMIT];
     commits.extend(adds.iter().map(String::as_str));
     let location = foreign_log(&world, "old", &commits);
-    let mut resumed = false;
-    for step in 0..15_u64 {
+    let started = Instant::now();
+    world.dl(&["import", &location, "s.whole"]).ok();
+    let whole = started.elapsed();
+    // Its place is another table's from now on.
+    world.dl(&["drop", "s.whole"]).ok();
+    let mut moments = Moments::new(whole, 2, 100);
+    let mut step = 0;
+    while let Some(moment) = moments.next() {
+        step += 1;
         let name = format!("s.t{step}");
-        let mut child = world
-            .command(&["import", &location, &name])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(step * 4));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let mut command = world.command(&["import", &location, &name]);
+        let started = Instant::now();
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        kill_after(&mut child, started, moment);
         let importing = world.json(&["list", "--importing"]);
-        if importing.as_array().unwrap().is_empty() {
+        let caught = if importing.as_array().unwrap().is_empty() {
             // Before its first step, or after its last.
-            if world.dl(&["show", &name]).code != 0 {
+            if world.dl(&["show", &name]).code == 0 {
+                Caught::Late
+            } else {
                 world.dl(&["import", &location, &name]).ok();
+                Caught::Early
             }
         } else {
             world.dl(&["show", &name]).fails(&["import", "--resume"]);
             world.dl(&["import", &location, &name]).fails(&["resume"]);
             let report = world.json(&["import", &location, &name, "--resume"]);
-            resumed |= report["resumed"] == true;
-        }
+            assert_eq!(report["resumed"], true);
+            Caught::Middle
+        };
+        moments.was(moment, caught);
         let shown = world.json(&["show", &name]);
         assert_eq!(
             (shown["version"].as_i64(), shown["num_files"].as_i64()),
@@ -158,5 +170,4 @@ fn a_killed_import_is_resumed() {
         );
         world.dl(&["drop", &name]).ok();
     }
-    println!("an import was {}", if resumed { "resumed" } else { "never caught in the middle" });
 }

@@ -9,18 +9,28 @@
 
 mod bad_input;
 mod catalogs;
+mod claims;
 mod commits;
 mod copying;
 mod databases;
 mod diffing;
+#[cfg(feature = "sql")]
+mod fitting;
 mod importing;
 mod interruptions;
+#[cfg(feature = "sql")]
+mod literals;
 mod mirroring;
+#[cfg(unix)]
+mod moments;
 mod ownership;
+#[cfg(feature = "sql")]
+mod partitions;
 mod quickstart;
 mod reading;
 #[cfg(feature = "sql")]
 mod rows;
+mod spellings;
 mod transcript;
 mod vacuuming;
 mod world;

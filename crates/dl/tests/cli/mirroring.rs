@@ -1,8 +1,26 @@
 //! `mirror run|status|retry|enable|disable`.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
-use crate::world::{World, add};
+use crate::world::{Run, World, add};
+
+/// Waits for a condition, bounded.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(60), "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Whether a program has opened a file of this name; where nobody says so, it is taken to have.
+fn has_open(child: &Child, name: &str) -> bool {
+    let Ok(files) = fs::read_dir(format!("/proc/{}/fd", child.id())) else { return true };
+    files.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|to| to.ends_with(name)))
+}
 
 #[test]
 fn status_shows_what_waits() {
@@ -103,16 +121,14 @@ fn a_version_is_waited_for() {
         .fails(&["version 0 of table 's.t' is not published after", "dl mirror run s.t"]);
     world.dl(&["mirror", "wait", "s.t", "7"]).fails(&["7"]);
     world.dl(&["mirror", "wait", "s.t", "--timeout=-1"]).fails(&["--timeout"]);
-    // It is late by any measure.
-    std::thread::sleep(std::time::Duration::from_millis(20));
-    world.dl(&["mirror", "status", "--late", "0"]).code(3);
+    // It is late by any measure, once the clock has moved at all.
+    until("it is late", || world.dl(&["mirror", "status", "--late", "0"]).code == 3);
     world.dl(&["mirror", "status"]).ok();
-    std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| world.dl(&["mirror", "wait", "s.t"]));
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        world.dl(&["mirror", "run"]).ok();
-        waiting.join().unwrap().ok().says("s.t: version 0 is published");
-    });
+    let mut waiting = world.command(&["mirror", "wait", "s.t"]).spawn().unwrap();
+    until("it has opened the catalog", || has_open(&waiting, "catalog.db"));
+    assert!(waiting.try_wait().unwrap().is_none(), "it does not wait");
+    world.dl(&["mirror", "run"]).ok();
+    Run::from(waiting.wait_with_output().unwrap()).ok().says("s.t: version 0 is published");
     assert_eq!(world.json(&["mirror", "wait", "s.t", "0"])["published_version"], 0);
     world.dl(&["mirror", "status", "--late", "0"]).ok();
 }
@@ -126,13 +142,24 @@ fn a_bound_on_what_is_not_published_holds_commits_back() {
         world.dl_with_input(&["commit", "s.t", "--no-publish"], &add(&format!("day=1/{name}"), "1"))
     };
     commit("a").ok();
-    std::thread::scope(|scope| {
-        let held = scope.spawn(|| commit("b"));
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        assert!(!held.is_finished());
-        world.dl(&["mirror", "run"]).ok();
-        held.join().unwrap().ok();
-    });
+    // It says each time that it goes again.
+    let mut command = world.command(&["commit", "s.t", "--no-publish"]);
+    command.env("RUST_LOG", "debug").stdin(Stdio::piped());
+    let mut held = command.spawn().unwrap();
+    held.stdin.take().unwrap().write_all(add("day=1/b", "1").as_bytes()).unwrap();
+    let mut log = BufReader::new(held.stderr.take().unwrap());
+    for _ in 0..3 {
+        let mut line = String::new();
+        while !line.contains("goes again") {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended");
+        }
+    }
+    assert!(held.try_wait().unwrap().is_none(), "it is not held back");
+    assert_eq!(world.json(&["show", "s.t"])["version"], 1);
+    world.dl(&["mirror", "run"]).ok();
+    std::io::copy(&mut log, &mut std::io::sink()).unwrap();
+    Run::from(held.wait_with_output().unwrap()).ok();
     assert_eq!(world.json(&["show", "s.t"])["version"], 2);
 }
 
@@ -153,7 +180,7 @@ fn missing_files_are_put_back() {
         .ok()
         .says("1 wrong, all put right");
     assert_eq!(fs::read(&file).unwrap(), bytes);
-    assert!(fs::read_to_string(&metrics).unwrap().ends_with("\nmirror_parity_drift_total 1\n"));
+    assert!(fs::read_to_string(&metrics).unwrap().ends_with("\"} 1\n"));
     world.file("t/_delta_log/00000000000000000002.json", "{\"foreign\":{}}\n");
     world.dl(&["mirror", "reconcile"]).code(2).says("1 wrong, 1 of them still are");
     let report = world.dl(&["mirror", "reconcile", "--format", "json"]).code(2);

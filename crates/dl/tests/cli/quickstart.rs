@@ -1,11 +1,14 @@
 //! `quickstart`, again and again, and after being killed.
 
+#[cfg(unix)]
 use std::process::Stdio;
-use std::thread;
-use std::time::Duration;
+#[cfg(unix)]
+use std::time::Instant;
 
 use serde_json::Value;
 
+#[cfg(unix)]
+use crate::moments::{Caught, Moments, kill_after};
 use crate::world::{Run, World};
 
 #[track_caller]
@@ -61,25 +64,32 @@ fn one_transaction_spans_both_tables() {
     assert_eq!(token("shop.customers"), token("shop.orders"));
 }
 
+#[cfg(unix)]
 #[test]
 fn it_goes_on_after_being_killed() {
-    let world = World::empty();
-    let mut killed = 0;
-    // The sleeps are moments to kill at, not waits for anything.
-    for step in 0..40_u64 {
-        let mut child = world
-            .command(&["quickstart"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        thread::sleep(Duration::from_millis(5 + step * 6));
-        let running = child.try_wait().unwrap().is_none();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        killed += u32::from(running);
+    let whole = World::empty();
+    let started = Instant::now();
+    whole.dl(&["quickstart"]).ok();
+    // A fresh one each time it was done, so that there is a middle to be caught in.
+    let mut world = World::empty();
+    let mut moments = Moments::new(started.elapsed(), 12, 200);
+    while let Some(moment) = moments.next() {
+        let mut command = world.command(&["quickstart"]);
+        let started = Instant::now();
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let running = kill_after(&mut child, started, moment);
+        let begun = world.path("quickstart/catalog.db").exists();
+        let caught = match (running, begun) {
+            (false, _) => Caught::Late,
+            (true, true) => Caught::Middle,
+            (true, false) => Caught::Early,
+        };
+        moments.was(moment, caught);
+        if caught == Caught::Late {
+            check(&world.json(&["quickstart"]));
+            world = World::empty();
+        }
     }
-    println!("killed {killed} times");
     check(&world.json(&["quickstart"]));
 }
 

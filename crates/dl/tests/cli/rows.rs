@@ -236,7 +236,7 @@ fn writes_say_what_is_wrong() {
     world.file("more.csv", "id,name,day,colour\n5,e,d1,red\n");
     world.file("noext", "id\n1\n");
     for (arguments, words) in [
-        (&["write", "s.t", "odd.csv"][..], &["zwei", "Int64"][..]),
+        (&["write", "s.t", "odd.csv"][..], &["odd.csv", "line 2", "zwei", "long"][..]),
         (&["write", "s.t", "more.csv"], &["s.t", "no column colour", "--schema-mode merge"]),
         (
             &["write", "s.t", "--query", "SELECT 1 AS id"],
@@ -342,4 +342,70 @@ fn a_token_takes_effect_once() {
         );
     }
     assert_eq!(rows(&world, "SELECT count(*) FROM s.t"), ["6"]);
+}
+
+/// The log of a table as another engine might have written it, imported.
+#[test]
+fn tables_that_others_wrote_in_their_own_way_are_read() {
+    let world = filled();
+    let want = rows(&world, ALL);
+    let location = world.json(&["show", "s.t"])["location"].as_str().unwrap().to_owned();
+    let location = location.strip_prefix("file://").unwrap().to_owned();
+    let log = std::path::Path::new(&location).join("_delta_log");
+    world.dl(&["release", "s.t"]).ok();
+    let protocol = |reader: &str| {
+        format!(
+            r#"{{"protocol":{{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":[{reader}],"writerFeatures":[{reader}]}}}}"#
+        )
+    };
+    // A reader feature that asks nothing of a query does not keep one from reading.
+    let quiet =
+        r#""vacuumProtocolCheck","v2Checkpoint","typeWidening","catalogManaged","variantType""#;
+    let mut text = String::new();
+    for line in fs::read_to_string(log.join(format!("{:020}.json", 0))).unwrap().lines() {
+        if line.starts_with("{\"protocol\"") {
+            text += &protocol(quiet);
+        } else if line.starts_with("{\"metaData\"") {
+            // No reader but Spark takes these.
+            text += &line
+                .replace("\"configuration\":{", "\"configuration\":{\"x\":{\"y\":1},\"n\":null,");
+        } else if line.starts_with("{\"add\"") {
+            text += &line
+                .replace("\"dataChange\":true", "\"dataChange\":null,\"tags\":{\"n\":1.50}")
+                .replace("\"modificationTime\":", "\"modificationTime\":0.0,\"modificationTime\":");
+        } else {
+            text += line;
+        }
+        text += "\n";
+    }
+    let foreign = world.path("foreign");
+    fs::create_dir_all(foreign.join("_delta_log")).unwrap();
+    for entry in fs::read_dir(&location).unwrap() {
+        let entry = entry.unwrap().path();
+        if entry.ends_with("_delta_log") {
+            continue;
+        }
+        let to = foreign.join(entry.file_name().unwrap());
+        fs::create_dir_all(&to).unwrap();
+        for file in fs::read_dir(entry).unwrap() {
+            let file = file.unwrap().path();
+            fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let name = |version: i64| format!("{version:020}.json");
+    fs::write(foreign.join("_delta_log").join(name(0)), &text).unwrap();
+    fs::copy(log.join(name(1)), foreign.join("_delta_log").join(name(1))).unwrap();
+    let import = |table: &str| {
+        let run = world.dl(&["import", foreign.to_str().unwrap(), table, "--no-mirror"]).ok();
+        for word in ["'metaData.configuration' is JSON where text belongs", "(version 0, line "] {
+            assert!(run.stderr.contains(word), "{}", run.stderr);
+        }
+    };
+    import("s.odd");
+    assert_eq!(rows(&world, "SELECT * FROM s.odd ORDER BY id"), want);
+    // One that asks something does.
+    let asks = text.replace(quiet, "\"someFuture\"");
+    fs::write(foreign.join("_delta_log").join(name(0)), asks).unwrap();
+    import("s.future");
+    world.dl(&["sql", "SELECT * FROM s.future"]).fails(&["someFuture"]);
 }

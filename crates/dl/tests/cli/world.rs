@@ -67,6 +67,9 @@ impl From<Output> for Run {
 /// Three columns, of which `day` partitions where it is asked for.
 pub(crate) const COLUMNS: &str = "id long not null, name string, day string";
 
+/// On whose behalf `dl` commits here.
+pub(crate) const USER: &str = "ann o'tester";
+
 pub(crate) struct World {
     dir: tempfile::TempDir,
     /// The catalog's URL if it is not a file in the folder.
@@ -127,6 +130,7 @@ impl World {
             .env_remove("PGPASSFILE")
             .env_remove("MYSQL_PWD")
             .env("HOME", self.dir.path())
+            .env("DL_USER", USER)
             .env("DELTA_DB_CONNECTION", self.catalog())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -144,6 +148,14 @@ impl World {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--format", "json"]);
         self.dl(&arguments).ok().json()
+    }
+
+    /// The JSON document of a command, whatever its exit code.
+    #[track_caller]
+    pub(crate) fn json_of(&self, arguments: &[&str]) -> Value {
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--format", "json"]);
+        self.dl(&arguments).json()
     }
 
     pub(crate) fn dl_with_input(&self, arguments: &[&str], input: &str) -> Run {

@@ -6,6 +6,8 @@ use deltalake::datafusion::functions::core::getfield::GetFieldFunc;
 use deltalake::datafusion::logical_expr::{Between, BinaryExpr, Expr, Like, Operator};
 use deltalakedb_catalog_core::predicate::{ColumnPath, CompareOp, Literal, Predicate};
 
+use super::literals::NAN_VALUE;
+
 /// The part of a conjunction of filters that files can be chosen by: true wherever all filters are.
 pub(super) fn predicate(filters: &[Expr]) -> Predicate {
     Predicate::And(filters.iter().flat_map(conjuncts).filter_map(condition).collect())
@@ -92,7 +94,24 @@ fn column(expr: &Expr) -> Option<ColumnPath> {
             }
             Some(ColumnPath(path))
         }
+        // A float as `literals` makes it comparable: in the order that predicates have anyway.
+        Expr::ScalarFunction(call) if call.func.name() == NAN_VALUE => match call.args.as_slice() {
+            [Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }), nan]
+                if is_float(right, |value| value == 0.0) && is_float(nan, f64::is_nan) =>
+            {
+                column(left)
+            }
+            _ => None,
+        },
         _ => None,
+    }
+}
+
+fn is_float(expr: &Expr, wanted: impl Fn(f64) -> bool) -> bool {
+    match expr {
+        Expr::Literal(ScalarValue::Float64(Some(value)), _) => wanted(*value),
+        Expr::Literal(ScalarValue::Float32(Some(value)), _) => wanted((*value).into()),
+        _ => false,
     }
 }
 
@@ -152,7 +171,7 @@ fn decimal(value: i128, scale: i8) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use deltalake::datafusion::logical_expr::{col, lit};
-    use deltalake::datafusion::prelude::get_field;
+    use deltalake::datafusion::prelude::{get_field, nanvl};
 
     use super::*;
 
@@ -170,6 +189,10 @@ mod tests {
         let a = || ColumnPath::top("a");
         assert_eq!(of(col("a").lt(lit(5))), Predicate::compare(a(), CompareOp::Lt, number("5")));
         assert_eq!(of(lit(5).lt(col("a"))), Predicate::compare(a(), CompareOp::Gt, number("5")));
+        assert_eq!(
+            of(nanvl(col("a") + lit(0.0), lit(f64::NAN)).gt(lit(5))),
+            Predicate::compare(a(), CompareOp::Gt, number("5"))
+        );
         assert_eq!(of(col("a")), Predicate::compare(a(), CompareOp::Eq, Literal::Boolean(true)));
         let field = ColumnPath(vec!["a".to_owned(), "b.c".to_owned()]);
         assert_eq!(

@@ -1,7 +1,11 @@
 //! Tables of a catalog in DataFusion's SQL.
 
+mod expressions;
 mod filters;
+mod literals;
 mod scan_log;
+mod scan_paths;
+mod session;
 mod tables;
 mod versions;
 
@@ -18,8 +22,10 @@ use deltalake::datafusion::dataframe::DataFrame;
 use deltalake::datafusion::error::{DataFusionError, Result};
 use deltalake::datafusion::execution::context::SQLOptions;
 use deltalake::datafusion::execution::session_state::SessionStateBuilder;
-use deltalake::datafusion::prelude::{SessionConfig, SessionContext};
-use deltalake::delta_datafusion::{DeltaRuntimeEnvBuilder, DeltaSessionConfig};
+use deltalake::datafusion::logical_expr::LogicalPlan;
+use deltalake::datafusion::optimizer::AnalyzerRule;
+use deltalake::datafusion::prelude::SessionContext;
+use deltalake::delta_datafusion::DeltaRuntimeEnvBuilder;
 use deltalakedb_catalog_core::backend::TableFilter;
 use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::error::CatalogError;
@@ -28,8 +34,11 @@ use deltalakedb_catalog_core::model::Snapshot;
 use futures::TryStreamExt;
 
 use crate::runtime;
+pub use expressions::Expressions;
+use literals::Literals;
 pub use tables::CatalogTable;
 use tables::query_error;
+pub(crate) use tables::table_of;
 
 /// Schema that DataFusion describes catalogs in.
 const INFORMATION_SCHEMA: &str = "information_schema";
@@ -59,12 +68,20 @@ impl Queries {
     /// Queries over a catalog, which they know by this name.
     #[must_use]
     pub fn new(name: &str, catalog: Catalog) -> Queries {
-        let config: SessionConfig = DeltaSessionConfig::default().into();
-        let config = config
+        let config = session::config()
             .with_information_schema(true)
             .with_default_catalog_and_schema(name, TableName::DEFAULT_NAMESPACE);
-        let context =
-            SessionContext::new_with_config_rt(config, DeltaRuntimeEnvBuilder::new().build());
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(DeltaRuntimeEnvBuilder::new().build())
+            .with_default_features()
+            .with_type_planner(Arc::new(session::Microseconds))
+            .build();
+        // Before the rules that bring both sides of a comparison to one type.
+        let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(Literals)];
+        rules.extend(state.analyzer().rules.iter().cloned());
+        let state = SessionStateBuilder::new_from_existing(state).with_analyzer_rules(rules);
+        let context = SessionContext::new_with_state(state.build());
         let catalogs = BTreeMap::from([(name.to_owned(), catalog)]);
         Queries { catalogs, main: name.to_owned(), context }
     }
@@ -112,6 +129,15 @@ impl Queries {
                  write`, `dl delete`, `dl update` and `dl merge`"
             ))));
         }
+        // Whoever runs the rows in another session (an operation of `deltalake`) has other rules there.
+        let plan = match plan {
+            LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) => plan,
+            plan => state.analyzer().execute_and_check(
+                plan,
+                &state.config_options().clone(),
+                |_, _| {},
+            )?,
+        };
         context.execute_logical_plan(plan).await
     }
 

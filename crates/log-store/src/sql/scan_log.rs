@@ -14,6 +14,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake::{DeltaResult, DeltaTableError};
+use deltalakedb_catalog_core::ids::TableName;
 use deltalakedb_mirror::store::{LOG_FOLDER, Store};
 use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
@@ -23,7 +24,7 @@ use object_store::{
     MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
     PutResult, Result,
 };
-use url::Url;
+use url::{Position, Url};
 use uuid::Uuid;
 
 use crate::SCHEME;
@@ -33,6 +34,10 @@ use crate::store::{bounded, join};
 const NAME: &str = "deltalakedb scan";
 /// The one file of a log.
 const COMMIT: &str = "00000000000000000000.json";
+
+/// Folder of the files that lie outside of the table's root, by their keys in the table's storage. No scan
+/// has this name.
+const OUTSIDE: &str = "outside";
 
 /// Logs of the scans that are being planned, by the first folder of their paths.
 static LOGS: LazyLock<Mutex<HashMap<String, Bytes>>> = LazyLock::new(Mutex::default);
@@ -46,13 +51,26 @@ pub(super) struct ScanLog {
 }
 
 impl ScanLog {
-    /// A log of these lines for files in this storage. `host` tells storages apart.
-    pub(super) fn new(host: &str, storage: Arc<Store>, lines: Vec<u8>) -> DeltaResult<ScanLog> {
-        let folder = Uuid::new_v4().as_simple().to_string();
+    /// A log for files in this storage, without lines. `host` tells storages apart; errors have the
+    /// table's name from the folder.
+    pub(super) fn new(host: &str, table: &TableName, storage: Arc<Store>) -> DeltaResult<ScanLog> {
+        let scan = Uuid::new_v4().as_simple().to_string();
+        let table = table.to_string();
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let folder = if table.chars().all(plain) { format!("{table}@{scan}") } else { scan };
         let text = format!("{SCHEME}://{host}/{folder}/");
         let url = Url::parse(&text).map_err(|_| DeltaTableError::InvalidTableLocation(text))?;
-        logs().insert(folder.clone(), lines.into());
         Ok(ScanLog { folder, store: ScanStore { storage }, url })
+    }
+
+    /// Gives it its lines.
+    pub(super) fn fill(&self, lines: Vec<u8>) {
+        logs().insert(self.folder.clone(), lines.into());
+    }
+
+    /// Where the scan has the table's root.
+    pub(super) fn url(&self) -> &Url {
+        &self.url
     }
 
     /// The store that all scans of this storage share, and the URL to register it by.
@@ -67,6 +85,11 @@ impl ScanLog {
     }
 }
 
+/// The address of a file outside of the table's root, by its key in the table's storage, percent-encoded.
+pub(super) fn outside_url(scan: &Url, key: &str) -> String {
+    format!("{}/{OUTSIDE}/{key}", &scan[..Position::BeforePath])
+}
+
 impl Drop for ScanLog {
     fn drop(&mut self) {
         logs().remove(&self.folder);
@@ -77,7 +100,8 @@ fn logs() -> std::sync::MutexGuard<'static, HashMap<String, Bytes>> {
     LOGS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `/<scan>/_delta_log/` is the scan's log; everything else below `/<scan>/` is the table's storage.
+/// `/<scan>/_delta_log/` is the scan's log; everything else below `/<scan>/` is the table's storage, and
+/// `/outside/` the whole of it.
 #[derive(Debug, Clone)]
 struct ScanStore {
     storage: Arc<Store>,
@@ -139,8 +163,12 @@ impl ObjectStore for ScanStore {
             let payload = GetResultPayload::Stream(stream::once(async { Ok(bytes) }).boxed());
             return Ok(GetResult { payload, meta, range, attributes: Attributes::default() });
         }
-        let (_, relative) = location.as_ref().split_once('/').ok_or_else(|| not_found(location))?;
-        let real = join(&self.storage.root, relative)?;
+        let (scan, relative) =
+            location.as_ref().split_once('/').ok_or_else(|| not_found(location))?;
+        let real = match scan {
+            OUTSIDE => Path::parse(relative)?,
+            _ => join(&self.storage.root, relative)?,
+        };
         let mut found = self.storage.store.get_opts(&real, options).await?;
         found.meta.location = location.clone();
         Ok(found)

@@ -6,12 +6,16 @@ use async_trait::async_trait;
 use deltalake::DeltaTableError;
 use deltalake::arrow::datatypes::SchemaRef;
 use deltalake::datafusion::catalog::{Session, TableProvider};
+use deltalake::datafusion::datasource::DefaultTableSource;
 use deltalake::datafusion::error::{DataFusionError, Result};
-use deltalake::datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use deltalake::datafusion::logical_expr::{
+    Expr, TableProviderFilterPushDown, TableScan, TableType,
+};
 use deltalake::datafusion::physical_plan::ExecutionPlan;
 use deltalake::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
 use deltalake::kernel::Snapshot as DeltaSnapshot;
 use deltalakedb_catalog_core::action::Action;
+use deltalakedb_catalog_core::canonical::Canonical;
 use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::fence;
@@ -24,7 +28,8 @@ use uuid::Uuid;
 
 use super::filters;
 use super::scan_log::ScanLog;
-use crate::runtime;
+use super::scan_paths::ScanPaths;
+use crate::{runtime, statistics};
 
 /// A version of a table in a catalog.
 ///
@@ -44,6 +49,13 @@ pub(super) fn query_error(error: CatalogError) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
 
+/// The version of a table that a plan scans, if it is one of ours.
+pub(crate) fn table_of(scan: &TableScan) -> Option<&Snapshot> {
+    let source = scan.source.downcast_ref::<DefaultTableSource>()?;
+    let table = source.table_provider.downcast_ref::<CatalogTable>()?;
+    Some(&table.snapshot)
+}
+
 impl CatalogTable {
     /// A table as of a snapshot. Reads no data.
     ///
@@ -54,7 +66,8 @@ impl CatalogTable {
         let record = &snapshot.table;
         let storage = open_store(&record.location, &record.storage_options).map_err(query_error)?;
         let storage = Arc::new(storage);
-        let log = scan_log(&snapshot, &storage, Vec::new())?;
+        let log = scan_log(&snapshot, &storage)?;
+        log.fill(lines(&snapshot, Vec::new())?);
         let empty = delta_scan(&log).await.map_err(|error| {
             DataFusionError::Context(format!("table '{}'", record.name), Box::new(error))
         })?;
@@ -67,8 +80,14 @@ impl CatalogTable {
         &self.snapshot
     }
 
-    /// Lines of the files that may have rows which match all filters.
-    async fn files(&self, filters: &[Expr]) -> deltalakedb_catalog_core::error::Result<Vec<u8>> {
+    /// Lines of the files that may have rows which match all filters, with paths and values as the reader
+    /// below takes them.
+    async fn files(
+        &self,
+        filters: &[Expr],
+        log: &ScanLog,
+    ) -> deltalakedb_catalog_core::error::Result<Vec<u8>> {
+        let paths = ScanPaths::new(&self.snapshot.table.name, &self.storage, log.url())?;
         let (table, version) = (self.snapshot.table.id, self.snapshot.version);
         let mut files = match filters::predicate(filters) {
             Predicate::And(parts) if parts.is_empty() => self.catalog.files(table, version),
@@ -78,10 +97,22 @@ impl CatalogTable {
                 Err(_) => self.catalog.files(table, version),
             },
         };
+        let canonical = Canonical::of(&self.snapshot.metadata);
+        let (name, version) = (self.snapshot.table.name.clone(), self.snapshot.version);
         runtime::run(async move {
             let mut lines = Vec::new();
             while let Some(file) = files.try_next().await? {
-                lines.extend_from_slice(Action::Add(file.add).to_line()?.as_bytes());
+                let mut add = file.add;
+                canonical.check_values(&add.partition_values).map_err(|what| {
+                    CatalogError::corrupt(format!(
+                        "table '{name}', version {version}: file '{}' cannot be read: {what}. Its \
+                         writer wrote that. Remove the file from the table, or add it again with \
+                         a value as the Delta protocol writes it",
+                        add.path
+                    ))
+                })?;
+                canonical.add(&mut add);
+                lines.extend_from_slice(Action::Add(paths.write(add)?).to_line()?.as_bytes());
                 lines.push(b'\n');
             }
             Ok(lines)
@@ -90,20 +121,25 @@ impl CatalogTable {
     }
 }
 
-/// A log with the snapshot's protocol and metadata, and these adds.
-fn scan_log(snapshot: &Snapshot, storage: &Arc<Store>, adds: Vec<u8>) -> Result<ScanLog> {
-    let (protocol, metadata) = fence::writer_view(&snapshot.protocol, &snapshot.metadata);
+/// The snapshot's protocol and metadata, as far as they matter to a scan, and these adds.
+fn lines(snapshot: &Snapshot, adds: Vec<u8>) -> Result<Vec<u8>> {
+    let (protocol, metadata) = fence::scan_view(&snapshot.protocol, &snapshot.metadata);
     let mut lines = Vec::with_capacity(adds.len() + 4096);
     for action in [Action::Protocol(protocol), Action::Metadata(metadata)] {
         lines.extend_from_slice(action.to_line().map_err(query_error)?.as_bytes());
         lines.push(b'\n');
     }
     lines.extend(adds);
+    Ok(lines)
+}
+
+/// The log of a scan, without lines yet.
+fn scan_log(snapshot: &Snapshot, storage: &Arc<Store>) -> Result<ScanLog> {
     // Two handles on one storage may differ in what they are allowed there.
     let record = &snapshot.table;
     let key = format!("{}\n{:?}", record.location, record.storage_options);
     let host = Uuid::new_v5(&Uuid::NAMESPACE_URL, key.as_bytes()).as_simple().to_string();
-    Ok(ScanLog::new(&host, Arc::clone(storage), lines)?)
+    Ok(ScanLog::new(&host, &record.name, Arc::clone(storage))?)
 }
 
 async fn delta_scan(log: &ScanLog) -> Result<DeltaScanNext> {
@@ -129,8 +165,11 @@ impl TableProvider for CatalogTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let adds = self.files(filters).await.map_err(query_error)?;
-        let log = scan_log(&self.snapshot, &self.storage, adds)?;
+        let log = scan_log(&self.snapshot, &self.storage)?;
+        let adds = self.files(filters, &log).await.map_err(query_error)?;
+        // The scan passes over files by their bounds, too, and takes them as they are.
+        let adds = statistics::made_true(&adds, &self.snapshot.metadata).into_owned();
+        log.fill(lines(&self.snapshot, adds)?);
         let (url, store) = log.root();
         let root = url::Url::parse(&url[..Position::BeforePath])
             .map_err(|_| DeltaTableError::InvalidTableLocation(url.to_string()))?;

@@ -10,6 +10,8 @@ use deltalake::datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, TimestampMs, Version};
 
+use super::literals::number_token;
+
 /// Follows a table's name, and a version follows it.
 const VERSION: &str = ".version=";
 /// Follows a table's name, and a time follows it.
@@ -45,10 +47,7 @@ fn parse_time(text: &str) -> Result<TimestampMs> {
 /// # Errors
 /// `InvalidInput` for text that cannot be taken apart, or a version that follows no name.
 pub(super) fn into_names(sql: &str) -> Result<String> {
-    let tokens = Tokenizer::new(&GenericDialect {}, sql)
-        .with_unescape(false)
-        .tokenize()
-        .map_err(|e| CatalogError::invalid(format!("bad SQL: {e}")))?;
+    let tokens = tokens(sql)?;
     let mut out: Vec<Token> = Vec::with_capacity(tokens.len());
     let mut at = 0;
     while at < tokens.len() {
@@ -75,6 +74,29 @@ pub(super) fn into_names(sql: &str) -> Result<String> {
         }
     }
     Ok(out.iter().map(ToString::to_string).collect())
+}
+
+/// A piece of SQL with numbers that the planner takes.
+///
+/// # Errors
+/// `InvalidInput` for text that cannot be taken apart, or a number with too many digits.
+pub(super) fn with_known_numbers(sql: &str) -> Result<String> {
+    Ok(tokens(sql)?.iter().map(ToString::to_string).collect())
+}
+
+fn tokens(sql: &str) -> Result<Vec<Token>> {
+    let mut tokens = Tokenizer::new(&GenericDialect {}, sql)
+        .with_unescape(false)
+        .tokenize()
+        .map_err(|e| CatalogError::invalid(format!("bad SQL: {e}")))?;
+    for token in &mut tokens {
+        if let Token::Number(number, _) = token
+            && let Some(instead) = number_token(number).map_err(CatalogError::invalid)?
+        {
+            *token = Token::make_word(&instead, None);
+        }
+    }
+    Ok(tokens)
 }
 
 /// `VERSION AS OF 3`, `TIMESTAMP AS OF '…'`, both also after `FOR`: how many tokens these are, and what
@@ -146,6 +168,10 @@ mod tests {
         for (sql, want) in [
             ("select 1", "select 1"),
             (
+                "select -1e300, 1.5e10, 0.0000000001",
+                "select -CAST('1e300' AS DOUBLE), 1.5e10, 0.0000000001",
+            ),
+            (
                 "SELECT * FROM sales.orders VERSION AS OF 3 WHERE a = 'it''s'",
                 r#"SELECT * FROM sales."orders.version=3" AS orders WHERE a = 'it''s'"#,
             ),
@@ -177,6 +203,7 @@ mod tests {
             ("select * from (select 1) version as of 3", "behind a table's name"),
             ("select 'open", "bad SQL"),
             ("select * from t version as of 99999999999999999999", "version"),
+            (&format!("select 1.{}", "1".repeat(90)), "digits"),
         ] {
             let error = into_names(bad).unwrap_err().to_string();
             assert!(error.contains(says), "{bad}: {error}");

@@ -7,14 +7,19 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, StringArray, StructArray, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, Date32Array, Decimal128Array, Float32Array, Float64Array, Int64Array,
+    StringArray, StructArray, TimestampMicrosecondArray, new_null_array,
+};
 use arrow::buffer::NullBuffer;
 use arrow::compute::{cast, concat};
 use arrow::datatypes::{DataType as Arrow, Field, Fields, Schema, TimeUnit};
 use arrow::json::ReaderBuilder;
 use deltalakedb_catalog_core::action::{Add, Metadata};
+use deltalakedb_catalog_core::canonical::Canonical;
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::features::column_mapping_enabled;
+use deltalakedb_catalog_core::predicate::PartitionValue;
 use deltalakedb_catalog_core::schema::{DataType, StructField, StructType};
 
 use super::rows::encode_error;
@@ -92,32 +97,93 @@ impl Parsed {
         self.partitions.iter().map(|(name, ty)| Field::new(name, ty.clone(), true)).collect()
     }
 
-    /// Those columns for some files.
+    /// Those columns for some files, with what of their statistics can be used.
     pub(super) fn columns<'a>(
         &self,
         adds: impl Iterator<Item = &'a Add> + Clone,
+        stats: &[Option<&str>],
+        canonical: &Canonical,
     ) -> Result<Vec<ArrayRef>> {
         let mut columns: Vec<ArrayRef> = Vec::new();
         if !self.partitions.is_empty() {
-            let mut values = Vec::new();
+            let mut arrays = Vec::new();
             for (name, ty) in &self.partitions {
-                let texts: StringArray = adds
-                    .clone()
-                    .map(|add| add.partition_values.get(name).and_then(Option::as_deref))
-                    .collect();
                 // A text that is no value of its type becomes null: readers have the text, too.
-                let texts: ArrayRef = Arc::new(texts);
-                values.push(cast(&texts, ty).map_err(encode_error)?);
+                let values: Vec<PartitionValue> = adds
+                    .clone()
+                    .map(|add| {
+                        let text = add.partition_values.get(name).and_then(Option::as_deref);
+                        let value = canonical.partition_value(name, text);
+                        value.unwrap_or(PartitionValue::Null)
+                    })
+                    .collect();
+                arrays.push(partition_column(ty, &values)?);
             }
-            let array = StructArray::try_new(self.partition_fields(), values, None);
+            let array = StructArray::try_new(self.partition_fields(), arrays, None);
             columns.push(Arc::new(array.map_err(encode_error)?));
         }
         if let Some(fields) = &self.stats {
-            let texts: Vec<Option<&str>> = adds.map(|add| add.stats.as_deref()).collect();
-            columns.push(stats_column(fields, &texts)?);
+            columns.push(stats_column(fields, stats)?);
         }
         Ok(columns)
     }
+}
+
+/// Values of one partition column, which are of its type or null.
+fn partition_column(ty: &Arrow, values: &[PartitionValue]) -> Result<ArrayRef> {
+    use PartitionValue as V;
+    fn all<T, A: Array + FromIterator<Option<T>> + 'static>(
+        values: &[PartitionValue],
+        get: impl Fn(&PartitionValue) -> Option<T>,
+    ) -> ArrayRef {
+        Arc::new(values.iter().map(get).collect::<A>())
+    }
+    let times = |v: &V| match v {
+        V::Timestamp(micros) | V::TimestampNtz(micros) => Some(*micros),
+        _ => None,
+    };
+    Ok(match ty {
+        Arrow::Float32 => all::<_, Float32Array>(values, |v| match v {
+            V::Float(number) => Some(*number),
+            _ => None,
+        }),
+        Arrow::Float64 => all::<_, Float64Array>(values, |v| match v {
+            V::Double(number) => Some(*number),
+            _ => None,
+        }),
+        Arrow::Utf8 => {
+            let texts = values.iter().map(|v| match v {
+                V::String(text) => Some(text.as_str()),
+                _ => None,
+            });
+            Arc::new(texts.collect::<StringArray>())
+        }
+        Arrow::Date32 => all::<_, Date32Array>(values, |v| match v {
+            V::Date(day) => Some(*day),
+            _ => None,
+        }),
+        Arrow::Decimal128(precision, scale) => {
+            let digits = values.iter().map(|v| match v {
+                V::Decimal { digits, .. } => Some(*digits),
+                _ => None,
+            });
+            let array: Decimal128Array = digits.collect();
+            let array = array.with_precision_and_scale(*precision, *scale);
+            Arc::new(array.map_err(encode_error)?)
+        }
+        Arrow::Timestamp(_, zone) => {
+            let micros: TimestampMicrosecondArray = values.iter().map(times).collect();
+            Arc::new(micros.with_timezone_opt(zone.clone()))
+        }
+        // The other types are whole numbers, which were found to fit.
+        ty => {
+            let numbers = all::<_, Int64Array>(values, |v| match v {
+                V::Integer(number) => Some(*number),
+                _ => None,
+            });
+            cast(&numbers, ty).map_err(encode_error)?
+        }
+    })
 }
 
 fn physical(field: &StructField, mapped: bool) -> String {

@@ -30,6 +30,12 @@ fn add(stats: Option<&str>, day: Option<&str>) -> Add {
     add
 }
 
+/// The typed columns, with statistics as they are written.
+fn typed(parsed: &Parsed, metadata: &Metadata, rows: &[Add]) -> Vec<ArrayRef> {
+    let stats: Vec<Option<&str>> = rows.iter().map(|add| add.stats.as_deref()).collect();
+    parsed.columns(rows.iter(), &stats, &Canonical::of(metadata)).unwrap()
+}
+
 const STRUCT: (&str, &str) = ("delta.checkpoint.writeStatsAsStruct", "true");
 
 #[test]
@@ -77,7 +83,8 @@ fn typed_statistics_say_what_the_text_said() {
             json!({"type": "array", "elementType": "string", "containsNull": true}))]})
         ),
     ]);
-    let parsed = Parsed::of(&metadata(&fields, &[], &[STRUCT]));
+    let table = metadata(&fields, &[], &[STRUCT]);
+    let parsed = Parsed::of(&table);
     let text = json!({
         "numRecords": 7, "tightBounds": true,
         "minValues": {"tiny": -1, "small": -300, "int": -70000, "big": -9_223_372_036_854_775_808_i64,
@@ -90,7 +97,7 @@ fn typed_statistics_say_what_the_text_said() {
             "text": 7, "on": 0, "at": 0, "local": 0, "flag": 1, "raw": 2, "point": {"x": 3, "tags": 4}}
     });
     let rows = [add(Some(&text.to_string()), None), add(None, None), add(Some("{}"), None)];
-    let columns = parsed.columns(rows.iter()).unwrap();
+    let columns = typed(&parsed, &table, &rows);
     let [stats] = columns.as_slice() else { panic!("{columns:?}") };
     let writer = StatsWriter::new(stats);
     let back: serde_json::Value = serde_json::from_str(&writer.json(0).unwrap()).unwrap();
@@ -102,7 +109,8 @@ fn typed_statistics_say_what_the_text_said() {
 /// A file with odd statistics has none; the others keep theirs.
 #[test]
 fn what_does_not_fit_is_null() {
-    let parsed = Parsed::of(&metadata(&json!([field("id", "long")]), &[], &[STRUCT]));
+    let table = metadata(&json!([field("id", "long")]), &[], &[STRUCT]);
+    let parsed = Parsed::of(&table);
     let good = r#"{"numRecords":1,"minValues":{"id":5},"other":{"x":[1]}}"#;
     let rows = [
         add(Some(good), None),
@@ -112,7 +120,7 @@ fn what_does_not_fit_is_null() {
         add(Some("{}{}"), None),
         add(Some(good), None),
     ];
-    let columns = parsed.columns(rows.iter()).unwrap();
+    let columns = typed(&parsed, &table, &rows);
     let valid: Vec<bool> = (0..rows.len()).map(|row| columns[0].is_valid(row)).collect();
     assert_eq!(valid, [true, false, false, false, false, true]);
     let writer = StatsWriter::new(&columns[0]);
@@ -122,12 +130,38 @@ fn what_does_not_fit_is_null() {
 #[test]
 fn partition_values_are_typed() {
     let fields = json!([field("id", "long"), field("day", "date")]);
-    let parsed = Parsed::of(&metadata(&fields, &["day"], &[STRUCT]));
+    let table = metadata(&fields, &["day"], &[STRUCT]);
+    let parsed = Parsed::of(&table);
     let rows = [add(None, Some("2024-02-29")), add(None, None), add(None, Some("someday"))];
-    let columns = parsed.columns(rows.iter()).unwrap();
+    let columns = typed(&parsed, &table, &rows);
     let days: &ArrayRef = columns[0].as_struct().column(0);
     assert_eq!((days.is_valid(0), days.is_valid(1), days.is_valid(2)), (true, false, false));
     assert_eq!(days.as_primitive::<arrow::datatypes::Date32Type>().value(0), 19_782);
+    // Whatever the text looks like, the typed value is the one that it stands for: readers prune with it.
+    for (ty, text, want) in [
+        ("decimal(10,2)", "1.5", "1.50"),
+        ("date", "2020-1-1", "2020-01-01"),
+        ("date", "+10000-01-01", "10000-01-01"),
+        ("timestamp", "2020-01-01T12:00:00+02:00", "2020-01-01T10:00:00Z"),
+        ("timestamp_ntz", "2020-01-01 12:00:00", "2020-01-01T12:00:00"),
+        ("integer", "+7", "7"),
+        ("byte", "7", "7"),
+        ("double", "-0.0", "0.0"),
+        ("float", "inf", "inf"),
+        ("string", "", ""),
+        ("string", " x", " x"),
+    ] {
+        let fields = json!([field("id", "long"), field("day", ty)]);
+        let table = metadata(&fields, &["day"], &[STRUCT]);
+        let columns = typed(&Parsed::of(&table), &table, &[add(None, Some(text))]);
+        let value = columns[0].as_struct().column(0);
+        let shown = arrow::util::display::array_value_to_string(value, 0).unwrap();
+        assert_eq!(
+            (shown.trim_start_matches('+'), value.is_null(0)),
+            (want, want.is_empty()),
+            "{ty} {text}"
+        );
+    }
     // A partition column has no statistics, and no more columns than are indexed have any.
     let many: Vec<serde_json::Value> = (0..40).map(|i| field(&format!("c{i}"), "long")).collect();
     let parsed = Parsed::of(&metadata(&json!(many), &["c0"], &[STRUCT]));

@@ -3,6 +3,7 @@
 //! Column names, nesting and nullability are those that the Delta kernel and Spark write: one
 //! nullable struct column per kind of action, exactly one of them set in each row. No field ids.
 
+use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
@@ -13,6 +14,7 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use bytes::Bytes;
 use deltalakedb_catalog_core::action::{DeletionVector, DomainMetadata, NullableMap, Sidecar, Txn};
+use deltalakedb_catalog_core::canonical::Canonical;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::features;
 use deltalakedb_catalog_core::model::{FileRecord, Snapshot, TombstoneRecord};
@@ -39,6 +41,15 @@ pub(super) enum Content {
     Manifest,
     /// Files and tombstones.
     Sidecar,
+}
+
+/// How partition values are spelt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Values {
+    /// As in the commits: what is published says the same everywhere.
+    AsWritten,
+    /// As every reader can take them.
+    Canonical,
 }
 
 fn required(name: &str, ty: DataType) -> Field {
@@ -195,6 +206,9 @@ pub(super) struct CheckpointEncoder {
     snapshot: Box<Snapshot>,
     v2: bool,
     parsed: Parsed,
+    /// How files are seen.
+    canonical: Canonical,
+    values: Values,
     /// Columns of `add`.
     add: Fields,
     actions: u64,
@@ -205,9 +219,10 @@ pub(super) fn encode_error(e: impl std::fmt::Display) -> CatalogError {
 }
 
 impl CheckpointEncoder {
-    pub(super) fn new(snapshot: &Snapshot, content: Content) -> Result<Self> {
+    pub(super) fn new(snapshot: &Snapshot, content: Content, values: Values) -> Result<Self> {
         let v2 = features::supports_writer(&snapshot.protocol, V2_CHECKPOINT);
         let parsed = Parsed::of(&snapshot.metadata);
+        let canonical = Canonical::of(&snapshot.metadata);
         let add: Fields =
             ADD.iter().cloned().chain(parsed.fields().into_iter().map(Arc::new)).collect();
         let schema = schema(content, v2, &add);
@@ -228,7 +243,17 @@ impl CheckpointEncoder {
         let writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)
             .map_err(encode_error)?;
         let snapshot = Box::new(snapshot.clone());
-        Ok(CheckpointEncoder { writer, schema, snapshot, v2, parsed, add, actions: 0 })
+        Ok(CheckpointEncoder {
+            writer,
+            schema,
+            snapshot,
+            v2,
+            parsed,
+            canonical,
+            values,
+            add,
+            actions: 0,
+        })
     }
 
     /// Everything but files: protocol, metadata, application transactions, domains.
@@ -288,24 +313,39 @@ impl CheckpointEncoder {
         ])
     }
 
-    /// Active files. `dataChange` is false in checkpoints, as in those of other engines.
+    /// Active files. `dataChange` is false in checkpoints, as in those of other engines. Statistics are what of
+    /// them can be used: a reader of a checkpoint fails on one file's statistics for all files.
     pub(super) fn adds(&mut self, files: &[FileRecord]) -> Result<()> {
         let adds = || files.iter().map(|f| &f.add);
         let json = self.parsed.json;
+        let canonical = &self.canonical;
+        let stats: Vec<Option<Cow<'_, str>>> =
+            adds().map(|add| canonical.stats(add.stats.as_deref()?)).collect();
+        let values: Vec<Cow<'_, NullableMap>> = adds()
+            .map(|add| {
+                if self.values == Values::AsWritten {
+                    return Cow::Borrowed(&add.partition_values);
+                }
+                let mut values = add.partition_values.clone();
+                canonical.partition_values(&mut values);
+                Cow::Owned(values)
+            })
+            .collect();
         let mut columns = vec![
             texts(adds().map(|a| Some(a.path.as_str()))),
-            maps(adds().map(|a| Some(&a.partition_values)))?,
+            maps(values.iter().map(|values| Some(values.as_ref())))?,
             int64s(adds().map(|a| Some(a.size))),
             int64s(adds().map(|a| Some(a.modification_time))),
             flags(adds().map(|_| Some(false))),
-            texts(adds().map(|a| a.stats.as_deref().filter(|_| json))),
+            texts(stats.iter().map(|stats| stats.as_deref().filter(|_| json))),
             maps(adds().map(|a| a.tags.as_ref()))?,
             vectors(adds().map(|a| a.deletion_vector.as_ref()))?,
             int64s(adds().map(|a| a.base_row_id)),
             int64s(adds().map(|a| a.default_row_commit_version)),
             texts(adds().map(|a| a.clustering_provider.as_deref())),
         ];
-        columns.extend(self.parsed.columns(adds())?);
+        let usable: Vec<Option<&str>> = stats.iter().map(Option::as_deref).collect();
+        columns.extend(self.parsed.columns(adds(), &usable, canonical)?);
         let fields = self.add.clone();
         self.write("add", &fields, columns)
     }
@@ -313,12 +353,21 @@ impl CheckpointEncoder {
     /// Tombstones that have not expired.
     pub(super) fn removes(&mut self, tombstones: &[TombstoneRecord]) -> Result<()> {
         let removes = || tombstones.iter().map(|t| &t.remove);
+        let values: Vec<Option<NullableMap>> = removes()
+            .map(|remove| {
+                let mut values = remove.partition_values.clone();
+                if let (Some(values), Values::Canonical) = (&mut values, self.values) {
+                    self.canonical.partition_values(values);
+                }
+                values
+            })
+            .collect();
         let columns = vec![
             texts(removes().map(|r| Some(r.path.as_str()))),
             int64s(removes().map(|r| r.deletion_timestamp)),
             flags(removes().map(|_| Some(false))),
             flags(removes().map(|r| r.extended_file_metadata)),
-            maps(removes().map(|r| r.partition_values.as_ref()))?,
+            maps(values.iter().map(Option::as_ref))?,
             int64s(removes().map(|r| r.size)),
             maps(removes().map(|r| r.tags.as_ref()))?,
             vectors(removes().map(|r| r.deletion_vector.as_ref()))?,

@@ -66,14 +66,14 @@ fn families(reports: &[DiffReport]) -> Vec<Family> {
         Family {
             name: "dl_mirror_status",
             kind: "gauge",
-            help: "State of a version in the outbox: 0 in flight, 1 complete, 2 failed.",
+            help: "State of a version in the outbox: 0 in flight, 1 complete, 2 failed, or a foreign commit stands there.",
             samples: per_version(&|v| status(v.state)),
         },
         Family {
             name: "dl_mirror_reconciliation_attempts_total",
             kind: "counter",
-            help: "Attempts to publish a version.",
-            samples: per_version(&|v| i64::from(v.attempts)),
+            help: "Attempts to publish a version after the first one.",
+            samples: per_version(&|v| i64::from(v.attempts.saturating_sub(1))),
         },
         Family {
             name: "dl_file_drift_count",

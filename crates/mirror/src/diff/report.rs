@@ -252,15 +252,21 @@ impl DiffReport {
     }
 
     /// Reasons and verdict from what was found.
-    pub(super) fn decide(&mut self, lag_threshold_seconds: i64) {
+    pub(super) fn decide(&mut self, lag_threshold_seconds: i64, max_drift_files: u64) {
         let mut drift = Vec::new();
+        // What is within the tolerance, as long as there is nothing else.
+        let mut tolerated = Vec::new();
+        // Both or neither: where more differs than may, all of it is drift.
+        let tolerable = self.files.as_ref().is_some_and(|f| f.total() <= max_drift_files)
+            && self.bytes.different.count <= max_drift_files;
         if let Some(error) = &self.log_error
             && !self.log_unsupported
         {
             drift.push(format!("The log cannot be read: {error}."));
         }
         if let Some(files) = self.files.as_ref().filter(|f| f.total() > 0) {
-            drift.push(format!(
+            let list = if tolerable { &mut tolerated } else { &mut drift };
+            list.push(format!(
                 "{} files differ: {} only in the catalog, {} only in the log, {} with other \
                  contents.",
                 files.total(),
@@ -275,14 +281,15 @@ impl DiffReport {
                 drift.push(format!("The {what} differs in {}.", names.join(", ")));
             }
         }
-        for (what, versions) in [
-            ("Commit files with other bytes than the catalog's", &self.bytes.different),
-            ("Commit files that are missing", &self.bytes.missing),
-            ("Commit files that the catalog does not know", &self.bytes.foreign),
-            ("Version checksums that contradict the catalog", &self.bytes.checksums),
+        for (what, versions, may_be) in [
+            ("Commit files with other bytes than the catalog's", &self.bytes.different, tolerable),
+            ("Commit files that are missing", &self.bytes.missing, false),
+            ("Commit files that the catalog does not know", &self.bytes.foreign, false),
+            ("Version checksums that contradict the catalog", &self.bytes.checksums, false),
         ] {
             if versions.count > 0 {
-                drift.push(format!("{what}: {}.", versions.text()));
+                let list = if may_be { &mut tolerated } else { &mut drift };
+                list.push(format!("{what}: {}.", versions.text()));
             }
         }
         if self.version_delta < 0 && drift.is_empty() {
@@ -290,9 +297,14 @@ impl DiffReport {
         }
         if !drift.is_empty() {
             self.verdict = Verdict::Drift;
+            drift.append(&mut tolerated);
             self.reasons = drift;
             return;
         }
+        if !tolerated.is_empty() {
+            tolerated.push(format!("That is within the {max_drift_files} files that may differ."));
+        }
+        self.reasons = tolerated;
         if self.unpublished_versions > 0 {
             let counts = lag_counts(self.mirror_status.mode, self.own_log);
             let late = self.lag_ms > lag_threshold_seconds.saturating_mul(1_000);

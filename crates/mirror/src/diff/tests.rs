@@ -136,7 +136,7 @@ async fn files_that_differ_are_counted_and_some_are_shown() {
     assert_eq!(report.bytes.different.first, [v(1), v(2), v(3), v(4), v(5)]);
     assert!(report.reasons.iter().any(|r| r.starts_with("6 files differ")), "{report:?}");
 
-    let options = DiffOptions { max_drift_files: 2, compare_bytes: false, ..Default::default() };
+    let options = DiffOptions { shown_files: 2, compare_bytes: false, ..Default::default() };
     let few = run(&lake, id, options).await;
     let few_files = few.files.unwrap();
     assert_eq!((few_files.total(), few_files.examples.len()), (6, 2));
@@ -236,7 +236,7 @@ async fn metrics_have_their_names_labels_and_types() {
         format!("dl_mirror_status{{table_id=\"{id}\",version=\"1\"}} 1"),
         format!("dl_mirror_status{{table_id=\"{id}\",version=\"2\"}} 2"),
         format!("dl_mirror_status{{table_id=\"{id}\",version=\"3\"}} 0"),
-        format!("dl_mirror_reconciliation_attempts_total{{table_id=\"{id}\",version=\"2\"}} 1"),
+        format!("dl_mirror_reconciliation_attempts_total{{table_id=\"{id}\",version=\"2\"}} 0"),
         format!("dl_version_delta{{table_id=\"{id}\"}} 1"),
         "# TYPE dl_mirror_reconciliation_attempts_total counter".to_owned(),
         "# TYPE dl_mirror_lag_seconds gauge".to_owned(),

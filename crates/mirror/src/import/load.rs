@@ -15,6 +15,7 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::noted::Noted;
 use super::source::{Source, check_schema};
 use crate::log::{CheckpointTail, CommitFile, CommitTimestamps, FileAction, ReadCommit};
 use deltalakedb_catalog_core::retry::Retry;
@@ -75,6 +76,8 @@ pub(super) struct Loader<'a> {
     counts: Counts,
     /// Makes the skipping index of what is stored, unless a part was stored by an earlier run.
     feed: Option<Feed>,
+    /// What is written in another way than the protocol's.
+    odd: Noted,
     /// The same, when nothing seems to follow: its last part is made while the last commits are stored.
     ending: Option<JoinHandle<Option<Fed>>>,
 }
@@ -96,7 +99,13 @@ impl<'a> Loader<'a> {
     fn new(source: &'a mut Source, target: Target<'a>, progress: &'a dyn Progress) -> Loader<'a> {
         let times = CommitTimestamps::default();
         let counts = Counts::default();
-        Loader { source, target, progress, times, counts, feed: None, ending: None }
+        let odd = Noted::default();
+        Loader { source, target, progress, times, counts, feed: None, odd, ending: None }
+    }
+
+    /// What a person should know of how the log is written.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.odd.warnings()
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -150,8 +159,7 @@ impl<'a> Loader<'a> {
         }
         let mut files = self.source.applied();
         files.retain(|c| Some(c.version) > head);
-        self.applied(files, head.is_some()).await?;
-        self.complete()
+        self.applied(files, head.is_some()).await
     }
 
     /// Takes protocol and metadata from what is stored: they decide what later timestamps mean, and
@@ -188,20 +196,7 @@ impl<'a> Loader<'a> {
             }
             self.applied(files, true).await?;
         }
-        self.complete()
-    }
-
-    /// The state at the head must say what the table is, where this run has read that.
-    fn complete(&self) -> Result<(), Fault> {
-        match &self.source.metadata {
-            Some(metadata) if metadata.schema_string.is_empty() => {
-                Err(Fault::Log(CatalogError::corrupt(format!(
-                    "the log has no schema: 'metaData' of table id '{}' lacks 'schemaString'",
-                    metadata.id
-                ))))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Commits at or below the base. Returns the timestamp of the base version.
@@ -247,6 +242,7 @@ impl<'a> Loader<'a> {
             return Err(Fault::Log(CatalogError::corrupt("the base is no checkpoint")));
         };
         let version = reader.version;
+        self.odd.take(reader.odd(), || format!("checkpoint '{}'", self.source.base().name()));
         let mut tail = Some(base_tail(reader.tail(), time).map_err(Fault::Log)?);
         self.progress.begin("Reading the checkpoint", "actions", Some(reader.rows()));
         let mut actions = ahead(reader.files(), 3);
@@ -291,13 +287,16 @@ impl<'a> Loader<'a> {
         self.ending = None;
         let mut first = !started;
         let mut left = files.len();
+        let all = first.then(|| files.clone());
         let mut batches = self.batches(files);
         while let Some(batch) = batches.try_next().await.map_err(Fault::Log)? {
             let read = batch.len();
             let mut commits = Vec::with_capacity(read);
-            for commit in batch {
-                let version = commit.file.version;
-                let name = format!("{}.json", version.padded());
+            for mut commit in batch {
+                let name = self.source.log_dir.shown(&commit.file.path(&self.source.log_dir.path));
+                if first && let Some(all) = &all {
+                    self.begin_with(&mut commit, all).await?;
+                }
                 if let Some(metadata) = &commit.index.metadata {
                     check_schema(metadata, &format!("commit file '{name}'")).map_err(Fault::Log)?;
                     self.source.metadata = Some(metadata.clone());
@@ -321,6 +320,43 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
+    /// A table whose first commit lacks protocol or metadata has those that come first: readers look for
+    /// them in the whole log.
+    async fn begin_with(
+        &mut self,
+        first: &mut ReadCommit,
+        files: &[CommitFile],
+    ) -> Result<(), Fault> {
+        let is_known = |commit: &ReadCommit, source: &Source| {
+            let protocol = commit.index.protocol.is_some() || source.protocol.is_some();
+            protocol && (commit.index.metadata.is_some() || source.metadata.is_some())
+        };
+        if is_known(first, self.source) {
+            return Ok(());
+        }
+        let later = files.get(1..).unwrap_or_default().to_vec();
+        let mut commits = self.source.commits(later);
+        while !is_known(first, self.source) {
+            let Some(commit) = commits.try_next().await.map_err(Fault::Log)? else { break };
+            let version = commit.file.version;
+            for (action, is_new) in [
+                ("protocol", first.index.protocol.is_none() && commit.index.protocol.is_some()),
+                ("metaData", first.index.metadata.is_none() && commit.index.metadata.is_some()),
+            ] {
+                if is_new {
+                    self.odd.first.push(format!(
+                        "version {} has no '{action}' action, the first one is in version {version}: \
+                         versions before are read with that",
+                        first.file.version
+                    ));
+                }
+            }
+            first.index.protocol = first.index.protocol.take().or(commit.index.protocol);
+            first.index.metadata = first.index.metadata.take().or(commit.index.metadata);
+        }
+        Ok(())
+    }
+
     /// The commit that creates a table sets its protocol and metadata.
     fn check_first(&self, name: &str) -> Result<(), Fault> {
         let missing = match (&self.source.protocol, &self.source.metadata) {
@@ -330,7 +366,8 @@ impl<'a> Loader<'a> {
             (Some(_), None) => "no 'metaData' action",
         };
         Err(Fault::Log(CatalogError::corrupt(format!(
-            "commit file '{name}' has {missing}: the log does not say what the table is"
+            "commit file '{name}' has {missing}, and no later one has: the log does not say what the \
+             table is. Restore the commit as it was, or have the engine that wrote it write the table anew"
         ))))
     }
 
@@ -362,6 +399,7 @@ impl<'a> Loader<'a> {
                         files.extend(page.iter().map(|add| (add.key().digest(), add.size)));
                     }
                 }
+                self.odd.take_commits(&commits);
                 Ok(())
             }
             Target::Catalog { catalog, table_id } => {
@@ -393,7 +431,9 @@ impl<'a> Loader<'a> {
                         let mut later = commits.iter().filter_map(|commit| commit.later.as_ref());
                         let damaged = later.any(LaterAdds::is_damaged);
                         if damaged { Fault::Log(error) } else { Fault::Backend(error) }
-                    })
+                    })?;
+                self.odd.take_commits(&commits);
+                Ok(())
             }
         }
     }

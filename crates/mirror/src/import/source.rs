@@ -8,7 +8,6 @@ use deltalakedb_catalog_core::features;
 use deltalakedb_catalog_core::ids::{TimestampMs, Version};
 use deltalakedb_catalog_core::model::TableRecord;
 use futures::stream::BoxStream;
-use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Deserialize;
 
@@ -17,7 +16,7 @@ use crate::log::{
     Base, Chain, ChainOptions, CheckpointReader, CommitFile, LocalLog, LogListing, ReadCommit,
     read_commits,
 };
-use crate::store::open_store;
+use crate::store::{LogDir, open_store};
 
 /// Features by which a table says that a catalog owns its commits.
 const CATALOG_FEATURES: [&str; 3] = ["catalogManaged", "catalogOwned", "catalogOwned-preview"];
@@ -25,7 +24,7 @@ const CATALOG_FEATURES: [&str; 3] = ["catalogManaged", "catalogOwned", "catalogO
 /// An opened log.
 pub(super) struct Source {
     pub(super) store: Arc<dyn ObjectStore>,
-    pub(super) log_dir: Path,
+    pub(super) log_dir: LogDir,
     /// Where the table is a local folder.
     local: Option<LocalLog>,
     pub(super) checkpoint_only: bool,
@@ -57,7 +56,7 @@ impl Source {
                 folder.display()
             )));
         }
-        let log_dir = opened.log_dir();
+        let log_dir = opened.log_folder();
         let local = LocalLog::of(&opened);
         let listing = match &local {
             Some(local) => local.list(None).await?,
@@ -181,7 +180,7 @@ impl Source {
     /// Whether the commit after the head is there.
     pub(super) async fn has_newer(&self) -> bool {
         let name = format!("{}.json", self.head.next().padded());
-        self.store.head(&self.log_dir.clone().join(name)).await.is_ok()
+        self.store.head(&self.log_dir.path.clone().join(name)).await.is_ok()
     }
 
     /// Commits after the head that have come since the log was listed.
@@ -218,7 +217,7 @@ impl Source {
             Base::Json => TimestampMs::default(),
             Base::Checkpoint(files) => files.modified,
         };
-        let path = self.log_dir.clone().join(format!("{}.crc", self.base.version().padded()));
+        let path = self.log_dir.path.clone().join(format!("{}.crc", self.base.version().padded()));
         // A checksum is optional, and so are its fields.
         let in_commit = match self.store.get(&path).await {
             Err(_) => None,

@@ -12,6 +12,7 @@ use futures::TryStreamExt;
 use serde_json::Value;
 
 use super::Validation;
+use super::spellings::Spellings;
 use crate::kernel::{KernelFile, KernelState, LogLocation, read_state, same_protocol};
 
 /// Differences that an error lists.
@@ -91,8 +92,10 @@ async fn compare(
     }
     compare_metadata(&mut found, &snapshot.metadata, &kernel.metadata);
 
+    let mut spellings = Spellings::new(snapshot)?;
     let mut files = catalog.files(id, version);
     while let Some(file) = files.try_next().await? {
+        spellings.note(&file);
         let key = file.add.key();
         match kernel.files.remove(&key) {
             None => found.add(|| format!("file {key}: it is in the catalog, not in the log")),
@@ -102,6 +105,9 @@ async fn compare(
     }
     for key in kernel.files.keys() {
         found.add(|| format!("file {key}: it is in the log, not in the catalog"));
+    }
+    for text in spellings.find(catalog, snapshot).await? {
+        found.add(|| text);
     }
 
     let (retry, backend) = (Retry::of(catalog), catalog.backend());
@@ -142,7 +148,13 @@ fn compare_file(found: &mut Differences, add: &Add, kernel: &KernelFile) {
     let about = |what: &str| format!("file {key}, {what}");
     found.check(&about("size"), &add.size, &kernel.size);
     found.check(&about("modification time"), &add.modification_time, &kernel.modification_time);
-    found.check(&about("partition values"), &add.partition_values, &kernel.partition_values);
+    // An empty value is null, and so is one that is not there.
+    let set = |values: &NullableMap| -> NullableMap {
+        let set = values.iter().filter(|(_, v)| v.as_deref().is_some_and(|text| !text.is_empty()));
+        set.map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    let (ours, theirs) = (set(&add.partition_values), set(&kernel.partition_values));
+    found.check(&about("partition values"), &ours, &theirs);
     let deleted_rows = add.deletion_vector.as_ref().map(|v| v.cardinality);
     found.check(&about("deleted rows"), &deleted_rows, &kernel.deleted_rows);
     found.check(&about("first row id"), &add.base_row_id, &kernel.base_row_id);

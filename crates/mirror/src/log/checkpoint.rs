@@ -6,14 +6,16 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use deltalakedb_catalog_core::action::{
     Action, Add, DomainMetadata, Format, Metadata, Protocol, Remove, Sidecar, Txn,
 };
-use deltalakedb_catalog_core::commit::parse_ndjson;
+use deltalakedb_catalog_core::commit::read_ndjson;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::Version;
+use deltalakedb_catalog_core::lenient::{self, Oddities, Oddity};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -32,6 +34,7 @@ use super::listing::{CheckpointFiles, CheckpointKind, LogName, SIDECARS};
 use super::object_reader::ObjectReader;
 use super::read_error;
 use super::stats::StatsWriter;
+use crate::store::LogDir;
 
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 4096;
@@ -90,11 +93,14 @@ pub struct CheckpointReader {
     inline: Vec<FileAction>,
     parquet: Vec<ParquetPart>,
     manifest_name: String,
+    odd: Oddities,
 }
 
 #[derive(Debug, Clone)]
 struct ParquetPart {
     path: Path,
+    /// The path as messages name it.
+    shown: String,
     size: u64,
     metadata: ArrowReaderMetadata,
 }
@@ -107,33 +113,47 @@ impl CheckpointReader {
     /// without protocol or metadata is none.
     pub async fn open(
         store: &Arc<dyn ObjectStore>,
-        log_dir: &Path,
+        log_dir: &LogDir,
         files: &CheckpointFiles,
     ) -> Result<CheckpointReader> {
         let mut tail = CheckpointTail::default();
         let mut inline = Vec::new();
         let mut parquet = Vec::new();
+        let mut odd = Oddities::default();
         if files.kind == CheckpointKind::V2Json {
             for file in &files.files {
-                let bytes = read_manifest(store, &file.path, file.size).await?;
-                let name = file.path.as_ref();
-                let lines = parse_ndjson(&format!("checkpoint '{name}'"), &bytes)
+                let name = log_dir.shown(&file.path);
+                let bytes = read_manifest(store, &file.path, &name, file.size).await?;
+                let actions = read_ndjson(&format!("checkpoint '{name}'"), &bytes, &mut odd)
                     .map_err(|e| CatalogError::corrupt(e.to_string()))?;
-                inline.extend(lines.into_iter().filter_map(|line| tail.take(line.action)));
+                inline.extend(actions.into_iter().filter_map(|action| tail.take(action)));
             }
         } else {
             let files = files.files.iter().map(|f| (f.path.clone(), f.size));
-            parquet = open_parts(store, files).await?;
+            parquet = open_parts(store, log_dir, files).await?;
             for part in &parquet {
                 let mut batches = part.batches(store, &SMALL_ACTIONS)?;
                 while let Some(batch) = batches.try_next().await? {
-                    read_small_actions(part.path.as_ref(), &batch, &mut tail)?;
+                    read_small_actions(&part.shown, &batch, &mut tail, &mut odd)?;
                 }
             }
         }
-        let sidecars =
-            tail.sidecars.iter().map(|s| sidecar_file(log_dir, s)).collect::<Result<Vec<_>>>()?;
-        parquet.extend(open_parts(store, sidecars.into_iter()).await?);
+        let sidecars = tail
+            .sidecars
+            .iter()
+            .map(|s| sidecar_file(&log_dir.path, s))
+            .collect::<Result<Vec<_>>>()?;
+        parquet.extend(open_parts(store, log_dir, sidecars.into_iter()).await?);
+        for part in &parquet {
+            odd_columns(part.metadata.schema(), &mut odd);
+        }
+        if let Some(metadata) = &mut tail.metadata {
+            let mut noted = Vec::new();
+            lenient::complete(metadata, &mut noted);
+            for oddity in noted {
+                odd.note(oddity, 0);
+            }
+        }
         let reader = CheckpointReader {
             version: files.version,
             tail,
@@ -141,9 +161,16 @@ impl CheckpointReader {
             inline,
             parquet,
             manifest_name: files.name().to_owned(),
+            odd,
         };
         reader.state()?;
         Ok(reader)
+    }
+
+    /// What of its small actions is written in another way than the protocol's.
+    #[must_use]
+    pub fn odd(&self) -> &Oddities {
+        &self.odd
     }
 
     /// All but the files.
@@ -189,7 +216,7 @@ impl CheckpointReader {
                 let store = Arc::clone(&store);
                 async move {
                     let batches = part.batches(&store, &FILE_ACTIONS)?;
-                    let name = part.path.to_string();
+                    let name = part.shown;
                     Ok::<_, CatalogError>(batches.map(move |batch| file_actions(&name, &batch?)))
                 }
             })
@@ -205,10 +232,11 @@ impl CheckpointReader {
 pub(crate) fn sidecar_names(name: &str, bytes: Bytes) -> Result<Vec<String>> {
     let mut tail = CheckpointTail::default();
     if matches!(LogName::parse(name), LogName::UuidCheckpoint { json: true, .. }) {
-        let lines = parse_ndjson(&format!("checkpoint '{name}'"), &bytes)
+        let odd = &mut Oddities::default();
+        let actions = read_ndjson(&format!("checkpoint '{name}'"), &bytes, odd)
             .map_err(|e| CatalogError::corrupt(e.to_string()))?;
-        for line in lines {
-            tail.take(line.action);
+        for action in actions {
+            tail.take(action);
         }
     } else {
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
@@ -218,24 +246,57 @@ pub(crate) fn sidecar_names(name: &str, bytes: Bytes) -> Result<Vec<String>> {
         let batches = builder.with_projection(mask).build().map_err(|e| unreadable(name, &e))?;
         for batch in batches {
             let batch = batch.map_err(|e| unreadable(name, &e))?;
-            read_small_actions(name, &batch, &mut tail)?;
+            read_small_actions(name, &batch, &mut tail, &mut Oddities::default())?;
         }
     }
     tail.sidecars.iter().map(|s| Ok(format!("{SIDECARS}{}", sidecar_name(s)?))).collect()
 }
 
+/// Columns of integers and of text, which may have any type that holds such.
+const COLUMNS: [(&str, &[&str], &[&str]); 4] = [
+    ("add", &["size", "modificationTime", "baseRowId"], &["path", "stats"]),
+    ("remove", &["size", "deletionTimestamp"], &["path", "stats"]),
+    ("metaData", &["createdTime"], &["id", "schemaString"]),
+    ("txn", &["version", "lastUpdated"], &["appId"]),
+];
+
+/// Notes columns whose values are converted.
+fn odd_columns(schema: &Schema, odd: &mut Oddities) {
+    for (action, integers, texts) in COLUMNS {
+        let Ok(DataType::Struct(fields)) = schema.field_with_name(action).map(Field::data_type)
+        else {
+            continue;
+        };
+        for field in fields {
+            let name = field.name().as_str();
+            let found = field.data_type();
+            let is_text = match found {
+                DataType::Dictionary(_, values) => values.is_string(),
+                other => other.is_string() || other.is_null(),
+            };
+            if integers.contains(&name) && !found.is_integer() && !found.is_null()
+                || texts.contains(&name) && !is_text
+            {
+                let column = format!("{action}.{name}");
+                odd.note(Oddity::ColumnType { column, found: found.to_string() }, 0);
+            }
+        }
+    }
+}
+
 async fn read_manifest(
     store: &Arc<dyn ObjectStore>,
     path: &Path,
+    shown: &str,
     size: u64,
 ) -> Result<bytes::Bytes> {
     if size > MAX_MANIFEST_BYTES {
         return Err(CatalogError::corrupt(format!(
-            "checkpoint '{path}' is a JSON manifest of {size} bytes, at most {MAX_MANIFEST_BYTES} \
+            "checkpoint '{shown}' is a JSON manifest of {size} bytes, at most {MAX_MANIFEST_BYTES} \
              are read"
         )));
     }
-    let what = format!("checkpoint '{path}'");
+    let what = format!("checkpoint '{shown}'");
     let got = store.get(path).await.map_err(|e| read_error(&what, &e))?;
     got.bytes().await.map_err(|e| read_error(&what, &e))
 }
@@ -261,6 +322,7 @@ fn bad_sidecar(sidecar: &Sidecar) -> CatalogError {
 
 async fn open_parts(
     store: &Arc<dyn ObjectStore>,
+    log_dir: &LogDir,
     files: impl Iterator<Item = (Path, u64)>,
 ) -> Result<Vec<ParquetPart>> {
     stream::iter(files)
@@ -275,8 +337,9 @@ async fn open_parts(
                 size = meta.size;
                 loaded = load_footer(store, &path, size).await;
             }
-            let metadata = loaded.map_err(|e| unreadable(path.as_ref(), &e))?;
-            Ok(ParquetPart { path, size, metadata })
+            let shown = log_dir.shown(&path);
+            let metadata = loaded.map_err(|e| unreadable(&shown, &e))?;
+            Ok(ParquetPart { path, shown, size, metadata })
         })
         .buffered(PARALLEL_FOOTERS)
         .try_collect()
@@ -337,7 +400,7 @@ impl ParquetPart {
             return Ok(stream::empty().boxed());
         }
         let reader = ObjectReader::new(Arc::clone(store), self.path.clone(), self.size);
-        let name = self.path.to_string();
+        let name = self.shown.clone();
         let batches =
             ParquetRecordBatchStreamBuilder::new_with_metadata(reader, self.metadata.clone())
                 .with_projection(ProjectionMask::leaves(&schema, leaves))
@@ -363,7 +426,12 @@ fn all_have_json_stats(metadata: &ParquetMetaData) -> bool {
     })
 }
 
-fn read_small_actions(origin: &str, batch: &RecordBatch, tail: &mut CheckpointTail) -> Result<()> {
+fn read_small_actions(
+    origin: &str,
+    batch: &RecordBatch,
+    tail: &mut CheckpointTail,
+    odd: &mut Oddities,
+) -> Result<()> {
     let rows = 0..batch.num_rows();
     if let Some(record) = Record::of_batch(origin, batch, "protocol")? {
         let (reader, writer) = (record.int("minReaderVersion")?, record.int("minWriterVersion")?);
@@ -395,11 +463,14 @@ fn read_small_actions(origin: &str, batch: &RecordBatch, tail: &mut CheckpointTa
                 },
             };
             tail.metadata = Some(Metadata {
-                id: id.need(row)?,
+                id: id.get(row).unwrap_or_else(|| {
+                    odd.note(Oddity::Missing("metaData.id".to_owned()), 0);
+                    lenient::derived_id(&schema.get(row).unwrap_or_default())
+                }),
                 name: name.get(row),
                 description: description.get(row),
                 format,
-                schema_string: schema.need(row)?,
+                schema_string: schema.get(row).unwrap_or_default(),
                 partition_columns: partition_columns.get(row).unwrap_or_default(),
                 created_time: created.get(row),
                 configuration: configuration.get(row).unwrap_or_default(),

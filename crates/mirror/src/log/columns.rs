@@ -9,7 +9,7 @@ use arrow::array::{
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use deltalakedb_catalog_core::action::{DeletionVector, NullableMap};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 
@@ -73,14 +73,30 @@ impl<'a> Record<'a> {
         if array.data_type() == want {
             return Ok(Arc::clone(array));
         }
-        cast(array, want).map_err(|_| {
-            CatalogError::corrupt(format!(
+        // A time is a number of milliseconds, whatever its unit.
+        let number = match (array.data_type(), want) {
+            (DataType::Timestamp(_, zone), DataType::Int64) => {
+                cast(array, &DataType::Timestamp(TimeUnit::Millisecond, zone.clone()))
+                    .and_then(|times| cast(&times, want))
+            }
+            _ => cast(array, want),
+        };
+        match number {
+            // What does not fit must not become null.
+            Ok(number) if number.logical_null_count() <= array.logical_null_count() => Ok(number),
+            Ok(_) => Err(CatalogError::corrupt(format!(
+                "checkpoint file '{}': column '{}.{name}' is {}, and has a value that is no {want}",
+                self.origin,
+                self.name,
+                array.data_type()
+            ))),
+            Err(_) => Err(CatalogError::corrupt(format!(
                 "checkpoint file '{}': column '{}.{name}' is {} where {want} is expected",
                 self.origin,
                 self.name,
                 array.data_type()
-            ))
-        })
+            ))),
+        }
     }
 
     fn wrong(&self, name: &str) -> CatalogError {

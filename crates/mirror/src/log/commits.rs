@@ -19,6 +19,7 @@ use object_store::{GetResult, GetResultPayload, ObjectStore, ObjectStoreExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::read_error;
+use crate::store::LogDir;
 
 /// From so many bytes on, a file is not in memory as a whole.
 pub(super) const STREAMED_BYTES: u64 = 32 << 20;
@@ -129,13 +130,17 @@ fn keep_last<T>(items: &mut Vec<T>, key: impl Fn(&T) -> (&str, Option<String>)) 
 /// As [`ReadCommit::parse`]; `Unavailable` if a file cannot be fetched.
 pub fn read_commits(
     store: &Arc<dyn ObjectStore>,
-    log_dir: &Path,
+    log_dir: &LogDir,
     files: Vec<CommitFile>,
 ) -> BoxStream<'static, Result<ReadCommit>> {
     let store = Arc::clone(store);
     let log_dir = log_dir.clone();
     within_budget(files, |file| file.size)
-        .map(move |(file, permit)| fetch(Arc::clone(&store), file.path(&log_dir), file, permit))
+        .map(move |(file, permit)| {
+            let path = file.path(&log_dir.path);
+            let shown = log_dir.shown(&path);
+            fetch(Arc::clone(&store), path, shown, file, permit)
+        })
         .buffered(READ_AHEAD)
         .boxed()
 }
@@ -159,10 +164,11 @@ pub(super) fn within_budget<T: Send + 'static>(
 async fn fetch(
     store: Arc<dyn ObjectStore>,
     path: Path,
+    shown: String,
     file: CommitFile,
     permit: Option<OwnedSemaphorePermit>,
 ) -> Result<ReadCommit> {
-    let origin = format!("commit file '{path}'");
+    let origin = format!("commit file '{shown}'");
     let got = store.get(&path).await.map_err(|e| read_error(&origin, &e))?;
     // Parsing and compressing are work for the processor, not for the reactor.
     let reading = match got.payload {
@@ -191,7 +197,7 @@ async fn fetch(
         }
     };
     let read = reading.await.map_err(|e| {
-        CatalogError::failed(format!("reading '{path}' broke off: {e}"), WriteState::NotApplied)
+        CatalogError::failed(format!("reading '{shown}' broke off: {e}"), WriteState::NotApplied)
     })?;
     drop(permit);
     read
@@ -371,7 +377,7 @@ mod tests {
         let listed = CommitFile { size: text.len() as u64, ..file(3, 9) };
         let log = Path::from("_delta_log");
         store.put(&listed.path(&log), text.clone().into()).await.unwrap();
-        let mut commits = read_commits(&store, &log, vec![listed]);
+        let mut commits = read_commits(&store, &log.into(), vec![listed]);
         let read = commits.next().await.unwrap().unwrap();
         assert_eq!((read.raw_len, read.index.adds.len()), (text.len() as u64, 0));
         assert!(read.body.published().unwrap() == text.as_bytes());

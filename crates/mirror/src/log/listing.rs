@@ -17,6 +17,7 @@ use object_store::{ObjectMeta, ObjectStore};
 
 use super::commits::CommitFile;
 use super::read_error;
+use crate::store::LogDir;
 
 /// Digits of a version in a file name.
 const VERSION_DIGITS: usize = 20;
@@ -168,7 +169,7 @@ impl CheckpointFiles {
 #[derive(Debug, Clone, Default)]
 pub struct LogListing {
     /// The folder.
-    pub log_dir: Path,
+    pub log_dir: LogDir,
     /// Commits by version, ascending.
     pub commits: Vec<CommitFile>,
     /// Complete checkpoints by version; several forms of one version are sorted by kind.
@@ -191,6 +192,15 @@ pub enum Base {
 }
 
 impl Base {
+    /// Name of its (first) file, for people; of commits that of the folder's first.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Base::Json => format!("{}.json", Version::ZERO.padded()),
+            Base::Checkpoint(files) => files.name().to_owned(),
+        }
+    }
+
     /// Version whose state it is.
     #[must_use]
     pub fn version(&self) -> Version {
@@ -254,8 +264,8 @@ impl LogListing {
     ///
     /// # Errors
     /// `Unavailable` if the store cannot be reached or refuses.
-    pub async fn read(store: &Arc<dyn ObjectStore>, log_dir: &Path) -> Result<LogListing> {
-        let found = match store.list_with_delimiter(Some(log_dir)).await {
+    pub async fn read(store: &Arc<dyn ObjectStore>, log_dir: &LogDir) -> Result<LogListing> {
+        let found = match store.list_with_delimiter(Some(&log_dir.path)).await {
             Ok(found) => found.objects,
             Err(object_store::Error::NotFound { .. }) => Vec::new(),
             Err(e) => return Err(read_error(&format!("the folder '{log_dir}'"), &e)),
@@ -266,11 +276,12 @@ impl LogListing {
     /// Makes sense of listed objects, in any order; those not directly in `log_dir` are ignored.
     #[must_use]
     pub fn from_objects(
-        log_dir: Path,
+        log_dir: impl Into<LogDir>,
         objects: impl IntoIterator<Item = ObjectMeta>,
     ) -> LogListing {
+        let log_dir = log_dir.into();
         let files = objects.into_iter().filter_map(|object| {
-            let name = direct_child(&log_dir, &object.location)?;
+            let name = direct_child(&log_dir.path, &object.location)?;
             Some((name, object.size, modified(&object)))
         });
         let files: Vec<_> = files.collect();
@@ -279,7 +290,7 @@ impl LogListing {
 
     /// Makes sense of names in the folder, in any order, with size and modification time.
     pub(super) fn from_files(
-        log_dir: Path,
+        log_dir: LogDir,
         files: impl IntoIterator<Item = (String, u64, TimestampMs)>,
     ) -> LogListing {
         let mut listing = LogListing { log_dir, ..LogListing::default() };
@@ -291,7 +302,9 @@ impl LogListing {
                 continue;
             }
             // As the store has it: nothing in the name is written in another way.
-            let Ok(path) = Path::parse(format!("{}/{name}", listing.log_dir)) else { continue };
+            let Ok(path) = Path::parse(format!("{}/{name}", listing.log_dir.path)) else {
+                continue;
+            };
             let file = (CheckpointFile { path, size }, modified);
             match found {
                 LogName::Checkpoint(version) => {

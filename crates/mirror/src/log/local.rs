@@ -11,13 +11,12 @@ use chrono::{DateTime, Utc};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{TimestampMs, Version};
 use futures::stream::{self, BoxStream, StreamExt};
-use object_store::path::Path;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::commits::{CommitFile, ReadCommit, STREAMED_BYTES, within_budget};
 use super::listing::{LogListing, LogName};
 use super::read_error;
-use crate::store::{LOG_FOLDER, Store};
+use crate::store::{LOG_FOLDER, LogDir, Store};
 
 /// Commits that a thread reads before it hands them on.
 const GROUP_COMMITS: usize = 64;
@@ -31,7 +30,7 @@ const MOST_GROUPS: usize = 8;
 pub struct LocalLog {
     folder: Arc<std::path::Path>,
     /// The same for the object store: errors name files as they do for any other store.
-    log_dir: Path,
+    log_dir: LogDir,
 }
 
 impl LocalLog {
@@ -39,7 +38,7 @@ impl LocalLog {
     #[must_use]
     pub fn of(table: &Store) -> Option<LocalLog> {
         let folder: PathBuf = table.local.as_ref()?.join(LOG_FOLDER);
-        Some(LocalLog { folder: folder.into(), log_dir: table.log_dir() })
+        Some(LocalLog { folder: folder.into(), log_dir: table.log_folder() })
     }
 
     /// What [`LogListing::read`] finds. Commits up to `after` may be left out: nothing is asked about them.
@@ -106,7 +105,7 @@ impl LocalLog {
     }
 
     fn origin(&self, file: &CommitFile) -> String {
-        format!("commit file '{}'", file.path(&self.log_dir))
+        format!("commit file '{}'", self.log_dir.shown(&file.path(&self.log_dir.path)))
     }
 
     fn failed(&self, what: &str, source: io::Error) -> CatalogError {

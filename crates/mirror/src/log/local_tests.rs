@@ -52,7 +52,7 @@ impl Folder {
     }
 
     async fn stored(&self, files: Vec<CommitFile>) -> Vec<ReadCommit> {
-        let commits = read_commits(&self.table.store, &self.table.log_dir(), files);
+        let commits = read_commits(&self.table.store, &self.table.log_folder(), files);
         commits.try_collect().await.unwrap()
     }
 
@@ -250,7 +250,7 @@ async fn the_folder_is_listed_as_the_object_store_lists_it() {
         symlink(folder.dir.path(), folder.commit_path(17)).unwrap();
     }
     let ours = folder.log.list(None).await.unwrap();
-    let stored = LogListing::read(&folder.table.store, &folder.table.log_dir()).await.unwrap();
+    let stored = LogListing::read(&folder.table.store, &folder.table.log_folder()).await.unwrap();
     assert_eq!(format!("{ours:?}"), format!("{stored:?}"));
     assert_eq!(ours.checkpoints.len(), 3);
     assert_eq!((ours.checksums.len(), ours.has_last_checkpoint), (1, true));

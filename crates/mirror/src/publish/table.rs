@@ -18,6 +18,7 @@ use super::report::{PublishIssue, TableRun, TaskOutcome};
 use crate::checkpoint::{write_checkpoint, write_last_checkpoint};
 use crate::checksum::{self, Checksums, VersionChecksum, checksum_name};
 use crate::cleanup::clean;
+use crate::foreign::foreign_text;
 use crate::properties::checkpoint_interval;
 use crate::put::{ForeignBytes, Put, commit_name, digest, put_over_torn, torn_text};
 
@@ -175,7 +176,7 @@ impl Publisher {
     }
 
     /// Records a failure, which gives the lease up. Returns when the version is tried again; none
-    /// if the lease was lost. After an error the lease lapses by itself: that is the pause then.
+    /// if the lease was lost. After an error it is given up once the database answers.
     async fn record_failure(
         &self,
         lease: &MirrorLease,
@@ -191,6 +192,7 @@ impl Publisher {
             Ok(recorded) => Ok(recorded.then_some(retry_at)),
             Err(error) => {
                 tracing::warn!(%table, %version, %error, "the failure was not recorded");
+                self.strand(lease);
                 Err(error)
             }
         }
@@ -200,6 +202,7 @@ impl Publisher {
     async fn release(&self, lease: &MirrorLease) {
         if let Err(error) = self.retry.repeat(|| self.backend.mirror_release(lease)).await {
             tracing::warn!(table = %lease.table_id, %error, "a lease was not given up");
+            self.strand(lease);
         }
     }
 
@@ -453,7 +456,7 @@ impl Work<'_> {
     }
 
     fn foreign(&self, version: Version, name: &str, foreign: ForeignBytes) -> String {
-        foreign_commit(&self.table.name.to_string(), version, &self.sink.describe(), name, foreign)
+        foreign_text(&self.table.name.to_string(), version, &self.sink.describe(), name, foreign)
     }
 }
 
@@ -503,26 +506,4 @@ async fn put_checksum(
 
 fn failed(version: Version, error: &CatalogError) -> End {
     End::Failed(Stopped { version, error: error.to_string(), diverged: false })
-}
-
-/// What a person is told of a commit in the log that is not the catalog's.
-pub(super) fn foreign_commit(
-    table: &str,
-    version: Version,
-    log_dir: &str,
-    name: &str,
-    foreign: ForeignBytes,
-) -> String {
-    let ForeignBytes { found, ours, torn } = foreign;
-    if torn {
-        return torn_text(log_dir, name, foreign);
-    }
-    format!(
-        "'{log_dir}/{name}' ({found} bytes) is not version {version} of table '{table}' in the \
-         catalog ({ours} bytes): another program has committed to this table's log. Nothing was \
-         overwritten, and publishing of this table has stopped; commits to the catalog go on. \
-         `dl repair {table}` shows both histories and what can be done. To publish again as if \
-         nothing had happened, move that file and all later versions out of the log, then run \
-         `dl mirror retry {table}`"
-    )
 }

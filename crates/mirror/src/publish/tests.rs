@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use deltalakedb_catalog_core::env::Clock;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::fault::{
     Fault, FaultyBackend, FaultySink, SinkFault, SinkVerb, Verb,
@@ -16,7 +17,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::kernel::{LogLocation, read_state};
 use crate::sink::LocalSink;
-use crate::testing::{Lake, add, is_commit, names, zero};
+use crate::testing::{Lake, START_MS, TestIds, add, is_commit, names, zero};
 
 fn v(version: i64) -> Version {
     Version::new(version).unwrap()
@@ -518,4 +519,80 @@ async fn published_bytes_hold_the_digest_that_is_recorded() {
         crate::put::digest(b""),
         "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     );
+}
+
+/// Does not wait, and keeps in mind for how long it was asked to.
+#[derive(Debug, Default)]
+struct Pauses(Mutex<Vec<u128>>);
+
+#[async_trait]
+impl Clock for Pauses {
+    fn now(&self) -> TimestampMs {
+        TimestampMs(START_MS)
+    }
+    async fn sleep(&self, pause: Duration) {
+        self.0.lock().unwrap().push(pause.as_millis());
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn after_an_outage_of_the_database_a_worker_goes_on_within_seconds() {
+    const CALLS: u64 = 40;
+    let lake = Lake::new();
+    let (stop, stopped) = watch::channel(false);
+    let backend = FaultyBackend::new(Arc::clone(lake.catalog.backend()), move |call| {
+        if matches!((call.verb, call.nth), (Verb::MirrorClaim, 0..CALLS)) {
+            return Fault::Fail;
+        }
+        stop.send(true).unwrap();
+        Fault::None
+    });
+    let clock = Arc::new(Pauses::default());
+    let ids = Arc::new(TestIds::default());
+    let config = PublisherConfig::default();
+    let publisher = Publisher::new(Arc::new(backend), Arc::clone(&clock) as _, ids, config);
+    let limit = Duration::from_secs(30);
+    tokio::time::timeout(limit, publisher.run(stopped)).await.unwrap().unwrap();
+    let mut pauses = clock.0.lock().unwrap();
+    assert!(pauses.len() >= usize::try_from(CALLS).unwrap(), "{pauses:?}");
+    // The last one may be that of a worker with nothing to do.
+    pauses.truncate(usize::try_from(CALLS).unwrap());
+    assert!(pauses[0] < 1_000 && pauses.is_sorted(), "they grow: {pauses:?}");
+    assert!(pauses.iter().all(|ms| *ms <= 5_000), "{pauses:?}");
+}
+
+#[tokio::test]
+async fn a_lease_that_an_outage_left_behind_is_given_up_when_it_is_over() {
+    let lake = Lake::new();
+    let id = lake.table("t", 3).await;
+    // It goes away in the middle of the work, and is away for as long as that is told of.
+    let backend = FaultyBackend::new(Arc::clone(lake.catalog.backend()), |call| {
+        match (call.verb, call.nth) {
+            (Verb::ReadBodies | Verb::MirrorFail | Verb::MirrorRelease, 0) => Fault::Fail,
+            _ => Fault::None,
+        }
+    });
+    let publisher = lake.publisher_on(Arc::new(backend), PublisherConfig::default());
+    let report = publisher.run_once(None).await.unwrap();
+    assert_eq!((report.published, report.unpublished, report.failures.len()), (0, 4, 1));
+    let report = publisher.run_once(None).await.unwrap();
+    assert_eq!((report.published, report.unpublished), (0, 4), "it cannot be given up yet");
+    // No time has passed: nobody waited for the lease to lapse.
+    let report = publisher.run_once(None).await.unwrap();
+    assert_eq!((report.published, report.failures), (4, vec![]));
+    assert_published(&lake, "t", id, 3).await;
+}
+
+#[tokio::test]
+async fn all_that_waits_is_counted() {
+    let lake = Lake::new();
+    // More than a page, of one table and of several.
+    for (name, head) in [("a", 24), ("b", 3), ("c", 12)] {
+        lake.table(name, head).await;
+    }
+    let publisher =
+        lake.publisher().with_sinks(|_| Err(CatalogError::Unsupported("as a test".into())));
+    let report = publisher.run_once(None).await.unwrap();
+    assert_eq!((report.published, report.unpublished), (0, 25 + 4 + 13));
 }

@@ -25,11 +25,13 @@ impl Corpus {
     /// None, with the reason printed, if there is no corpus here.
     pub(crate) fn open() -> Option<Corpus> {
         let Some(folder) = std::env::var_os(VARIABLE).map(PathBuf::from) else {
-            println!("skipped: {VARIABLE} does not name a folder of Delta tables");
+            let why = format!("{VARIABLE} does not name a folder of Delta tables");
+            deltalakedb_test_servers::skip(&["corpus"], why);
             return None;
         };
         if !folder.is_dir() {
-            println!("skipped: {VARIABLE} names '{}', which is no folder", folder.display());
+            let why = format!("{VARIABLE} names '{}', which is no folder", folder.display());
+            deltalakedb_test_servers::skip(&["corpus"], why);
             return None;
         }
         let unpacked = tempfile::tempdir().unwrap();

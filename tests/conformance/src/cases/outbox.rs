@@ -1,6 +1,6 @@
 //! The outbox: what is claimed, completed, failed, retried, switched on and off.
 
-use deltalakedb_catalog_core::backend::{MirrorLease, PublishFailure, Published};
+use deltalakedb_catalog_core::backend::{ClaimRequest, MirrorLease, PublishFailure, Published};
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{TableId, TimestampMs};
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorState};
@@ -301,6 +301,36 @@ cases! {
         let task = env.claim_one(&env.claim_by("w")).await?;
         assert_eq!(task.versions, [v(1), v(2), v(3)], "switching it on twice changes nothing");
         assert_eq!(task.attempts, 2, "not even the attempts");
+        Ok(())
+    }
+
+    /// mirror_set_mode, mirror_retry: a foreign commit that was seen stops a table for which nothing waits,
+    /// and one for which something does; a table that is off stays off.
+    async fn a_foreign_commit_that_was_seen_is_recorded(env: &Env) -> CaseResult {
+        let id = table(env, "t", 1).await?;
+        let off = table(env, "off", 0).await?;
+        let task = env.claim_one(&ClaimRequest { only: Some(id), ..env.claim_by("w") }).await?;
+        assert_eq!(task.table.id, id);
+        assert!(complete(env, &task.lease, &[0, 1]).await?);
+        env.db().mirror_release(&task.lease).await?;
+        env.db().mirror_set_mode(off, MirrorMode::Off, env.now()).await?;
+        for _ in 0..2 {
+            let seen = env.db().mirror_set_mode(id, MirrorMode::Diverged, env.now()).await?;
+            assert_eq!((seen.mirror, seen.published_version), (MirrorMode::Diverged, Some(v(1))));
+            assert_eq!(env.record(id).await?, seen);
+        }
+        let seen = env.db().mirror_set_mode(off, MirrorMode::Diverged, env.now()).await?;
+        assert_eq!(seen.mirror, MirrorMode::Off);
+        env.write(id, Change::files(["later"])).await?;
+        assert_eq!(env.db().mirror_claim(&env.claim_by("w")).await?, []);
+        env.db().mirror_retry(id, env.now()).await?;
+        assert_eq!(env.record(id).await?.mirror, MirrorMode::Active);
+        let task = env.claim_one(&env.claim_by("w")).await?;
+        assert_eq!((task.table.id, task.versions.clone()), (id, vec![v(2)]));
+        // A worker that is at it records what it has put.
+        env.db().mirror_set_mode(id, MirrorMode::Diverged, env.now()).await?;
+        assert!(complete(env, &task.lease, &[2]).await?);
+        assert_eq!(env.record(id).await?.mirror, MirrorMode::Diverged);
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! `info` and `migrate`. These cases start on an empty database.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use deltalakedb_catalog_core::backend::TableFilter;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{TableRef, TimestampMs};
@@ -18,6 +20,18 @@ cases! {
             info.schema_version == 0 || info.schema_version == info.supported_schema_version,
             "an empty database has no schema: {info:?}"
         );
+        Ok(())
+    }
+
+    /// info: a database with a clock of its own says what time it is there.
+    async fn info_tells_the_time_of_the_database(env: &Env) -> CaseResult {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let here = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        let Some(there) = env.db().info().await?.clock else {
+            return Err(Halt::Skip("it has no clock but this process's".to_owned()));
+        };
+        let apart = there.0.saturating_sub(here).saturating_abs();
+        assert!(apart < 600_000, "it is {here} here and {there} there, milliseconds");
         Ok(())
     }
 

@@ -159,7 +159,7 @@ pub(super) enum Op {
     Retry(Pick),
     SetMode {
         table: Pick,
-        off: bool,
+        mode: u8,
     },
 }
 
@@ -306,7 +306,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => (of(pick()), 0..5_u8, 1..6_u8)
             .prop_map(|(table, state, limit)| Op::Rows { table, state, limit }),
         1 => pick().prop_map(Op::Retry),
-        2 => (pick(), any::<bool>()).prop_map(|(table, off)| Op::SetMode { table, off }),
+        2 => (pick(), any::<u8>()).prop_map(|(table, mode)| Op::SetMode { table, mode }),
     ];
     prop_oneof![10 => writes, 3 => imports, 4 => reads, 4 => outbox]
 }

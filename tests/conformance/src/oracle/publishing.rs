@@ -85,9 +85,10 @@ impl World<'_> {
                 let id = self.table(*table).await;
                 self.both(async |db| db.mirror_retry(id, now).await).await?;
             }
-            Op::SetMode { table, off } => {
+            Op::SetMode { table, mode } => {
                 let id = self.table(*table).await;
-                let mode = if *off { MirrorMode::Off } else { MirrorMode::Active };
+                let mode = [MirrorMode::Off, MirrorMode::Active, MirrorMode::Diverged]
+                    [usize::from(*mode) % 3];
                 self.both(async |db| db.mirror_set_mode(id, mode, now).await).await?;
             }
             other => return Err(format!("{other:?} is not of the outbox")),

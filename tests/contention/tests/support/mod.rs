@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use deltalakedb_contention::run::{Plan, run};
 use deltalakedb_contention::scenario::Scenario;
-use deltalakedb_test_servers::mssql_urls;
+use deltalakedb_test_servers::{is_required, mssql_urls};
 use libtest_mimic::{Completion, Trial};
 
 /// Why a test has no result.
@@ -62,7 +62,7 @@ pub(crate) fn trials(database: Database) -> Vec<Trial> {
                 println!("\n{name} {figures}");
                 Ok(Completion::Completed)
             }
-            Err(Halt::Unavailable(why)) if required(name) => {
+            Err(Halt::Unavailable(why)) if is_required(name) => {
                 Err(format!("DL_REQUIRE asks for {name}, but {why}").into())
             }
             Err(Halt::Unavailable(why)) => Ok(Completion::ignored_with(why)),
@@ -70,11 +70,6 @@ pub(crate) fn trials(database: Database) -> Vec<Trial> {
         })
     };
     database.tests.into_iter().map(trial).collect()
-}
-
-fn required(name: &str) -> bool {
-    let list = std::env::var("DL_REQUIRE").unwrap_or_default();
-    list.split(',').any(|required| required.trim() == name)
 }
 
 /// A run in its full size on these nodes.

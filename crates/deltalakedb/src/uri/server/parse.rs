@@ -176,6 +176,12 @@ impl ServerUri {
                         .to_owned(),
                 ));
             }
+            if replica.max_clock_skew().is_some() {
+                return Err(placed(
+                    "nothing is committed to a replica: max_clock_skew stands in the primary's URL"
+                        .to_owned(),
+                ));
+            }
             self.replicas.push(replica);
         }
         Ok(())

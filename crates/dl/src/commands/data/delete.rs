@@ -31,9 +31,10 @@ impl Delete {
     pub(crate) async fn run(&self, context: &Context) -> Result<()> {
         self.change
             .run(context, &self.table, async |_, name, table| {
+                let condition = self.rows.condition(name, &table)?;
                 let mut delete = table.delete();
-                if let Some(condition) = &self.rows.condition {
-                    delete = delete.with_predicate(condition.as_str());
+                if let Some(condition) = condition {
+                    delete = delete.with_predicate(condition);
                 }
                 let (_, metrics) = delete.await.map_err(|e| failure(name, e))?;
                 let rows = metrics.num_deleted_rows.and_then(|rows| u64::try_from(rows).ok());

@@ -1,13 +1,18 @@
 //! `dl merge`
 
 use clap::Args;
+use delta::arrow::datatypes::Schema;
+use delta::datafusion::logical_expr::Expr;
 use delta::datafusion::sql::sqlparser::ast::{MergeAction, MergeInsertKind, Statement};
 use delta::operations::merge::MergeBuilder;
-use deltalakedb::deltalake::deltalake as delta;
+use deltalakedb::core::ids::TableName;
+use deltalakedb::deltalake::{Expressions, deltalake as delta};
 use serde_json::json;
 
 use super::source::Source;
-use super::{Change, column, failure, is_column, parse_within, quoted, target_column};
+use super::{
+    Change, asked, column, column_type, failure, is_column, parse_within, quoted, target_column,
+};
 use crate::commands::commit::Done;
 use crate::context::Context;
 use crate::failure::{Failure, Result};
@@ -34,7 +39,7 @@ pub(crate) struct Merge {
     #[command(flatten)]
     source: Source,
     /// Which rows belong together: a SQL condition on target and source
-    #[arg(long, value_name = "CONDITION")]
+    #[arg(long, value_name = "CONDITION", allow_hyphen_values = true)]
     on: String,
     #[command(flatten)]
     clauses: Clauses,
@@ -235,13 +240,21 @@ impl Merge {
                         is_column(name, &schema, column)?;
                     }
                 }
+                let expressions = Expressions::of_merge(
+                    ("target", &schema),
+                    ("source", rows.schema().as_arrow()),
+                );
+                let expressions = expressions.map_err(|e| asked(name, "columns", e))?;
+                let typed = |clause: Clause| clause.typed(name, &schema, &expressions, &columns);
+                let clauses = clauses.into_iter().map(typed).collect::<Result<Vec<_>>>()?;
+                let on = expressions.condition(&self.on).map_err(|e| asked(name, "--on", e))?;
                 let mut merge = table
-                    .merge(rows, self.on.as_str())
+                    .merge(rows, on)
                     .with_source_alias("source")
                     .with_target_alias("target")
                     .with_merge_schema(self.new_columns);
                 for clause in clauses {
-                    merge = with_clause(merge, clause, &columns).map_err(|e| failure(name, e))?;
+                    merge = with_clause(merge, clause).map_err(|e| failure(name, e))?;
                 }
                 let (_, metrics) = merge.await.map_err(|e| failure(name, e))?;
                 let number = |n: usize| count(count_of(n));
@@ -263,31 +276,56 @@ impl Merge {
     }
 }
 
-fn with_clause(
-    merge: MergeBuilder,
-    clause: Clause,
-    columns: &[String],
-) -> Result<MergeBuilder, delta::DeltaTableError> {
-    let Clause { when, condition, action } = clause;
-    let pairs = match action {
-        Action::UpdateAll | Action::InsertAll => columns
-            .iter()
-            .map(|column| (quoted(column), format!("source.{}", quoted(column))))
-            .collect(),
-        Action::Update(pairs) | Action::Insert(pairs) => pairs,
-        Action::Delete => {
-            let delete = |mut delete: delta::operations::merge::DeleteBuilder| {
-                if let Some(condition) = condition {
-                    delete = delete.predicate(condition);
-                }
-                delete
-            };
-            return if when == When::Matched {
-                merge.when_matched_delete(delete)
-            } else {
-                merge.when_not_matched_by_source_delete(delete)
-            };
-        }
+/// A clause whose texts are read. No values: the rows go.
+struct Typed {
+    when: When,
+    condition: Option<Expr>,
+    values: Option<Vec<(String, Expr)>>,
+}
+
+impl Clause {
+    /// Reads conditions and values; `columns` is what * stands for.
+    fn typed(
+        self,
+        table: &TableName,
+        schema: &Schema,
+        expressions: &Expressions,
+        columns: &[String],
+    ) -> Result<Typed> {
+        let Clause { when, condition, action } = self;
+        let bad = |error| asked(table, when.option(), error);
+        let condition = condition.map(|text| expressions.condition(&text)).transpose();
+        let condition = condition.map_err(bad)?;
+        let pairs = match action {
+            Action::UpdateAll | Action::InsertAll => columns
+                .iter()
+                .map(|column| (quoted(column), format!("source.{}", quoted(column))))
+                .collect(),
+            Action::Update(pairs) | Action::Insert(pairs) => pairs,
+            Action::Delete => return Ok(Typed { when, condition, values: None }),
+        };
+        let values = pairs.into_iter().map(|(column, value)| {
+            let value = expressions.value(&value, &column, column_type(schema, &column));
+            Ok((column, value.map_err(bad)?))
+        });
+        Ok(Typed { when, condition, values: Some(values.collect::<Result<_>>()?) })
+    }
+}
+
+fn with_clause(merge: MergeBuilder, clause: Typed) -> Result<MergeBuilder, delta::DeltaTableError> {
+    let Typed { when, condition, values } = clause;
+    let Some(pairs) = values else {
+        let delete = |mut delete: delta::operations::merge::DeleteBuilder| {
+            if let Some(condition) = condition {
+                delete = delete.predicate(condition);
+            }
+            delete
+        };
+        return if when == When::Matched {
+            merge.when_matched_delete(delete)
+        } else {
+            merge.when_not_matched_by_source_delete(delete)
+        };
     };
     if when == When::NotMatched {
         return merge.when_not_matched_insert(|mut insert| {

@@ -6,12 +6,15 @@ pub(super) mod optimize;
 mod results;
 mod source;
 pub(super) mod sql;
+mod text;
 pub(super) mod update;
+mod void;
 pub(super) mod write;
 
 use clap::Args;
-use delta::arrow::datatypes::Schema;
+use delta::arrow::datatypes::{DataType, Schema};
 use delta::datafusion::error::DataFusionError;
+use delta::datafusion::logical_expr::Expr;
 use delta::datafusion::sql::sqlparser::ast::{AssignmentTarget, ObjectName, Statement};
 use delta::datafusion::sql::sqlparser::dialect::GenericDialect;
 use delta::datafusion::sql::sqlparser::parser::Parser;
@@ -20,7 +23,7 @@ use deltalakedb::Db;
 use deltalakedb::core::catalog::CommitReport;
 use deltalakedb::core::error::CatalogError;
 use deltalakedb::core::ids::{CommitToken, TableName, TableRef};
-use deltalakedb::deltalake::deltalake as delta;
+use deltalakedb::deltalake::{Expressions, deltalake as delta, explain};
 use serde_json::Value;
 
 use super::commit::{Done, finish};
@@ -43,11 +46,53 @@ pub(super) struct Change {
 #[derive(Debug, Args)]
 struct Rows {
     /// Rows for which this SQL condition is true
-    #[arg(long = "where", value_name = "CONDITION", required_unless_present = "all")]
+    #[arg(
+        long = "where",
+        value_name = "CONDITION",
+        required_unless_present = "all",
+        allow_hyphen_values = true
+    )]
     condition: Option<String>,
     /// All rows
     #[arg(long, conflicts_with = "condition")]
     all: bool,
+}
+
+impl Rows {
+    /// The condition over the columns of a table; none for all rows.
+    fn condition(&self, name: &TableName, table: &DeltaTable) -> Result<Option<Expr>> {
+        let Some(text) = &self.condition else { return Ok(None) };
+        let schema = table.snapshot().map_err(|e| failure(name, e))?.snapshot().arrow_schema();
+        condition(name, &schema, "--where", text).map(Some)
+    }
+}
+
+/// A condition that was given with this option, over these columns.
+fn condition(table: &TableName, schema: &Schema, option: &str, text: &str) -> Result<Expr> {
+    let parsed = Expressions::of(schema).and_then(|expressions| expressions.condition(text));
+    parsed.map_err(|e| asked(table, option, e))
+}
+
+/// Reads expressions over the columns of a table.
+fn expressions(name: &TableName, table: &DeltaTable) -> Result<Expressions> {
+    let schema = table.snapshot().map_err(|e| failure(name, e))?.snapshot().arrow_schema();
+    Expressions::of(&schema).map_err(|e| asked(name, "columns", e))
+}
+
+/// What is wrong with a piece of SQL for a table.
+fn asked(table: &TableName, option: &str, error: DataFusionError) -> Failure {
+    let text = match query_failure(error) {
+        Failure::Catalog(CatalogError::InvalidInput(text)) | Failure::Engine(text) => text,
+        other => return other,
+    };
+    Failure::invalid(format!("table '{table}', {option}: {text}"))
+}
+
+/// The type of a quoted column, if it is one at the top.
+fn column_type<'s>(schema: &'s Schema, quoted_name: &str) -> Option<&'s DataType> {
+    let own = quoted_name.strip_prefix("\"target\".").unwrap_or(quoted_name);
+    let field = schema.fields().iter().find(|field| quoted(field.name()) == own)?;
+    Some(field.data_type())
 }
 
 impl Change {
@@ -116,47 +161,12 @@ async fn name_of(db: &Db, table: TableRef) -> Result<TableName> {
 
 /// An error of `deltalake`, with the table's name. One of the catalog's own stays what it is.
 fn failure(table: &TableName, error: DeltaTableError) -> Failure {
-    match error {
-        DeltaTableError::GenericError { source } => match source.downcast::<CatalogError>() {
-            Ok(error) => Failure::Catalog(*error),
-            Err(source) => engine(table, &source.to_string()),
-        },
-        other => engine(table, &other.to_string()),
-    }
-}
-
-fn engine(table: &TableName, text: &str) -> Failure {
-    Failure::Engine(format!("table '{table}': {}", without_layers(text)))
-}
-
-/// An error's text without the names of the layers that it came through.
-fn without_layers(mut text: &str) -> &str {
-    const LAYERS: [&str; 6] = [
-        "Generic DeltaTable error: ",
-        "Generic error: ",
-        "External error: ",
-        "Arrow error: ",
-        "Error during planning: ",
-        "Failed to parse: ",
-    ];
-    while let Some(inner) = LAYERS.iter().find_map(|layer| text.strip_prefix(layer)) {
-        text = inner;
-    }
-    text
+    explain::operation(table, error).into()
 }
 
 /// An error of DataFusion. One of the catalog's own stays what it is.
 fn query_failure(error: DataFusionError) -> Failure {
-    match error {
-        DataFusionError::External(source) => match source.downcast::<CatalogError>() {
-            Ok(error) => Failure::Catalog(*error),
-            Err(source) => Failure::Engine(without_layers(&source.to_string()).to_owned()),
-        },
-        // The text is the same with and without them.
-        DataFusionError::Diagnostic(_, inner) => query_failure(*inner),
-        DataFusionError::Shared(inner) => Failure::Engine(inner.to_string()),
-        other => Failure::Engine(without_layers(&other.strip_backtrace()).to_owned()),
-    }
+    explain::query(error).into()
 }
 
 /// Reads a piece of SQL by the statement that it is made part of.
@@ -212,8 +222,8 @@ fn is_column(table: &TableName, schema: &Schema, quoted_name: &str) -> Result<()
             column.strip_prefix(&name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         })
     };
-    if schema.fields().iter().any(|field| known(field.name())) {
-        return Ok(());
+    if let Some(field) = schema.fields().iter().find(|field| known(field.name())) {
+        return void::takes_values(table, field);
     }
     let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     Err(Failure::invalid(format!(

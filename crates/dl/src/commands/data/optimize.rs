@@ -34,7 +34,7 @@ pub(crate) struct Optimize {
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     zorder: Vec<String>,
     /// Only files that may hold such rows: comparisons of columns, joined with AND
-    #[arg(long = "where", value_name = "CONDITION")]
+    #[arg(long = "where", value_name = "CONDITION", allow_hyphen_values = true)]
     condition: Option<String>,
     /// Size of a file, bytes [default: the table's delta.targetFileSize, else 100 MiB]
     #[arg(long, value_name = "BYTES")]

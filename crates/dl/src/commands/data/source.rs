@@ -4,15 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use delta::arrow::datatypes::{Field, Schema, SchemaRef};
+use delta::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use delta::datafusion::dataframe::DataFrame;
-use delta::datafusion::datasource::file_format::options::{
-    CsvReadOptions, JsonReadOptions, ParquetReadOptions,
-};
+use delta::datafusion::datasource::file_format::options::ParquetReadOptions;
 use deltalakedb::Db;
-use deltalakedb::deltalake::deltalake as delta;
+use deltalakedb::deltalake::{deltalake as delta, fit};
 
-use super::query_failure;
+use super::{query_failure, text};
 use crate::failure::{Failure, Result};
 
 /// What rows come from.
@@ -60,12 +58,42 @@ impl InputFormat {
     }
 }
 
+/// Rows, and what is to be said about them.
+pub(super) struct Rows {
+    pub(super) frame: DataFrame,
+    pub(super) notices: Vec<String>,
+}
+
 impl Source {
     /// The rows. Columns of text files get the types that they have in `table`, where it has them.
     pub(super) async fn rows(&self, db: &Db, table: Option<SchemaRef>) -> Result<DataFrame> {
+        let found = self.read(db, table.as_deref(), None, false).await?.frame;
+        for field in found.schema().fields() {
+            let mine = table.as_deref().and_then(|t| t.field_with_name(field.name()).ok());
+            if mine.is_some_and(|mine| has_void(mine.data_type())) && !field.data_type().is_null() {
+                return Err(Failure::invalid(format!(
+                    "the table's column '{}' is of type void, which holds nothing but null: give it \
+                     a type with `dl write --schema-mode merge`, or leave it out of the rows",
+                    field.name()
+                )));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The rows. Columns of text files have the types that are `declared`, else those of `table`, else those
+    /// of their values; with `merge` nested columns may have fields that the table does not have.
+    pub(super) async fn read(
+        &self,
+        db: &Db,
+        table: Option<&Schema>,
+        declared: Option<&Schema>,
+        merge: bool,
+    ) -> Result<Rows> {
         let queries = db.queries();
         if let Some(query) = &self.query {
-            return queries.query(query).await.map_err(query_failure);
+            let frame = queries.query(query).await.map_err(query_failure)?;
+            return Ok(Rows { frame, notices: Vec::new() });
         }
         let (files, format) = self.files()?;
         let session = queries.session();
@@ -73,40 +101,45 @@ impl Source {
             |path: &PathBuf| path.extension().and_then(|e| e.to_str()).map(str::to_owned);
         let extension =
             files.first().and_then(extension).map_or_else(String::new, |e| format!(".{e}"));
-        let paths: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-        let read = match format {
+        let format = match format {
             InputFormat::Parquet => {
+                let paths: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
                 let options = ParquetReadOptions::default().file_extension(&extension);
-                session.read_parquet(paths, options).await
+                let frame = session.read_parquet(paths, options).await.map_err(query_failure)?;
+                return Ok(Rows { frame, notices: Vec::new() });
             }
             InputFormat::Csv => {
                 let tabs = extension.eq_ignore_ascii_case(".tsv");
                 let delimiter = self.delimiter.unwrap_or(if tabs { '\t' } else { ',' });
-                let delimiter = u8::try_from(delimiter).map_err(|_| {
-                    Failure::invalid(format!("--delimiter '{delimiter}' is not one byte of ASCII"))
-                })?;
-                let options = || {
-                    CsvReadOptions::new()
-                        .has_header(true)
-                        .delimiter(delimiter)
-                        .file_extension(&extension)
-                };
-                let found = session.read_csv(paths.clone(), options()).await;
-                match found.map(|found| typed(found.schema().as_arrow(), table.as_deref())) {
-                    Ok(schema) => session.read_csv(paths, options().schema(&schema)).await,
-                    Err(error) => Err(error),
-                }
+                let delimiter =
+                    u8::try_from(delimiter).ok().filter(u8::is_ascii).ok_or_else(|| {
+                        Failure::invalid(format!(
+                            "--delimiter '{delimiter}' is not one byte of ASCII"
+                        ))
+                    })?;
+                text::Format::Csv { delimiter }
             }
-            InputFormat::Ndjson => {
-                let options = || JsonReadOptions::default().file_extension(&extension);
-                let found = session.read_json(paths.clone(), options()).await;
-                match found.map(|found| typed(found.schema().as_arrow(), table.as_deref())) {
-                    Ok(schema) => session.read_json(paths, options().schema(&schema)).await,
-                    Err(error) => Err(error),
-                }
-            }
+            InputFormat::Ndjson => text::Format::Json,
         };
-        read.map_err(query_failure)
+        let known = known(table, declared, merge);
+        let looked_at = files.clone();
+        let found = tokio::task::spawn_blocking(move || text::look(&looked_at, format, &known));
+        let found = found
+            .await
+            .map_err(|e| Failure::io("cannot read the files", std::io::Error::other(e)))??;
+        // Of a JSON file whatever has no type has none yet; a table's void column takes such nulls.
+        let schema = typed(&found.schema, table, declared)?;
+        let rows = text::table(&files, format, &schema).map_err(query_failure)?;
+        let frame = session.read_table(Arc::new(rows)).map_err(query_failure)?;
+        let is_new = |column: &&String| table.is_none_or(|t| t.field_with_name(column).is_err());
+        let notices = found.empty.iter().filter(is_new).map(|column| {
+            format!(
+                "column '{column}' has no value in any of the files, and is taken as string: \
+                 --columns '{column} …' says otherwise"
+            )
+        });
+        let notices = notices.collect();
+        Ok(Rows { frame, notices })
     }
 
     /// The files that the arguments stand for, and what they are.
@@ -193,14 +226,53 @@ fn matching(pattern: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Columns as they were found, with the table's types.
-fn typed(found: &Schema, table: Option<&Schema>) -> Schema {
-    let field = |field: &Arc<Field>| match table.and_then(|t| t.field_with_name(field.name()).ok())
-    {
-        Some(of_table) => {
-            Arc::new(field.as_ref().clone().with_data_type(of_table.data_type().clone()))
+/// Columns whose types are given: by `--columns`, or by the table.
+fn known(table: Option<&Schema>, declared: Option<&Schema>, merge: bool) -> text::Known {
+    let mut known = text::Known { may_grow: merge, ..text::Known::default() };
+    for field in declared.iter().flat_map(|schema| schema.fields()) {
+        known.columns.push((field.name().clone(), field.data_type().clone()));
+        known.always.push(field.name().clone());
+    }
+    for field in table.iter().flat_map(|schema| schema.fields()) {
+        let is_declared = known.columns.iter().any(|(name, _)| name == field.name());
+        // What is void says nothing about the values.
+        if !is_declared && !has_void(field.data_type()) {
+            known.columns.push((field.name().clone(), field.data_type().clone()));
         }
-        None => Arc::clone(field),
+    }
+    known
+}
+
+/// Whether nothing but null is in the column, or in something in it.
+pub(super) fn has_void(kind: &DataType) -> bool {
+    match kind {
+        DataType::Null => true,
+        DataType::Struct(fields) => fields.iter().any(|field| has_void(field.data_type())),
+        DataType::List(field) | DataType::Map(field, _) => has_void(field.data_type()),
+        _ => false,
+    }
+}
+
+/// The columns with types that rows can be read in.
+fn typed(found: &Schema, table: Option<&Schema>, declared: Option<&Schema>) -> Result<SchemaRef> {
+    for field in found.fields().iter().filter(|field| has_void(field.data_type())) {
+        let mine = table.and_then(|table| table.field_with_name(field.name()).ok());
+        if mine.is_none()
+            && let Err(misfit) = fit::delta_type(field.data_type())
+        {
+            let path = match misfit.column.as_str() {
+                "" => field.name().clone(),
+                below => format!("{}.{below}", field.name()),
+            };
+            return Err(Failure::invalid(format!("column '{path}': {}", misfit.what)));
+        }
+    }
+    // What must not be null is told with its line.
+    let field = |field: &Arc<Field>| {
+        let of =
+            |schema: &Schema| schema.field_with_name(field.name()).map(Field::is_nullable).ok();
+        let nullable = declared.and_then(of).or_else(|| table.and_then(of)).unwrap_or(true);
+        field.as_ref().clone().with_nullable(nullable)
     };
-    Schema::new(found.fields().iter().map(field).collect::<Vec<_>>())
+    Ok(Arc::new(Schema::new(found.fields().iter().map(field).collect::<Vec<_>>())))
 }

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
 use clap::Args;
-use deltalakedb::deltalake::CATALOG;
+use deltalakedb::deltalake::{CATALOG, explain};
 use deltalakedb::{Config, Db};
 use futures::TryStreamExt;
 
@@ -72,11 +72,13 @@ impl Sql {
             queries = queries.with_catalog(name, db.catalog().clone());
         }
         let rows = queries.query(&query).await.map_err(query_failure)?;
-        let mut rows = rows.execute_stream().await.map_err(query_failure)?;
+        let tables = explain::tables(rows.logical_plan());
+        let failed = |error| Failure::from(explain::rows(&tables, error));
+        let mut rows = rows.execute_stream().await.map_err(failed)?;
         let mut results = Results::new(context, format, self.output.as_deref(), &rows.schema())?;
         let mut number = 0;
         let written: Result<()> = async {
-            while let Some(batch) = rows.try_next().await.map_err(query_failure)? {
+            while let Some(batch) = rows.try_next().await.map_err(failed)? {
                 number += batch.num_rows();
                 results.push(&batch)?;
             }

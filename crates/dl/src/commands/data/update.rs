@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Change, Rows, assignments, failure, is_column};
+use super::{Change, Rows, asked, assignments, column_type, expressions, failure, is_column};
 use crate::commands::commit::Done;
 use crate::context::Context;
 use crate::failure::Result;
@@ -41,15 +41,21 @@ impl Update {
                 // `deltalake` passes over columns that are not there.
                 let schema =
                     table.snapshot().map_err(|e| failure(name, e))?.snapshot().arrow_schema();
-                for (column, _) in &values {
+                let expressions = expressions(name, &table)?;
+                let mut given = Vec::with_capacity(values.len());
+                for (column, value) in &values {
                     is_column(name, &schema, column)?;
+                    let data_type = column_type(&schema, column);
+                    let value = expressions.value(value, column, data_type);
+                    given.push((column, value.map_err(|e| asked(name, "--set", e))?));
                 }
+                let condition = self.rows.condition(name, &table)?;
                 let mut update = table.update();
-                for (column, value) in values {
+                for (column, value) in given {
                     update = update.with_update(column.as_str(), value);
                 }
-                if let Some(condition) = &self.rows.condition {
-                    update = update.with_predicate(condition.as_str());
+                if let Some(condition) = condition {
+                    update = update.with_predicate(condition);
                 }
                 let (_, metrics) = update.await.map_err(|e| failure(name, e))?;
                 let text = format!("Updated {}", plural(count_of(metrics.num_updated_rows), "row"));

@@ -6,19 +6,25 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use delta::DeltaTable;
-use delta::arrow::datatypes::Schema;
+use delta::arrow::datatypes::{DataType as ArrowType, Field, Schema};
+use delta::datafusion::common::Column;
+use delta::datafusion::dataframe::DataFrame;
+use delta::datafusion::functions::core::expr_fn::nullif;
+use delta::datafusion::logical_expr::{Expr, lit};
 use delta::delta_datafusion::create_session;
 use delta::operations::write::SchemaMode;
 use delta::protocol::SaveMode;
 use deltalakedb::Db;
 use deltalakedb::core::ids::{TableName, TableRef};
-use deltalakedb::deltalake::{FENCE, LOCATION, deltalake as delta};
+use deltalakedb::core::schema::{DataType, StructType};
+use deltalakedb::deltalake::{FENCE, LOCATION, deltalake as delta, fit};
 use deltalakedb::mirror::store::normalize_location;
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 
-use super::source::Source;
-use super::{Change, failure, name_of};
+use super::source::{Source, has_void};
+use super::void::retyped;
+use super::{Change, condition, failure, name_of, query_failure};
 use crate::commands::commit::{Done, finish};
 use crate::context::{Context, key_values};
 use crate::failure::{Failure, Result};
@@ -29,8 +35,17 @@ use crate::output::plural;
 #[command(after_help = "\
 Rows are copied into files of the table, split by its partitions (`dl append` adds Parquet files
 that lie below the table's root as they are). A table that is not there is made: at --location, else
-for a catalog in a SQLite file at namespace/table beside that file. Types of columns in CSV and JSON
-files are those of the table, and for a new table what the values look like.
+for a catalog in a SQLite file at namespace/table beside that file.
+
+Types of columns in CSV and JSON files are those of --columns, of the table, and for new columns the
+narrowest type that gives back each value in all of the files: 007 and 1.2.3 are text, whole numbers
+beyond 64 bits are decimal(38,0). An empty value in a CSV file is null, and between quotes it is the
+empty string where the column is one. A CSV column without values is taken as string; in JSON it needs
+--columns.
+
+A value is written exactly or not at all: one that the column's type has no place for (300 in a byte,
+1.005 in a decimal(10,2), nanoseconds in a timestamp) is an error that names it. In --query, CAST says
+how values are to be converted.
 
 Examples:
   dl write sales.orders orders.parquet
@@ -43,11 +58,14 @@ pub(crate) struct Write {
     table: String,
     #[command(flatten)]
     source: Source,
+    /// Types of columns of the rows, as for `dl create`: 'id long, note string'
+    #[arg(long, value_name = "TEXT")]
+    columns: Option<String>,
     /// What becomes of the rows that are there
     #[arg(long, value_enum, default_value_t = Mode::Append)]
     mode: Mode,
     /// With --mode overwrite: only rows for which this SQL condition is true are replaced
-    #[arg(long, value_name = "CONDITION")]
+    #[arg(long, value_name = "CONDITION", allow_hyphen_values = true)]
     replace_where: Option<String>,
     /// How columns that the table does not have are taken
     #[arg(long, value_enum)]
@@ -136,20 +154,64 @@ impl Write {
                     "table '{name}' exists already: --mode append or overwrite writes to it"
                 )));
             }
-            _ => self.write(&db, &name, opened).await?,
+            _ => self.write(context, &db, &name, opened).await?,
         };
         let report = transaction.commit_as(self.change.token()?).await?;
         finish(context, &db, report, Some(done), !self.change.no_publish).await
     }
 
-    async fn write(&self, db: &Db, name: &TableName, table: DeltaTable) -> Result<Done> {
+    async fn write(
+        &self,
+        context: &Context,
+        db: &Db,
+        name: &TableName,
+        mut table: DeltaTable,
+    ) -> Result<Done> {
         let schema = table.snapshot().ok().map(|state| state.snapshot().arrow_schema());
-        let rows = self.source.rows(db, schema.clone()).await?;
-        if let (Some(table), None) = (&schema, self.schema_mode) {
-            same_columns(name, table, rows.schema().as_arrow())?;
+        let schema = schema.as_deref();
+        let merge = self.schema_mode == Some(NewColumns::Merge);
+        let replaced = self.schema_mode == Some(NewColumns::Overwrite);
+        let declared = self.declared()?;
+        if let (Some(declared), Some(table), false) = (&declared, schema, replaced) {
+            agree(name, table, declared, merge)?;
         }
-        let (state, plan) = rows.into_parts();
-        drop(state);
+        let kept = if replaced { None } else { schema };
+        let rows = self.source.read(db, kept, declared.as_ref(), merge).await?;
+        let columns = rows.frame.schema().as_arrow();
+        if let Some(declared) = &declared {
+            let has = |field: &&Arc<Field>| columns.field_with_name(field.name()).is_err();
+            if let Some(absent) = declared.fields().iter().find(has) {
+                return Err(Failure::invalid(format!(
+                    "the rows have no column '{}', which --columns names",
+                    absent.name()
+                )));
+            }
+        }
+        if let (Some(table), None) = (schema, self.schema_mode) {
+            same_columns(name, table, columns)?;
+        }
+        let base = base(kept, declared.as_ref());
+        let target = fit::target(columns, base.as_ref(), merge)
+            .map_err(|misfit| Failure::invalid(format!("table '{name}', {misfit}")))?;
+        if merge && schema.is_some() {
+            table = retyped(name, table, &target).await?;
+        }
+        for notice in rows.notices {
+            context.out.warn(notice);
+        }
+        let partitions = match table.snapshot() {
+            Ok(state) => state.metadata().partition_columns().to_vec(),
+            Err(_) => self.new.partition_columns(),
+        };
+        let rows = partitioned(rows.frame, &partitions)?;
+        // A new table has the columns of the rows.
+        let replace_where = match &self.replace_where {
+            Some(text) => {
+                Some(condition(name, schema.unwrap_or(&target), "--replace-where", text)?)
+            }
+            None => None,
+        };
+        let (_, plan) = fit::rows(rows, &target).map_err(query_failure)?.into_parts();
         let mut write = table
             .write(Vec::new())
             .with_input_plan(plan)
@@ -159,8 +221,8 @@ impl Write {
                 Mode::Append | Mode::Error | Mode::Ignore => SaveMode::Append,
             })
             .with_table_name(name.name());
-        if let Some(condition) = &self.replace_where {
-            write = write.with_replace_where(condition.as_str());
+        if let Some(condition) = replace_where {
+            write = write.with_replace_where(condition);
         }
         if let Some(mode) = self.schema_mode {
             write = write.with_schema_mode(match mode {
@@ -196,6 +258,92 @@ impl Write {
         };
         Ok(Done::new("written", metrics, &text))
     }
+
+    /// The types that `--columns` gives.
+    fn declared(&self) -> Result<Option<Schema>> {
+        let Some(text) = &self.columns else { return Ok(None) };
+        let bad = |e: String| Failure::invalid(format!("--columns: {e}"));
+        let schema = StructType::from_text(text).map_err(|e| bad(e.to_string()))?;
+        schema.validate_new(&[]).map_err(|e| bad(e.to_string()))?;
+        Ok(Some(fit::from_delta(&schema).map_err(|e| bad(e.to_string()))?))
+    }
+}
+
+/// The columns whose types are given: those of the table, and new ones of `--columns`.
+fn base(table: Option<&Schema>, declared: Option<&Schema>) -> Option<Schema> {
+    let Some(declared) = declared else { return table.cloned() };
+    let mut fields: Vec<Arc<Field>> = Vec::new();
+    for field in table.iter().flat_map(|table| table.fields()) {
+        // Where the table says void, more is known now.
+        let new =
+            declared.field_with_name(field.name()).ok().filter(|_| has_void(field.data_type()));
+        fields.push(match new {
+            Some(new) => Arc::new(field.as_ref().clone().with_data_type(new.data_type().clone())),
+            None => Arc::clone(field),
+        });
+    }
+    for field in declared.fields() {
+        if !fields.iter().any(|known| known.name() == field.name()) {
+            fields.push(Arc::clone(field));
+        }
+    }
+    Some(Schema::new(fields))
+}
+
+/// Types of `--columns` are those of the table.
+fn agree(name: &TableName, table: &Schema, declared: &Schema, merge: bool) -> Result<()> {
+    for field in declared.fields() {
+        let (mine, new) = match table.field_with_name(field.name()) {
+            Ok(mine) => (mine.data_type(), field.data_type()),
+            // Unknown columns are told about later.
+            Err(_) => continue,
+        };
+        let void = merge && has_void(mine);
+        if !void && fit::to_delta(mine).map(plain) != fit::to_delta(new).map(plain) {
+            return Err(Failure::invalid(format!(
+                "table '{name}', column '{}' is {}, and --columns says {}",
+                field.name(),
+                fit::delta_name(mine),
+                fit::delta_name(new)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A type as text, without what may be null.
+fn plain(kind: DataType) -> String {
+    kind.to_string().replace(" not null", "")
+}
+
+/// Rows whose partition columns have what can be written there: an empty string is null there, and bytes have
+/// no text that all readers take for the same bytes.
+fn partitioned(mut rows: DataFrame, partitions: &[String]) -> Result<DataFrame> {
+    for name in partitions {
+        let Ok((qualifier, field)) = rows.schema().qualified_field_with_unqualified_name(name)
+        else {
+            continue;
+        };
+        match field.data_type() {
+            ArrowType::Binary
+            | ArrowType::LargeBinary
+            | ArrowType::BinaryView
+            | ArrowType::FixedSizeBinary(_) => {
+                return Err(Failure::invalid(format!(
+                    "partition column '{name}' is of type binary: writers and readers do not agree on \
+                     how its bytes are written as text, and bytes that are no UTF-8 cannot be. \
+                     Partition by another column, for example by encode({name}, 'hex')"
+                )));
+            }
+            ArrowType::Utf8 | ArrowType::LargeUtf8 | ArrowType::Utf8View => {
+                let column = Expr::Column(Column::from((qualifier, field)));
+                let value = nullif(column, lit(""));
+                rows = rows.with_column(name, value).map_err(query_failure)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(rows)
 }
 
 /// Rows have the columns of their table, in any order.
