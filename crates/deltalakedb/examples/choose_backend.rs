@@ -7,11 +7,10 @@ use std::path::Path;
 
 use deltalakedb::{CatalogUri, Db};
 
-mod shared;
-use shared::Failure;
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Opens the catalog of a URL, and tells errors apart by their codes.
-pub async fn run(url: &str, lake: &Path) -> Result<(), Failure> {
+pub(crate) async fn run(url: &str, lake: &Path) -> Result<(), Failure> {
     println!("built in: {}", CatalogUri::supported().join(", "));
     let db = match Db::create(&url.parse()?).await {
         Ok(db) => db,

@@ -26,7 +26,7 @@ impl CommitHook for Counter {
 }
 
 /// Commits twice, and waits until readers of the plain log see it.
-pub async fn run(url: &str, lake: &Path) -> Result<(), Failure> {
+pub(crate) async fn run(url: &str, lake: &Path) -> Result<(), Failure> {
     let counter = Arc::new(Counter::default());
     let db = Db::create(&url.parse()?).await?.with_commit_hook(counter.clone());
     let (db, worker) = db.publish_in_background(PublisherConfig::default());

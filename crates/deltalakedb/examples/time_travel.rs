@@ -11,7 +11,7 @@ mod shared;
 use shared::{Failure, write_parquet};
 
 /// Replaces a file, and reads the table as it was before.
-pub async fn run(url: &str, lake: &Path) -> Result<(), Failure> {
+pub(crate) async fn run(url: &str, lake: &Path) -> Result<(), Failure> {
     let db = Db::create(&url.parse()?).await?;
     let created = db
         .create_table("orders")

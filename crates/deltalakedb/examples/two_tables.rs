@@ -10,7 +10,7 @@ mod shared;
 use shared::{Failure, write_parquet};
 
 /// Creates two tables and loads both, twice.
-pub async fn run(url: &str, lake: &Path) -> Result<(), Failure> {
+pub(crate) async fn run(url: &str, lake: &Path) -> Result<(), Failure> {
     let db = Db::create(&url.parse()?).await?;
     let folder = |table: &str| lake.join(table).display().to_string();
     db.changes()

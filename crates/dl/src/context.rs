@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deltalakedb::core::error::{CatalogError, Result as CoreResult};
-use deltalakedb::core::ids::{TableId, TableName, TableRef};
+use deltalakedb::core::ids::{TableName, TableRef};
 use deltalakedb::core::signature::UserName;
 use deltalakedb::{CatalogUri, Config, Db, TableUri};
 use tokio::sync::watch;

@@ -8,10 +8,10 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 
 /// The error of an example.
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Writes rows of `id long, country string` to a Parquet file.
-pub fn write_parquet(file: &Path, rows: &[(i64, &str)]) -> Result<(), Failure> {
+pub(crate) fn write_parquet(file: &Path, rows: &[(i64, &str)]) -> Result<(), Failure> {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder)?;
     }

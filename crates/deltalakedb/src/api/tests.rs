@@ -124,7 +124,7 @@ async fn what_is_missing_or_wrong_is_said_when_it_is_awaited() {
         (db.create_table("t").columns("id long"), "without a location"),
         (db.create_table("t").location("memory://t"), "without columns"),
         (db.create_table("t").location("memory://t").columns("id lang"), "lang"),
-        (db.create_table("a..b").location("memory://t").columns("id long"), "a..b"),
+        (db.create_table("a..b").location("memory://t").columns("id long"), "bad namespace"),
         (db.create_table("t").location("memory://t").columns("id long").token(""), "token"),
     ] {
         let error = table.await.unwrap_err();

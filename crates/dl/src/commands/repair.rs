@@ -46,7 +46,7 @@ impl Repair {
         let (db, table) = context.table(&self.table).await?;
         if self.adopt {
             let versions = repair::adopt(&db, &table).await?;
-            let record = db.clone().on_primary().table(&table).await?;
+            let record = db.clone().on_primary().catalog().table(&table).await?;
             publishing::after_commit(context, &db, &[record.id]).await;
             if context.out.is_json() {
                 context.out.document(&versions)?;
