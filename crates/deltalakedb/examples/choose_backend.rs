@@ -2,6 +2,7 @@
 //!
 //! `cargo run -p deltalakedb --example choose_backend -- memory://`
 //! `cargo run -p deltalakedb --features postgres --example choose_backend -- postgresql://user@host/db`
+#![allow(clippy::print_stdout, reason = "it shows what it did")]
 
 use std::path::Path;
 

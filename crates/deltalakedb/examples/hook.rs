@@ -1,6 +1,7 @@
 //! A hook that is told of each commit of this process, and publishing in the background.
 //!
 //! `cargo run -p deltalakedb --example hook`
+#![allow(clippy::print_stdout, reason = "it shows what it did")]
 
 use std::path::Path;
 use std::sync::Arc;

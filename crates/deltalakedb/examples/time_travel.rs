@@ -1,6 +1,7 @@
 //! A table as it was: by version and by time, and what happened since.
 //!
 //! `cargo run -p deltalakedb --example time_travel`
+#![allow(clippy::print_stdout, reason = "it shows what it did")]
 
 use std::path::Path;
 
@@ -31,8 +32,8 @@ pub(crate) async fn run(url: &str, lake: &Path) -> Result<(), Failure> {
     let correction = Change::of(&before)
         .operation("UPDATE")
         .read_where("country = 'dd'")
-        .remove(wrong)
-        .add(right);
+        .remove_files(wrong)
+        .add_files(right);
     db.changes().change(correction).await?;
 
     let now = before.latest().await?;

@@ -1,6 +1,7 @@
 //! One commit over two tables, with a token: a second run of the same load changes nothing.
 //!
 //! `cargo run -p deltalakedb --example two_tables`
+#![allow(clippy::print_stdout, reason = "it shows what it did")]
 
 use std::path::Path;
 

@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::duplicate_mod,
     clippy::print_stdout,
     dead_code,
     unreachable_pub,

@@ -24,7 +24,7 @@ use crate::filter::parse_filter;
 pub struct Changes {
     db: Db,
     token: Option<String>,
-    changes: Vec<Item>,
+    items: Vec<Item>,
 }
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ enum Item {
 
 impl Changes {
     pub(super) fn new(db: Db) -> Changes {
-        Changes { db, token: None, changes: Vec::new() }
+        Changes { db, token: None, items: Vec::new() }
     }
 
     /// A token makes a repeated run take effect once: if it was committed before, awaiting these changes
@@ -55,13 +55,13 @@ impl Changes {
 
     /// Changes one more table. Each table can be in it once.
     pub fn change(mut self, change: Change) -> Changes {
-        self.changes.push(Item::Change(Box::new(change)));
+        self.items.push(Item::Change(Box::new(change)));
         self
     }
 
     /// Creates one more table, together with all else.
     pub fn create(mut self, table: CreateTable) -> Changes {
-        self.changes.push(Item::Create(Box::new(table)));
+        self.items.push(Item::Create(Box::new(table)));
         self
     }
 }
@@ -83,8 +83,8 @@ impl IntoFuture for Changes {
                 Some(token) => self.db.resolve(token).await?.is_some(),
                 None => false,
             };
-            let mut tables = Vec::with_capacity(self.changes.len());
-            for item in self.changes {
+            let mut tables = Vec::with_capacity(self.items.len());
+            for item in self.items {
                 tables.push(match item {
                     Item::Create(table) => table.into_request(known).await?,
                     Item::Change(change) => change.into_request()?,
@@ -154,8 +154,8 @@ impl Target {
 /// let change = Change::of(&orders)
 ///     .operation("UPDATE")
 ///     .read_where("day = DATE '2026-01-31'")
-///     .remove(old)
-///     .add(new);
+///     .remove_files(old)
+///     .add_files(new);
 /// db.changes().change(change).await?;
 /// # Ok(()) }
 /// ```
@@ -192,13 +192,13 @@ impl Change {
     }
 
     /// Adds files.
-    pub fn add(self, files: impl IntoIterator<Item = Add>) -> Change {
+    pub fn add_files(self, files: impl IntoIterator<Item = Add>) -> Change {
         self.actions(files.into_iter().map(Action::Add))
     }
 
     /// Removes files, as they were listed: their rows are gone or changed. For files whose rows only
     /// moved (`dataChange` is false) there is [`Change::actions`].
-    pub fn remove(mut self, files: impl IntoIterator<Item = Add>) -> Change {
+    pub fn remove_files(mut self, files: impl IntoIterator<Item = Add>) -> Change {
         self.removed.extend(files);
         self
     }

@@ -156,7 +156,6 @@ impl Db {
     ///     .await?;
     /// # Ok(()) }
     /// ```
-    #[must_use]
     pub fn create_table(&self, name: &str) -> CreateTable {
         CreateTable::new(self.clone(), name)
     }
@@ -177,7 +176,6 @@ impl Db {
     /// assert!(!report.replayed, "a second run with this token would change nothing");
     /// # Ok(()) }
     /// ```
-    #[must_use]
     pub fn changes(&self) -> Changes {
         Changes::new(self.clone())
     }

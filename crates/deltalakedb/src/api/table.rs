@@ -195,7 +195,6 @@ impl Table {
     /// orders.append(files).token("load-2026-01-31").await?;
     /// # Ok(()) }
     /// ```
-    #[must_use]
     pub fn append(&self, files: Vec<Add>) -> Changes {
         self.db.changes().append(self, files)
     }

@@ -92,8 +92,8 @@ async fn what_was_read_is_checked_and_needs_a_version() {
         Change::of(&opened)
             .operation("UPDATE")
             .read_where(&format!("day = DATE '{day}'"))
-            .remove([files[old].clone()])
-            .add([file(new, day)])
+            .remove_files([files[old].clone()])
+            .add_files([file(new, day)])
     };
     // Both read what the other one does not touch.
     db.changes().change(replace("2026-01-01", 0, "a2")).await.unwrap();
@@ -106,9 +106,9 @@ async fn what_was_read_is_checked_and_needs_a_version() {
     assert_eq!(error.code(), "conflict");
     // Which version was read cannot be known of a name.
     for change in [
-        Change::of("shop.orders").remove([files[0].clone()]),
-        Change::of("shop.orders").read_whole_table().add([file("c", "2026-01-03")]),
-        Change::of("shop.orders").read_where("day IS NULL").add([file("c", "2026-01-03")]),
+        Change::of("shop.orders").remove_files([files[0].clone()]),
+        Change::of("shop.orders").read_whole_table().add_files([file("c", "2026-01-03")]),
+        Change::of("shop.orders").read_where("day IS NULL").add_files([file("c", "2026-01-03")]),
     ] {
         let error = db.changes().change(change).await.unwrap_err();
         assert!(error.to_string().contains("Db::table"), "{error}");

@@ -138,8 +138,8 @@ impl<'a> Shop<'a> {
         let change = Change::of(&orders)
             .operation("UPDATE")
             .read_whole_table()
-            .remove(described)
-            .add(corrected);
+            .remove_files(described)
+            .add_files(corrected);
         Ok(!self.db.changes().token(token.as_str()).change(change).await?.replayed)
     }
 
