@@ -4,7 +4,7 @@
 //! quotes, numbers where text belongs, a key beside the action, an action over several lines. The
 //! Delta kernel (DuckDB, `deltalake`, Polars) or Spark read these, and so must whoever takes such a
 //! log over. The bytes stay as they are. What is read of a line that is not the protocol's is put into
-//! the protocol's form first ([`normal`]) and noted ([`Oddities`]); a line of the protocol never comes
+//! the protocol's form first (`normal`) and noted ([`Oddities`]); a line of the protocol never comes
 //! here, so reading one costs what it did. Our own commits are not read like this: they are ours to
 //! check.
 

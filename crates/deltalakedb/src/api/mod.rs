@@ -133,8 +133,8 @@ impl Db {
         self.table_at(table, At::Head).await
     }
 
-    /// Opens a table at a version (`3`, a [`Version`](crate::Version)) or at a time (a
-    /// [`TimestampMs`](crate::TimestampMs): the latest version that is not younger).
+    /// Opens a table at a version (`3`, a [`Version`]) or at a time (a
+    /// [`TimestampMs`]: the latest version that is not younger).
     ///
     /// # Errors
     /// Those of [`Db::table`]; `VersionNotFound`.

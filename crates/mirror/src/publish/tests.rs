@@ -542,15 +542,17 @@ async fn after_an_outage_of_the_database_a_worker_goes_on_within_seconds() {
     let lake = Lake::new();
     let (stop, stopped) = watch::channel(false);
     let backend = FaultyBackend::new(Arc::clone(lake.catalog.backend()), move |call| {
-        if matches!((call.verb, call.nth), (Verb::MirrorClaim, 0..CALLS)) {
-            return Fault::Fail;
+        match (call.verb, call.nth) {
+            (Verb::MirrorClaim, 0..CALLS) => return Fault::Fail,
+            (Verb::MirrorClaim, _) => stop.send(true).unwrap(),
+            _ => {}
         }
-        stop.send(true).unwrap();
         Fault::None
     });
     let clock = Arc::new(Pauses::default());
     let ids = Arc::new(TestIds::default());
-    let config = PublisherConfig::default();
+    // Looks for foreign commits have pauses of their own.
+    let config = PublisherConfig { foreign_check_ms: 0, ..PublisherConfig::default() };
     let publisher = Publisher::new(Arc::new(backend), Arc::clone(&clock) as _, ids, config);
     let limit = Duration::from_secs(30);
     tokio::time::timeout(limit, publisher.run(stopped)).await.unwrap().unwrap();
