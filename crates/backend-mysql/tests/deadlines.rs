@@ -46,7 +46,7 @@ impl World {
     /// None where there is no server.
     async fn new() -> Option<World> {
         let admin = deltalakedb_test_servers::shared_mysql()
-            .map_err(|why| println!("skipped: {why}"))
+            .map_err(|why| deltalakedb_test_servers::skip(&["mysql"], why))
             .ok()?;
         let database = format!("dl_deadlines_{}", Uuid::new_v4().simple());
         let create = format!("CREATE DATABASE {database}");

@@ -48,7 +48,9 @@ struct World {
 }
 
 fn shared() -> Option<String> {
-    deltalakedb_test_servers::shared_postgres().map_err(|why| println!("skipped: {why}")).ok()
+    deltalakedb_test_servers::shared_postgres()
+        .map_err(|why| deltalakedb_test_servers::skip(&["postgres"], why))
+        .ok()
 }
 
 impl World {
@@ -179,8 +181,8 @@ async fn a_call_that_is_dropped_ends_at_the_server() {
         world.admin().await.fetch_one(sql).await.unwrap().get(0)
     };
     if version < 140_000 {
-        println!("skipped: PostgreSQL {version} does not look whether its clients are there");
-        return;
+        let why = format!("PostgreSQL {version} does not look whether its clients are there");
+        return deltalakedb_test_servers::skip(&[], why);
     }
     let db = PostgresBackend::connect(world.options.clone()).await.unwrap();
     let [first, second] = world.tables;
@@ -200,13 +202,13 @@ async fn a_call_that_is_dropped_ends_at_the_server() {
 async fn a_call_through_a_pooler_that_times_out_ends_at_the_server() {
     let server = match Postgres::start(deltalakedb_test_servers::PostgresOptions::default()) {
         Ok(server) => server,
-        Err(why) => return println!("skipped: {why:#}"),
+        Err(why) => return deltalakedb_test_servers::skip(&["postgres"], format!("{why:#}")),
     };
     for (mode, statement_cache) in [(PoolMode::Session, 100), (PoolMode::Transaction, 0)] {
         let world = World::on(server.superuser_url("postgres")).await;
         let pooler = match PgBouncer::start(&server, mode) {
             Ok(pooler) => pooler,
-            Err(why) => return println!("skipped: {why:#}"),
+            Err(why) => return deltalakedb_test_servers::skip(&["pgbouncer"], format!("{why:#}")),
         };
         let options =
             PostgresOptions { port: pooler.port(), statement_cache, ..world.options.clone() };
