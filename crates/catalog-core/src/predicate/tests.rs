@@ -191,6 +191,13 @@ fn decimals_keep_their_digits() {
         r#"{"minValues":{"d":123456789012345680000},"maxValues":{"d":1.2345678901234568e20}}"#;
     assert!(keeps(stats, &cmp("d", Eq, num("123456789012345678901.25"))));
     assert!(!keeps(stats, &cmp("d", Eq, num("123456789012345778901.25"))));
+    // What went through a 64-bit integer stops at its ends.
+    let stats = r#"{"minValues":{"d":-9223372036854775808},"maxValues":{"d":9223372036854775807}}"#;
+    for beyond in ["-9223372036854775809.5", "9223372036854775808", "12345678901234567890123"] {
+        assert!(keeps(stats, &cmp("d", CompareOp::Eq, num(beyond))), "{beyond}");
+    }
+    let stats = r#"{"minValues":{"l":1},"maxValues":{"l":9223372036854775807}}"#;
+    assert!(!keeps(stats, &cmp("l", CompareOp::Lt, num("1"))));
 }
 
 #[test]

@@ -195,6 +195,11 @@ pub(super) fn range(kind: Kind, stat: &Stat) -> Range {
         }
         (Kind::Exact { lossy }, Stat::Number(text)) => {
             let Some(exact) = Exact::parse(text) else { return none };
+            // A decimal that went through a 64-bit integer stops there, however large it was.
+            let stops = [i64::MIN, i64::MAX].map(i128::from);
+            if lossy && exact.rescaled(0).is_some_and(|whole| stops.contains(&whole)) {
+                return none;
+            }
             let digits = text.chars().filter(char::is_ascii_digit).count();
             let ends = if lossy || digits > 15 && exact.scale > 0 {
                 exact.widened()
