@@ -36,9 +36,10 @@ A commit of another program in a table's own log is recorded: publishing of that
 
 Exit codes: 0 parity, 2 drift, 3 the log only lags behind, 1 error (wrong usage too).
 
-Metrics: dl_mirror_lag_seconds{table_id}, dl_mirror_status{table_id,version} (0 in flight,
-1 complete, 2 failed, or a foreign commit stands there), dl_mirror_reconciliation_attempts_total
-{table_id,version} (attempts to publish a version after the first one), dl_file_drift_count, dl_metadata_drift, dl_protocol_drift, dl_version_delta.
+Metrics: dl_mirror_lag_seconds{table_id}, dl_mirror_status{table_id,version} (0 in flight, 1
+complete, 2 failed, or a foreign commit stands there), dl_mirror_reconciliation_attempts_total
+{table_id,version} (attempts to publish a version after the first one), dl_file_drift_count,
+dl_metadata_drift, dl_protocol_drift, dl_version_delta.
 
 Examples:
   dl diff --table sales.orders

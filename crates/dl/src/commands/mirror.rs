@@ -109,10 +109,11 @@ pub(crate) struct Wait {
 /// Arguments of `dl mirror reconcile`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-One listing of a log, no reads of its files: sizes are compared with the catalog's commits. What is
-missing is written again, what is there is never overwritten. `dl diff` compares bytes and states.
-Commits before the first one in the log are not missed: readers start from a checkpoint.
-A commit of another program is recorded: publishing of its table stops, and 'dl mirror status' says so.
+One listing of a log, no reads of its files: sizes are compared with the catalog's commits. What
+is missing is written again, what is there is never overwritten. `dl diff` compares bytes and
+states. Commits before the first one in the log are not missed: readers start from a checkpoint. A
+commit of another program is recorded: publishing of its table stops, and 'dl mirror status' says
+so.
 
 Exit code 0 if all is right (now), 2 if something is not and stays so.
 

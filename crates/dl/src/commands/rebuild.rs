@@ -16,9 +16,9 @@ with all the history that the log has, and this catalog publishes it from then o
 not published yet are lost with the catalog they were in. A catalog that still works must not
 publish these tables any more: two would fork their logs.
 
-Tables get the names back that they had: each commit of a catalog carries its table's. One that was
-imported, and not committed to since, is named after its folder, as {parent}.{name}. Where two tables
-would have one name, none of them is imported.
+Tables get the names back that they had: each commit of a catalog carries its table's. One that
+was imported, and not committed to since, is named after its folder, as {parent}.{name}. Where two
+tables would have one name, none of them is imported.
 
 A rebuild that was interrupted is repeated; tables that are in the catalog already are left alone.
 

@@ -21,10 +21,11 @@ that a file was removed after within the retention; files of commits on their wa
 that. Older versions can still be listed, but no longer read. Without --delete nothing is deleted.
 
 The retention is the table's delta.deletedFileRetentionDuration, a week if it has none. Anything
-whose name begins with `_` or `.` is left alone, but for _change_data; so are folders of other tables
-below this one's (that have a _delta_log, or are tables of this catalog), files that other tables of
-this catalog name (shallow clones), and what is reached through symbolic links. Files are told by
-what their paths mean, however they are spelt; one that cannot be placed ends the command.
+whose name begins with `_` or `.` is left alone, but for _change_data; so are folders of other
+tables below this one's (that have a _delta_log, or are tables of this catalog), files that other
+tables of this catalog name (shallow clones), and what is reached through symbolic links. Files
+are told by what their paths mean, however they are spelt; one that cannot be placed ends the
+command.
 
 Do not append files that have been lying there for longer than the retention while files are
 deleted: a file that is committed in just that moment may go.

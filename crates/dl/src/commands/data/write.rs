@@ -37,14 +37,15 @@ Rows are copied into files of the table, split by its partitions (`dl append` ad
 that lie below the table's root as they are). A table that is not there is made: at --location, else
 for a catalog in a SQLite file at namespace/table beside that file.
 
-Types of columns in CSV and JSON files are those of --columns, of the table, and for new columns the
-narrowest type that gives back each value in all of the files: 007 and 1.2.3 are text, whole numbers
-beyond 64 bits are decimal(38,0). An empty value in a CSV file is null; between quotes it is the empty
-string in a column of text. A CSV column without values is a string; in JSON it needs --columns.
+Types of columns in CSV and JSON files are those of --columns, of the table, and for new columns
+the narrowest type that gives back each value in all of the files: 007 and 1.2.3 are text, whole
+numbers beyond 64 bits are decimal(38,0). An empty value in a CSV file is null; between quotes it
+is the empty string in a column of text. A CSV column without values is a string; in JSON it needs
+--columns.
 
-A value is written exactly or not at all: one that the column's type has no place for (300 in a byte,
-1.005 in a decimal(10,2), nanoseconds in a timestamp) is an error that names it. In --query, CAST says
-how values are to be converted.
+A value is written exactly or not at all: one that the column's type has no place for (300 in a
+byte, 1.005 in a decimal(10,2), nanoseconds in a timestamp) is an error that names it. In --query,
+CAST says how values are to be converted.
 
 Examples:
   dl write sales.orders orders.parquet
