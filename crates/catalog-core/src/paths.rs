@@ -313,7 +313,12 @@ impl TableRoot {
 /// Ways in which the text of a path is read besides the protocol's.
 fn other_readings(path: &str) -> Vec<(Cow<'_, str>, Reading)> {
     let literal = Reading { decode: 0, query: false };
-    let mut readings = Vec::new();
+    let mut readings: Vec<(Cow<'_, str>, Reading)> = Vec::new();
+    if split_scheme(path).is_some_and(|(scheme, _)| scheme.len() == 1) {
+        // Not a drive, but a folder of that name.
+        readings.push((format!("./{path}").into(), literal));
+        readings.push((format!("./{path}").into(), STANDARD));
+    }
     let has_query = path.contains(['?', '#']);
     if has_query {
         // Nobody meant a query: the name was not encoded.

@@ -243,6 +243,12 @@ fn spell(name: &str, choices: &[u8]) -> String {
     out
 }
 
+#[test]
+fn a_folder_may_be_called_as_a_drive_is() {
+    let found = TableRoot::new("file:///lake/t").unwrap().resolve("a:/<").unwrap();
+    assert!(found.keys().any(|key| key == "a:/<"), "{found:?}");
+}
+
 proptest! {
     /// Each spelling of a file resolves to that file, below each kind of root.
     #[test]
