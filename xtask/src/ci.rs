@@ -248,11 +248,18 @@ fn arrows() -> Result<Outcome> {
 
 fn may_use(package: &Package, used: &str) -> bool {
     const CORE: &str = "deltalakedb-catalog-core";
+    const ENGINE: &str = "deltalakedb-catalog-engine";
     const SERVERS: &str = "deltalakedb-test-servers";
     const POOL: &str = "deltalakedb-sqlx-pool";
     const MIRROR: &str = "deltalakedb-mirror";
-    const BELOW_FACADE: [&str; 5] =
-        [CORE, MIRROR, "deltalakedb-cache", "deltalakedb-log-store", "deltalakedb-replicas"];
+    const BELOW_FACADE: [&str; 6] = [
+        CORE,
+        ENGINE,
+        MIRROR,
+        "deltalakedb-cache",
+        "deltalakedb-log-store",
+        "deltalakedb-replicas",
+    ];
     let backend = |name: &str| name.starts_with("deltalakedb-backend-");
     match package.name.as_str() {
         CORE | SERVERS | POOL => false,
@@ -262,13 +269,15 @@ fn may_use(package: &Package, used: &str) -> bool {
         }
         "deltalakedb" => BELOW_FACADE.contains(&used) || backend(used),
         // Virtual checkpoints are encoded as published ones are.
-        "deltalakedb-log-store" => [CORE, MIRROR].contains(&used),
-        "deltalakedb-cache"
-        | "deltalakedb-mirror"
-        | "deltalakedb-replicas"
-        | "deltalakedb-conformance" => used == CORE,
+        "deltalakedb-log-store" => [CORE, ENGINE, MIRROR].contains(&used),
+        ENGINE | "deltalakedb-cache" => used == CORE,
+        "deltalakedb-mirror" | "deltalakedb-replicas" | "deltalakedb-conformance" => {
+            [CORE, ENGINE].contains(&used)
+        }
         // Its writers use the backends directly: what the facade adds would hide their faults.
-        "deltalakedb-contention" => backend(used) || [CORE, SERVERS, "deltalakedb"].contains(&used),
+        "deltalakedb-contention" => {
+            backend(used) || [CORE, ENGINE, SERVERS, "deltalakedb"].contains(&used)
+        }
         // It measures against the servers and emulators that the tests start.
         "deltalakedb-bench" => [SERVERS, "deltalakedb"].contains(&used),
         name if backend(name) => used == CORE,

@@ -3,6 +3,7 @@
 //! <https://learn.microsoft.com/azure/azure-sql/database/troubleshoot-common-errors-issues>).
 
 use deltalakedb_catalog_core::error::{CatalogError, WriteState};
+use deltalakedb_catalog_core::ids::InvalidId;
 use tiberius::error::{Error, IoErrorKind};
 
 /// Violation of a primary key or unique constraint, and of a unique index.
@@ -53,6 +54,12 @@ pub(crate) enum Sent {
 
 /// Result inside this crate.
 pub(crate) type DbResult<T> = std::result::Result<T, DbError>;
+
+impl From<InvalidId> for DbError {
+    fn from(error: InvalidId) -> Self {
+        DbError::Catalog(error.into())
+    }
+}
 
 impl From<CatalogError> for DbError {
     fn from(error: CatalogError) -> Self {

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use deltalakedb_catalog_core::action::{Add, FileKey, Remove};
+use deltalakedb_catalog_core::action::{Add, FileKey, Remove, dv_id};
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::TableId;
-use deltalakedb_catalog_core::support::{as_ordinal, dv_id};
+use deltalakedb_catalog_core::support::as_ordinal;
 use tiberius::ColumnData;
 
 use crate::batch::Batch;

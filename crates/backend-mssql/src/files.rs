@@ -7,11 +7,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
-use deltalakedb_catalog_core::action::{Add, FileKey, Remove};
+use deltalakedb_catalog_core::action::{Add, FileKey, Remove, dv_id};
 use deltalakedb_catalog_core::commit::CommitIndex;
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::TableId;
-use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, count, dv_id};
+use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, count};
 
 use crate::batch::{Batch, MAX_PARAMETERS, MAX_VALUES};
 use crate::errors::DbResult;

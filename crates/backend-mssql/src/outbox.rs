@@ -330,11 +330,12 @@ pub(crate) async fn release(
     lease: &mut Lease,
     sql: &Statements,
     held: &MirrorLease,
-) -> DbResult<()> {
-    if hold(lease, sql, held).await?.is_some() {
+) -> DbResult<bool> {
+    let is_held = hold(lease, sql, held).await?.is_some();
+    if is_held {
         give_up(lease, sql, held.table_id).await?;
     }
-    Ok(())
+    Ok(is_held)
 }
 
 pub(crate) async fn list(

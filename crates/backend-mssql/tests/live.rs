@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deltalakedb_backend_mssql::{GrantRole, MssqlBackend, MssqlOptions, grants};
-use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::ids::{At, TableRef, TimestampMs};
 use deltalakedb_conformance::env::retrying;
 use deltalakedb_conformance::live::{self, Lost};

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, WriteState};
+use deltalakedb_catalog_core::ids::InvalidId;
 use sqlx::mysql::MySqlDatabaseError;
 
 /// What a piece of database work may fail with, before it is known where it ran.
@@ -24,6 +25,12 @@ pub(crate) type DbResult<T> = std::result::Result<T, DbError>;
 impl From<sqlx::Error> for DbError {
     fn from(error: sqlx::Error) -> Self {
         DbError::Sqlx(error)
+    }
+}
+
+impl From<InvalidId> for DbError {
+    fn from(error: InvalidId) -> Self {
+        DbError::Catalog(error.into())
     }
 }
 

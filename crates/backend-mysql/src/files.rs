@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use deltalakedb_catalog_core::action::{Add, FileKey, Remove};
+use deltalakedb_catalog_core::action::{Add, FileKey, Remove, dv_id};
 use deltalakedb_catalog_core::commit::CommitIndex;
 use deltalakedb_catalog_core::ids::{TableId, Version};
 use deltalakedb_catalog_core::later::LaterAdds;
-use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, count, dv_id};
+use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, count};
 use sqlx::Row;
 
 use crate::errors::DbResult;

@@ -14,9 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deltalakedb_backend_mysql::{MySqlBackend, MySqlOptions};
-use deltalakedb_catalog_core::backend::{
-    CatalogBackend, CommitOutcome, CommitRequest, TableCommit,
-};
+use deltalakedb_catalog_core::backend::parts::*;
+use deltalakedb_catalog_core::backend::{CommitOutcome, CommitRequest, TableCommit};
 use deltalakedb_catalog_core::error::WriteState;
 use deltalakedb_catalog_core::ids::{CommitToken, TableId, TableName, TimestampMs};
 use deltalakedb_conformance::change::{Change, new_table};

@@ -10,12 +10,14 @@
 #[allow(dead_code, reason = "shared with the suite's programs")]
 mod support;
 
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use deltalakedb_backend_mysql::{GrantRole, MySqlBackend, MySqlOptions, Secret, TlsMode, grants};
-use deltalakedb_catalog_core::backend::{CatalogBackend, ImportedCommit};
+use deltalakedb_catalog_core::backend::ImportedCommit;
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::later::read_large;

@@ -9,11 +9,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use deltalakedb_catalog_core::action::{Add, FileKey, Remove};
+use deltalakedb_catalog_core::action::{Add, FileKey, Remove, dv_id};
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::TableId;
 use deltalakedb_catalog_core::later::LaterAdds;
-use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, count, dv_id};
+use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, count};
 use sqlx::Row;
 
 use crate::errors::DbResult;

@@ -202,7 +202,7 @@ async fn take(
         versions: versions
             .into_iter()
             .map(Version::new)
-            .collect::<deltalakedb_catalog_core::error::Result<_>>()?,
+            .collect::<Result<_, deltalakedb_catalog_core::ids::InvalidId>>()?,
         attempts: candidate.attempts,
     })
 }
@@ -303,11 +303,12 @@ pub(crate) async fn fail(
     Ok(true)
 }
 
-pub(crate) async fn release(call: &mut Call, lease: &MirrorLease) -> DbResult<()> {
-    if held(call, lease).await?.is_some() {
+pub(crate) async fn release(call: &mut Call, lease: &MirrorLease) -> DbResult<bool> {
+    let held = held(call, lease).await?.is_some();
+    if held {
         give_up(call, lease.table_id).await?;
     }
-    Ok(())
+    Ok(held)
 }
 
 pub(crate) async fn rows(

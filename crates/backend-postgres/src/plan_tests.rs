@@ -1,6 +1,6 @@
 //! Every statement is prepared by a real server, and none of them scans a growing table.
 
-use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::ids::TimestampMs;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};

@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use deltalakedb_backend_postgres::{PostgresBackend, PostgresOptions};
-use deltalakedb_catalog_core::backend::{
-    CatalogBackend, CommitOutcome, CommitRequest, TableCommit,
-};
-use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
-use deltalakedb_catalog_core::env::{Clock, IdSource};
+use deltalakedb_catalog_core::backend::parts::*;
+use deltalakedb_catalog_core::backend::{CommitOutcome, CommitRequest, TableCommit};
+use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{CommitToken, TableId, TableName, TableRef, TimestampMs};
+use deltalakedb_catalog_engine::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
+use deltalakedb_catalog_engine::env::{Clock, IdSource};
 use deltalakedb_conformance::change::{Change, new_table};
 use deltalakedb_conformance::env::v;
 use deltalakedb_test_servers::{PgBouncer, PoolMode, Postgres};
@@ -152,7 +152,7 @@ async fn commits_that_time_out_end_at_the_server(world: &World, options: Postgre
         for (what, commits) in world.commits() {
             let holder = world.hold(second).await;
             let token = format!("{what}-{round}");
-            timed_out(&token, &db.commit(request(&token, commits)).await);
+            timed_out(&token, &db.commit(request(&token, commits)).await.plain());
             world.is_free(first).await;
             drop(holder);
             let told = db.resolve_token(&CommitToken::new(&token).unwrap()).await.unwrap();
@@ -263,7 +263,7 @@ async fn a_commit_is_repeated_for_as_long_as_it_was_told_and_says_so() {
             )
             .into_bytes(),
             origin: "a test".to_owned(),
-            reads: deltalakedb_catalog_core::conflict::Reads::default(),
+            reads: deltalakedb_catalog_engine::conflict::Reads::default(),
             operation: None,
         }],
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use deltalakedb_backend_postgres::{
     GrantRole, PostgresBackend, PostgresOptions, Secret, TlsMode, grants,
 };
-use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{At, TableRef, TimestampMs};
 use deltalakedb_conformance::env::retrying;

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use deltalakedb_catalog_core::error::{CatalogError, WriteState};
+use deltalakedb_catalog_core::ids::InvalidId;
 use rusqlite::ffi;
 
 /// What a piece of database work may fail with, before it is known where it ran.
@@ -21,6 +22,12 @@ pub(crate) type DbResult<T> = std::result::Result<T, DbError>;
 impl From<rusqlite::Error> for DbError {
     fn from(error: rusqlite::Error) -> Self {
         DbError::Sqlite(error)
+    }
+}
+
+impl From<InvalidId> for DbError {
+    fn from(error: InvalidId) -> Self {
+        DbError::Catalog(error.into())
     }
 }
 

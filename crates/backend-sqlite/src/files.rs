@@ -4,7 +4,7 @@
 //! active row of its key and makes it a tombstone; an `add` whose key is active ends that row
 //! without one. Of one key at most one row is active.
 
-use deltalakedb_catalog_core::action::{Add, FileKey, NullableMap, Remove};
+use deltalakedb_catalog_core::action::{Add, FileKey, NullableMap, Remove, dv_id};
 use deltalakedb_catalog_core::commit::CommitIndex;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::later::LaterAdds;
@@ -15,7 +15,7 @@ use crate::errors::{DbError, DbResult};
 use crate::rows::to_json;
 use crate::session::Db;
 use crate::statements::statements;
-use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, dv_id};
+use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal};
 
 statements! {
     /// Statements that write `{p}files`.

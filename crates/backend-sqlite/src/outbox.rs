@@ -176,7 +176,7 @@ fn take(db: Db<'_>, request: &ClaimRequest, candidate: &Claimable) -> DbResult<M
         versions: versions
             .into_iter()
             .map(Version::new)
-            .collect::<deltalakedb_catalog_core::error::Result<_>>()?,
+            .collect::<Result<_, deltalakedb_catalog_core::ids::InvalidId>>()?,
         attempts: candidate.attempts,
     })
 }
@@ -259,11 +259,12 @@ pub(crate) fn fail(db: Db<'_>, lease: &MirrorLease, failure: &PublishFailure) ->
     Ok(true)
 }
 
-pub(crate) fn release(db: Db<'_>, lease: &MirrorLease) -> DbResult<()> {
-    if held(db, lease)?.is_some() {
+pub(crate) fn release(db: Db<'_>, lease: &MirrorLease) -> DbResult<bool> {
+    let held = held(db, lease)?.is_some();
+    if held {
         give_up(db, &lease.table_id.to_string())?;
     }
-    Ok(())
+    Ok(held)
 }
 
 pub(crate) fn list(

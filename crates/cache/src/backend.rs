@@ -6,18 +6,20 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
 use deltalakedb_catalog_core::backend::{
-    BackendInfo, CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest,
-    CommitTarget, CommittedTable, ImportEnd, ImportProgress, ImportedCommit, MirrorLease,
-    MirrorTask, PublishFailure, Published, TableFilter,
+    AppRows, AppState, ClaimRequest, CommitBackend, CommitFilter, CommitOutcome, CommitRequest,
+    CommitTarget, CommittedTable, ImportBackend, ImportEnd, ImportProgress, ImportStep,
+    MirrorLease, MirrorTask, OutboxBackend, ReadBackend, Settlement, SkipBackend, TableBackend,
+    TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
-use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::delegate;
+use deltalakedb_catalog_core::error::{CatalogError, ReadResult, WriteResult};
 use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
 use deltalakedb_catalog_core::model::{
-    BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
-    NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
+    CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState, NewSkipSegment,
+    NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
 
 use crate::CachedBackend;
@@ -45,7 +47,7 @@ impl CachedBackend {
         Changing { state: &self.state, ids: vec![id], names: Vec::new() }
     }
 
-    async fn ask_table(&self, table: &TableRef) -> Result<Option<TableRecord>> {
+    async fn ask_table(&self, table: &TableRef) -> ReadResult<Option<TableRecord>> {
         let (state, source, asked) =
             (Arc::clone(&self.state), Arc::clone(&self.source), table.clone());
         let ask = move || async move {
@@ -61,7 +63,7 @@ impl CachedBackend {
         self.source.tables.ask(table.clone(), Join::NotSent, joined, ask).await
     }
 
-    async fn ask_snapshot(&self, table: &TableRef, at: At) -> Result<Snapshot> {
+    async fn ask_snapshot(&self, table: &TableRef, at: At) -> ReadResult<Snapshot> {
         let (state, source, asked) =
             (Arc::clone(&self.state), Arc::clone(&self.source), table.clone());
         let ask = move || async move {
@@ -73,8 +75,11 @@ impl CachedBackend {
                     state.read(ticket, &snapshot.table, files, source.for_readers);
                     state.keep_snapshot(snapshot);
                 }
-                Err(CatalogError::TableNotFound(_)) => state.heads.missed(ticket, &asked),
-                Err(_) => {}
+                Err(error) => {
+                    if matches!(error.get(), CatalogError::TableNotFound(_)) {
+                        state.heads.missed(ticket, &asked);
+                    }
+                }
             }
             answer
         };
@@ -104,22 +109,55 @@ impl State {
     }
 }
 
+impl CachedBackend {
+    async fn app_transactions(&self, table_id: TableId, version: Version) -> ReadResult<Vec<Txn>> {
+        let key = Key::Txns(table_id, version);
+        if let Some(Entry::Txns(txns)) = self.state.asked(self.state.cache.get(&key)) {
+            return Ok(txns.to_vec());
+        }
+        let (state, source) = (Arc::clone(&self.state), Arc::clone(&self.source));
+        let ask = move || async move {
+            let txns = source
+                .inner
+                .app_state(table_id, version, AppRows::Transactions)
+                .await?
+                .transactions;
+            state.cache.insert(key, Entry::Txns(Arc::new(txns.clone())));
+            Ok(txns)
+        };
+        let joined = &self.state.counters.joined;
+        self.state.txns.ask((table_id, version), Join::Any, joined, ask).await
+    }
+
+    async fn domain_metadata(
+        &self,
+        table_id: TableId,
+        version: Version,
+    ) -> ReadResult<Vec<DomainMetadata>> {
+        let key = Key::Domains(table_id, version);
+        if let Some(Entry::Domains(domains)) = self.state.asked(self.state.cache.get(&key)) {
+            return Ok(domains.to_vec());
+        }
+        let (state, source) = (Arc::clone(&self.state), Arc::clone(&self.source));
+        let ask = move || async move {
+            let domains =
+                source.inner.app_state(table_id, version, AppRows::Domains).await?.domains;
+            state.cache.insert(key, Entry::Domains(Arc::new(domains.clone())));
+            Ok(domains)
+        };
+        let joined = &self.state.counters.joined;
+        self.state.domains.ask((table_id, version), Join::Any, joined, ask).await
+    }
+}
+
 #[async_trait]
-impl CatalogBackend for CachedBackend {
-    async fn info(&self) -> Result<BackendInfo> {
-        self.source.inner.info().await
-    }
-
-    async fn migrate(&self, now: TimestampMs) -> Result<()> {
-        self.source.inner.migrate(now).await
-    }
-
+impl TableBackend for CachedBackend {
     fn note_change(&self, table_id: TableId) {
         self.state.heads.forget(&[table_id], &[]);
         self.source.inner.note_change(table_id);
     }
 
-    async fn get_table(&self, table: &TableRef) -> Result<Option<TableRecord>> {
+    async fn get_table(&self, table: &TableRef) -> ReadResult<Option<TableRecord>> {
         let row = self.remembered(|age| self.state.heads.fresh(table, age));
         match row {
             Some(row) => Ok(Some(TableRecord::clone(&row))),
@@ -132,22 +170,25 @@ impl CatalogBackend for CachedBackend {
         filter: &TableFilter,
         after: Option<&(TableName, TableId)>,
         limit: usize,
-    ) -> Result<Page<TableRecord, (TableName, TableId)>> {
+    ) -> ReadResult<Page<TableRecord, (TableName, TableId)>> {
         self.source.inner.list_tables(filter, after, limit).await
     }
 
-    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> Result<TableRecord> {
+    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> WriteResult<TableRecord> {
         let _changing = self.changing(table_id);
         self.source.inner.drop_table(table_id, now).await
     }
 
-    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> Result<TableRecord> {
+    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> WriteResult<TableRecord> {
         let _changing =
             Changing { state: &self.state, ids: vec![table_id], names: vec![name.clone()] };
         self.source.inner.undrop_table(table_id, name).await
     }
+}
 
-    async fn snapshot(&self, table: &TableRef, at: At) -> Result<Snapshot> {
+#[async_trait]
+impl ReadBackend for CachedBackend {
+    async fn snapshot(&self, table: &TableRef, at: At) -> ReadResult<Snapshot> {
         match self.remembered(|age| self.state.snapshot(table, at, age)) {
             Some(snapshot) => Ok(snapshot),
             None => self.ask_snapshot(table, at).await,
@@ -160,7 +201,7 @@ impl CatalogBackend for CachedBackend {
         version: Version,
         after: Option<FileCursor>,
         limit: usize,
-    ) -> Result<FilePage> {
+    ) -> ReadResult<FilePage> {
         self.cached_files(table_id, version, after, limit).await
     }
 
@@ -170,7 +211,7 @@ impl CatalogBackend for CachedBackend {
         version: Version,
         after: FileCursor,
         limit: usize,
-    ) -> Result<Option<FileCursor>> {
+    ) -> ReadResult<Option<FileCursor>> {
         match self.kept_list(table_id, version) {
             Some(list) => Ok(list.end(after, limit.max(1))),
             None => self.source.inner.files_end(table_id, version, after, limit).await,
@@ -182,7 +223,7 @@ impl CatalogBackend for CachedBackend {
         table_id: TableId,
         version: Version,
         cursors: &[FileCursor],
-    ) -> Result<Vec<FileRecord>> {
+    ) -> ReadResult<Vec<FileRecord>> {
         if !self.lists {
             return self.source.inner.files_at(table_id, version, cursors).await;
         }
@@ -199,48 +240,27 @@ impl CatalogBackend for CachedBackend {
         deleted_after: TimestampMs,
         after: Option<FileCursor>,
         limit: usize,
-    ) -> Result<Page<TombstoneRecord, FileCursor>> {
+    ) -> ReadResult<Page<TombstoneRecord, FileCursor>> {
         self.source.inner.list_tombstones(table_id, version, deleted_after, after, limit).await
     }
 
-    async fn app_transactions(&self, table_id: TableId, version: Version) -> Result<Vec<Txn>> {
-        if self.state.known(table_id, version).is_none() {
-            return self.source.inner.app_transactions(table_id, version).await;
-        }
-        let key = Key::Txns(table_id, version);
-        if let Some(Entry::Txns(txns)) = self.state.asked(self.state.cache.get(&key)) {
-            return Ok(txns.to_vec());
-        }
-        let (state, source) = (Arc::clone(&self.state), Arc::clone(&self.source));
-        let ask = move || async move {
-            let txns = source.inner.app_transactions(table_id, version).await?;
-            state.cache.insert(key, Entry::Txns(Arc::new(txns.clone())));
-            Ok(txns)
-        };
-        let joined = &self.state.counters.joined;
-        self.state.txns.ask((table_id, version), Join::Any, joined, ask).await
-    }
-
-    async fn domain_metadata(
+    async fn app_state(
         &self,
         table_id: TableId,
         version: Version,
-    ) -> Result<Vec<DomainMetadata>> {
+        rows: AppRows,
+    ) -> ReadResult<AppState> {
         if self.state.known(table_id, version).is_none() {
-            return self.source.inner.domain_metadata(table_id, version).await;
+            return self.source.inner.app_state(table_id, version, rows).await;
         }
-        let key = Key::Domains(table_id, version);
-        if let Some(Entry::Domains(domains)) = self.state.asked(self.state.cache.get(&key)) {
-            return Ok(domains.to_vec());
+        let mut found = AppState::default();
+        if rows.transactions() {
+            found.transactions = self.app_transactions(table_id, version).await?;
         }
-        let (state, source) = (Arc::clone(&self.state), Arc::clone(&self.source));
-        let ask = move || async move {
-            let domains = source.inner.domain_metadata(table_id, version).await?;
-            state.cache.insert(key, Entry::Domains(Arc::new(domains.clone())));
-            Ok(domains)
-        };
-        let joined = &self.state.counters.joined;
-        self.state.domains.ask((table_id, version), Join::Any, joined, ask).await
+        if rows.domains() {
+            found.domains = self.domain_metadata(table_id, version).await?;
+        }
+        Ok(found)
     }
 
     async fn list_commits(
@@ -249,7 +269,7 @@ impl CatalogBackend for CachedBackend {
         filter: &CommitFilter,
         before: Option<Version>,
         limit: usize,
-    ) -> Result<Page<CommitRecord, Version>> {
+    ) -> ReadResult<Page<CommitRecord, Version>> {
         self.source.inner.list_commits(table_id, filter, before, limit).await
     }
 
@@ -259,11 +279,14 @@ impl CatalogBackend for CachedBackend {
         from: Version,
         to: Version,
         limit: usize,
-    ) -> Result<Vec<(CommitRecord, CommitBody)>> {
+    ) -> ReadResult<Vec<(CommitRecord, CommitBody)>> {
         self.source.inner.read_bodies(table_id, from, to, limit).await
     }
+}
 
-    async fn commit(&self, request: CommitRequest) -> Result<CommitOutcome> {
+#[async_trait]
+impl CommitBackend for CachedBackend {
+    async fn commit(&self, request: CommitRequest) -> WriteResult<CommitOutcome> {
         let mut changing = Changing { state: &self.state, ids: Vec::new(), names: Vec::new() };
         for table in &request.tables {
             match &table.target {
@@ -282,7 +305,7 @@ impl CatalogBackend for CachedBackend {
         outcome
     }
 
-    async fn resolve_token(&self, token: &CommitToken) -> Result<Option<Vec<CommittedTable>>> {
+    async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>> {
         let found = self.source.inner.resolve_token(token).await?;
         // Who is told that it was written must see it.
         if let Some(tables) = &found {
@@ -291,8 +314,11 @@ impl CatalogBackend for CachedBackend {
         }
         Ok(found)
     }
+}
 
-    async fn skip_index(&self, table_id: TableId) -> Result<SkipIndex> {
+#[async_trait]
+impl SkipBackend for CachedBackend {
+    async fn skip_index(&self, table_id: TableId) -> ReadResult<SkipIndex> {
         self.source.inner.skip_index(table_id).await
     }
 
@@ -300,7 +326,7 @@ impl CatalogBackend for CachedBackend {
         &self,
         table_id: TableId,
         pages: &[SkipPage],
-    ) -> Result<Vec<Option<Bytes>>> {
+    ) -> ReadResult<Vec<Option<Bytes>>> {
         // While a table is imported it may be begun anew, under the same id.
         if self.state.seen(table_id).is_none() {
             return self.source.inner.skip_pages(table_id, pages).await;
@@ -342,41 +368,32 @@ impl CatalogBackend for CachedBackend {
         generation: i64,
         remove: &[i64],
         segment: &NewSkipSegment,
-    ) -> Result<bool> {
+    ) -> WriteResult<bool> {
         self.source.inner.skip_replace(table_id, generation, remove, segment).await
     }
+}
 
+#[async_trait]
+impl ImportBackend for CachedBackend {
     async fn import_begin(
         &self,
         table: &NewTable,
         base: Version,
         base_from_json: bool,
         now: TimestampMs,
-    ) -> Result<ImportProgress> {
+    ) -> WriteResult<ImportProgress> {
         let _changing =
             Changing { state: &self.state, ids: vec![table.id], names: vec![table.name.clone()] };
         self.source.inner.import_begin(table, base, base_from_json, now).await
     }
 
-    async fn import_base(
+    async fn import_step(
         &self,
         table_id: TableId,
-        skip_files: u64,
-        skip_tombstones: u64,
-        chunk: BaseChunk,
-        tail: Option<BaseTail>,
-    ) -> Result<ImportProgress> {
+        step: ImportStep,
+    ) -> WriteResult<ImportProgress> {
         let _changing = self.changing(table_id);
-        self.source.inner.import_base(table_id, skip_files, skip_tombstones, chunk, tail).await
-    }
-
-    async fn import_commits(
-        &self,
-        table_id: TableId,
-        commits: Arc<[ImportedCommit]>,
-    ) -> Result<ImportProgress> {
-        let _changing = self.changing(table_id);
-        self.source.inner.import_commits(table_id, commits).await
+        self.source.inner.import_step(table_id, step).await
     }
 
     async fn import_finish(
@@ -384,19 +401,22 @@ impl CatalogBackend for CachedBackend {
         table_id: TableId,
         end: ImportEnd,
         now: TimestampMs,
-    ) -> Result<TableRecord> {
+    ) -> WriteResult<TableRecord> {
         let mut changing = self.changing(table_id);
         let row = self.source.inner.import_finish(table_id, end, now).await?;
         changing.names.push(row.name.clone());
         Ok(row)
     }
 
-    async fn import_abort(&self, table_id: TableId) -> Result<()> {
+    async fn import_abort(&self, table_id: TableId) -> WriteResult<()> {
         let _changing = self.changing(table_id);
         self.source.inner.import_abort(table_id).await
     }
+}
 
-    async fn mirror_claim(&self, request: &ClaimRequest) -> Result<Vec<MirrorTask>> {
+#[async_trait]
+impl OutboxBackend for CachedBackend {
+    async fn mirror_claim(&self, request: &ClaimRequest) -> WriteResult<Vec<MirrorTask>> {
         self.source.inner.mirror_claim(request).await
     }
 
@@ -405,22 +425,14 @@ impl CatalogBackend for CachedBackend {
         lease: &MirrorLease,
         now: TimestampMs,
         lease_ms: i64,
-    ) -> Result<Option<MirrorLease>> {
+    ) -> WriteResult<Option<MirrorLease>> {
         self.source.inner.mirror_renew(lease, now, lease_ms).await
     }
 
-    async fn mirror_complete(&self, lease: &MirrorLease, done: &[Published]) -> Result<bool> {
-        let _changing = self.changing(lease.table_id);
-        self.source.inner.mirror_complete(lease, done).await
-    }
-
-    async fn mirror_fail(&self, lease: &MirrorLease, failure: &PublishFailure) -> Result<bool> {
-        let _changing = self.changing(lease.table_id);
-        self.source.inner.mirror_fail(lease, failure).await
-    }
-
-    async fn mirror_release(&self, lease: &MirrorLease) -> Result<()> {
-        self.source.inner.mirror_release(lease).await
+    async fn mirror_settle(&self, lease: &MirrorLease, how: Settlement<'_>) -> WriteResult<bool> {
+        // A lease that is given up changes no row of a table.
+        let _changing = (how != Settlement::Released).then(|| self.changing(lease.table_id));
+        self.source.inner.mirror_settle(lease, how).await
     }
 
     async fn mirror_rows(
@@ -429,11 +441,11 @@ impl CatalogBackend for CachedBackend {
         state: Option<MirrorState>,
         after: Option<(TableId, Version)>,
         limit: usize,
-    ) -> Result<Page<MirrorRow, (TableId, Version)>> {
+    ) -> ReadResult<Page<MirrorRow, (TableId, Version)>> {
         self.source.inner.mirror_rows(table_id, state, after, limit).await
     }
 
-    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> Result<u64> {
+    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> WriteResult<u64> {
         let _changing = self.changing(table_id);
         self.source.inner.mirror_retry(table_id, now).await
     }
@@ -443,8 +455,10 @@ impl CatalogBackend for CachedBackend {
         table_id: TableId,
         mode: MirrorMode,
         now: TimestampMs,
-    ) -> Result<TableRecord> {
+    ) -> WriteResult<TableRecord> {
         let _changing = self.changing(table_id);
         self.source.inner.mirror_set_mode(table_id, mode, now).await
     }
 }
+
+delegate!(SchemaBackend for CachedBackend => source.inner);

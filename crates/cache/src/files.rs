@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use deltalakedb_catalog_core::commit::index_ndjson;
-use deltalakedb_catalog_core::error::Result;
+use deltalakedb_catalog_core::error::ReadResult;
 use deltalakedb_catalog_core::ids::{TableId, Version};
 use deltalakedb_catalog_core::model::FileCursor;
 
@@ -29,7 +29,7 @@ impl CachedBackend {
         version: Version,
         after: Option<FileCursor>,
         limit: usize,
-    ) -> Result<FilePage> {
+    ) -> ReadResult<FilePage> {
         let inner = &self.source.inner;
         let Some(seen) = self.state.known(table_id, version) else {
             return inner.list_files(table_id, version, after, limit).await;

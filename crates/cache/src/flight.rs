@@ -11,7 +11,7 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::error::{CatalogError, Determinate, ReadResult};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use tokio::sync::watch;
@@ -29,7 +29,7 @@ pub(crate) enum Join {
     Any,
 }
 
-type Answer<T> = Arc<Result<T>>;
+type Answer<T> = Arc<ReadResult<T>>;
 
 struct Flight<T> {
     answer: Shared<BoxFuture<'static, Answer<T>>>,
@@ -73,14 +73,14 @@ where
         join: Join,
         joined: &Counter,
         ask: impl FnOnce() -> F + Send + 'static,
-    ) -> Result<T>
+    ) -> ReadResult<T>
     where
-        F: Future<Output = Result<T>> + Send + 'static,
+        F: Future<Output = ReadResult<T>> + Send + 'static,
     {
         let waiting = self.board(key, join, joined, ask);
         let answer = match &waiting.flight {
             Some(flight) => flight.answer.clone().await,
-            None => return Err(CatalogError::corrupt("a question without a flight")),
+            None => return Err(CatalogError::corrupt("a question without a flight").into()),
         };
         // With the flight goes its own copy of the answer: who waits alone gets it without another one.
         drop(waiting);
@@ -98,7 +98,7 @@ where
         ask: impl FnOnce() -> F + Send + 'static,
     ) -> Waiting<'_, K, T>
     where
-        F: Future<Output = Result<T>> + Send + 'static,
+        F: Future<Output = ReadResult<T>> + Send + 'static,
     {
         // Declared first, so that it is dropped after the lock is free: it may be the last one.
         let latest;
@@ -128,7 +128,7 @@ where
 impl<T: Send + Sync + 'static> Flight<T> {
     fn new<F>(before: Option<&Flight<T>>, ask: impl FnOnce() -> F + Send + 'static) -> Flight<T>
     where
-        F: Future<Output = Result<T>> + Send + 'static,
+        F: Future<Output = ReadResult<T>> + Send + 'static,
     {
         let before = before.map(|flight| (flight.answer.clone(), flight.gone.subscribe()));
         let sent = Arc::new(AtomicBool::new(false));
@@ -168,8 +168,8 @@ impl<K: Eq + Hash, T> Drop for Waiting<'_, K, T> {
 }
 
 /// An error for one more of those who wait for it.
-fn same_error(error: &CatalogError) -> CatalogError {
-    match error {
+fn same_error(error: &Determinate) -> Determinate {
+    let same = match error.get() {
         CatalogError::InvalidInput(text) => CatalogError::InvalidInput(text.clone()),
         CatalogError::TableNotFound(name) => CatalogError::TableNotFound(name.clone()),
         CatalogError::TableExists(name) => CatalogError::TableExists(name.clone()),
@@ -191,7 +191,8 @@ fn same_error(error: &CatalogError) -> CatalogError {
         },
         // Reads have no others.
         other => CatalogError::failed(other.to_string(), other.write_state()),
-    }
+    };
+    same.into()
 }
 
 #[cfg(test)]

@@ -28,13 +28,13 @@ impl Desk {
         }
     }
 
-    async fn ask(&self, key: u8, join: Join) -> Result<u64> {
+    async fn ask(&self, key: u8, join: Join) -> ReadResult<u64> {
         let Desk { sent, answers, .. } = self.clone();
         let ask = move || async move {
             let number = sent.fetch_add(1, Ordering::Relaxed) + 1;
             answers.acquire().await.unwrap().forget();
             if number == 13 {
-                Err(CatalogError::busy("thirteen", write_state()))
+                Err(CatalogError::busy("thirteen", write_state()).into())
             } else {
                 Ok(number)
             }

@@ -1,9 +1,10 @@
 //! What readers are told of heads, and when not.
 
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::backend::{CatalogBackend, CommitOutcome, HeadRule};
-use deltalakedb_catalog_core::fault::{Fault, Verb};
 use deltalakedb_catalog_core::ids::{At, CommitToken, TimestampMs, Version};
 use deltalakedb_catalog_core::model::MirrorMode;
+use deltalakedb_catalog_engine::fault::{Fault, Verb};
 use futures::poll;
 use tokio::time::advance;
 

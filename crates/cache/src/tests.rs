@@ -4,14 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::backend::{
     CommitOutcome, CommitRequest, CommitTarget, HeadRule, TableCommit,
 };
 use deltalakedb_catalog_core::commit::{FirstLine, Packed, index_lines, parse_ndjson};
-use deltalakedb_catalog_core::fault::{Call, Fault, FaultyBackend, Verb};
 use deltalakedb_catalog_core::ids::{CommitToken, TableId, TableName, TimestampMs, Version};
-use deltalakedb_catalog_core::memory::MemoryBackend;
 use deltalakedb_catalog_core::model::{FileRecord, MirrorMode, NewTable};
+use deltalakedb_catalog_engine::fault::{Call, Fault, FaultyBackend, Verb};
+use deltalakedb_catalog_engine::memory::MemoryBackend;
 use futures::future::BoxFuture;
 use futures::poll;
 use tokio::sync::oneshot;

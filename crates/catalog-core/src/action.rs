@@ -3,6 +3,7 @@
 //! These types are an *index* of a commit: the bytes of the line are what is stored and published,
 //! so fields and actions that no type here knows survive untouched.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -120,6 +121,12 @@ pub struct DeletionVector {
     /// Highest row index it contains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_row_index: Option<i64>,
+}
+
+/// What identifies a deletion vector; empty without one.
+#[must_use]
+pub fn dv_id(vector: Option<&DeletionVector>) -> Cow<'static, str> {
+    vector.map_or("".into(), |vector| vector.unique_id().into())
 }
 
 impl DeletionVector {

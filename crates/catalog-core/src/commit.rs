@@ -12,7 +12,7 @@ use zstd::bulk::Compressor;
 use crate::action::{Action, Add, CommitInfo, DomainMetadata, Metadata, Protocol, Remove, Txn};
 use crate::error::{CatalogError, Result};
 use crate::ids::TimestampMs;
-use crate::lenient::{self, Found, Oddities};
+use crate::lenient::{self, Found, Oddities, text_of};
 
 /// Compression level of stored commit bytes: 3 is zstd's own default.
 pub(crate) const ZSTD_LEVEL: i32 = 3;
@@ -139,17 +139,8 @@ pub fn parse_ndjson<'a>(origin: &str, bytes: &'a [u8]) -> Result<Vec<ParsedLine<
     Ok(out)
 }
 
-/// Bytes as text.
-pub(crate) fn text_of<'a>(origin: &str, bytes: &'a [u8]) -> Result<&'a str> {
-    std::str::from_utf8(bytes).map_err(|e| {
-        let before = String::from_utf8_lossy(&bytes[..e.valid_up_to()]);
-        let line = before.matches('\n').count() + 1;
-        CatalogError::invalid(format!("{origin}, line {line}: not UTF-8 text"))
-    })
-}
-
 /// What a line says.
-pub(crate) fn parse_line(origin: &str, number: usize, line: &str) -> Result<Action> {
+pub fn parse_line(origin: &str, number: usize, line: &str) -> Result<Action> {
     Action::parse(line).map_err(|e| CatalogError::invalid(format!("{origin}, line {number}: {e}")))
 }
 
@@ -240,7 +231,7 @@ pub fn commit_info_object(line: &str) -> Option<&str> {
 }
 
 /// Projects parsed lines. A file that is added twice in one commit stays twice in the index (the
-/// last one wins in the rows); [`crate::plan`], for commits of our own, refuses such input.
+/// last one wins in the rows); planning a commit of our own refuses such input.
 #[must_use]
 pub fn index_lines(lines: Vec<ParsedLine<'_>>) -> CommitIndex {
     let mut index = CommitIndex::default();

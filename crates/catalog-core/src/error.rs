@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::conflict::Conflict;
-use crate::ids::{CommitToken, TableName, Version};
+use crate::ids::{CommitToken, InvalidId, TableName, Version};
 
 /// Result of every fallible call in the workspace's libraries.
 pub type Result<T, E = CatalogError> = std::result::Result<T, E>;
@@ -79,6 +79,12 @@ pub enum CatalogError {
     },
 }
 
+impl From<InvalidId> for CatalogError {
+    fn from(error: InvalidId) -> Self {
+        CatalogError::InvalidInput(error.to_string())
+    }
+}
+
 impl CatalogError {
     /// Bad input, with a full sentence.
     #[must_use]
@@ -139,5 +145,148 @@ impl CatalogError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, CatalogError::Unavailable { retryable: true, .. })
+    }
+}
+
+/// Result of a call that only reads.
+pub type ReadResult<T> = std::result::Result<T, Determinate>;
+
+/// Result of a call that writes.
+pub type WriteResult<T> = std::result::Result<T, WriteError>;
+
+/// An error after which it is known that nothing was written. [`CatalogError::write_state`] of what is
+/// inside is always [`WriteState::NotApplied`].
+#[derive(Debug, Error)]
+#[error(transparent)]
+pub struct Determinate(CatalogError);
+
+/// An error after which it is not known whether the write took effect: the answer to COMMIT was lost.
+#[derive(Debug, Error)]
+#[error("{message}{}", if *.retryable { " (temporary: try again)" } else { "" })]
+pub struct Indeterminate {
+    /// What failed, from the driver, without secrets.
+    pub message: String,
+    /// Whether the same call may succeed soon.
+    pub retryable: bool,
+}
+
+/// An error of a call that writes.
+#[derive(Debug, Error)]
+pub enum WriteError {
+    /// Nothing was written.
+    #[error(transparent)]
+    Determinate(#[from] Determinate),
+    /// The write may have happened.
+    #[error(transparent)]
+    Indeterminate(#[from] Indeterminate),
+}
+
+/// An answer of a backend with the one error type that callers of the catalog get.
+pub trait PlainResult<T> {
+    /// The same answer, its error as a [`CatalogError`].
+    ///
+    /// # Errors
+    /// The answer's own.
+    fn plain(self) -> Result<T>;
+}
+
+impl<T, E: Into<CatalogError>> PlainResult<T> for Result<T, E> {
+    fn plain(self) -> Result<T> {
+        self.map_err(Into::into)
+    }
+}
+
+impl Determinate {
+    /// The error inside.
+    #[must_use]
+    pub fn get(&self) -> &CatalogError {
+        &self.0
+    }
+
+    /// Whether the engine may make the same call again.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.0.is_retryable()
+    }
+}
+
+impl WriteError {
+    /// Whether the write may have happened.
+    #[must_use]
+    pub fn write_state(&self) -> WriteState {
+        match self {
+            WriteError::Determinate(_) => WriteState::NotApplied,
+            WriteError::Indeterminate(_) => WriteState::Unknown,
+        }
+    }
+
+    /// Whether the engine may make the same call again, once it is known whether the write happened.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            WriteError::Determinate(error) => error.is_retryable(),
+            WriteError::Indeterminate(error) => error.retryable,
+        }
+    }
+}
+
+impl From<CatalogError> for Determinate {
+    /// A call that only reads has written nothing, whatever its driver says.
+    fn from(error: CatalogError) -> Self {
+        Determinate(match error {
+            CatalogError::Unavailable { message, retryable, .. } => {
+                CatalogError::Unavailable { message, retryable, write: WriteState::NotApplied }
+            }
+            other => other,
+        })
+    }
+}
+
+impl From<CatalogError> for WriteError {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::Unavailable { message, retryable, write: WriteState::Unknown } => {
+                WriteError::Indeterminate(Indeterminate { message, retryable })
+            }
+            // The engine's own; a backend has no way to it.
+            unknown @ CatalogError::CommitUnknown { .. } => {
+                let message = unknown.to_string();
+                WriteError::Indeterminate(Indeterminate { message, retryable: false })
+            }
+            other => WriteError::Determinate(Determinate(other)),
+        }
+    }
+}
+
+impl From<Determinate> for CatalogError {
+    fn from(error: Determinate) -> Self {
+        error.0
+    }
+}
+
+impl From<Indeterminate> for CatalogError {
+    fn from(Indeterminate { message, retryable }: Indeterminate) -> Self {
+        CatalogError::Unavailable { message, retryable, write: WriteState::Unknown }
+    }
+}
+
+impl From<WriteError> for CatalogError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Determinate(error) => error.into(),
+            WriteError::Indeterminate(error) => error.into(),
+        }
+    }
+}
+
+impl From<InvalidId> for Determinate {
+    fn from(error: InvalidId) -> Self {
+        Determinate(error.into())
+    }
+}
+
+impl From<InvalidId> for WriteError {
+    fn from(error: InvalidId) -> Self {
+        WriteError::Determinate(error.into())
     }
 }

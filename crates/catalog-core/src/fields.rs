@@ -7,15 +7,16 @@ use serde_json::value::RawValue;
 
 /// Fields in the order in which they stood.
 #[derive(Debug)]
-pub(crate) struct Fields(pub(crate) Vec<(String, Box<RawValue>)>);
+pub struct Fields(pub Vec<(String, Box<RawValue>)>);
 
 impl Fields {
-    pub(crate) fn get(&self, name: &str) -> Option<&RawValue> {
+    /// The value of a field.
+    pub fn get(&self, name: &str) -> Option<&RawValue> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| &**value)
     }
 
     /// Changes a field in its place, or adds it at the end.
-    pub(crate) fn set(&mut self, name: &str, value: Box<RawValue>) {
+    pub fn set(&mut self, name: &str, value: Box<RawValue>) {
         match self.0.iter_mut().find(|(key, _)| key == name) {
             Some((_, old)) => *old = value,
             None => self.0.push((name.to_owned(), value)),
@@ -23,13 +24,13 @@ impl Fields {
     }
 
     /// Puts a field at the end; none if its value is no JSON.
-    pub(crate) fn push(&mut self, name: &str, value: String) -> Option<()> {
+    pub fn push(&mut self, name: &str, value: String) -> Option<()> {
         self.0.push((name.to_owned(), RawValue::from_string(value).ok()?));
         Some(())
     }
 
     /// The object as text, without spaces of its own.
-    pub(crate) fn render(&self) -> String {
+    pub fn render(&self) -> String {
         let mut out = String::from("{");
         for (i, (name, value)) in self.0.iter().enumerate() {
             if i > 0 {

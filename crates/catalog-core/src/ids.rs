@@ -6,7 +6,12 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::error::{CatalogError, Result};
+/// Text or a number that is no version, name, id or token. Display text says what a good one is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidId(String);
+
+type Result<T, E = InvalidId> = std::result::Result<T, E>;
 
 /// A table version: a non-negative, gapless 64-bit counter that starts at 0
 /// (Delta protocol, "Delta Log Entries").
@@ -25,12 +30,12 @@ impl Version {
     /// Wraps a number read from a database, a file name or a user.
     ///
     /// # Errors
-    /// `InvalidInput` if it is negative or `i64::MAX` (reserved for "never").
+    /// [`InvalidId`] if it is negative or `i64::MAX` (reserved for "never").
     pub fn new(value: i64) -> Result<Self> {
         if (0..Self::NEVER).contains(&value) {
             Ok(Version(value))
         } else {
-            Err(CatalogError::invalid(format!(
+            Err(InvalidId(format!(
                 "version {value} is out of range: a version lies between 0 and {}",
                 Self::NEVER - 1
             )))
@@ -69,11 +74,11 @@ impl fmt::Display for Version {
 }
 
 impl FromStr for Version {
-    type Err = CatalogError;
+    type Err = InvalidId;
 
     fn from_str(s: &str) -> Result<Self> {
         s.parse::<i64>()
-            .map_err(|_| CatalogError::invalid(format!("'{s}' is not a version number")))
+            .map_err(|_| InvalidId(format!("'{s}' is not a version number")))
             .and_then(Version::new)
     }
 }
@@ -112,12 +117,12 @@ impl fmt::Display for TableId {
 }
 
 impl FromStr for TableId {
-    type Err = CatalogError;
+    type Err = InvalidId;
 
     fn from_str(s: &str) -> Result<Self> {
         Uuid::parse_str(s)
             .map(TableId)
-            .map_err(|_| CatalogError::invalid(format!("'{s}' is not a table id (a UUID)")))
+            .map_err(|_| InvalidId(format!("'{s}' is not a table id (a UUID)")))
     }
 }
 
@@ -133,14 +138,14 @@ impl CommitToken {
     /// Checks and wraps a token.
     ///
     /// # Errors
-    /// `InvalidInput` unless it is 1 to 128 printable ASCII characters without spaces.
+    /// [`InvalidId`] unless it is 1 to 128 printable ASCII characters without spaces.
     pub fn new(token: impl Into<String>) -> Result<Self> {
         let token = token.into();
         if token.is_empty()
             || token.len() > Self::MAX_LEN
             || !token.bytes().all(|b| b.is_ascii_graphic())
         {
-            return Err(CatalogError::invalid(format!(
+            return Err(InvalidId(format!(
                 "a commit token is 1 to {} printable ASCII characters without spaces",
                 Self::MAX_LEN
             )));
@@ -178,7 +183,7 @@ impl TableName {
     /// characters here: names are only ever bound as parameters.
     ///
     /// # Errors
-    /// `InvalidInput` if a part is empty, longer than 255 characters, has a control character,
+    /// [`InvalidId`] if a part is empty, longer than 255 characters, has a control character,
     /// starts or ends in white space, or if the table part contains a dot.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Result<Self> {
         let this = TableName { namespace: namespace.into(), name: name.into() };
@@ -196,11 +201,11 @@ impl TableName {
                 None
             };
             if let Some(problem) = problem {
-                return Err(CatalogError::invalid(format!("bad {what} {part:?}: {problem}")));
+                return Err(InvalidId(format!("bad {what} {part:?}: {problem}")));
             }
         }
         if this.name.contains('.') {
-            return Err(CatalogError::invalid(format!(
+            return Err(InvalidId(format!(
                 "bad table name {:?}: a table name contains no dot (namespace.table)",
                 this.name
             )));
@@ -209,7 +214,7 @@ impl TableName {
             || this.namespace.ends_with('.')
             || this.namespace.contains("..")
         {
-            return Err(CatalogError::invalid(format!(
+            return Err(InvalidId(format!(
                 "bad namespace {:?}: it has an empty part between dots",
                 this.namespace
             )));
@@ -237,7 +242,7 @@ impl fmt::Display for TableName {
 }
 
 impl FromStr for TableName {
-    type Err = CatalogError;
+    type Err = InvalidId;
 
     /// `namespace.table`, or `table` in the namespace `default`. Splits at the last dot.
     fn from_str(s: &str) -> Result<Self> {
@@ -291,7 +296,7 @@ impl From<&TableName> for TableRef {
 }
 
 impl FromStr for TableRef {
-    type Err = CatalogError;
+    type Err = InvalidId;
 
     /// A table's id, else a name as [`TableName`] reads it. A table with an id for a name is
     /// `default.<id>`.

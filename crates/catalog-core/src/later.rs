@@ -12,31 +12,37 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use crate::action::{Action, Add, DeletionVector, FileKey};
-use crate::backend::{CommitRequest, ImportedCommit, TableCommit};
+use crate::action::{Action, Add, DeletionVector, FileKey, dv_id};
 use crate::commit::{CommitBody, CommitIndex, Packed, ZSTD_LEVEL, parse_line};
 use crate::error::{CatalogError, Result, WriteState};
 use crate::lenient::{self, Found, Lenient, Oddities};
 use crate::paths::relative_key;
-use crate::skip::FeedPages;
-use crate::support::dv_id;
 
 /// Files in one page.
-pub(crate) const PAGE: usize = 5_000;
+pub const PAGE: usize = 5_000;
 /// Pages that wait for who asks, besides the one that is being read.
 const AHEAD: usize = 1;
 /// Bytes that are compressed at a time while a commit is read.
-pub(crate) const BLOCK_BYTES: usize = 1 << 20;
+pub const BLOCK_BYTES: usize = 1 << 20;
 /// Blocks that wait to be compressed.
-pub(crate) const BLOCKS: usize = 4;
+pub const BLOCKS: usize = 4;
 
 /// What adds of a commit of our own must be, which is looked at when their page is read.
-pub(crate) trait AddRules: Debug + Send + Sync {
+pub trait AddRules: Debug + Send + Sync {
     /// Number of a line in what was handed over, of which lines were left out: those count too.
     fn number(&self, line: usize) -> usize;
 
     /// Whether the add in that line may be committed.
     fn check(&self, number: usize, add: &Add) -> Result<()>;
+}
+
+/// Gets the pages of a commit's adds when they are read for the first time.
+pub trait PageWatcher: Debug + Send {
+    /// The next page, in order.
+    fn page(&mut self, files: &Arc<[Add]>);
+
+    /// That was all. It is not called where reading broke off.
+    fn complete(self: Box<Self>);
 }
 
 /// Adds of a commit that are not in memory. They come after those that are in its index, and have the
@@ -50,7 +56,7 @@ pub struct LaterAdds {
     page: usize,
     rules: Option<Arc<dyn AddRules>>,
     damaged: Arc<AtomicBool>,
-    also: Arc<Mutex<Option<FeedPages>>>,
+    also: Arc<Mutex<Option<Box<dyn PageWatcher>>>>,
     odd: Arc<Mutex<Oddities>>,
 }
 
@@ -69,7 +75,7 @@ pub struct AddPages {
 
 impl LaterAdds {
     /// Adds of `files` files with `bytes` bytes, in a text that may have other lines.
-    pub(crate) fn new(origin: &str, text: Packed, files: usize, bytes: i64, page: usize) -> Self {
+    pub fn new(origin: &str, text: Packed, files: usize, bytes: i64, page: usize) -> Self {
         LaterAdds {
             origin: origin.into(),
             text,
@@ -84,7 +90,7 @@ impl LaterAdds {
     }
 
     /// The same, checked when they are read.
-    pub(crate) fn with_rules(mut self, rules: Arc<dyn AddRules>) -> Self {
+    pub fn with_rules(mut self, rules: Arc<dyn AddRules>) -> Self {
         self.rules = Some(rules);
         self
     }
@@ -113,9 +119,9 @@ impl LaterAdds {
         self.odd.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Gives the pages to the index that is made beside, too, when they are read for the first time.
-    pub(crate) fn also_for(&self, feed: FeedPages) {
-        *self.also.lock().unwrap_or_else(PoisonError::into_inner) = Some(feed);
+    /// Gives the pages to a watcher, too, when they are read for the first time.
+    pub fn watch(&self, watcher: impl PageWatcher + 'static) {
+        *self.also.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(watcher));
     }
 
     /// Reads them, from the first one on.
@@ -164,7 +170,7 @@ impl LaterAdds {
     fn read(
         &self,
         to: &mpsc::Sender<Result<Option<Arc<[Add]>>>>,
-        mut also: Option<FeedPages>,
+        mut also: Option<Box<dyn PageWatcher>>,
     ) -> Result<Option<()>> {
         let mut lines = Lines::new(&self.origin, unpacked(&self.origin, &self.text)?);
         let (mut files, mut odd) = (0, Oddities::default());
@@ -247,7 +253,7 @@ impl AddPages {
 }
 
 /// That must not pass for the end.
-pub(crate) fn broken_off<T>() -> Result<T> {
+pub fn broken_off<T>() -> Result<T> {
     Err(CatalogError::failed("reading a large commit broke off", WriteState::NotApplied))
 }
 
@@ -354,12 +360,14 @@ struct AddLine<'l> {
 /// What is needed of an add to tell what its commit does, before its page is read.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct AddKey<'l> {
+pub struct AddKey<'l> {
     #[serde(borrow)]
     path: std::borrow::Cow<'l, str>,
-    pub(crate) size: i64,
+    /// `size`, bytes.
+    pub size: i64,
     #[serde(default = "yes")]
-    pub(crate) data_change: bool,
+    /// `dataChange`.
+    pub data_change: bool,
     #[serde(default)]
     deletion_vector: Option<DeletionVector>,
 }
@@ -370,18 +378,18 @@ fn yes() -> bool {
 
 impl<'l> AddKey<'l> {
     /// None if the line is anything else, or not written as adds mostly are.
-    pub(crate) fn of(line: &'l str) -> Option<AddKey<'l>> {
+    pub fn of(line: &'l str) -> Option<AddKey<'l>> {
         serde_json::from_str(line).ok().map(|AddLine { add }| add)
     }
 
     /// What tells the file apart within its commit, however its path is spelt.
-    pub(crate) fn digest(&self) -> [u8; 16] {
+    pub fn digest(&self) -> [u8; 16] {
         digest_within(&self.path, &dv_id(self.deletion_vector.as_ref()))
     }
 }
 
 /// [`FileKey::digest_of`] what the path means: two spellings of one file have one.
-pub(crate) fn digest_within(path: &str, dv_id: &str) -> [u8; 16] {
+pub fn digest_within(path: &str, dv_id: &str) -> [u8; 16] {
     FileKey::digest_of(&relative_key(path), dv_id)
 }
 
@@ -409,7 +417,7 @@ fn scan<R: Read>(
 }
 
 /// Compresses blocks as they come.
-pub(crate) fn pack(blocks: std::sync::mpsc::Receiver<Vec<u8>>) -> Result<Packed> {
+pub fn pack(blocks: std::sync::mpsc::Receiver<Vec<u8>>) -> Result<Packed> {
     let failed = |e| CatalogError::invalid(format!("cannot compress a commit: {e}"));
     let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), ZSTD_LEVEL).map_err(failed)?;
     let mut raw_len = 0_u64;
@@ -495,61 +503,6 @@ impl<'o, R: Read> Lines<'o, R> {
             CatalogError::invalid(format!("{origin}, line {number}: not UTF-8 text"))
         })
     }
-}
-
-impl ImportedCommit {
-    /// Number of files that it adds.
-    #[must_use]
-    pub fn num_added(&self) -> usize {
-        self.index.adds.len() + self.later.as_ref().map_or(0, LaterAdds::files)
-    }
-
-    /// Sum of their sizes, bytes.
-    #[must_use]
-    pub fn added_bytes(&self) -> i64 {
-        let later = self.later.as_ref().map_or(0, LaterAdds::bytes);
-        self.index.added_bytes().saturating_add(later)
-    }
-}
-
-impl TableCommit {
-    /// Number of files that it adds.
-    #[must_use]
-    pub fn num_added(&self) -> usize {
-        self.index.adds.len() + self.later.as_ref().map_or(0, LaterAdds::files)
-    }
-}
-
-/// A commit with all of its adds in memory, for a backend that does not read them in pages.
-///
-/// # Errors
-/// Those of [`AddPages::next`].
-pub async fn request_in_memory(mut request: CommitRequest) -> Result<CommitRequest> {
-    for part in &mut request.tables {
-        if let Some(later) = part.later.take() {
-            let mut index = CommitIndex::clone(&part.index);
-            index.adds.append(&mut later.all().await?);
-            part.index = Arc::new(index);
-        }
-    }
-    Ok(request)
-}
-
-/// Commits with all of their adds in memory, for a backend that does not read them in pages.
-///
-/// # Errors
-/// Those of [`AddPages::next`].
-pub async fn in_memory(commits: Arc<[ImportedCommit]>) -> Result<Arc<[ImportedCommit]>> {
-    if commits.iter().all(|commit| commit.later.is_none()) {
-        return Ok(commits);
-    }
-    let mut whole = commits.to_vec();
-    for commit in &mut whole {
-        if let Some(later) = commit.later.take() {
-            commit.index.adds.append(&mut later.all().await?);
-        }
-    }
-    Ok(whole.into())
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::backend::{ImportedCommit, in_memory};
 use crate::commit::index_ndjson;
 use crate::ids::{TimestampMs, Version};
 

@@ -21,6 +21,7 @@ use crate::action::{Action, CommitInfo, Metadata};
 use crate::error::{CatalogError, Result};
 use crate::fields::Fields;
 
+pub use text::text_of;
 pub(crate) use text::{Lenient, each_action};
 
 /// Lines that one action may extend over.

@@ -1,11 +1,9 @@
 //! What every backend does in the same way, whatever its database: pure checks and small
 //! conversions. For authors of backends; nothing here knows SQL.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-use crate::action::DeletionVector;
 use crate::backend::{CommitRequest, CommitTarget, ImportedCommit};
 use crate::commit::{CommitBody, CommitIndex, commit_info_object};
 use crate::error::{CatalogError, Result};
@@ -44,12 +42,6 @@ pub fn count(len: usize) -> i64 {
 #[must_use]
 pub fn body_len(body: &CommitBody) -> i64 {
     i64::try_from(body.rest.raw_len).unwrap_or(i64::MAX)
-}
-
-/// What identifies a deletion vector; empty without one.
-#[must_use]
-pub fn dv_id(vector: Option<&DeletionVector>) -> Cow<'static, str> {
-    vector.map_or("".into(), |vector| vector.unique_id().into())
 }
 
 /// The `commitInfo` object where the first line does not hold it already: it is stored once.

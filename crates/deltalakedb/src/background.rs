@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deltalakedb_catalog_core::backend::CommittedTable;
-use deltalakedb_catalog_core::catalog::{CommitBatch, CommitHook, CommitReport};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::TableRef;
+use deltalakedb_catalog_engine::catalog::{CommitBatch, CommitHook, CommitReport};
 use deltalakedb_mirror::publish::{Publisher, PublisherConfig, wait_published};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;

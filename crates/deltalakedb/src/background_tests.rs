@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
-use deltalakedb_catalog_core::catalog::{ChangeTarget, TableChange};
-use deltalakedb_catalog_core::conflict::Reads;
 use deltalakedb_catalog_core::model::MirrorMode;
+use deltalakedb_catalog_engine::catalog::{ChangeTarget, TableChange};
+use deltalakedb_catalog_engine::conflict::Reads;
 use deltalakedb_mirror::store::normalize_location;
 
 use super::*;

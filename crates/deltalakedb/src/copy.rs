@@ -27,11 +27,11 @@ mod survey;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{TableId, TableName, Version};
 use deltalakedb_catalog_core::model::{TableRecord, TableState};
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::env::Progress;
 use serde::Serialize;
 
 use compare::Comparer;

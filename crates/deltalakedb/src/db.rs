@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use deltalakedb_cache::{CacheOptions, CacheStats, CachedBackend};
 use deltalakedb_catalog_core::backend::CatalogBackend;
-use deltalakedb_catalog_core::catalog::{Catalog, CommitHook};
-use deltalakedb_catalog_core::env::{Clock, IdSource};
+use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
-use deltalakedb_catalog_core::signature::{Signature, UserName};
+use deltalakedb_catalog_engine::catalog::{Catalog, CommitHook};
+use deltalakedb_catalog_engine::env::{Clock, IdSource};
+use deltalakedb_catalog_engine::signature::{Signature, UserName};
 use deltalakedb_mirror::publish::{Publisher, PublisherConfig};
 
 use crate::indexing::Indexer;
@@ -73,7 +74,7 @@ impl Db {
     pub async fn create(uri: &CatalogUri) -> Result<Db> {
         let start = Instant::now();
         let db = Db::assemble(uri, connect(uri, false).await?);
-        match db.backend().migrate(db.clock().now()).await {
+        match db.backend().migrate(db.clock().now()).await.plain() {
             // Which other reasons there may be, the message says.
             Err(CatalogError::Unavailable { message, retryable: false, write })
                 if uri.server().is_some() =>
@@ -198,7 +199,7 @@ async fn connect(uri: &CatalogUri, must_exist: bool) -> Result<Arc<dyn CatalogBa
         Place::Server(server) => connect_server(server).await,
         Place::Memory => {
             let _ = must_exist;
-            Ok(Arc::new(deltalakedb_catalog_core::memory::MemoryBackend::new()))
+            Ok(Arc::new(deltalakedb_catalog_engine::memory::MemoryBackend::new()))
         }
         #[cfg(not(feature = "sqlite"))]
         Place::Sqlite(_) => Err(not_built(Scheme::Sqlite)),
@@ -307,17 +308,17 @@ mod tests {
     #[cfg(feature = "sqlite")]
     async fn commit(
         db: &Db,
-        target: deltalakedb_catalog_core::catalog::ChangeTarget,
+        target: deltalakedb_catalog_engine::catalog::ChangeTarget,
         ndjson: &str,
     ) {
-        use deltalakedb_catalog_core::catalog::{CommitBatch, TableChange};
+        use deltalakedb_catalog_engine::catalog::{CommitBatch, TableChange};
 
         let change = TableChange {
             target,
             ndjson: ndjson.into(),
             origin: "test".to_owned(),
             // It read the whole table, so that it goes on exactly one head.
-            reads: deltalakedb_catalog_core::conflict::Reads {
+            reads: deltalakedb_catalog_engine::conflict::Reads {
                 whole_table: true,
                 ..Default::default()
             },
@@ -329,9 +330,9 @@ mod tests {
     #[cfg(feature = "sqlite")]
     #[tokio::test(flavor = "multi_thread")]
     async fn readers_may_be_told_an_older_head_and_commits_never_rest_on_it() {
-        use deltalakedb_catalog_core::catalog::ChangeTarget;
         use deltalakedb_catalog_core::ids::{At, TableRef};
         use deltalakedb_catalog_core::model::MirrorMode;
+        use deltalakedb_catalog_engine::catalog::ChangeTarget;
 
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("c.db").display());

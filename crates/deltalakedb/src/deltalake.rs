@@ -23,10 +23,10 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use deltalakedb_catalog_core::action::Metadata;
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::conflict::FileFilter;
 use deltalakedb_catalog_core::error::Result;
-use deltalakedb_catalog_core::predicate::Pruner;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::conflict::FileFilter;
+use deltalakedb_catalog_engine::predicate::Pruner;
 use deltalakedb_log_store::{CatalogOpener, TableAddress};
 use deltalakedb_mirror::publish::PublisherConfig;
 use tokio::sync::OnceCell;

@@ -2,7 +2,7 @@
 //! chosen by them.
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
-use deltalakedb_catalog_core::predicate::{ColumnPath, CompareOp, Literal, Predicate};
+use deltalakedb_catalog_engine::predicate::{ColumnPath, CompareOp, Literal, Predicate};
 use sqlparser::ast::{
     BinaryOperator, DataType, Expr, Ident, TimezoneInfo, UnaryOperator, Value, ValueWithSpan,
 };

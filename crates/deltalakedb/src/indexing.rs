@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use deltalakedb_catalog_core::backend::CommittedTable;
-use deltalakedb_catalog_core::catalog::{Catalog, CommitHook};
 use deltalakedb_catalog_core::ids::TableId;
-use deltalakedb_catalog_core::skip::INDEX_TAIL;
+use deltalakedb_catalog_engine::catalog::{Catalog, CommitHook};
+use deltalakedb_catalog_engine::skip::INDEX_TAIL;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 
@@ -187,10 +187,10 @@ impl Drop for Counted {
 mod tests {
     use std::collections::BTreeMap;
 
-    use deltalakedb_catalog_core::catalog::{ChangeTarget, CommitBatch, TableChange};
-    use deltalakedb_catalog_core::conflict::Reads;
     use deltalakedb_catalog_core::ids::TableRef;
     use deltalakedb_catalog_core::model::MirrorMode;
+    use deltalakedb_catalog_engine::catalog::{ChangeTarget, CommitBatch, TableChange};
+    use deltalakedb_catalog_engine::conflict::Reads;
 
     use super::*;
     use crate::Db;

@@ -37,13 +37,23 @@ pub use api::{Change, Changes, CreateTable, IntoAt, IntoTableRef, Table, Target}
 pub use config::Config;
 pub use db::Db;
 pub use deltalakedb_cache::CacheStats;
-pub use deltalakedb_catalog_core as core;
+pub mod core {
+    //! The layers below, as they are: the model and the contract of databases, and the engine on them.
+    pub use deltalakedb_catalog_core::{
+        action, backend, commit, delegation, error, fields, ids, later, lenient, model, paths,
+        secrets, sink, support,
+    };
+    pub use deltalakedb_catalog_engine::{
+        canonical, catalog, conflict, env, fault, features, fence, memory, plan, predicate, retry,
+        schema, signature, skew, skip,
+    };
+}
 pub use deltalakedb_catalog_core::action::{Action, Add, Metadata, Protocol, Remove};
-pub use deltalakedb_catalog_core::catalog::{CommitBatch, CommitHook, CommitReport};
 pub use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 pub use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
-pub use deltalakedb_catalog_core::schema::StructType;
+pub use deltalakedb_catalog_engine::catalog::{CommitBatch, CommitHook, CommitReport};
+pub use deltalakedb_catalog_engine::schema::StructType;
 pub use deltalakedb_mirror as mirror;
 pub use uri::{CatalogUri, Scheme, ServerUri, TableUri};

@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use deltalakedb_catalog_core::env::{Clock, IdSource};
 use deltalakedb_catalog_core::ids::TimestampMs;
+use deltalakedb_catalog_engine::env::{Clock, IdSource};
 use uuid::Uuid;
 
 /// When a clock of this process was first asked how long something takes.

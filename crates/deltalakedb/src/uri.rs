@@ -189,7 +189,7 @@ impl CatalogUri {
     }
 
     /// `retry_timeout`: how long calls on a busy database are repeated at most; zero = not at all. See
-    /// [`Catalog::with_retry_timeout`](deltalakedb_catalog_core::catalog::Catalog::with_retry_timeout).
+    /// [`Catalog::with_retry_timeout`](deltalakedb_catalog_engine::catalog::Catalog::with_retry_timeout).
     #[must_use]
     pub fn retry_timeout(&self) -> Option<Duration> {
         match &self.place {
@@ -200,7 +200,7 @@ impl CatalogUri {
     }
 
     /// `max_clock_skew`: commits are refused while this machine's clock is further ahead of the database's
-    /// than this, see [`core::skew`](deltalakedb_catalog_core::skew).
+    /// than this, see [`core::skew`](deltalakedb_catalog_engine::skew).
     #[must_use]
     pub fn max_clock_skew(&self) -> Option<Duration> {
         match &self.place {

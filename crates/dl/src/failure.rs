@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 
 use deltalakedb::core::error::{CatalogError, WriteState};
+use deltalakedb::core::error::{Determinate, WriteError};
+use deltalakedb::core::ids::InvalidId;
 #[cfg(feature = "sql")]
 use deltalakedb::deltalake::explain::Explained;
 use serde_json::{Map, Value, json};
@@ -131,6 +133,24 @@ impl fmt::Display for Failure {
             #[cfg(feature = "sql")]
             Failure::Engine(message) => f.write_str(message),
         }
+    }
+}
+
+impl From<Determinate> for Failure {
+    fn from(error: Determinate) -> Self {
+        Failure::Catalog(error.into())
+    }
+}
+
+impl From<WriteError> for Failure {
+    fn from(error: WriteError) -> Self {
+        Failure::Catalog(error.into())
+    }
+}
+
+impl From<InvalidId> for Failure {
+    fn from(error: InvalidId) -> Self {
+        Failure::Catalog(error.into())
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{TableId, TableRef};
 use deltalakedb_catalog_core::model::{MirrorMode, TableRecord};
+use deltalakedb_catalog_engine::catalog::{Catalog, ChangeTarget};
 use deltalakedb_mirror::store::{Store, normalize_location, open_store};
 use tokio::sync::OnceCell;
 use url::Url;

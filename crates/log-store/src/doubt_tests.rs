@@ -10,12 +10,12 @@ use deltalake::arrow::array::{Int64Array, RecordBatch};
 use deltalake::datafusion::prelude::SessionContext;
 use deltalake::{DeltaResult, DeltaTable, DeltaTableError};
 use deltalakedb_catalog_core::backend::CatalogBackend;
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::env::{Clock, IdSource};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
-use deltalakedb_catalog_core::fault::{Fault, FaultyBackend, Verb};
 use deltalakedb_catalog_core::ids::{CommitToken, TimestampMs};
-use deltalakedb_catalog_core::memory::MemoryBackend;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::env::{Clock, IdSource};
+use deltalakedb_catalog_engine::fault::{Fault, FaultyBackend, Verb};
+use deltalakedb_catalog_engine::memory::MemoryBackend;
 use uuid::Uuid;
 
 use crate::context::Context;

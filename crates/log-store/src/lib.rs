@@ -46,10 +46,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use deltalakedb_catalog_core::action::Metadata;
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::conflict::FileFilter;
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::TableName;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::conflict::FileFilter;
 
 pub use deltalake;
 pub use logstore::register;

@@ -12,9 +12,9 @@ use deltalake::logstore::{
     ObjectStoreRef, StorageConfig, logstore_factories, object_store_factories,
 };
 use deltalake::{DeltaResult, DeltaTableError};
-use deltalakedb_catalog_core::conflict::ConflictKind;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::Version;
+use deltalakedb_catalog_engine::conflict::ConflictKind;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use url::Url;
@@ -157,7 +157,7 @@ fn transaction_error(error: CatalogError) -> TransactionError {
 fn version(version: DeltaVersion) -> Result<Version, CatalogError> {
     i64::try_from(version)
         .map_err(|_| CatalogError::invalid(format!("there is no version {version}")))
-        .and_then(Version::new)
+        .and_then(|version| Ok(Version::new(version)?))
 }
 
 #[async_trait]

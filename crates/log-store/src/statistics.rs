@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use deltalakedb_catalog_core::action::{Action, Metadata};
-use deltalakedb_catalog_core::features::column_mapping_enabled;
-use deltalakedb_catalog_core::schema::{DataType, StructField, StructType};
+use deltalakedb_catalog_engine::features::column_mapping_enabled;
+use deltalakedb_catalog_engine::schema::{DataType, StructField, StructType};
 use serde_json::value::{RawValue, to_raw_value};
 
 /// Digits that a double keeps, whatever they are.

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use deltalake::{DeltaResult, DeltaTable, DeltaTableError};
 use deltalakedb_catalog_core::action::Action;
-use deltalakedb_catalog_core::catalog::{
-    Catalog, ChangeTarget, CommitBatch, CommitReport, TableChange,
-};
 use deltalakedb_catalog_core::commit::parse_ndjson;
-use deltalakedb_catalog_core::conflict::Reads;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, CommitToken, TableName, TableRef, Version};
 use deltalakedb_catalog_core::model::Snapshot;
+use deltalakedb_catalog_engine::catalog::{
+    Catalog, ChangeTarget, CommitBatch, CommitReport, TableChange,
+};
+use deltalakedb_catalog_engine::conflict::Reads;
 use uuid::Uuid;
 
 use crate::context::Context;

@@ -20,11 +20,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use deltalakedb_catalog_core::action::Sidecar;
 use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
-use deltalakedb_catalog_core::features;
 use deltalakedb_catalog_core::ids::Version;
 use deltalakedb_catalog_core::model::Snapshot;
 use deltalakedb_catalog_core::sink::MirrorSink;
+use deltalakedb_catalog_engine::features;
 use md5::{Digest, Md5};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -113,7 +114,7 @@ pub async fn encode_checkpoint(
 }
 
 /// As [`encode_checkpoint`], in one file whatever the table's policy is, and with partition values in their
-/// canonical spelling (see [`deltalakedb_catalog_core::canonical`]).
+/// canonical spelling (see [`deltalakedb_catalog_engine::canonical`]).
 ///
 /// # Errors
 /// As [`encode_checkpoint`].

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deltalakedb_catalog_core::action::{DomainMetadata, Metadata, Protocol, Txn};
 use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
-use deltalakedb_catalog_core::features;
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, Version};
 use deltalakedb_catalog_core::model::{CommitRecord, Snapshot};
-use deltalakedb_catalog_core::retry::Retry;
+use deltalakedb_catalog_engine::features;
+use deltalakedb_catalog_engine::retry::Retry;
 use serde::{Deserialize, Serialize};
 
 /// Lists longer than this are left out: they are optional, and would be written with each version.

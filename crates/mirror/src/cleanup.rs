@@ -15,8 +15,8 @@ use deltalakedb_catalog_core::action::Metadata;
 use deltalakedb_catalog_core::backend::{CatalogBackend, CommitFilter};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{TableId, TimestampMs, Version};
-use deltalakedb_catalog_core::retry::Retry;
 use deltalakedb_catalog_core::sink::MirrorSink;
+use deltalakedb_catalog_engine::retry::Retry;
 
 use crate::log::checkpoint::sidecar_names;
 use crate::log::listing::LogName;

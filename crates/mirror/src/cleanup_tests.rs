@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
-use deltalakedb_catalog_core::env::NoProgress;
 use deltalakedb_catalog_core::ids::{At, TableRef};
+use deltalakedb_catalog_engine::env::NoProgress;
 
 use super::*;
 use crate::diff::{DiffOptions, Verdict, diff};

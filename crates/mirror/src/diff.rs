@@ -13,15 +13,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::CommitFilter;
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{
     CommitRecord, MirrorMode, MirrorRow, MirrorState, Snapshot, TableRecord,
 };
 use deltalakedb_catalog_core::sink::MirrorSink;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::env::Progress;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::checksum::{Checksums, VersionChecksum, checksum_name};
@@ -31,7 +32,7 @@ use crate::log::listing::LogName;
 use crate::put::commit_name;
 use crate::sink::open_log_sink;
 use crate::store::{log_location, normalize_location};
-use deltalakedb_catalog_core::retry::Retry;
+use deltalakedb_catalog_engine::retry::Retry;
 
 pub use metrics::{metrics_json, metrics_prometheus};
 pub use report::{

@@ -16,12 +16,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use deltalakedb_catalog_core::backend::CommitFilter;
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, Version};
 use deltalakedb_catalog_core::model::{CommitRecord, Snapshot};
 use deltalakedb_catalog_core::sink::MirrorSink;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::env::Progress;
 use futures::TryStreamExt;
 use serde::Serialize;
 
@@ -34,7 +34,7 @@ use crate::properties::checkpoint_interval;
 use crate::put::{ForeignBytes, Put, commit_name, put};
 use crate::sink::open_sink;
 use crate::store::log_location;
-use deltalakedb_catalog_core::retry::Retry;
+use deltalakedb_catalog_engine::retry::Retry;
 
 /// Commit bodies read at a time.
 const BODY_PAGE: usize = 32;

@@ -13,13 +13,13 @@
 
 use bytes::Bytes;
 use deltalakedb_catalog_core::backend::CatalogBackend;
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::env::Clock;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{TableId, TableRef, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, TableRecord, TableState};
-use deltalakedb_catalog_core::retry::Retry;
 use deltalakedb_catalog_core::sink::MirrorSink;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::env::Clock;
+use deltalakedb_catalog_engine::retry::Retry;
 
 use crate::put::{ForeignBytes, commit_name, torn_text};
 

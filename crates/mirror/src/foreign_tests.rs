@@ -3,11 +3,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use deltalakedb_catalog_core::env::NoProgress;
-use deltalakedb_catalog_core::fault::{
+use deltalakedb_catalog_engine::env::NoProgress;
+use deltalakedb_catalog_engine::fault::{
     Fault, FaultyBackend, FaultySink, SinkFault, SinkVerb, Verb,
 };
-use deltalakedb_catalog_core::memory::MemoryBackend;
+use deltalakedb_catalog_engine::memory::MemoryBackend;
 use tokio::sync::watch;
 
 use super::*;
@@ -171,7 +171,7 @@ async fn a_version_that_is_being_published_is_never_taken_for_foreign() {
             let armed = Arc::new(AtomicUsize::new(usize::MAX));
             let script = {
                 let armed = Arc::clone(&armed);
-                move |call: deltalakedb_catalog_core::fault::Call<Verb>| {
+                move |call: deltalakedb_catalog_engine::fault::Call<Verb>| {
                     if call.verb != verb || armed.load(Ordering::SeqCst) == usize::MAX {
                         return Fault::None;
                     }

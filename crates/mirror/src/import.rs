@@ -17,19 +17,19 @@ use std::collections::BTreeMap;
 
 use deltalakedb_catalog_core::action::Protocol;
 use deltalakedb_catalog_core::backend::{ImportEnd, ImportProgress, TableFilter};
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
-use deltalakedb_catalog_core::fence;
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, NewTable, TableRecord, TableState};
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::env::Progress;
+use deltalakedb_catalog_engine::fence;
 use futures::TryStreamExt;
 use serde::Serialize;
 
 use crate::log::{Base, CheckpointKind};
 use crate::store::normalize_location;
-use deltalakedb_catalog_core::retry::Retry;
 use deltalakedb_catalog_core::secrets;
+use deltalakedb_catalog_engine::retry::Retry;
 use load::{Fault, Loader};
 use source::{Source, state_warnings};
 
@@ -59,7 +59,7 @@ pub struct ImportOptions {
     /// Throw an interrupted import of this name away, and begin anew.
     pub restart: bool,
     /// Import and publish a table whose log says that a catalog owns it (see
-    /// [`deltalakedb_catalog_core::fence`]). Two catalogs that publish one log fork it: only where
+    /// [`deltalakedb_catalog_engine::fence`]). Two catalogs that publish one log fork it: only where
     /// the other one is gone.
     pub take_over: bool,
 }

@@ -185,7 +185,7 @@ fn snapshot(engine: &dyn Engine, root: &Url, version: Option<Version>) -> Result
 fn state(engine: &dyn Engine, snapshot: &SnapshotRef) -> Result<KernelState> {
     let version = i64::try_from(snapshot.version())
         .map_err(|_| CatalogError::corrupt("the kernel reports an impossible version"))
-        .and_then(Version::new)?;
+        .and_then(|version| Ok(Version::new(version)?))?;
     let configuration = snapshot.table_configuration();
     let scan = Arc::clone(snapshot)
         .scan_builder()

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use deltalakedb_catalog_core::backend::TableFilter;
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
-use deltalakedb_catalog_core::fence::{self, FenceChange};
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, Snapshot, TableRecord, TableState};
-use deltalakedb_catalog_core::retry::Retry;
 use deltalakedb_catalog_core::sink::MirrorSink;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::env::Progress;
+use deltalakedb_catalog_engine::fence::{self, FenceChange};
+use deltalakedb_catalog_engine::retry::Retry;
 use futures::TryStreamExt;
 use serde::Serialize;
 

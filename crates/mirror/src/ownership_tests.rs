@@ -2,10 +2,10 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use deltalakedb_catalog_core::action::NullableMap;
-use deltalakedb_catalog_core::env::NoProgress;
-use deltalakedb_catalog_core::fault::{Fault, FaultyBackend, Verb};
-use deltalakedb_catalog_core::features;
-use deltalakedb_catalog_core::memory::MemoryBackend;
+use deltalakedb_catalog_engine::env::NoProgress;
+use deltalakedb_catalog_engine::fault::{Fault, FaultyBackend, Verb};
+use deltalakedb_catalog_engine::features;
+use deltalakedb_catalog_engine::memory::MemoryBackend;
 
 use super::*;
 use crate::diff::{DiffOptions, Verdict, diff};

@@ -23,18 +23,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{CatalogBackend, ClaimRequest, MirrorLease, MirrorTask};
-use deltalakedb_catalog_core::env::{Clock, IdSource};
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{TableId, TableRef};
 use deltalakedb_catalog_core::model::{TableRecord, TableState};
 use deltalakedb_catalog_core::sink::MirrorSink;
+use deltalakedb_catalog_engine::env::{Clock, IdSource};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{Notify, watch};
 
 use crate::sink::open_sink;
-use deltalakedb_catalog_core::retry::{Retry, backoff_ms};
+use deltalakedb_catalog_engine::retry::{Retry, backoff_ms};
 
 pub use report::{PublishIssue, RunReport, TableRun};
 pub use wait::{Waited, wait_published};

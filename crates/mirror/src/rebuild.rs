@@ -11,13 +11,13 @@
 use std::collections::BTreeMap;
 
 use deltalakedb_catalog_core::backend::TableFilter;
-use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::commit::commit_info_object;
-use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::TableName;
 use deltalakedb_catalog_core::model::TableState;
-use deltalakedb_catalog_core::signature;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::env::Progress;
+use deltalakedb_catalog_engine::signature;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -154,7 +154,7 @@ fn name_of(pattern: &str, from: &str, location: &str) -> Result<TableName> {
         None => decode(location.rsplit('/').next().unwrap_or_default()),
     };
     let parent = folders.pop().map_or_else(|| "default".to_owned(), decode);
-    pattern.replace(NAME, &name).replace(PARENT, &parent).parse()
+    Ok(pattern.replace(NAME, &name).replace(PARENT, &parent).parse()?)
 }
 
 /// Imports every table below a place and takes it over: from now on this catalog publishes it.

@@ -1,6 +1,6 @@
-use deltalakedb_catalog_core::env::NoProgress;
 use deltalakedb_catalog_core::ids::{At, TableRef};
 use deltalakedb_catalog_core::model::MirrorMode;
+use deltalakedb_catalog_engine::env::NoProgress;
 
 use super::*;
 use crate::diff::{DiffOptions, Verdict, diff};

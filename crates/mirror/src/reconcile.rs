@@ -11,12 +11,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, Version};
 use deltalakedb_catalog_core::model::TableRecord;
-use deltalakedb_catalog_core::retry::Retry;
 use deltalakedb_catalog_core::sink::MirrorSink;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::retry::Retry;
 use serde::Serialize;
 
 use crate::checkpoint::{

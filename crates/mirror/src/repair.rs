@@ -12,19 +12,19 @@ use bytes::Bytes;
 use deltalakedb_catalog_core::backend::{
     CommitOutcome, CommitRequest, CommitTarget, HeadRule, TableCommit, TableFilter,
 };
-use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
 use deltalakedb_catalog_core::commit::{CommitIndex, FirstLine, Packed, index_ndjson};
-use deltalakedb_catalog_core::conflict::{self, Conflict, Isolation, Reads};
-use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
-use deltalakedb_catalog_core::features;
 use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
 use deltalakedb_catalog_core::model::{MirrorMode, TableRecord, TableState};
 use deltalakedb_catalog_core::paths::Place;
-use deltalakedb_catalog_core::retry::Retry;
 use deltalakedb_catalog_core::sink::{MirrorSink, SinkEntry};
+use deltalakedb_catalog_engine::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
+use deltalakedb_catalog_engine::conflict::{self, Conflict, Isolation, Reads};
+use deltalakedb_catalog_engine::env::Progress;
+use deltalakedb_catalog_engine::features;
+use deltalakedb_catalog_engine::retry::Retry;
 use futures::TryStreamExt;
 use serde::Serialize;
 

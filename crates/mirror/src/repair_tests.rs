@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use deltalakedb_catalog_core::conflict::ConflictKind;
-use deltalakedb_catalog_core::env::NoProgress;
+use deltalakedb_catalog_engine::conflict::ConflictKind;
+use deltalakedb_catalog_engine::env::NoProgress;
 
 use super::*;
 use crate::diff::{DiffOptions, Verdict, diff};
@@ -162,8 +162,8 @@ async fn a_conflict_leaves_everything_as_it_was() {
 /// A call that dies after any step is finished by the next.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebase_that_died_is_repeated() {
-    use deltalakedb_catalog_core::fault::{Fault, FaultyBackend, Verb};
-    use deltalakedb_catalog_core::memory::MemoryBackend;
+    use deltalakedb_catalog_engine::fault::{Fault, FaultyBackend, Verb};
+    use deltalakedb_catalog_engine::memory::MemoryBackend;
     let blind = "{\"commitInfo\":{\"operation\":\"WRITE\",\"isBlindAppend\":true}}\n";
     for verb in
         [Verb::DropTable, Verb::ImportBegin, Verb::ImportCommits, Verb::ImportFinish, Verb::Commit]

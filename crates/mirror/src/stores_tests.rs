@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use deltalakedb_catalog_core::catalog::ChangeTarget;
-use deltalakedb_catalog_core::env::NoProgress;
 use deltalakedb_catalog_core::ids::{TableId, TableRef, Version};
 use deltalakedb_catalog_core::model::MirrorMode;
 use deltalakedb_catalog_core::secrets::is_secret;
 use deltalakedb_catalog_core::sink::{MirrorSink, PutOutcome, Replaced};
+use deltalakedb_catalog_engine::catalog::ChangeTarget;
+use deltalakedb_catalog_engine::env::NoProgress;
 use deltalakedb_test_servers::{
     CountingProxy, EmulatedStore, ObjectStoreKind, shared_object_store,
 };

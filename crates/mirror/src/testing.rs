@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{CatalogBackend, ImportEnd, ImportedCommit};
-use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
 use deltalakedb_catalog_core::commit::{CommitBody, index_lines, parse_ndjson};
-use deltalakedb_catalog_core::conflict::Reads;
-use deltalakedb_catalog_core::env::{Clock, IdSource};
 use deltalakedb_catalog_core::ids::{TableId, TableRef, TimestampMs, Version};
-use deltalakedb_catalog_core::memory::MemoryBackend;
 use deltalakedb_catalog_core::model::{BaseChunk, BaseTail, MirrorMode, NewTable};
+use deltalakedb_catalog_engine::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
+use deltalakedb_catalog_engine::conflict::Reads;
+use deltalakedb_catalog_engine::env::{Clock, IdSource};
+use deltalakedb_catalog_engine::memory::MemoryBackend;
 use tokio::sync::watch;
 use uuid::Uuid;
 

@@ -24,11 +24,11 @@ mod local;
 mod needed;
 mod others;
 
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, TableState};
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::env::Progress;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;

@@ -4,11 +4,11 @@ use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use deltalakedb_catalog_core::catalog::ChangeTarget;
-use deltalakedb_catalog_core::env::NoProgress;
-use deltalakedb_catalog_core::fault::{Fault, FaultyBackend, Verb};
-use deltalakedb_catalog_core::memory::MemoryBackend;
 use deltalakedb_catalog_core::model::MirrorMode;
+use deltalakedb_catalog_engine::catalog::ChangeTarget;
+use deltalakedb_catalog_engine::env::NoProgress;
+use deltalakedb_catalog_engine::fault::{Fault, FaultyBackend, Verb};
+use deltalakedb_catalog_engine::memory::MemoryBackend;
 
 use super::tests::{DAY, DELETE, file, run, there};
 use super::*;

@@ -1,7 +1,7 @@
 use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
 
-use deltalakedb_catalog_core::env::NoProgress;
+use deltalakedb_catalog_engine::env::NoProgress;
 
 use super::*;
 use crate::testing::{Lake, START_MS, remove, zero};
@@ -175,8 +175,8 @@ async fn a_log_that_others_wrote_to_is_not_vacuumed() {
 /// What is committed while files are being listed is kept.
 #[tokio::test]
 async fn a_commit_during_a_vacuum_keeps_its_files() {
-    use deltalakedb_catalog_core::fault::{Fault, FaultyBackend, Verb};
-    use deltalakedb_catalog_core::memory::MemoryBackend;
+    use deltalakedb_catalog_engine::fault::{Fault, FaultyBackend, Verb};
+    use deltalakedb_catalog_engine::memory::MemoryBackend;
     use std::sync::Arc;
     let memory = Arc::new(MemoryBackend::new());
     let lake = Lake::on(Arc::clone(&memory) as _);

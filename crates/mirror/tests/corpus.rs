@@ -14,11 +14,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use deltalakedb_backend_sqlite::{SqliteBackend, SqliteOptions};
-use deltalakedb_catalog_core::backend::CatalogBackend;
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::env::NoProgress;
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::ids::{TableName, TableRef, TimestampMs, Version};
-use deltalakedb_catalog_core::memory::MemoryBackend;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::env::NoProgress;
+use deltalakedb_catalog_engine::memory::MemoryBackend;
 use deltalakedb_mirror::export::publish_to;
 use deltalakedb_mirror::import::{ImportOptions, ImportReport, Validation, import_table};
 use deltalakedb_mirror::kernel::{

@@ -11,15 +11,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::backend::{CatalogBackend, CommitFilter};
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::env::{NoProgress, Progress};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
-use deltalakedb_catalog_core::fault::{Fault, FaultyBackend, Verb};
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, TimestampMs, Version};
-use deltalakedb_catalog_core::memory::MemoryBackend;
 use deltalakedb_catalog_core::model::{MirrorMode, NewTable, TableState};
-use deltalakedb_catalog_core::predicate::{ColumnPath, CompareOp, Literal, Predicate, Pruner};
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::env::{NoProgress, Progress};
+use deltalakedb_catalog_engine::fault::{Fault, FaultyBackend, Verb};
+use deltalakedb_catalog_engine::memory::MemoryBackend;
+use deltalakedb_catalog_engine::predicate::{ColumnPath, CompareOp, Literal, Predicate, Pruner};
 use deltalakedb_mirror::import::{
     BaseSource, ImportOptions, ImportReport, Validation, import_table,
 };

@@ -29,10 +29,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use deltalakedb_catalog_core::backend::CatalogBackend;
-use deltalakedb_catalog_core::env::Clock;
-use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
+use deltalakedb_catalog_core::error::{CatalogError, ReadResult, WriteState};
 use deltalakedb_catalog_core::ids::{TableId, TableName, TableRef, Version};
 use deltalakedb_catalog_core::model::{TableRecord, TableState};
+use deltalakedb_catalog_engine::env::Clock;
 
 pub use replica::Replica;
 use replica::{lock, ms};
@@ -211,7 +211,7 @@ impl ReplicaReader {
     async fn on_replica<T, F, Fut>(&self, read: F) -> Option<T>
     where
         F: Fn(Arc<dyn CatalogBackend>, usize) -> Fut,
-        Fut: Future<Output = Result<Option<T>>>,
+        Fut: Future<Output = ReadResult<Option<T>>>,
     {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let count = self.replicas.len();
@@ -236,10 +236,12 @@ impl ReplicaReader {
             };
             let answer = match tokio::time::timeout(self.config.read_timeout, call).await {
                 Ok(answer) => answer,
-                Err(_) => Err(CatalogError::busy("no answer in time", WriteState::NotApplied)),
+                Err(_) => {
+                    Err(CatalogError::busy("no answer in time", WriteState::NotApplied).into())
+                }
             };
             drop(busy);
-            match answer {
+            match answer.map_err(CatalogError::from) {
                 Ok(Some(answer)) => {
                     replica.works();
                     replica.served.fetch_add(1, Ordering::Relaxed);
@@ -267,7 +269,7 @@ impl ReplicaReader {
     async fn fixed<T, F, Fut>(&self, table: TableId, version: Version, read: F) -> Option<T>
     where
         F: Fn(Arc<dyn CatalogBackend>) -> Fut,
-        Fut: Future<Output = Result<T>>,
+        Fut: Future<Output = ReadResult<T>>,
     {
         self.on_replica(|backend, index| {
             let read = &read;

@@ -4,39 +4,28 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
 use deltalakedb_catalog_core::backend::{
-    BackendInfo, CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest,
-    CommittedTable, ImportEnd, ImportProgress, ImportedCommit, MirrorLease, MirrorTask,
-    PublishFailure, Published, TableFilter,
+    AppRows, AppState, CatalogBackend, CommitFilter, ReadBackend, SkipBackend, TableBackend,
+    TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
-use deltalakedb_catalog_core::error::Result;
-use deltalakedb_catalog_core::ids::{
-    At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
-};
+use deltalakedb_catalog_core::delegate;
+use deltalakedb_catalog_core::error::{ReadResult, WriteResult};
+use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{
-    BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
-    NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
+    CommitRecord, FileCursor, FileRecord, NewSkipSegment, Page, SkipIndex, SkipPage, Snapshot,
+    TableRecord, TombstoneRecord,
 };
 
 use crate::{ReplicaReader, as_new};
 
 #[async_trait]
-impl CatalogBackend for ReplicaReader {
-    async fn info(&self) -> Result<BackendInfo> {
-        self.primary.info().await
-    }
-
-    async fn migrate(&self, now: TimestampMs) -> Result<()> {
-        self.primary.migrate(now).await
-    }
-
+impl TableBackend for ReplicaReader {
     fn note_change(&self, table_id: TableId) {
         self.note_commit(table_id);
     }
 
-    async fn get_table(&self, table: &TableRef) -> Result<Option<TableRecord>> {
+    async fn get_table(&self, table: &TableRef) -> ReadResult<Option<TableRecord>> {
         if let Some(known) = self.recent(table) {
             let known = &known;
             let answer = self
@@ -63,19 +52,22 @@ impl CatalogBackend for ReplicaReader {
         filter: &TableFilter,
         after: Option<&(TableName, TableId)>,
         limit: usize,
-    ) -> Result<Page<TableRecord, (TableName, TableId)>> {
+    ) -> ReadResult<Page<TableRecord, (TableName, TableId)>> {
         self.primary.list_tables(filter, after, limit).await
     }
 
-    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> Result<TableRecord> {
+    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> WriteResult<TableRecord> {
         self.primary.drop_table(table_id, now).await
     }
 
-    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> Result<TableRecord> {
+    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> WriteResult<TableRecord> {
         self.primary.undrop_table(table_id, name).await
     }
+}
 
-    async fn snapshot(&self, table: &TableRef, at: At) -> Result<Snapshot> {
+#[async_trait]
+impl ReadBackend for ReplicaReader {
+    async fn snapshot(&self, table: &TableRef, at: At) -> ReadResult<Snapshot> {
         if let (TableRef::Id(id), At::Version(version)) = (table, at) {
             let read =
                 |backend: Arc<dyn CatalogBackend>| async move { backend.snapshot(table, at).await };
@@ -107,7 +99,7 @@ impl CatalogBackend for ReplicaReader {
         version: Version,
         after: Option<FileCursor>,
         limit: usize,
-    ) -> Result<Page<FileRecord, FileCursor>> {
+    ) -> ReadResult<Page<FileRecord, FileCursor>> {
         let read = |backend: Arc<dyn CatalogBackend>| async move {
             backend.list_files(table_id, version, after, limit).await
         };
@@ -123,7 +115,7 @@ impl CatalogBackend for ReplicaReader {
         version: Version,
         after: FileCursor,
         limit: usize,
-    ) -> Result<Option<FileCursor>> {
+    ) -> ReadResult<Option<FileCursor>> {
         let read = |backend: Arc<dyn CatalogBackend>| async move {
             backend.files_end(table_id, version, after, limit).await
         };
@@ -138,7 +130,7 @@ impl CatalogBackend for ReplicaReader {
         table_id: TableId,
         version: Version,
         cursors: &[FileCursor],
-    ) -> Result<Vec<FileRecord>> {
+    ) -> ReadResult<Vec<FileRecord>> {
         let read = |backend: Arc<dyn CatalogBackend>| async move {
             backend.files_at(table_id, version, cursors).await
         };
@@ -155,7 +147,7 @@ impl CatalogBackend for ReplicaReader {
         deleted_after: TimestampMs,
         after: Option<FileCursor>,
         limit: usize,
-    ) -> Result<Page<TombstoneRecord, FileCursor>> {
+    ) -> ReadResult<Page<TombstoneRecord, FileCursor>> {
         let read = |backend: Arc<dyn CatalogBackend>| async move {
             backend.list_tombstones(table_id, version, deleted_after, after, limit).await
         };
@@ -165,28 +157,19 @@ impl CatalogBackend for ReplicaReader {
         self.primary.list_tombstones(table_id, version, deleted_after, after, limit).await
     }
 
-    async fn app_transactions(&self, table_id: TableId, version: Version) -> Result<Vec<Txn>> {
-        let read = |backend: Arc<dyn CatalogBackend>| async move {
-            backend.app_transactions(table_id, version).await
-        };
-        if let Some(answer) = self.fixed(table_id, version, read).await {
-            return Ok(answer);
-        }
-        self.primary.app_transactions(table_id, version).await
-    }
-
-    async fn domain_metadata(
+    async fn app_state(
         &self,
         table_id: TableId,
         version: Version,
-    ) -> Result<Vec<DomainMetadata>> {
+        rows: AppRows,
+    ) -> ReadResult<AppState> {
         let read = |backend: Arc<dyn CatalogBackend>| async move {
-            backend.domain_metadata(table_id, version).await
+            backend.app_state(table_id, version, rows).await
         };
         if let Some(answer) = self.fixed(table_id, version, read).await {
             return Ok(answer);
         }
-        self.primary.domain_metadata(table_id, version).await
+        self.primary.app_state(table_id, version, rows).await
     }
 
     async fn list_commits(
@@ -195,7 +178,7 @@ impl CatalogBackend for ReplicaReader {
         filter: &CommitFilter,
         before: Option<Version>,
         limit: usize,
-    ) -> Result<Page<CommitRecord, Version>> {
+    ) -> ReadResult<Page<CommitRecord, Version>> {
         // Without an upper bound the answer begins at the head, and only the primary knows it.
         let below = before.map(Version::previous);
         let bound = match (filter.to_version, below) {
@@ -221,7 +204,7 @@ impl CatalogBackend for ReplicaReader {
         from: Version,
         to: Version,
         limit: usize,
-    ) -> Result<Vec<(CommitRecord, CommitBody)>> {
+    ) -> ReadResult<Vec<(CommitRecord, CommitBody)>> {
         let read = |backend: Arc<dyn CatalogBackend>| async move {
             backend.read_bodies(table_id, from, to, limit).await
         };
@@ -230,16 +213,11 @@ impl CatalogBackend for ReplicaReader {
         }
         self.primary.read_bodies(table_id, from, to, limit).await
     }
+}
 
-    async fn commit(&self, request: CommitRequest) -> Result<CommitOutcome> {
-        self.primary.commit(request).await
-    }
-
-    async fn resolve_token(&self, token: &CommitToken) -> Result<Option<Vec<CommittedTable>>> {
-        self.primary.resolve_token(token).await
-    }
-
-    async fn skip_index(&self, table_id: TableId) -> Result<SkipIndex> {
+#[async_trait]
+impl SkipBackend for ReplicaReader {
+    async fn skip_index(&self, table_id: TableId) -> ReadResult<SkipIndex> {
         // Derived data: an index that lags behind only rules out less.
         let answer = self
             .on_replica(|backend, _| async move {
@@ -259,7 +237,7 @@ impl CatalogBackend for ReplicaReader {
         &self,
         table_id: TableId,
         pages: &[SkipPage],
-    ) -> Result<Vec<Option<Bytes>>> {
+    ) -> ReadResult<Vec<Option<Bytes>>> {
         let answer = self
             .on_replica(|backend, _| async move {
                 let found = backend.skip_pages(table_id, pages).await?;
@@ -279,101 +257,13 @@ impl CatalogBackend for ReplicaReader {
         generation: i64,
         remove: &[i64],
         segment: &NewSkipSegment,
-    ) -> Result<bool> {
+    ) -> WriteResult<bool> {
         let replaced = self.primary.skip_replace(table_id, generation, remove, segment).await?;
         if replaced {
             self.saw_index(table_id, generation.saturating_add(1));
         }
         Ok(replaced)
     }
-
-    async fn import_begin(
-        &self,
-        table: &NewTable,
-        base: Version,
-        base_from_json: bool,
-        now: TimestampMs,
-    ) -> Result<ImportProgress> {
-        self.primary.import_begin(table, base, base_from_json, now).await
-    }
-
-    async fn import_base(
-        &self,
-        table_id: TableId,
-        skip_files: u64,
-        skip_tombstones: u64,
-        chunk: BaseChunk,
-        tail: Option<BaseTail>,
-    ) -> Result<ImportProgress> {
-        self.primary.import_base(table_id, skip_files, skip_tombstones, chunk, tail).await
-    }
-
-    async fn import_commits(
-        &self,
-        table_id: TableId,
-        commits: Arc<[ImportedCommit]>,
-    ) -> Result<ImportProgress> {
-        self.primary.import_commits(table_id, commits).await
-    }
-
-    async fn import_finish(
-        &self,
-        table_id: TableId,
-        end: ImportEnd,
-        now: TimestampMs,
-    ) -> Result<TableRecord> {
-        self.primary.import_finish(table_id, end, now).await
-    }
-
-    async fn import_abort(&self, table_id: TableId) -> Result<()> {
-        self.primary.import_abort(table_id).await
-    }
-
-    async fn mirror_claim(&self, request: &ClaimRequest) -> Result<Vec<MirrorTask>> {
-        self.primary.mirror_claim(request).await
-    }
-
-    async fn mirror_renew(
-        &self,
-        lease: &MirrorLease,
-        now: TimestampMs,
-        lease_ms: i64,
-    ) -> Result<Option<MirrorLease>> {
-        self.primary.mirror_renew(lease, now, lease_ms).await
-    }
-
-    async fn mirror_complete(&self, lease: &MirrorLease, done: &[Published]) -> Result<bool> {
-        self.primary.mirror_complete(lease, done).await
-    }
-
-    async fn mirror_fail(&self, lease: &MirrorLease, failure: &PublishFailure) -> Result<bool> {
-        self.primary.mirror_fail(lease, failure).await
-    }
-
-    async fn mirror_release(&self, lease: &MirrorLease) -> Result<()> {
-        self.primary.mirror_release(lease).await
-    }
-
-    async fn mirror_rows(
-        &self,
-        table_id: Option<TableId>,
-        state: Option<MirrorState>,
-        after: Option<(TableId, Version)>,
-        limit: usize,
-    ) -> Result<Page<MirrorRow, (TableId, Version)>> {
-        self.primary.mirror_rows(table_id, state, after, limit).await
-    }
-
-    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> Result<u64> {
-        self.primary.mirror_retry(table_id, now).await
-    }
-
-    async fn mirror_set_mode(
-        &self,
-        table_id: TableId,
-        mode: MirrorMode,
-        now: TimestampMs,
-    ) -> Result<TableRecord> {
-        self.primary.mirror_set_mode(table_id, mode, now).await
-    }
 }
+
+delegate!(SchemaBackend, CommitBackend, ImportBackend, OutboxBackend for ReplicaReader => primary);

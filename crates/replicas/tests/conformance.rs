@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use deltalakedb_catalog_core::backend::CatalogBackend;
 use deltalakedb_catalog_core::error::Result;
-use deltalakedb_catalog_core::memory::MemoryBackend;
+use deltalakedb_catalog_engine::memory::MemoryBackend;
 use deltalakedb_conformance::{Fixture, Harness, run};
 use deltalakedb_replicas::{Replica, ReplicaConfig, ReplicaReader};
 

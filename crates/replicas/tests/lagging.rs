@@ -1,6 +1,7 @@
 //! Replicas that lag, fail and come back: answers are the primary's.
 #![allow(clippy::unwrap_used, reason = "a failed expectation here is a failed test")]
 
+use deltalakedb_catalog_core::backend::parts::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -9,12 +10,12 @@ use async_trait::async_trait;
 use deltalakedb_catalog_core::backend::{
     CatalogBackend, CommitFilter, CommitOutcome, CommitRequest,
 };
-use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
-use deltalakedb_catalog_core::conflict::Reads;
-use deltalakedb_catalog_core::env::{Clock, IdSource};
-use deltalakedb_catalog_core::fault::{Fault, FaultyBackend};
 use deltalakedb_catalog_core::ids::{At, CommitToken, TableId, TableRef, TimestampMs};
-use deltalakedb_catalog_core::memory::MemoryBackend;
+use deltalakedb_catalog_engine::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
+use deltalakedb_catalog_engine::conflict::Reads;
+use deltalakedb_catalog_engine::env::{Clock, IdSource};
+use deltalakedb_catalog_engine::fault::{Fault, FaultyBackend};
+use deltalakedb_catalog_engine::memory::MemoryBackend;
 use deltalakedb_conformance::change::{Change, new_table};
 use deltalakedb_conformance::env::{name, v};
 use deltalakedb_replicas::{Replica, ReplicaConfig, ReplicaReader};

@@ -6,6 +6,7 @@
     reason = "a test's ways to speak"
 )]
 
+use deltalakedb_catalog_core::backend::parts::*;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

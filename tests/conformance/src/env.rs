@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{
     CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest, CommittedTable,
     ImportEnd, MirrorTask, TableCommit,
 };
+use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
@@ -78,7 +80,7 @@ pub async fn finish_import(
     now: TimestampMs,
 ) -> Result<TableRecord> {
     let published = db.get_table(&TableRef::Id(id)).await?.and_then(|table| table.head);
-    db.import_finish(id, ImportEnd { published, ..ImportEnd::default() }, now).await
+    db.import_finish(id, ImportEnd { published, ..ImportEnd::default() }, now).await.plain()
 }
 
 /// What a committed batch wrote; any other outcome fails the case.
@@ -104,10 +106,12 @@ pub fn committed_one(outcome: CommitOutcome) -> CaseResult<CommittedTable> {
 ///
 /// # Errors
 /// Those of the call, and the last busy one.
-pub async fn retrying<T, F: Future<Output = Result<T>>>(call: impl Fn() -> F) -> Result<T> {
+pub async fn retrying<T, E: Into<CatalogError>, F: Future<Output = Result<T, E>>>(
+    call: impl Fn() -> F,
+) -> Result<T> {
     let mut left = 10_000;
     loop {
-        match call().await {
+        match call().await.plain() {
             Err(e) if left > 0 && e.is_retryable() && e.write_state() == WriteState::NotApplied => {
                 left -= 1;
                 tokio::task::yield_now().await;
@@ -307,7 +311,7 @@ impl Env {
     /// # Errors
     /// Those of the backend.
     pub async fn snapshot(&self, id: TableId, at: At) -> Result<Snapshot> {
-        self.db().snapshot(&TableRef::Id(id), at).await
+        self.db().snapshot(&TableRef::Id(id), at).await.plain()
     }
 
     /// Files at a version, read in pages of 7.

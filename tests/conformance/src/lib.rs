@@ -11,7 +11,7 @@
 //! use async_trait::async_trait;
 //! use deltalakedb_catalog_core::backend::CatalogBackend;
 //! use deltalakedb_catalog_core::error::Result;
-//! use deltalakedb_catalog_core::memory::MemoryBackend; // here: yours
+//! use deltalakedb_catalog_engine::memory::MemoryBackend; // here: yours
 //! use deltalakedb_conformance::{Fixture, Harness, run};
 //!
 //! struct Mine;

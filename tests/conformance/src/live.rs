@@ -9,13 +9,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use deltalakedb_catalog_core::action::{Add, Remove};
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{
     CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest, ImportEnd,
     MirrorLease, PublishFailure, Published, TableCommit, TableFilter,
 };
-use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
-use deltalakedb_catalog_core::conflict::Reads;
-use deltalakedb_catalog_core::env::{Clock, IdSource};
+use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
@@ -23,6 +22,9 @@ use deltalakedb_catalog_core::ids::{
 use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, FileCursor, MirrorMode, NewSkipSegment, SkipPage,
 };
+use deltalakedb_catalog_engine::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
+use deltalakedb_catalog_engine::conflict::Reads;
+use deltalakedb_catalog_engine::env::{Clock, IdSource};
 use futures::future::BoxFuture;
 use uuid::Uuid;
 
@@ -35,11 +37,11 @@ pub type Answer = (&'static str, Result<()>);
 const NOW: TimestampMs = TimestampMs(1_700_000_000_000);
 
 fn table_name(table: TableId) -> Result<TableName> {
-    TableName::new("live", table.to_string())
+    Ok(TableName::new("live", table.to_string())?)
 }
 
 fn fresh_token() -> Result<CommitToken> {
-    CommitToken::new(Uuid::new_v4().to_string())
+    Ok(CommitToken::new(Uuid::new_v4().to_string())?)
 }
 
 fn fresh_id() -> TableId {
@@ -77,7 +79,7 @@ pub const TO_FIRST_SCHEMA: [&str; 4] = [
 /// # Errors
 /// Those of the backend, and if it does otherwise.
 pub async fn upgrade(db: &dyn CatalogBackend, table: TableId) -> Result<()> {
-    match db.skip_index(table).await {
+    match db.skip_index(table).await.plain() {
         Err(CatalogError::Schema(message))
             if message.contains("version 1") && message.contains("dl init") => {}
         other => {
@@ -225,9 +227,9 @@ pub async fn every_write(db: &dyn CatalogBackend, table: TableId) -> Result<Vec<
     answers.push(("commit that creates", commit(db, create).await));
     answers.push(("commit", commit(db, vec![change.append(table, v(1))?]).await));
 
-    answers.push(("drop_table", db.drop_table(table, NOW).await.map(drop)));
+    answers.push(("drop_table", db.drop_table(table, NOW).await.plain().map(drop)));
     let name = table_name(table)?;
-    answers.push(("undrop_table", db.undrop_table(table, &name).await.map(drop)));
+    answers.push(("undrop_table", db.undrop_table(table, &name).await.plain().map(drop)));
 
     let segment = NewSkipSegment {
         after: None,
@@ -238,11 +240,11 @@ pub async fn every_write(db: &dyn CatalogBackend, table: TableId) -> Result<Vec<
         pages: vec![vec![2].into()],
     };
     let unless_told = CatalogError::corrupt("it was not written");
-    let replaced = db.skip_replace(table, 0, &[], &segment).await;
+    let replaced = db.skip_replace(table, 0, &[], &segment).await.plain();
     answers.push(("skip_replace", replaced.and_then(|done| done.then_some(()).ok_or(unless_told))));
 
     let new = new_table(imported, table_name(imported)?);
-    let begun = db.import_begin(&new, v(5), false, NOW).await.map(drop);
+    let begun = db.import_begin(&new, v(5), false, NOW).await.plain().map(drop);
     answers.push(("import_begin", begun));
     let chunk = BaseChunk { files: vec![file("base")], tombstones: Vec::new() };
     let tail = BaseTail {
@@ -252,16 +254,19 @@ pub async fn every_write(db: &dyn CatalogBackend, table: TableId) -> Result<Vec<
         domain_metadata: Vec::new(),
         timestamp: TimestampMs(5),
     };
-    let stored = db.import_base(imported, 0, 0, chunk, Some(tail)).await.map(drop);
+    let stored = db.import_base(imported, 0, 0, chunk, Some(tail)).await.plain().map(drop);
     answers.push(("import_base", stored));
     let commits = vec![Change::files(["six"]).imported(v(6), 6)?];
-    answers.push(("import_commits", db.import_commits(imported, commits.into()).await.map(drop)));
+    answers.push((
+        "import_commits",
+        db.import_commits(imported, commits.into()).await.plain().map(drop),
+    ));
     let end = ImportEnd { published: Some(v(6)), ..ImportEnd::default() };
-    answers.push(("import_finish", db.import_finish(imported, end, NOW).await.map(drop)));
+    answers.push(("import_finish", db.import_finish(imported, end, NOW).await.plain().map(drop)));
     let new = new_table(aborted, table_name(aborted)?);
-    let begun = db.import_begin(&new, Version::ZERO, true, NOW).await.map(drop);
+    let begun = db.import_begin(&new, Version::ZERO, true, NOW).await.plain().map(drop);
     answers.push(("import_begin again", begun));
-    answers.push(("import_abort", db.import_abort(aborted).await));
+    answers.push(("import_abort", db.import_abort(aborted).await.plain()));
 
     let request = ClaimRequest {
         owner: "live".to_owned(),
@@ -271,7 +276,7 @@ pub async fn every_write(db: &dyn CatalogBackend, table: TableId) -> Result<Vec<
         max_versions: 1,
         only: Some(table),
     };
-    let claimed = db.mirror_claim(&request).await;
+    let claimed = db.mirror_claim(&request).await.plain();
     // Whoever may not claim makes the other calls with a lease that is not theirs.
     let lease = match claimed.as_ref().ok().and_then(|tasks| tasks.first()) {
         Some(task) => task.lease.clone(),
@@ -290,16 +295,16 @@ pub async fn every_write(db: &dyn CatalogBackend, table: TableId) -> Result<Vec<
     ));
     answers.push((
         "mirror_renew",
-        some(db.mirror_renew(&lease, NOW, 60_000).await.map(|l| l.is_some())),
+        some(db.mirror_renew(&lease, NOW, 60_000).await.plain().map(|l| l.is_some())),
     ));
     let done = [Published { version: v(0), digest: "d".to_owned(), at: NOW }];
-    answers.push(("mirror_complete", some(db.mirror_complete(&lease, &done).await)));
+    answers.push(("mirror_complete", some(db.mirror_complete(&lease, &done).await.plain())));
     let failure =
         PublishFailure { version: v(1), error: "no".to_owned(), retry_at: NOW, diverged: false };
-    answers.push(("mirror_fail", some(db.mirror_fail(&lease, &failure).await)));
-    answers.push(("mirror_release", db.mirror_release(&lease).await));
-    answers.push(("mirror_retry", db.mirror_retry(table, NOW).await.map(drop)));
-    let off = db.mirror_set_mode(table, MirrorMode::Off, NOW).await.map(drop);
+    answers.push(("mirror_fail", some(db.mirror_fail(&lease, &failure).await.plain())));
+    answers.push(("mirror_release", db.mirror_release(&lease).await.plain().map(drop)));
+    answers.push(("mirror_retry", db.mirror_retry(table, NOW).await.plain().map(drop)));
+    let off = db.mirror_set_mode(table, MirrorMode::Off, NOW).await.plain().map(drop);
     answers.push(("mirror_set_mode", off));
     Ok(answers)
 }

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail, ensure};
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::CommitFilter;
-use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::ids::{At, CommitToken, TableId, TableRef, Version};
 use deltalakedb_catalog_core::model::{CommitRecord, MirrorState, TableRecord, TableState};
+use deltalakedb_catalog_engine::catalog::Catalog;
 use futures::TryStreamExt;
 
 use crate::claims::{Claims, Verdict};

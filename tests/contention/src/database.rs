@@ -8,7 +8,7 @@ use deltalakedb_backend_mysql::{MySqlBackend, MySqlOptions};
 use deltalakedb_backend_postgres::{PostgresBackend, PostgresOptions};
 use deltalakedb_backend_sqlite::{SqliteBackend, SqliteOptions};
 use deltalakedb_catalog_core::backend::CatalogBackend;
-use deltalakedb_catalog_core::catalog::Catalog;
+use deltalakedb_catalog_engine::catalog::Catalog;
 use percent_encoding::percent_decode_str;
 use url::Url;
 

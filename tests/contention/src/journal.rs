@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use deltalakedb_catalog_core::backend::CommittedTable;
-use deltalakedb_catalog_core::conflict::ConflictKind;
 use deltalakedb_catalog_core::error::{CatalogError, WriteState};
 use deltalakedb_catalog_core::ids::TableId;
+use deltalakedb_catalog_engine::conflict::ConflictKind;
 use serde::{Deserialize, Serialize};
 
 pub use crate::retries::Retries;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
-use deltalakedb_catalog_core::catalog::CommitBatch;
 use deltalakedb_catalog_core::ids::{CommitToken, TableId};
+use deltalakedb_catalog_engine::catalog::CommitBatch;
 use uuid::Uuid;
 
 use crate::check::{Findings, check};

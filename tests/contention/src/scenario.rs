@@ -5,11 +5,11 @@ use std::fmt;
 
 use clap::ValueEnum;
 use deltalakedb_catalog_core::action::Metadata;
-use deltalakedb_catalog_core::catalog::{ChangeTarget, TableChange};
-use deltalakedb_catalog_core::conflict::Reads;
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{TableId, TableName, TableRef, Version};
 use deltalakedb_catalog_core::model::MirrorMode;
+use deltalakedb_catalog_engine::catalog::{ChangeTarget, TableChange};
+use deltalakedb_catalog_engine::conflict::Reads;
 use serde_json::json;
 
 use crate::journal::FileChange;
@@ -63,7 +63,7 @@ impl fmt::Display for Scenario {
 /// # Errors
 /// If `run` is not part of a name.
 pub fn table_name(run: &str, table: usize) -> Result<TableName> {
-    TableName::new(format!("contention-{run}"), format!("t{table}"))
+    Ok(TableName::new(format!("contention-{run}"), format!("t{table}"))?)
 }
 
 /// Version 0 of a table. With in-commit timestamps: the checker compares them with the rows.

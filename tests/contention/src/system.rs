@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use deltalakedb_catalog_core::env::{Clock, IdSource};
 use deltalakedb_catalog_core::ids::TimestampMs;
+use deltalakedb_catalog_engine::env::{Clock, IdSource};
 use uuid::Uuid;
 
 /// The system's wall clock; sleeps on tokio.

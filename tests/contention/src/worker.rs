@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use deltalakedb_catalog_core::catalog::{Catalog, CommitBatch};
 use deltalakedb_catalog_core::ids::{CommitToken, TableId, TableRef};
+use deltalakedb_catalog_engine::catalog::{Catalog, CommitBatch};
 
 use crate::database;
 use crate::journal::{Failure, Line, say};

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deltalakedb_catalog_core::action::FileKey;
-use deltalakedb_catalog_core::backend::{CatalogBackend, CommitOutcome, CommittedTable, Rejection};
+use deltalakedb_catalog_core::backend::parts::*;
+use deltalakedb_catalog_core::backend::{CommitOutcome, CommittedTable, Rejection};
 use deltalakedb_catalog_core::commit::CommitIndex;
+use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::error::{CatalogError, WriteState};
 use deltalakedb_catalog_core::ids::TimestampMs;
 
@@ -150,7 +152,7 @@ async fn failed(reply: Reply) -> (CatalogError, Arc<Peer>) {
     let mut options = super::options();
     options.statement_timeout = Duration::from_millis(1500);
     let db = crate::MssqlBackend::connect_over(options, peer.clone()).await.unwrap();
-    let error = db.commit(request(vec![(table(5), adds(&["a"]))])).await.unwrap_err();
+    let error = db.commit(request(vec![(table(5), adds(&["a"]))])).await.plain().unwrap_err();
     // The backend goes on.
     peer.then(committed(&[(4, 1)]));
     db.commit(request(vec![(table(5), adds(&["a"]))])).await.unwrap();

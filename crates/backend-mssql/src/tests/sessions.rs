@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::backend::parts::*;
+use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::error::{CatalogError, WriteState};
 use deltalakedb_catalog_core::ids::{At, TableRef};
 
@@ -85,7 +86,7 @@ async fn reads_are_never_unknown() {
     for reply in [Reply::Close, Reply::Error(1205, 13), Reply::Error(596, 21)] {
         let peer = Peer::new([reply]);
         let db = connect(&peer).await.unwrap();
-        let error = db.snapshot(&TableRef::Id(table(7)), At::Head).await.unwrap_err();
+        let error = db.snapshot(&TableRef::Id(table(7)), At::Head).await.plain().unwrap_err();
         assert!(error.is_retryable());
         assert_eq!(error.write_state(), WriteState::NotApplied);
     }
@@ -95,7 +96,7 @@ async fn reads_are_never_unknown() {
 async fn missing_tables_are_schema() {
     let peer = Peer::new([Reply::Error(208, 16)]);
     let db = connect(&peer).await.unwrap();
-    let error = db.get_table(&TableRef::Id(table(7))).await.unwrap_err();
+    let error = db.get_table(&TableRef::Id(table(7))).await.plain().unwrap_err();
     assert!(matches!(error, CatalogError::Schema(_)), "{error:?}");
     assert!(error.to_string().contains("dl init"), "{error}");
 }

@@ -1,12 +1,11 @@
 //! Commits to tables that wait for a turn, and go in one statement.
 
+use deltalakedb_catalog_core::backend::parts::*;
 use std::sync::Arc;
 use std::time::Duration;
 
 use deltalakedb_backend_postgres::PostgresBackend;
-use deltalakedb_catalog_core::backend::{
-    CatalogBackend, CommitFilter, CommitOutcome, Rejection, TableCommit,
-};
+use deltalakedb_catalog_core::backend::{CommitFilter, CommitOutcome, Rejection, TableCommit};
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef};
 use deltalakedb_conformance::change::{Change, metadata};
 use deltalakedb_conformance::env::v;

@@ -1,9 +1,11 @@
 //! How much of the pool commits take that others hold up, and in which order they lock.
 
+use deltalakedb_catalog_core::backend::parts::*;
+use deltalakedb_catalog_core::error::PlainResult;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deltalakedb_catalog_core::backend::{CatalogBackend, CommitOutcome, TableCommit};
+use deltalakedb_catalog_core::backend::{CommitOutcome, TableCommit};
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef};
 use deltalakedb_conformance::change::Change;
@@ -28,7 +30,7 @@ async fn start(
     tables: Vec<TableCommit>,
 ) -> JoinHandle<Result<CommitOutcome>> {
     let (db, request) = (Arc::clone(&world.db), request(token, tables));
-    let mut commit = Box::pin(async move { db.commit(request).await });
+    let mut commit = Box::pin(async move { db.commit(request).await.plain() });
     assert!(futures::poll!(&mut commit).is_pending(), "{token}");
     tokio::spawn(commit)
 }

@@ -15,11 +15,13 @@ mod across;
 mod bounds;
 mod world;
 
+use deltalakedb_catalog_core::backend::parts::*;
+use deltalakedb_catalog_core::error::PlainResult;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deltalakedb_backend_postgres::PostgresBackend;
-use deltalakedb_catalog_core::backend::{CatalogBackend, CommitFilter, CommitOutcome, Rejection};
+use deltalakedb_catalog_core::backend::{CommitFilter, CommitOutcome, Rejection};
 use deltalakedb_catalog_core::ids::{At, CommitToken, TableRef};
 use deltalakedb_conformance::change::{Change, file, gone, metadata};
 use deltalakedb_conformance::env::v;
@@ -111,7 +113,8 @@ async fn appends_of_processes_that_wait_for_each_other_go_through_a_function_or_
     let first = world.start("w0", world.append(&["w0"])).await;
     let append = world.append(&["w1"]);
     let waiting = Arc::clone(&other);
-    let second = tokio::spawn(async move { waiting.commit(request("w1", vec![append])).await });
+    let second =
+        tokio::spawn(async move { waiting.commit(request("w1", vec![append])).await.plain() });
     world.waiting(2).await;
     world.release().await;
     for waiting in [first, second] {

@@ -1,14 +1,14 @@
 //! A catalog, and who holds its tables.
 
+use deltalakedb_catalog_core::backend::parts::*;
+use deltalakedb_catalog_core::error::PlainResult;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use deltalakedb_backend_postgres::PostgresBackend;
-use deltalakedb_catalog_core::backend::{
-    CatalogBackend, CommitOutcome, CommitRequest, TableCommit,
-};
+use deltalakedb_catalog_core::backend::{CommitOutcome, CommitRequest, TableCommit};
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{At, CommitToken, TableId, TableName, TableRef, TimestampMs};
 use deltalakedb_conformance::change::{Change, new_table};
@@ -120,7 +120,7 @@ impl World {
         commit: TableCommit,
     ) -> JoinHandle<Result<CommitOutcome>> {
         let (db, request) = (Arc::clone(&self.db), request(token, vec![commit]));
-        let mut call = Box::pin(async move { db.commit(request).await });
+        let mut call = Box::pin(async move { db.commit(request).await.plain() });
         match poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
             Poll::Ready(done) => tokio::spawn(async { done }),
             Poll::Pending => tokio::spawn(call),

@@ -1,6 +1,6 @@
 //! Listing at old versions: both ways to do it give the same rows.
 
-use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::ids::{TimestampMs, Version};
 use rusqlite::params;
 

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use deltalakedb_catalog_core::backend::CatalogBackend;
-use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
-use deltalakedb_catalog_core::conflict::Reads;
-use deltalakedb_catalog_core::env::{Clock, IdSource};
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{At, TableRef, TimestampMs, Version};
+use deltalakedb_catalog_engine::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
+use deltalakedb_catalog_engine::conflict::Reads;
+use deltalakedb_catalog_engine::env::{Clock, IdSource};
 use uuid::Uuid;
 
 use super::support::{NOW, Place, create, id, raw};

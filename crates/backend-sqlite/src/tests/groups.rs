@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use deltalakedb_catalog_core::backend::{CatalogBackend, CommitOutcome};
+use deltalakedb_catalog_core::backend::CommitOutcome;
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::ids::{At, CommitToken, TableRef};
 use futures::FutureExt;
 

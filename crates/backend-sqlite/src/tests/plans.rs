@@ -20,7 +20,7 @@ async fn every_statement_fits_the_schema_with_any_prefix() {
     for prefix in ["dl_", "_", "Group"] {
         let options = crate::SqliteOptions { table_prefix: prefix.to_owned(), ..place.options() };
         let backend = crate::SqliteBackend::open(options).unwrap();
-        deltalakedb_catalog_core::backend::CatalogBackend::migrate(&*backend, super::support::NOW)
+        deltalakedb_catalog_core::backend::SchemaBackend::migrate(&*backend, super::support::NOW)
             .await
             .unwrap();
         let conn = raw(&place.path());

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::ids::{At, TableRef};
 
 use super::support::{Place, add, append, change, committed, create, id, index, raw, remove};

@@ -1,14 +1,15 @@
 //! Whose file is it, and which version of our tables is in it.
 
-use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::ids::{TableRef, Version};
 
 use super::support::{NOW, Place, append, change, create, id, index, paths, raw};
 use crate::{SqliteBackend, SqliteOptions};
 
-fn schema_message<T: std::fmt::Debug>(result: Result<T, CatalogError>) -> String {
-    match result.unwrap_err() {
+fn schema_message<T: std::fmt::Debug>(result: Result<T, impl Into<CatalogError>>) -> String {
+    match result.map_err(Into::into).unwrap_err() {
         CatalogError::Schema(message) => message,
         other => panic!("not a schema error: {other:?}"),
     }
@@ -168,7 +169,8 @@ async fn damaged_json_is_corrupt_and_names_table_and_version() {
     change(&backend, 1, "a", &["f"], &[]).await;
     assert_eq!(paths(&backend, 1, 1).await, ["f"]);
     raw(&place.path()).execute_batch("UPDATE dl_files SET partition_values = '{'").unwrap();
-    let error = backend.list_files(id(1), Version::new(1).unwrap(), None, 9).await.unwrap_err();
+    let error =
+        backend.list_files(id(1), Version::new(1).unwrap(), None, 9).await.plain().unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, CatalogError::Corrupt(_)), "{text}");
     assert!(text.contains(&id(1).to_string()) && text.contains("version 1"), "{text}");
@@ -177,6 +179,7 @@ async fn damaged_json_is_corrupt_and_names_table_and_version() {
     let error = backend
         .snapshot(&TableRef::Id(id(1)), deltalakedb_catalog_core::ids::At::Head)
         .await
+        .plain()
         .unwrap_err();
     assert!(matches!(error, CatalogError::Corrupt(_)), "{error}");
 }

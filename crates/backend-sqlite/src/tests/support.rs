@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use deltalakedb_catalog_core::action::{Add, Format, Metadata, NullableMap, Protocol, Remove};
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::backend::{
-    CatalogBackend, CommitOutcome, CommitRequest, CommitTarget, CommittedTable, HeadRule,
-    TableCommit,
+    CommitOutcome, CommitRequest, CommitTarget, CommittedTable, HeadRule, TableCommit,
 };
 use deltalakedb_catalog_core::commit::{CommitIndex, FirstLine, Packed};
 use deltalakedb_catalog_core::ids::{CommitToken, TableId, TableName, TimestampMs, Version};

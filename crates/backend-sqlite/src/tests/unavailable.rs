@@ -1,6 +1,7 @@
 //! When the database cannot do it: which error, and what is left behind.
 
-use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::backend::parts::*;
+use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::error::{CatalogError, WriteState};
 use deltalakedb_catalog_core::ids::{CommitToken, TableRef};
 
@@ -41,7 +42,8 @@ async fn a_full_disk_fails_that_commit_only() {
     };
     limit(20).await.unwrap();
     let adds: Vec<_> = (0..5_000).map(|n| add(&format!("f{n}"))).collect();
-    let error = backend.commit(append(1, "big", index(adds.clone(), vec![]))).await.unwrap_err();
+    let error =
+        backend.commit(append(1, "big", index(adds.clone(), vec![]))).await.plain().unwrap_err();
     assert!(matches!(error, CatalogError::Unavailable { retryable: false, .. }), "{error:?}");
     assert_eq!(error.write_state(), WriteState::NotApplied);
     let text = error.to_string();

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use deltalakedb_catalog_core::action::{Add, DeletionVector, FileKey, NullableMap};
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::backend::{CatalogBackend, HeadRule, ImportEnd, ImportedCommit};
 use deltalakedb_catalog_core::commit::{CommitBody, index_lines, parse_ndjson};
-use deltalakedb_catalog_core::fault::Verb;
 use deltalakedb_catalog_core::ids::TimestampMs;
+use deltalakedb_catalog_engine::fault::Verb;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

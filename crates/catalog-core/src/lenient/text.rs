@@ -6,7 +6,6 @@ use std::borrow::Cow;
 
 use super::{Found, MAX_LINES, Oddities, Oddity, Wrong, normal, read};
 use crate::action::Action;
-use crate::commit::text_of;
 use crate::error::{CatalogError, Result};
 use crate::fields::Fields;
 
@@ -237,4 +236,13 @@ fn is_incomplete(line: &str, action: &Action) -> bool {
     let object = serde_json::from_str::<Fields>(line);
     let object = object.ok().and_then(|o| serde_json::from_str(o.get(name)?.get()).ok());
     object.is_some_and(|object| normal::is_incomplete(name, &object))
+}
+
+/// Bytes as text.
+pub fn text_of<'a>(origin: &str, bytes: &'a [u8]) -> Result<&'a str> {
+    std::str::from_utf8(bytes).map_err(|e| {
+        let before = String::from_utf8_lossy(&bytes[..e.valid_up_to()]);
+        let line = before.matches('\n').count() + 1;
+        CatalogError::invalid(format!("{origin}, line {line}: not UTF-8 text"))
+    })
 }

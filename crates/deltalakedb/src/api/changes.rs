@@ -6,11 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use deltalakedb_catalog_core::action::{Action, Add, FileKey, Remove};
-use deltalakedb_catalog_core::catalog::{ChangeTarget, CommitBatch, CommitReport, TableChange};
-use deltalakedb_catalog_core::conflict::Reads;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{CommitToken, TableId, TableName, TableRef};
-use deltalakedb_catalog_core::predicate::Pruner;
+use deltalakedb_catalog_engine::catalog::{ChangeTarget, CommitBatch, CommitReport, TableChange};
+use deltalakedb_catalog_engine::conflict::Reads;
+use deltalakedb_catalog_engine::predicate::Pruner;
 
 use super::{CreateTable, IntoTableRef, Table};
 use crate::Db;
@@ -73,7 +73,7 @@ impl IntoFuture for Changes {
     /// Commits.
     ///
     /// # Errors
-    /// Those of [`Catalog::commit`](deltalakedb_catalog_core::catalog::Catalog::commit); `InvalidInput`
+    /// Those of [`Catalog::commit`](deltalakedb_catalog_engine::catalog::Catalog::commit); `InvalidInput`
     /// for a bad token, name or condition, and if there is nothing to commit.
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {

@@ -6,13 +6,13 @@ use std::pin::Pin;
 
 use deltalakedb_catalog_core::action::{Action, Format, Metadata, NullableMap};
 use deltalakedb_catalog_core::backend::TableFilter;
-use deltalakedb_catalog_core::catalog::{Catalog, ChangeTarget, CommitReport, TableChange};
-use deltalakedb_catalog_core::conflict::Reads;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
-use deltalakedb_catalog_core::features::default_protocol_for;
 use deltalakedb_catalog_core::ids::{At, TableName, TableRef};
 use deltalakedb_catalog_core::model::{MirrorMode, TableState};
-use deltalakedb_catalog_core::schema::StructType;
+use deltalakedb_catalog_engine::catalog::{Catalog, ChangeTarget, CommitReport, TableChange};
+use deltalakedb_catalog_engine::conflict::Reads;
+use deltalakedb_catalog_engine::features::default_protocol_for;
+use deltalakedb_catalog_engine::schema::StructType;
 use deltalakedb_mirror::sink::open_sink;
 use deltalakedb_mirror::store::normalize_location;
 use futures::TryStreamExt;
@@ -112,7 +112,7 @@ impl CreateTable {
     }
 
     /// Whether writers that do not go through the catalog are kept out, see
-    /// [`fence`](deltalakedb_catalog_core::fence). True if not said.
+    /// [`fence`](deltalakedb_catalog_engine::fence). True if not said.
     pub fn fence(mut self, fence: bool) -> CreateTable {
         self.fence = fence;
         self

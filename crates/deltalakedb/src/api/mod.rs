@@ -26,13 +26,13 @@ pub trait IntoTableRef {
 
 impl IntoTableRef for &str {
     fn into_table_ref(self) -> Result<TableRef> {
-        self.parse()
+        Ok(self.parse()?)
     }
 }
 
 impl IntoTableRef for &String {
     fn into_table_ref(self) -> Result<TableRef> {
-        self.parse()
+        Ok(self.parse()?)
     }
 }
 

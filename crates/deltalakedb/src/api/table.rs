@@ -8,7 +8,7 @@ use deltalakedb_catalog_core::backend::CommitFilter;
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{CommitRecord, FileRecord, Snapshot, TableRecord};
-use deltalakedb_catalog_core::schema::StructType;
+use deltalakedb_catalog_engine::schema::StructType;
 use deltalakedb_mirror::store::open_store;
 use futures::stream::BoxStream;
 

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{CommitFilter, CommittedTable};
-use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, CommitToken, TableId, TableRef, Version};
 use deltalakedb_catalog_core::model::{CommitRecord, TableRecord, TableState, TombstoneRecord};
-use deltalakedb_catalog_core::retry::Retry;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::retry::Retry;
 use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
 

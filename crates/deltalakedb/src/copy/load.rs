@@ -1,12 +1,14 @@
 //! Fills one table of the target.
 
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{ImportEnd, ImportProgress};
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::env::Progress;
+use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{TableId, TableRef, Version};
 use deltalakedb_catalog_core::model::{NewTable, TableRecord, TableState};
-use deltalakedb_catalog_core::retry::Retry;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::env::Progress;
+use deltalakedb_catalog_engine::retry::Retry;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -56,7 +58,7 @@ async fn finish_import(to: &Catalog, record: &TableRecord) -> Result<TableRecord
     let now = to.clock().now();
     let mut attempts = Retry::of(to).start();
     loop {
-        let error = match to.backend().import_finish(record.id, end, now).await {
+        let error = match to.backend().import_finish(record.id, end, now).await.plain() {
             Ok(finished) => return Ok(finished),
             Err(error) => error,
         };
@@ -78,7 +80,7 @@ async fn finish_import(to: &Catalog, record: &TableRecord) -> Result<TableRecord
 pub(super) async fn abort(to: &Catalog, id: TableId) -> Result<()> {
     let mut attempts = Retry::of(to).start();
     loop {
-        let Err(error) = to.backend().import_abort(id).await else { return Ok(()) };
+        let Err(error) = to.backend().import_abort(id).await.plain() else { return Ok(()) };
         if !is_transient(&error) {
             return Err(error);
         }
@@ -151,7 +153,7 @@ async fn begin(to: &Catalog, record: &TableRecord, from_json: bool) -> Result<Im
     let (backend, now) = (to.backend(), to.clock().now());
     let mut attempts = Retry::of(to).start();
     let progress = loop {
-        let begun = backend.import_begin(&new, record.base_version, from_json, now).await;
+        let begun = backend.import_begin(&new, record.base_version, from_json, now).await.plain();
         match begun {
             Err(error) if is_transient(&error) => {
                 if !attempts.again().await {

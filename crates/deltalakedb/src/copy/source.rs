@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use deltalakedb_catalog_core::action::{Add, FileKey, Remove};
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{ImportProgress, ImportedCommit};
-use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex, index_ndjson};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{BaseChunk, BaseTail, CommitRecord, TableRecord};
-use deltalakedb_catalog_core::retry::Retry;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::retry::Retry;
 use futures::TryStreamExt;
 use tokio::sync::mpsc;
 

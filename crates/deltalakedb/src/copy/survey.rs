@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use deltalakedb_catalog_core::backend::TableFilter;
-use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{TableId, TableName, Version};
 use deltalakedb_catalog_core::model::{TableRecord, TableState};
-use deltalakedb_catalog_core::retry::Retry;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::retry::Retry;
 use futures::TryStreamExt;
 
 use super::load::find;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
-use deltalakedb_catalog_core::schema::{DataType, StructField, StructType};
+use deltalakedb_catalog_engine::schema::{DataType, StructField, StructType};
 use parquet::basic::{ConvertedType, LogicalType, Repetition, TimeUnit, Type as Physical};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Datelike, Utc};
 use deltalakedb_catalog_core::action::Metadata;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
-use deltalakedb_catalog_core::schema::{DataType, StructType};
+use deltalakedb_catalog_engine::schema::{DataType, StructType};
 use parquet::basic::{ColumnOrder, ConvertedType, LogicalType, TimeUnit};
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::statistics::Statistics;

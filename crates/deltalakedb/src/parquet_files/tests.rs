@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType as Arrow, Field, Fields, Int32Type};
 use deltalakedb_catalog_core::action::{Action, Format, Metadata, NullableMap, Protocol};
 use deltalakedb_catalog_core::ids::{TableId, TableName, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, TableRecord, TableState};
-use deltalakedb_catalog_core::predicate::{ColumnPath, CompareOp, Literal, Predicate, Pruner};
+use deltalakedb_catalog_engine::predicate::{ColumnPath, CompareOp, Literal, Predicate, Pruner};
 use deltalakedb_mirror::store::{Store, open_store};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use deltalakedb::core::action::Add;
+use deltalakedb::core::backend::CatalogBackendExt;
 use deltalakedb::core::backend::{
     CatalogBackend, ClaimRequest, CommitOutcome, CommitRequest, ImportEnd, PublishFailure,
     Published, TableCommit,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use deltalakedb::copy::CopyOptions;
 use deltalakedb::core::action::{DomainMetadata, Txn};
+use deltalakedb::core::backend::CatalogBackendExt;
 use deltalakedb::core::backend::{CatalogBackend, ImportEnd};
 use deltalakedb::core::fault::{Fault, FaultyBackend, Verb};
 use deltalakedb::core::ids::{TableId, TableName, TimestampMs, Version};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use deltalakedb::copy::{CopyOptions, Progressed, Validate};
+use deltalakedb::core::backend::CatalogBackendExt;
 use deltalakedb::core::backend::{CatalogBackend, CommitOutcome, CommitRequest, ImportEnd};
 use deltalakedb::core::fault::{Fault, FaultyBackend, Verb};
 use deltalakedb::core::ids::{CommitToken, TableId, TableName, TableRef, TimestampMs, Version};

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use deltalakedb::core::backend::CatalogBackendExt;
 use deltalakedb::core::backend::{
     CatalogBackend, CommitFilter, CommitOutcome, CommitRequest, TableFilter,
 };
+use deltalakedb::core::error::PlainResult;
 use deltalakedb::core::ids::{At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version};
 use deltalakedb::core::model::{MirrorMode, TableRecord, TableState};
 use deltalakedb_conformance::change::{Change, file, gone, new_table};
@@ -82,8 +84,12 @@ async fn same_table(a: &dyn CatalogBackend, b: &dyn CatalogBackend, of: &TableRe
                 let _: &Result<_, deltalakedb::core::error::CatalogError> = &s;
                 s.map(|s| s.version).map_err(|e| (db, e).1.to_string())
             };
-            let ours = at("a", a.snapshot(&by_id, At::Timestamp(t)).await);
-            assert_eq!(ours, at("b", b.snapshot(&by_id, At::Timestamp(t)).await), "{v} {t}");
+            let ours = at("a", a.snapshot(&by_id, At::Timestamp(t)).await.plain());
+            assert_eq!(
+                ours,
+                at("b", b.snapshot(&by_id, At::Timestamp(t)).await.plain()),
+                "{v} {t}"
+            );
         }
         let ours = all_files(a, id, v, 50).await.unwrap();
         assert_eq!(ours, all_files(b, id, v, 3).await.unwrap(), "{} {v}", of.name);

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use clap::Args;
 use deltalakedb::core::action::{DomainMetadata, Protocol, Txn};
+use deltalakedb::core::backend::CatalogBackendExt;
 use deltalakedb::core::features::{column_mapping_enabled, ict_enabled, is_append_only};
 use deltalakedb::core::fence;
 use deltalakedb::core::ids::{TableRef, Version};

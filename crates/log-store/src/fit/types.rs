@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use deltalake::arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, TimeUnit};
-use deltalakedb_catalog_core::schema::{DataType as Delta, StructField, StructType};
+use deltalakedb_catalog_engine::schema::{DataType as Delta, StructField, StructType};
 
 use super::Misfit;
 

@@ -4,7 +4,7 @@ use chrono::{DateTime, NaiveDate, SecondsFormat, TimeDelta};
 use deltalake::datafusion::common::ScalarValue;
 use deltalake::datafusion::functions::core::getfield::GetFieldFunc;
 use deltalake::datafusion::logical_expr::{Between, BinaryExpr, Expr, Like, Operator};
-use deltalakedb_catalog_core::predicate::{ColumnPath, CompareOp, Literal, Predicate};
+use deltalakedb_catalog_engine::predicate::{ColumnPath, CompareOp, Literal, Predicate};
 
 use super::literals::NAN_VALUE;
 

@@ -27,10 +27,10 @@ use deltalake::datafusion::optimizer::AnalyzerRule;
 use deltalake::datafusion::prelude::SessionContext;
 use deltalake::delta_datafusion::DeltaRuntimeEnvBuilder;
 use deltalakedb_catalog_core::backend::TableFilter;
-use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{At, TableName, TableRef};
 use deltalakedb_catalog_core::model::Snapshot;
+use deltalakedb_catalog_engine::catalog::Catalog;
 use futures::TryStreamExt;
 
 use crate::runtime;
@@ -188,7 +188,7 @@ async fn open(catalog: &Catalog, wanted: BTreeSet<(String, String)>) -> Result<T
     let mut names = Vec::with_capacity(wanted.len());
     for (namespace, seen) in wanted {
         let (table, at) = versions::split(&seen).map_err(query_error)?;
-        let table = TableName::new(&namespace, table).map_err(query_error)?;
+        let table = TableName::new(&namespace, table).map_err(|e| query_error(e.into()))?;
         names.push((namespace, seen, TableRef::Name(table), at));
     }
     let heads: Vec<TableRef> = names

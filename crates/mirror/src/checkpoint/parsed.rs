@@ -16,11 +16,11 @@ use arrow::compute::{cast, concat};
 use arrow::datatypes::{DataType as Arrow, Field, Fields, Schema, TimeUnit};
 use arrow::json::ReaderBuilder;
 use deltalakedb_catalog_core::action::{Add, Metadata};
-use deltalakedb_catalog_core::canonical::Canonical;
 use deltalakedb_catalog_core::error::Result;
-use deltalakedb_catalog_core::features::column_mapping_enabled;
-use deltalakedb_catalog_core::predicate::PartitionValue;
-use deltalakedb_catalog_core::schema::{DataType, StructField, StructType};
+use deltalakedb_catalog_engine::canonical::Canonical;
+use deltalakedb_catalog_engine::features::column_mapping_enabled;
+use deltalakedb_catalog_engine::predicate::PartitionValue;
+use deltalakedb_catalog_engine::schema::{DataType, StructField, StructType};
 
 use super::rows::encode_error;
 use crate::properties::{stats_as_json, stats_as_struct};

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs};
 use futures::TryStreamExt;
 
@@ -130,7 +131,7 @@ async fn a_table_with_v2_checkpoints_gets_the_v2_spec() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_v2_policy_puts_files_into_sidecars() {
     use crate::import::{ImportOptions, import_table};
-    use deltalakedb_catalog_core::env::NoProgress;
+    use deltalakedb_catalog_engine::env::NoProgress;
     let lake = Lake::new();
     let policy = "\"delta.checkpointPolicy\":\"v2\"";
     let id = rich(&lake, &format!("{VECTORS},\"v2Checkpoint\""), policy).await;
@@ -312,7 +313,7 @@ fn the_checksum_of_the_hint_is_the_protocols() {
 #[tokio::test(flavor = "multi_thread")]
 async fn typed_columns_are_read_back() {
     use crate::import::{ImportOptions, import_table};
-    use deltalakedb_catalog_core::env::NoProgress;
+    use deltalakedb_catalog_engine::env::NoProgress;
     let lake = Lake::new();
     let properties = "\"delta.checkpoint.writeStatsAsJson\":\"false\"";
     let id = rich(&lake, VECTORS, properties).await;
@@ -386,7 +387,7 @@ async fn the_kernel_reads_the_same_with_checkpoints_and_without() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_checkpoint_never_changes_a_result_silently() {
     use crate::diff::{DiffOptions, Verdict, diff};
-    use deltalakedb_catalog_core::env::NoProgress;
+    use deltalakedb_catalog_engine::env::NoProgress;
     /// Places in each file that are damaged.
     const PLACES: usize = 60;
     for policy in POLICIES {

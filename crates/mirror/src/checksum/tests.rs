@@ -1,7 +1,7 @@
 use std::fs;
 
-use deltalakedb_catalog_core::env::NoProgress;
 use deltalakedb_catalog_core::ids::TableRef;
+use deltalakedb_catalog_engine::env::NoProgress;
 use serde_json::{Value, json};
 
 use super::*;

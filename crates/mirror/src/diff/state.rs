@@ -6,9 +6,9 @@ use std::fmt::Display;
 use deltalakedb_catalog_core::action::{
     Add, DomainMetadata, FileKey, Metadata, NullableMap, Protocol, Txn,
 };
-use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::model::FileRecord;
+use deltalakedb_catalog_engine::env::Progress;
 use futures::stream::{BoxStream, TryStreamExt};
 
 use super::report::{FieldDrift, FileDifference, FileDrift, FileDriftKind};

@@ -1,7 +1,7 @@
 use std::fs;
 
-use deltalakedb_catalog_core::env::NoProgress;
 use deltalakedb_catalog_core::model::MirrorMode;
+use deltalakedb_catalog_engine::env::NoProgress;
 
 use super::*;
 use crate::checkpoint::checkpoint_name;

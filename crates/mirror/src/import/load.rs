@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use deltalakedb_catalog_core::action::FileKey;
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{ImportProgress, ImportedCommit};
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::later::LaterAdds;
 use deltalakedb_catalog_core::model::{BaseChunk, BaseTail};
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::env::Progress;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -18,8 +19,8 @@ use tokio::task::JoinHandle;
 use super::noted::Noted;
 use super::source::{Source, check_schema};
 use crate::log::{CheckpointTail, CommitFile, CommitTimestamps, FileAction, ReadCommit};
-use deltalakedb_catalog_core::retry::Retry;
-use deltalakedb_catalog_core::skip::{Fed, Feed};
+use deltalakedb_catalog_engine::retry::Retry;
+use deltalakedb_catalog_engine::skip::{Fed, Feed};
 
 /// Commits stored in one transaction. Each one writes all pages anew that it changes, and those of indexes
 /// are changed by nearly each.

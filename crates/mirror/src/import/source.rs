@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use deltalakedb_catalog_core::action::{Metadata, Protocol};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
-use deltalakedb_catalog_core::features;
 use deltalakedb_catalog_core::ids::{TimestampMs, Version};
 use deltalakedb_catalog_core::model::TableRecord;
+use deltalakedb_catalog_engine::features;
 use futures::stream::BoxStream;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Deserialize;

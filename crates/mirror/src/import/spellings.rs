@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 
-use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{TimestampMs, Version};
 use deltalakedb_catalog_core::model::{FileRecord, Snapshot};
 use deltalakedb_catalog_core::paths::{Place, TableRoot};
+use deltalakedb_catalog_engine::catalog::Catalog;
 use futures::TryStreamExt;
 
 use crate::store::open_store;

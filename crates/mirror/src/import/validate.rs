@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use deltalakedb_catalog_core::action::{Add, Metadata, NullableMap};
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::env::Progress;
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::model::Snapshot;
-use deltalakedb_catalog_core::retry::Retry;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::env::Progress;
+use deltalakedb_catalog_engine::retry::Retry;
 use futures::TryStreamExt;
 use serde_json::Value;
 

@@ -11,11 +11,11 @@ use std::sync::atomic::AtomicUsize;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use deltalakedb_catalog_core::fault::{
-    Fault, FaultyBackend, FaultySink, SinkFault, SinkVerb, Verb,
-};
 use deltalakedb_catalog_core::ids::{TimestampMs, Version};
 use deltalakedb_catalog_core::sink::{PutOutcome, Replaced, SinkEntry};
+use deltalakedb_catalog_engine::fault::{
+    Fault, FaultyBackend, FaultySink, SinkFault, SinkVerb, Verb,
+};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 
@@ -87,6 +87,8 @@ impl Step {
             Verb::Snapshot
             | Verb::ListFiles
             | Verb::ListTombstones
+            | Verb::AppState
+            | Verb::FilesEnd
             | Verb::AppTransactions
             | Verb::DomainMetadata => Some(Step::ReadState),
             Verb::MirrorComplete => Some(Step::Record),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use deltalakedb_catalog_core::action::Metadata;
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{MirrorLease, MirrorTask, PublishFailure, Published};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{At, TableRef, TimestampMs, Version};

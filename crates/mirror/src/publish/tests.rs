@@ -4,14 +4,14 @@ use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use deltalakedb_catalog_core::env::Clock;
 use deltalakedb_catalog_core::error::CatalogError;
-use deltalakedb_catalog_core::fault::{
-    Fault, FaultyBackend, FaultySink, SinkFault, SinkVerb, Verb,
-};
 use deltalakedb_catalog_core::ids::{TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorState};
 use deltalakedb_catalog_core::sink::{PutOutcome, Replaced, SinkEntry};
+use deltalakedb_catalog_engine::env::Clock;
+use deltalakedb_catalog_engine::fault::{
+    Fault, FaultyBackend, FaultySink, SinkFault, SinkVerb, Verb,
+};
 use tokio::sync::Semaphore;
 
 use super::*;

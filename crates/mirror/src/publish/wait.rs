@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{TableId, TableName, TableRef, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, TableState};
+use deltalakedb_catalog_engine::catalog::Catalog;
 use serde::Serialize;
 
 /// First pause between two looks, milliseconds; it grows.

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use deltalakedb_catalog_core::action::{Action, DeletionVector};
-use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::commit::parse_ndjson;
-use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::Snapshot;
 use deltalakedb_catalog_core::paths::{Resolved, TableRoot};
-use deltalakedb_catalog_core::retry::Retry;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::env::Progress;
+use deltalakedb_catalog_engine::retry::Retry;
 use futures::TryStreamExt;
 use percent_encoding::percent_decode_str;
 

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use deltalakedb_catalog_core::action::DeletionVector;
 use deltalakedb_catalog_core::backend::TableFilter;
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::env::Progress;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef};
 use deltalakedb_catalog_core::model::{TableRecord, TableState};
 use deltalakedb_catalog_core::paths::TableRoot;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::env::Progress;
 use futures::TryStreamExt;
 
 use super::local::real;

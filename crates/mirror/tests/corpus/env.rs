@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use deltalakedb_catalog_core::backend::CatalogBackend;
-use deltalakedb_catalog_core::catalog::Catalog;
-use deltalakedb_catalog_core::env::{Clock, IdSource};
 use deltalakedb_catalog_core::ids::TimestampMs;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::env::{Clock, IdSource};
 
 #[derive(Debug)]
 struct RealTime;

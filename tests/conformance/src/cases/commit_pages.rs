@@ -2,6 +2,7 @@
 
 use deltalakedb_catalog_core::backend::{CommitOutcome, Rejection, TableCommit};
 use deltalakedb_catalog_core::commit::Packed;
+use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::error::{CatalogError, WriteState};
 use deltalakedb_catalog_core::ids::{At, TableId};
 
@@ -95,7 +96,7 @@ cases! {
             in_pages(bad, 100)?,
         ]);
         request.token = token.clone();
-        match env.db().commit(request.clone()).await {
+        match env.db().commit(request.clone()).await.plain() {
             Err(error @ CatalogError::InvalidInput(_)) => {
                 assert!(error.to_string().contains("a case, line 600"), "{error}");
                 assert_eq!(error.write_state(), WriteState::NotApplied);

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::backend::{CatalogBackend, CommitOutcome};
 use deltalakedb_catalog_core::error::WriteState;
-use deltalakedb_catalog_core::fault::{Fault, FaultyBackend, Verb};
+use deltalakedb_catalog_engine::fault::{Fault, FaultyBackend, Verb};
 
 use super::cases;
 use crate::change::Change;

@@ -2,10 +2,12 @@
 
 use std::fmt::Debug;
 
+use deltalakedb_catalog_core::backend::{CatalogBackendExt, in_memory};
 use deltalakedb_catalog_core::backend::{CommitOutcome, ImportedCommit, Rejection, TableFilter};
 use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs};
-use deltalakedb_catalog_core::later::{LargeCommit, in_memory, read_large_by};
+use deltalakedb_catalog_core::later::{LargeCommit, read_large_by};
 use deltalakedb_catalog_core::model::{BaseChunk, BaseTail, MirrorMode, TableState};
 
 use super::cases;
@@ -61,22 +63,25 @@ async fn importing_from_json(env: &Env, table: &str, head: i64) -> CaseResult<Ta
     Ok(new.id)
 }
 
-pub(super) fn invalid<T: Debug>(what: &str, answer: Result<T, CatalogError>) -> CaseResult {
-    match answer {
+pub(super) fn invalid<T: Debug>(
+    what: &str,
+    answer: Result<T, impl Into<CatalogError>>,
+) -> CaseResult {
+    match answer.plain() {
         Err(CatalogError::InvalidInput(_)) => Ok(()),
         other => fail(format_args!("{what}: expected InvalidInput, got {other:?}")),
     }
 }
 
-fn exists<T: Debug>(what: &str, answer: Result<T, CatalogError>) -> CaseResult {
-    match answer {
+fn exists<T: Debug>(what: &str, answer: Result<T, impl Into<CatalogError>>) -> CaseResult {
+    match answer.plain() {
         Err(CatalogError::TableExists(_)) => Ok(()),
         other => fail(format_args!("{what}: expected TableExists, got {other:?}")),
     }
 }
 
-fn hidden<T: Debug>(what: &str, answer: Result<T, CatalogError>) -> CaseResult {
-    match answer {
+fn hidden<T: Debug>(what: &str, answer: Result<T, impl Into<CatalogError>>) -> CaseResult {
+    match answer.plain() {
         Err(CatalogError::TableNotFound(_)) => Ok(()),
         other => fail(format_args!("{what}: expected TableNotFound, got {other:?}")),
     }
@@ -302,7 +307,7 @@ cases! {
         let LargeCommit { index, body, later, .. } = read_large_by("a file", text.as_bytes(), 100)?;
         let bad = ImportedCommit { index, body, later: Some(later.clone()), ..good.clone() };
         let second = files(1).imported(v(2), 200)?;
-        match env.db().import_commits(id, vec![bad, second.clone()].into()).await {
+        match env.db().import_commits(id, vec![bad, second.clone()].into()).await.plain() {
             Err(CatalogError::InvalidInput(text)) if text.contains("a file, line ") => {}
             other => return fail(format_args!("expected the line that is wrong, got {other:?}")),
         }

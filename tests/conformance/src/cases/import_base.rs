@@ -1,6 +1,7 @@
 //! Imports that start from a checkpoint: the base in chunks, and history below it.
 
 use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::ids::{At, TimestampMs};
 use deltalakedb_catalog_core::model::BaseChunk;
 

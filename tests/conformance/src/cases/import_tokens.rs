@@ -1,6 +1,7 @@
 //! Imports of what another catalog has ratified: tokens stay known, and an import can end published
 //! in part, with another time of creation, or dropped.
 
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{CommitOutcome, CommitRequest, ImportEnd, ImportedCommit};
 use deltalakedb_catalog_core::ids::{CommitToken, TableId, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorState, NewTable, TableState};

@@ -1,5 +1,6 @@
 //! Hostile text: names, paths, ids. It is only ever bound as a parameter, and comes back exactly.
 
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{CommitOutcome, TableFilter};
 use deltalakedb_catalog_core::error::{CatalogError, WriteState};
 use deltalakedb_catalog_core::ids::{At, TableName, TableRef};

@@ -1,5 +1,6 @@
 //! Large and extreme values.
 
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{CommitFilter, TableFilter};
 use deltalakedb_catalog_core::ids::{At, TimestampMs};
 

@@ -1,7 +1,9 @@
 //! The outbox: what is claimed, completed, failed, retried, switched on and off.
 
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{ClaimRequest, MirrorLease, PublishFailure, Published};
 use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::ids::{TableId, TimestampMs};
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorState};
 
@@ -104,7 +106,7 @@ cases! {
         let before = env.dump(id).await?;
         for versions in [&[2][..], &[0], &[1, 3], &[1, 1], &[2, 1], &[1, 2, 3, 4, 5], &[1, 2, 4]] {
             let done: Vec<_> = versions.iter().map(|i| published(*i)).collect();
-            match env.db().mirror_complete(&task.lease, &done).await {
+            match env.db().mirror_complete(&task.lease, &done).await.plain() {
                 Err(CatalogError::InvalidInput(_)) => {}
                 other => return fail(format_args!("{versions:?}: {other:?}")),
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::ids::TimestampMs;
 
 use super::cases;

@@ -1,6 +1,7 @@
 //! Files, tombstones, application transactions, domains.
 
 use deltalakedb_catalog_core::action::NullableMap;
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::ids::TimestampMs;
 
 use super::cases;

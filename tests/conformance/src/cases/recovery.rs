@@ -1,5 +1,6 @@
 //! What a process left behind that ended without saying goodbye.
 
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::CommitOutcome;
 use deltalakedb_catalog_core::ids::{At, TableRef};
 

@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use deltalakedb_catalog_core::backend::TableFilter;
 use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::ids::{TableRef, TimestampMs};
 
 use super::cases;
@@ -48,11 +49,11 @@ cases! {
         if env.db().info().await?.schema_version != 0 {
             return Err(Halt::Skip("this backend needs no schema".to_owned()));
         }
-        match env.db().get_table(&TableRef::Name(name("t"))).await {
+        match env.db().get_table(&TableRef::Name(name("t"))).await.plain() {
             Err(CatalogError::Schema(_)) => {}
             other => return fail(format_args!("get_table: {other:?}")),
         }
-        match env.db().list_tables(&TableFilter::default(), None, 10).await {
+        match env.db().list_tables(&TableFilter::default(), None, 10).await.plain() {
             Err(CatalogError::Schema(_)) => Ok(()),
             other => fail(format_args!("list_tables: {other:?}")),
         }

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use deltalakedb_catalog_core::action::Add;
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{MAX_FILES_AT, MAX_SKIP_PAGES};
-use deltalakedb_catalog_core::catalog::Catalog;
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, Version};
 use deltalakedb_catalog_core::model::{
     BaseChunk, FileCursor, NewSkipSegment, SkipIndex, SkipPage, SkipSegment,
 };
-use deltalakedb_catalog_core::predicate::{ColumnPath, Literal, Predicate, Pruner};
-use deltalakedb_catalog_core::skip::Feed;
+use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::predicate::{ColumnPath, Literal, Predicate, Pruner};
+use deltalakedb_catalog_engine::skip::Feed;
 use futures::TryStreamExt;
 
 use super::cases;

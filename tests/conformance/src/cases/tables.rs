@@ -1,7 +1,9 @@
 //! The life of tables: created, found, listed, dropped, brought back.
 
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{CommitOutcome, Rejection, TableFilter};
 use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef};
 use deltalakedb_catalog_core::model::{BaseChunk, MirrorMode, TableRecord, TableState};
 
@@ -42,8 +44,11 @@ async fn create(env: &Env, name: TableName) -> CaseResult<TableId> {
     Ok(id)
 }
 
-fn not_found<T: std::fmt::Debug>(what: &str, answer: Result<T, CatalogError>) -> CaseResult {
-    match answer {
+fn not_found<T: std::fmt::Debug>(
+    what: &str,
+    answer: Result<T, impl Into<CatalogError>>,
+) -> CaseResult {
+    match answer.plain() {
         Err(CatalogError::TableNotFound(_)) => Ok(()),
         other => fail(format_args!("{what}: expected TableNotFound, got {other:?}")),
     }
@@ -290,13 +295,13 @@ cases! {
         let old = env.create_with("t", Change::files(["old"])).await?;
         env.db().drop_table(old, env.now()).await?;
         let new = env.create("t").await?;
-        match env.db().undrop_table(old, &name("t")).await {
+        match env.db().undrop_table(old, &name("t")).await.plain() {
             Err(CatalogError::TableExists(taken)) => assert_eq!(taken, name("t")),
             other => return fail(format_args!("{other:?}")),
         }
         let importing = env.new_table("i");
         env.db().import_begin(&importing, v(0), true, env.now()).await?;
-        match env.db().undrop_table(old, &name("i")).await {
+        match env.db().undrop_table(old, &name("i")).await.plain() {
             Err(CatalogError::TableExists(_)) => {}
             other => return fail(format_args!("the name of an import: {other:?}")),
         }

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use deltalakedb_catalog_core::backend::CommitRequest;
 use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs, Version};
 
 use super::cases;
@@ -134,7 +135,7 @@ cases! {
         env.db().drop_table(id, env.now()).await?;
         assert_eq!(env.snapshot(id, At::Version(v(1))).await?.num_files, 2);
         assert_eq!(env.snapshot(id, At::Timestamp(TimestampMs(2_000))).await?.version, v(1));
-        match env.db().snapshot(&TableRef::Name(name("t")), At::Version(v(1))).await {
+        match env.db().snapshot(&TableRef::Name(name("t")), At::Version(v(1))).await.plain() {
             Err(CatalogError::TableNotFound(_)) => Ok(()),
             other => fail(format_args!("{other:?}")),
         }

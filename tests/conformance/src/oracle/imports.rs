@@ -1,5 +1,6 @@
 //! Imports on both sides.
 
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::ImportedCommit;
 use deltalakedb_catalog_core::ids::{TableId, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{BaseChunk, BaseTail, TableState};

@@ -1,8 +1,11 @@
 //! The outbox on both sides.
 
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::backend::{
-    CatalogBackend, ClaimRequest, MirrorLease, MirrorTask, PublishFailure, Published,
+    ClaimRequest, MirrorLease, MirrorTask, PublishFailure, Published,
 };
+use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorState};
 
 use super::ops::Op;
@@ -106,7 +109,7 @@ impl World<'_> {
             }
             tasks
         };
-        same(Ok(strip(&want)), Ok(strip(&got)))?;
+        same(Ok::<_, CatalogError>(strip(&want)), Ok(strip(&got)))?;
         for task in &want {
             let next = task.table.published_version.map_or(0, |v| v.get() + 1);
             let gapless = (next..).zip(&task.versions).all(|(n, v)| v.get() == n);

@@ -4,18 +4,21 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use deltalakedb_catalog_core::action::Add;
+use deltalakedb_catalog_core::backend::CatalogBackendExt;
+use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::backend::{
     CatalogBackend, CommitFilter, CommitOutcome, CommitRequest, CommitTarget, MirrorLease,
     TableCommit, TableFilter,
 };
+use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
-use deltalakedb_catalog_core::memory::MemoryBackend;
 use deltalakedb_catalog_core::model::{
     MirrorMode, NewTable, TableRecord, TableState, TombstoneRecord,
 };
+use deltalakedb_catalog_engine::memory::MemoryBackend;
 use uuid::Uuid;
 
 use super::ops::{Edit, File, Op, Pick, Remove, Rule, Target};
@@ -65,8 +68,11 @@ fn kind(error: &CatalogError) -> String {
     }
 }
 
-pub(super) fn same<T: PartialEq + Debug>(reference: Result<T>, db: Result<T>) -> Step<Option<T>> {
-    match (reference, db) {
+pub(super) fn same<T: PartialEq + Debug, E: Into<CatalogError>>(
+    reference: Result<T, E>,
+    db: Result<T, E>,
+) -> Step<Option<T>> {
+    match (reference.plain(), db.plain()) {
         (Ok(want), Ok(got)) if want == got => Ok(Some(got)),
         (Err(want), Err(got)) if kind(&want) == kind(&got) => Ok(None),
         (want, got) => Err(difference(&format!("{want:?}"), &format!("{got:?}"))),
@@ -149,9 +155,9 @@ impl<'a> World<'a> {
     }
 
     /// Carries out one call on both sides.
-    pub(super) async fn both<T: PartialEq + Debug>(
+    pub(super) async fn both<T: PartialEq + Debug, E: Into<CatalogError>>(
         &self,
-        call: impl AsyncFn(&dyn CatalogBackend) -> Result<T>,
+        call: impl AsyncFn(&dyn CatalogBackend) -> Result<T, E>,
     ) -> Step<Option<T>> {
         let want = call(&self.reference).await;
         same(want, call(self.db).await)

@@ -9,7 +9,7 @@ use deltalakedb_backend_sqlite::{SqliteBackend, SqliteOptions};
 use deltalakedb_cache::{CacheOptions, CachedBackend};
 use deltalakedb_catalog_core::backend::CatalogBackend;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
-use deltalakedb_catalog_core::memory::MemoryBackend;
+use deltalakedb_catalog_engine::memory::MemoryBackend;
 use deltalakedb_conformance::{Fixture, Harness};
 
 /// All of them.

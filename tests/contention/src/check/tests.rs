@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use deltalakedb_catalog_core::catalog::{Catalog, CommitBatch};
 use deltalakedb_catalog_core::ids::{CommitToken, TableId};
-use deltalakedb_catalog_core::memory::MemoryBackend;
+use deltalakedb_catalog_engine::catalog::{Catalog, CommitBatch};
+use deltalakedb_catalog_engine::memory::MemoryBackend;
 
 use super::check;
 use crate::claims::{Claim, Claims, Verdict};

@@ -1,7 +1,7 @@
 //! A proxy that loses requests and answers, each in turn: a commit is made once all the same.
 
-use deltalakedb_catalog_core::catalog::{Catalog, CommitBatch};
 use deltalakedb_catalog_core::ids::{CommitToken, TableId};
+use deltalakedb_catalog_engine::catalog::{Catalog, CommitBatch};
 use deltalakedb_contention::check::check;
 use deltalakedb_contention::claims::{Claim, Claims, Verdict};
 use deltalakedb_contention::database;

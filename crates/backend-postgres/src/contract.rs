@@ -1,0 +1,405 @@
+//! The parts of the contract: which room answers which call.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use deltalakedb_catalog_core::backend::{
+    AppRows, AppState, BackendInfo, ClaimRequest, CommitBackend, CommitFilter, CommitOutcome,
+    CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress, ImportStep,
+    MirrorLease, MirrorTask, OutboxBackend, ReadBackend, SchemaBackend, Settlement, SkipBackend,
+    TableBackend, TableFilter,
+};
+use deltalakedb_catalog_core::commit::CommitBody;
+use deltalakedb_catalog_core::error::{ReadResult, Result, WriteResult};
+use deltalakedb_catalog_core::ids::{
+    At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
+};
+use deltalakedb_catalog_core::model::{
+    CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState, NewSkipSegment,
+    NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
+};
+
+use super::{
+    CLAIM_ROUNDS, Mode, PostgresBackend, SCHEMA_VERSION, commit, groups, import, outbox, reads,
+    schema, skip, tables,
+};
+
+/// One call: begin, work, end.
+macro_rules! call {
+    ($self:ident, $mode:ident, $doing:literal, |$call:ident| $work:expr) => {{
+        let mut call = $self.session.begin($doing, Mode::$mode).await?;
+        let $call = &mut call;
+        let result = $work.await;
+        call.end(result).await
+    }};
+}
+
+#[async_trait]
+impl SchemaBackend for PostgresBackend {
+    async fn info(&self) -> ReadResult<BackendInfo> {
+        let schema_version = if self.session.schema_is_right() {
+            SCHEMA_VERSION
+        } else {
+            let doing = "reading the schema version";
+            let mut call = self.session.unchecked(doing, Mode::ReadOne).await?;
+            let found = schema::version(&mut call).await;
+            let found = call.end(found).await?;
+            self.session.saw_schema(found);
+            found
+        };
+        let mut call = self.session.unchecked("asking what time it is", Mode::ReadOne).await?;
+        let clock = schema::clock(&mut call).await;
+        let clock = call.end(clock).await?;
+        Ok(BackendInfo {
+            kind: "postgres",
+            server_version: self.session.server_version.get().cloned().unwrap_or_default(),
+            schema_version,
+            supported_schema_version: SCHEMA_VERSION,
+            clock: Some(clock),
+        })
+    }
+
+    async fn migrate(&self, now: TimestampMs) -> WriteResult<()> {
+        let doing = "creating or upgrading the schema";
+        let mut call = self.session.unchecked(doing, Mode::Write).await?;
+        let result = schema::migrate(&mut call, now).await;
+        Ok(call.end(result).await?)
+    }
+}
+
+#[async_trait]
+impl TableBackend for PostgresBackend {
+    fn note_change(&self, _table_id: TableId) {}
+
+    async fn get_table(&self, table: &TableRef) -> ReadResult<Option<TableRecord>> {
+        Ok(call!(self, ReadOne, "looking up a table", |call| tables::get_table(call, table))?)
+    }
+
+    async fn list_tables(
+        &self,
+        filter: &TableFilter,
+        after: Option<&(TableName, TableId)>,
+        limit: usize,
+    ) -> ReadResult<Page<TableRecord, (TableName, TableId)>> {
+        Ok(call!(self, ReadOne, "listing tables", |call| tables::list_tables(
+            call, filter, after, limit
+        ))?)
+    }
+
+    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> WriteResult<TableRecord> {
+        Ok(call!(self, Write, "dropping a table", |call| tables::drop_table(call, table_id, now))?)
+    }
+
+    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> WriteResult<TableRecord> {
+        Ok(call!(self, Write, "bringing a table back", |call| tables::undrop_table(
+            call, table_id, name
+        ))?)
+    }
+}
+
+#[async_trait]
+impl ReadBackend for PostgresBackend {
+    async fn snapshot(&self, table: &TableRef, at: At) -> ReadResult<Snapshot> {
+        Ok(call!(self, ReadOne, "opening a table", |call| reads::snapshot(call, table, at))?)
+    }
+
+    async fn list_files(
+        &self,
+        table_id: TableId,
+        version: Version,
+        after: Option<FileCursor>,
+        limit: usize,
+    ) -> ReadResult<Page<FileRecord, FileCursor>> {
+        Ok(call!(self, ReadOne, "listing files", |call| reads::list_files(
+            call, table_id, version, after, limit
+        ))?)
+    }
+
+    async fn files_end(
+        &self,
+        table_id: TableId,
+        version: Version,
+        after: FileCursor,
+        limit: usize,
+    ) -> ReadResult<Option<FileCursor>> {
+        Ok(call!(self, ReadOne, "listing files", |call| reads::files_end(
+            call, table_id, version, after, limit
+        ))?)
+    }
+
+    async fn files_at(
+        &self,
+        table_id: TableId,
+        version: Version,
+        cursors: &[FileCursor],
+    ) -> ReadResult<Vec<FileRecord>> {
+        Ok(call!(self, ReadOne, "reading files", |call| skip::files_at(
+            call, table_id, version, cursors
+        ))?)
+    }
+
+    async fn list_tombstones(
+        &self,
+        table_id: TableId,
+        version: Version,
+        deleted_after: TimestampMs,
+        after: Option<FileCursor>,
+        limit: usize,
+    ) -> ReadResult<Page<TombstoneRecord, FileCursor>> {
+        Ok(call!(self, ReadOne, "listing tombstones", |call| reads::list_tombstones(
+            call,
+            table_id,
+            version,
+            deleted_after,
+            after,
+            limit
+        ))?)
+    }
+
+    async fn app_state(
+        &self,
+        table_id: TableId,
+        version: Version,
+        rows: AppRows,
+    ) -> ReadResult<AppState> {
+        let transactions = if rows.transactions() {
+            call!(self, ReadOne, "listing application transactions", |call| {
+                reads::app_transactions(call, table_id, version)
+            })?
+        } else {
+            Vec::new()
+        };
+        let domains = if rows.domains() {
+            call!(self, ReadOne, "listing domain metadata", |call| reads::domain_metadata(
+                call, table_id, version
+            ))?
+        } else {
+            Vec::new()
+        };
+        Ok(AppState { transactions, domains })
+    }
+
+    async fn list_commits(
+        &self,
+        table_id: TableId,
+        filter: &CommitFilter,
+        before: Option<Version>,
+        limit: usize,
+    ) -> ReadResult<Page<CommitRecord, Version>> {
+        Ok(call!(self, ReadOne, "listing commits", |call| reads::list_commits(
+            call, table_id, filter, before, limit
+        ))?)
+    }
+
+    async fn read_bodies(
+        &self,
+        table_id: TableId,
+        from: Version,
+        to: Version,
+        limit: usize,
+    ) -> ReadResult<Vec<(CommitRecord, CommitBody)>> {
+        Ok(call!(self, ReadOne, "reading commits", |call| reads::read_bodies(
+            call, table_id, from, to, limit
+        ))?)
+    }
+}
+
+#[async_trait]
+impl CommitBackend for PostgresBackend {
+    async fn commit(&self, request: CommitRequest) -> WriteResult<CommitOutcome> {
+        Ok(groups::commit(&self.session, request).await?)
+    }
+
+    async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>> {
+        Ok(call!(self, ReadOne, "resolving a token", |call| commit::resolve_token(call, token))?)
+    }
+}
+
+#[async_trait]
+impl SkipBackend for PostgresBackend {
+    async fn skip_index(&self, table_id: TableId) -> ReadResult<SkipIndex> {
+        Ok(call!(self, ReadOne, "reading the skipping index", |call| skip::index(call, table_id))?)
+    }
+
+    async fn skip_pages(
+        &self,
+        table_id: TableId,
+        pages: &[SkipPage],
+    ) -> ReadResult<Vec<Option<Bytes>>> {
+        Ok(call!(self, ReadOne, "reading the skipping index", |call| skip::pages(
+            call, table_id, pages
+        ))?)
+    }
+
+    async fn skip_replace(
+        &self,
+        table_id: TableId,
+        generation: i64,
+        remove: &[i64],
+        segment: &NewSkipSegment,
+    ) -> WriteResult<bool> {
+        Ok(call!(self, Write, "writing the skipping index", |call| skip::replace(
+            call, table_id, generation, remove, segment
+        ))?)
+    }
+}
+
+#[async_trait]
+impl ImportBackend for PostgresBackend {
+    async fn import_begin(
+        &self,
+        table: &NewTable,
+        base: Version,
+        base_from_json: bool,
+        now: TimestampMs,
+    ) -> WriteResult<ImportProgress> {
+        Ok(call!(self, Write, "beginning an import", |call| import::begin(
+            call,
+            table,
+            base,
+            base_from_json,
+            now
+        ))?)
+    }
+
+    async fn import_step(
+        &self,
+        table_id: TableId,
+        step: ImportStep,
+    ) -> WriteResult<ImportProgress> {
+        Ok(match step {
+            ImportStep::Base { skip_files, skip_tombstones, chunk, tail } => {
+                call!(self, Write, "importing a checkpoint", |call| import::store_base(
+                    call,
+                    table_id,
+                    (skip_files, skip_tombstones),
+                    &chunk,
+                    tail.as_ref()
+                ))?
+            }
+            ImportStep::Commits(commits) => {
+                call!(self, Write, "importing commits", |call| import::store_commits(
+                    call, table_id, &commits
+                ))?
+            }
+        })
+    }
+
+    async fn import_finish(
+        &self,
+        table_id: TableId,
+        end: ImportEnd,
+        now: TimestampMs,
+    ) -> WriteResult<TableRecord> {
+        Ok(call!(self, Write, "finishing an import", |call| import::finish(
+            call, table_id, end, now
+        ))?)
+    }
+
+    async fn import_abort(&self, table_id: TableId) -> WriteResult<()> {
+        Ok(call!(self, Write, "aborting an import", |call| import::abort(call, table_id))?)
+    }
+}
+
+#[async_trait]
+impl OutboxBackend for PostgresBackend {
+    async fn mirror_claim(&self, request: &ClaimRequest) -> WriteResult<Vec<MirrorTask>> {
+        Ok(self.claim(request).await?)
+    }
+
+    async fn mirror_renew(
+        &self,
+        lease: &MirrorLease,
+        now: TimestampMs,
+        lease_ms: i64,
+    ) -> WriteResult<Option<MirrorLease>> {
+        Ok(call!(self, Write, "renewing a lease", |call| outbox::renew(
+            call, lease, now, lease_ms
+        ))?)
+    }
+
+    async fn mirror_settle(&self, lease: &MirrorLease, how: Settlement<'_>) -> WriteResult<bool> {
+        Ok(match how {
+            Settlement::Published(done) => {
+                call!(self, Write, "recording published versions", |call| outbox::complete(
+                    call, lease, done
+                ))?
+            }
+            Settlement::Failed(failure) => {
+                call!(self, Write, "recording a failure", |call| outbox::fail(
+                    call, lease, failure
+                ))?
+            }
+            Settlement::Released => {
+                call!(self, Write, "giving a lease up", |call| outbox::release(call, lease))?
+            }
+        })
+    }
+
+    async fn mirror_rows(
+        &self,
+        table_id: Option<TableId>,
+        state: Option<MirrorState>,
+        after: Option<(TableId, Version)>,
+        limit: usize,
+    ) -> ReadResult<Page<MirrorRow, (TableId, Version)>> {
+        Ok(call!(self, ReadOne, "listing the outbox", |call| outbox::rows(
+            call, table_id, state, after, limit
+        ))?)
+    }
+
+    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> WriteResult<u64> {
+        Ok(call!(self, Write, "retrying publication", |call| outbox::retry(call, table_id, now))?)
+    }
+
+    async fn mirror_set_mode(
+        &self,
+        table_id: TableId,
+        mode: MirrorMode,
+        now: TimestampMs,
+    ) -> WriteResult<TableRecord> {
+        Ok(call!(self, Write, "changing the mirror", |call| outbox::set_mode(
+            call, table_id, mode, now
+        ))?)
+    }
+}
+
+impl PostgresBackend {
+    /// Tries to lease tables that this call has not leased yet; none if there are none.
+    async fn claim_round(
+        &self,
+        request: &ClaimRequest,
+        have: &[MirrorTask],
+        wanted: usize,
+    ) -> Result<Option<Vec<MirrorTask>>> {
+        let mut found =
+            call!(self, ReadOne, "looking for work", |call| outbox::candidates(call, request))?;
+        found.retain(|id| have.iter().all(|task| task.table.id != *id));
+        found.truncate(wanted);
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let tasks =
+            call!(self, Write, "claiming work", |call| outbox::claim(call, request, &found))?;
+        Ok(Some(tasks))
+    }
+}
+
+impl PostgresBackend {
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<MirrorTask>> {
+        let mut tasks: Vec<MirrorTask> = Vec::new();
+        // What others took between the look and the transaction is made up for.
+        for _ in 0..CLAIM_ROUNDS {
+            let wanted = request.max_tables.saturating_sub(tasks.len());
+            if wanted == 0 {
+                break;
+            }
+            match self.claim_round(request, &tasks, wanted).await {
+                Ok(Some(more)) => tasks.extend(more),
+                Err(error) if tasks.is_empty() => return Err(error),
+                // What was had is ours: the rest can wait for the next call.
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok(tasks)
+    }
+}

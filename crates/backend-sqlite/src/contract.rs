@@ -1,0 +1,403 @@
+//! The parts of the contract: which room answers which call.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use deltalakedb_catalog_core::backend::{
+    AppRows, AppState, BackendInfo, ClaimRequest, CommitBackend, CommitFilter, CommitOutcome,
+    CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress, ImportStep,
+    MirrorLease, MirrorTask, OutboxBackend, ReadBackend, SchemaBackend, Settlement, SkipBackend,
+    TableBackend, TableFilter,
+};
+use deltalakedb_catalog_core::commit::CommitBody;
+use deltalakedb_catalog_core::error::{ReadResult, Result, WriteResult, WriteState};
+use deltalakedb_catalog_core::ids::{
+    At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
+};
+use deltalakedb_catalog_core::model::{
+    CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState, NewSkipSegment,
+    NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
+};
+
+use super::{
+    Db, FILE_WEIGHT_BYTES, SCHEMA_VERSION, Session, SqliteBackend, Write, commit, import, outbox,
+    reads, schema, skip, tables, weight,
+};
+
+#[async_trait]
+impl SchemaBackend for SqliteBackend {
+    async fn info(&self) -> ReadResult<BackendInfo> {
+        let read = |session: &Session| {
+            session.schema_version().map_err(|e| {
+                let path = session.shared.path();
+                e.into_catalog(path, "reading the schema version", WriteState::NotApplied)
+            })
+        };
+        Ok(BackendInfo {
+            kind: "sqlite",
+            server_version: rusqlite::version().to_owned(),
+            schema_version: self.workers.read(read).await?,
+            supported_schema_version: SCHEMA_VERSION,
+            clock: None,
+        })
+    }
+
+    async fn migrate(&self, now: TimestampMs) -> WriteResult<()> {
+        let write = Write {
+            doing: "creating or upgrading the schema",
+            weight_bytes: 4096,
+            needs_schema: false,
+            work: move |db: Db<'_>| schema::migrate(db, now),
+        };
+        Ok(self.workers.write(write, |changed| *changed).await.map(|_| ())?)
+    }
+}
+
+#[async_trait]
+impl TableBackend for SqliteBackend {
+    fn note_change(&self, _table_id: TableId) {}
+
+    async fn get_table(&self, table: &TableRef) -> ReadResult<Option<TableRecord>> {
+        let table = table.clone();
+        Ok(self.read_one("looking up a table", move |db| tables::get_table(db, &table)).await?)
+    }
+
+    async fn list_tables(
+        &self,
+        filter: &TableFilter,
+        after: Option<&(TableName, TableId)>,
+        limit: usize,
+    ) -> ReadResult<Page<TableRecord, (TableName, TableId)>> {
+        let (filter, after) = (filter.clone(), after.cloned());
+        Ok(self
+            .read_one("listing tables", move |db| {
+                tables::list_tables(db, &filter, after.as_ref(), limit)
+            })
+            .await?)
+    }
+
+    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> WriteResult<TableRecord> {
+        Ok(self.write("dropping a table", move |db| tables::drop_table(db, table_id, now)).await?)
+    }
+
+    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> WriteResult<TableRecord> {
+        let name = name.clone();
+        Ok(self
+            .write("bringing a table back", move |db| tables::undrop_table(db, table_id, &name))
+            .await?)
+    }
+}
+
+#[async_trait]
+impl ReadBackend for SqliteBackend {
+    async fn snapshot(&self, table: &TableRef, at: At) -> ReadResult<Snapshot> {
+        let table = table.clone();
+        Ok(self.read_one("opening a table", move |db| reads::snapshot(db, &table, at)).await?)
+    }
+
+    async fn list_files(
+        &self,
+        table_id: TableId,
+        version: Version,
+        after: Option<FileCursor>,
+        limit: usize,
+    ) -> ReadResult<Page<FileRecord, FileCursor>> {
+        Ok(self
+            .read("listing files", move |db| reads::list_files(db, table_id, version, after, limit))
+            .await?)
+    }
+
+    async fn files_end(
+        &self,
+        table_id: TableId,
+        version: Version,
+        after: FileCursor,
+        limit: usize,
+    ) -> ReadResult<Option<FileCursor>> {
+        Ok(self
+            .read("listing files", move |db| reads::files_end(db, table_id, version, after, limit))
+            .await?)
+    }
+
+    async fn files_at(
+        &self,
+        table_id: TableId,
+        version: Version,
+        cursors: &[FileCursor],
+    ) -> ReadResult<Vec<FileRecord>> {
+        let cursors = cursors.to_vec();
+        Ok(self
+            .read("reading files", move |db| skip::files_at(db, table_id, version, &cursors))
+            .await?)
+    }
+
+    async fn list_tombstones(
+        &self,
+        table_id: TableId,
+        version: Version,
+        deleted_after: TimestampMs,
+        after: Option<FileCursor>,
+        limit: usize,
+    ) -> ReadResult<Page<TombstoneRecord, FileCursor>> {
+        Ok(self
+            .read("listing tombstones", move |db| {
+                reads::list_tombstones(db, table_id, version, deleted_after, after, limit)
+            })
+            .await?)
+    }
+
+    async fn app_state(
+        &self,
+        table_id: TableId,
+        version: Version,
+        rows: AppRows,
+    ) -> ReadResult<AppState> {
+        let transactions = if rows.transactions() {
+            self.read("listing application transactions", move |db| {
+                reads::app_transactions(db, table_id, version)
+            })
+            .await?
+        } else {
+            Vec::new()
+        };
+        let domains = if rows.domains() {
+            self.read("listing domain metadata", move |db| {
+                reads::domain_metadata(db, table_id, version)
+            })
+            .await?
+        } else {
+            Vec::new()
+        };
+        Ok(AppState { transactions, domains })
+    }
+
+    async fn list_commits(
+        &self,
+        table_id: TableId,
+        filter: &CommitFilter,
+        before: Option<Version>,
+        limit: usize,
+    ) -> ReadResult<Page<CommitRecord, Version>> {
+        let filter = filter.clone();
+        Ok(self
+            .read("listing commits", move |db| {
+                reads::list_commits(db, table_id, &filter, before, limit)
+            })
+            .await?)
+    }
+
+    async fn read_bodies(
+        &self,
+        table_id: TableId,
+        from: Version,
+        to: Version,
+        limit: usize,
+    ) -> ReadResult<Vec<(CommitRecord, CommitBody)>> {
+        Ok(self
+            .read("reading commits", move |db| reads::read_bodies(db, table_id, from, to, limit))
+            .await?)
+    }
+}
+
+#[async_trait]
+impl CommitBackend for SqliteBackend {
+    async fn commit(&self, request: CommitRequest) -> WriteResult<CommitOutcome> {
+        let weight_bytes = request.tables.iter().fold(0_usize, |sum, part| {
+            sum.saturating_add(weight(&part.index, part.later.as_ref(), part.rest.zstd.len()))
+        });
+        let write = Write {
+            doing: "committing",
+            weight_bytes,
+            needs_schema: true,
+            work: move |db: Db<'_>| commit::commit(db, &request),
+        };
+        Ok(self
+            .workers
+            .write(write, |outcome| matches!(outcome, CommitOutcome::Committed(_)))
+            .await?)
+    }
+
+    async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>> {
+        let token = token.clone();
+        Ok(self.read("resolving a token", move |db| commit::resolve_token(db, &token)).await?)
+    }
+}
+
+#[async_trait]
+impl SkipBackend for SqliteBackend {
+    async fn skip_index(&self, table_id: TableId) -> ReadResult<SkipIndex> {
+        Ok(self.read("reading the skipping index", move |db| skip::index(db, table_id)).await?)
+    }
+
+    async fn skip_pages(
+        &self,
+        table_id: TableId,
+        pages: &[SkipPage],
+    ) -> ReadResult<Vec<Option<Bytes>>> {
+        let pages = pages.to_vec();
+        Ok(self
+            .read("reading the skipping index", move |db| skip::pages(db, table_id, &pages))
+            .await?)
+    }
+
+    async fn skip_replace(
+        &self,
+        table_id: TableId,
+        generation: i64,
+        remove: &[i64],
+        segment: &NewSkipSegment,
+    ) -> WriteResult<bool> {
+        let (remove, segment) = (remove.to_vec(), segment.clone());
+        let bytes = segment.pages.iter().map(Bytes::len).sum::<usize>() + segment.root.len();
+        Ok(self
+            .write_weighing("writing the skipping index", bytes, move |db| {
+                skip::replace(db, table_id, generation, &remove, &segment)
+            })
+            .await?)
+    }
+}
+
+#[async_trait]
+impl ImportBackend for SqliteBackend {
+    async fn import_begin(
+        &self,
+        table: &NewTable,
+        base: Version,
+        base_from_json: bool,
+        now: TimestampMs,
+    ) -> WriteResult<ImportProgress> {
+        let table = table.clone();
+        Ok(self
+            .write("beginning an import", move |db| {
+                import::begin(db, &table, base, base_from_json, now)
+            })
+            .await?)
+    }
+
+    async fn import_step(
+        &self,
+        table_id: TableId,
+        step: ImportStep,
+    ) -> WriteResult<ImportProgress> {
+        Ok(match step {
+            ImportStep::Base { skip_files, skip_tombstones, chunk, tail } => {
+                let actions = chunk.files.len() + chunk.tombstones.len();
+                let weight_bytes = actions.saturating_mul(FILE_WEIGHT_BYTES);
+                self.write_weighing("importing a checkpoint", weight_bytes, move |db| {
+                    import::store_base(
+                        db,
+                        table_id,
+                        skip_files,
+                        skip_tombstones,
+                        &chunk,
+                        tail.as_ref(),
+                    )
+                })
+                .await?
+            }
+            ImportStep::Commits(commits) => {
+                let weight_bytes = commits.iter().fold(0_usize, |sum, commit| {
+                    let body = commit.body.rest.zstd.len();
+                    sum.saturating_add(weight(&commit.index, commit.later.as_ref(), body))
+                });
+                self.write_weighing("importing commits", weight_bytes, move |db| {
+                    import::store_commits(db, table_id, &commits)
+                })
+                .await?
+            }
+        })
+    }
+
+    async fn import_finish(
+        &self,
+        table_id: TableId,
+        end: ImportEnd,
+        now: TimestampMs,
+    ) -> WriteResult<TableRecord> {
+        Ok(self
+            .write("finishing an import", move |db| import::finish(db, table_id, end, now))
+            .await?)
+    }
+
+    async fn import_abort(&self, table_id: TableId) -> WriteResult<()> {
+        Ok(self.write("aborting an import", move |db| import::abort(db, table_id)).await?)
+    }
+}
+
+#[async_trait]
+impl OutboxBackend for SqliteBackend {
+    async fn mirror_claim(&self, request: &ClaimRequest) -> WriteResult<Vec<MirrorTask>> {
+        Ok(self.claim(request).await?)
+    }
+
+    async fn mirror_renew(
+        &self,
+        lease: &MirrorLease,
+        now: TimestampMs,
+        lease_ms: i64,
+    ) -> WriteResult<Option<MirrorLease>> {
+        let lease = lease.clone();
+        Ok(self
+            .write("renewing a lease", move |db| outbox::renew(db, &lease, now, lease_ms))
+            .await?)
+    }
+
+    async fn mirror_settle(&self, lease: &MirrorLease, how: Settlement<'_>) -> WriteResult<bool> {
+        Ok(match how {
+            Settlement::Published(done) => {
+                let (lease, done) = (lease.clone(), done.to_vec());
+                self.write("recording published versions", move |db| {
+                    outbox::complete(db, &lease, &done)
+                })
+                .await?
+            }
+            Settlement::Failed(failure) => {
+                let (lease, failure) = (lease.clone(), failure.clone());
+                self.write("recording a failure", move |db| outbox::fail(db, &lease, &failure))
+                    .await?
+            }
+            Settlement::Released => {
+                let lease = lease.clone();
+                self.write("giving a lease up", move |db| outbox::release(db, &lease)).await?
+            }
+        })
+    }
+
+    async fn mirror_rows(
+        &self,
+        table_id: Option<TableId>,
+        state: Option<MirrorState>,
+        after: Option<(TableId, Version)>,
+        limit: usize,
+    ) -> ReadResult<Page<MirrorRow, (TableId, Version)>> {
+        Ok(self
+            .read("listing the outbox", move |db| outbox::list(db, table_id, state, after, limit))
+            .await?)
+    }
+
+    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> WriteResult<u64> {
+        Ok(self.write("retrying publication", move |db| outbox::retry(db, table_id, now)).await?)
+    }
+
+    async fn mirror_set_mode(
+        &self,
+        table_id: TableId,
+        mode: MirrorMode,
+        now: TimestampMs,
+    ) -> WriteResult<TableRecord> {
+        Ok(self
+            .write("changing the mirror", move |db| outbox::set_mode(db, table_id, mode, now))
+            .await?)
+    }
+}
+
+impl SqliteBackend {
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<MirrorTask>> {
+        let asked = request.clone();
+        let doing = "claiming work";
+        if !self.read_one(doing, move |db| outbox::any_claimable(db, &asked)).await? {
+            return Ok(Vec::new());
+        }
+        let request = request.clone();
+        self.write(doing, move |db| outbox::claim(db, &request)).await
+    }
+}

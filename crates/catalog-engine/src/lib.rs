@@ -1,0 +1,25 @@
+//! The engine of deltalakedb: what stands on the model and the contract of `deltalakedb-catalog-core`, and
+//! holds for every database.
+//!
+//! The [`catalog`], planning and checking commits, conflict rules, the fence, schemas and predicates, the
+//! skipping index, lists, retries, the memory backend and wrappers that inject faults. No SQL, no network, no
+//! clock and no random source of its own: they are handed in.
+#![forbid(unsafe_code)]
+
+pub mod canonical;
+pub mod catalog;
+pub mod conflict;
+pub mod env;
+pub mod fault;
+pub mod features;
+pub mod fence;
+mod lists;
+pub mod memory;
+mod pages;
+pub mod plan;
+pub mod predicate;
+pub mod retry;
+pub mod schema;
+pub mod signature;
+pub mod skew;
+pub mod skip;

@@ -1,0 +1,293 @@
+//! The parts of the contract, on the state.
+
+use std::sync::PoisonError;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use deltalakedb_catalog_core::backend::{
+    AppRows, AppState, BackendInfo, ClaimRequest, CommitBackend, CommitFilter, CommitOutcome,
+    CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress, ImportStep,
+    MirrorLease, MirrorTask, OutboxBackend, ReadBackend, SchemaBackend, Settlement, SkipBackend,
+    TableBackend, TableFilter, in_memory, request_in_memory,
+};
+use deltalakedb_catalog_core::commit::CommitBody;
+use deltalakedb_catalog_core::error::{ReadResult, WriteResult};
+use deltalakedb_catalog_core::ids::{
+    At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
+};
+use deltalakedb_catalog_core::model::{
+    CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState, NewSkipSegment,
+    NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
+};
+
+use super::skip::SkipState;
+use super::{MemoryBackend, SCHEMA_VERSION};
+
+#[async_trait]
+impl SchemaBackend for MemoryBackend {
+    async fn info(&self) -> ReadResult<BackendInfo> {
+        Ok(BackendInfo {
+            kind: "memory",
+            server_version: env!("CARGO_PKG_VERSION").to_owned(),
+            schema_version: SCHEMA_VERSION,
+            supported_schema_version: SCHEMA_VERSION,
+            clock: *self.clock.lock().unwrap_or_else(PoisonError::into_inner),
+        })
+    }
+
+    async fn migrate(&self, _now: TimestampMs) -> WriteResult<()> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl TableBackend for MemoryBackend {
+    fn note_change(&self, _table_id: TableId) {}
+
+    async fn get_table(&self, table: &TableRef) -> ReadResult<Option<TableRecord>> {
+        Ok(self.state().get_table(table))
+    }
+
+    async fn list_tables(
+        &self,
+        filter: &TableFilter,
+        after: Option<&(TableName, TableId)>,
+        limit: usize,
+    ) -> ReadResult<Page<TableRecord, (TableName, TableId)>> {
+        Ok(self.state().list_tables(filter, after, limit))
+    }
+
+    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> WriteResult<TableRecord> {
+        Ok(self.state().drop_table(table_id, now)?)
+    }
+
+    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> WriteResult<TableRecord> {
+        Ok(self.state().undrop_table(table_id, name)?)
+    }
+}
+
+#[async_trait]
+impl ReadBackend for MemoryBackend {
+    async fn snapshot(&self, table: &TableRef, at: At) -> ReadResult<Snapshot> {
+        Ok(self.state().snapshot(table, at)?)
+    }
+
+    async fn list_files(
+        &self,
+        table_id: TableId,
+        version: Version,
+        after: Option<FileCursor>,
+        limit: usize,
+    ) -> ReadResult<Page<FileRecord, FileCursor>> {
+        Ok(self.state().readable(table_id)?.list_files(version, after, limit))
+    }
+
+    async fn files_end(
+        &self,
+        _table_id: TableId,
+        _version: Version,
+        _after: FileCursor,
+        _limit: usize,
+    ) -> ReadResult<Option<FileCursor>> {
+        Ok(None)
+    }
+
+    async fn files_at(
+        &self,
+        table_id: TableId,
+        version: Version,
+        cursors: &[FileCursor],
+    ) -> ReadResult<Vec<FileRecord>> {
+        let state = self.state();
+        Ok(match state.tables.get(&table_id) {
+            Some(table) => {
+                table.files_at(version).filter(|file| cursors.contains(&file.cursor)).collect()
+            }
+            None => Vec::new(),
+        })
+    }
+
+    async fn list_tombstones(
+        &self,
+        table_id: TableId,
+        version: Version,
+        deleted_after: TimestampMs,
+        after: Option<FileCursor>,
+        limit: usize,
+    ) -> ReadResult<Page<TombstoneRecord, FileCursor>> {
+        let state = self.state();
+        Ok(state.readable(table_id)?.list_tombstones(version, deleted_after, after, limit))
+    }
+
+    async fn app_state(
+        &self,
+        table_id: TableId,
+        version: Version,
+        rows: AppRows,
+    ) -> ReadResult<AppState> {
+        let transactions = if rows.transactions() {
+            self.state().readable(table_id)?.app_transactions(version)
+        } else {
+            Vec::new()
+        };
+        let domains = if rows.domains() {
+            self.state().readable(table_id)?.domain_metadata(version)
+        } else {
+            Vec::new()
+        };
+        Ok(AppState { transactions, domains })
+    }
+
+    async fn list_commits(
+        &self,
+        table_id: TableId,
+        filter: &CommitFilter,
+        before: Option<Version>,
+        limit: usize,
+    ) -> ReadResult<Page<CommitRecord, Version>> {
+        Ok(self.state().readable(table_id)?.list_commits(filter, before, limit))
+    }
+
+    async fn read_bodies(
+        &self,
+        table_id: TableId,
+        from: Version,
+        to: Version,
+        limit: usize,
+    ) -> ReadResult<Vec<(CommitRecord, CommitBody)>> {
+        Ok(self.state().readable(table_id)?.read_bodies(from, to, limit))
+    }
+}
+
+#[async_trait]
+impl CommitBackend for MemoryBackend {
+    async fn commit(&self, request: CommitRequest) -> WriteResult<CommitOutcome> {
+        let request = request_in_memory(request).await?;
+        Ok(self.state().commit(request)?)
+    }
+
+    async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>> {
+        Ok(self.state().replayed(token))
+    }
+}
+
+#[async_trait]
+impl SkipBackend for MemoryBackend {
+    async fn skip_index(&self, table_id: TableId) -> ReadResult<SkipIndex> {
+        let state = self.state();
+        let mut index = state.skip.get(&table_id).map(SkipState::index).unwrap_or_default();
+        if let (Some(table), Some(last)) = (state.tables.get(&table_id), index.segments.last()) {
+            index.complete_to = table.record.head.filter(|_| table.ends_with(last.through));
+        }
+        Ok(index)
+    }
+
+    async fn skip_pages(
+        &self,
+        table_id: TableId,
+        pages: &[SkipPage],
+    ) -> ReadResult<Vec<Option<Bytes>>> {
+        let state = self.state();
+        let skip = state.skip.get(&table_id);
+        Ok(pages.iter().map(|page| skip.and_then(|skip| skip.page(*page))).collect())
+    }
+
+    async fn skip_replace(
+        &self,
+        table_id: TableId,
+        generation: i64,
+        remove: &[i64],
+        segment: &NewSkipSegment,
+    ) -> WriteResult<bool> {
+        Ok(self.state().skip.entry(table_id).or_default().replace(generation, remove, segment))
+    }
+}
+
+#[async_trait]
+impl ImportBackend for MemoryBackend {
+    async fn import_begin(
+        &self,
+        table: &NewTable,
+        base: Version,
+        base_from_json: bool,
+        now: TimestampMs,
+    ) -> WriteResult<ImportProgress> {
+        Ok(self.state().import_begin(table, base, base_from_json, now)?)
+    }
+
+    async fn import_step(
+        &self,
+        table_id: TableId,
+        step: ImportStep,
+    ) -> WriteResult<ImportProgress> {
+        Ok(match step {
+            ImportStep::Base { skip_files, skip_tombstones, chunk, tail } => {
+                self.state().import_base(table_id, skip_files, skip_tombstones, chunk, tail)?
+            }
+            ImportStep::Commits(commits) => {
+                let commits = in_memory(commits).await?;
+                self.state().import_commits(table_id, commits)?
+            }
+        })
+    }
+
+    async fn import_finish(
+        &self,
+        table_id: TableId,
+        end: ImportEnd,
+        now: TimestampMs,
+    ) -> WriteResult<TableRecord> {
+        Ok(self.state().import_finish(table_id, end, now)?)
+    }
+
+    async fn import_abort(&self, table_id: TableId) -> WriteResult<()> {
+        Ok(self.state().import_abort(table_id)?)
+    }
+}
+
+#[async_trait]
+impl OutboxBackend for MemoryBackend {
+    async fn mirror_claim(&self, request: &ClaimRequest) -> WriteResult<Vec<MirrorTask>> {
+        Ok(self.state().mirror_claim(request)?)
+    }
+
+    async fn mirror_renew(
+        &self,
+        lease: &MirrorLease,
+        now: TimestampMs,
+        lease_ms: i64,
+    ) -> WriteResult<Option<MirrorLease>> {
+        Ok(self.state().mirror_renew(lease, now, lease_ms))
+    }
+
+    async fn mirror_settle(&self, lease: &MirrorLease, how: Settlement<'_>) -> WriteResult<bool> {
+        Ok(match how {
+            Settlement::Published(done) => self.state().mirror_complete(lease, done)?,
+            Settlement::Failed(failure) => self.state().mirror_fail(lease, failure)?,
+            Settlement::Released => self.state().mirror_release(lease),
+        })
+    }
+
+    async fn mirror_rows(
+        &self,
+        table_id: Option<TableId>,
+        state: Option<MirrorState>,
+        after: Option<(TableId, Version)>,
+        limit: usize,
+    ) -> ReadResult<Page<MirrorRow, (TableId, Version)>> {
+        Ok(self.state().mirror_rows(table_id, state, after, limit)?)
+    }
+
+    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> WriteResult<u64> {
+        Ok(self.state().mirror_retry(table_id, now)?)
+    }
+
+    async fn mirror_set_mode(
+        &self,
+        table_id: TableId,
+        mode: MirrorMode,
+        now: TimestampMs,
+    ) -> WriteResult<TableRecord> {
+        Ok(self.state().mirror_set_mode(table_id, mode, now)?)
+    }
+}
