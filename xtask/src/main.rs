@@ -6,6 +6,7 @@ mod bench;
 mod ci;
 mod crash;
 mod interop;
+mod loops;
 mod msrv;
 mod run;
 mod servers;
@@ -41,6 +42,8 @@ enum Task {
     Ci(ci::Args),
     /// Make tables with `dl` and read them with deltalake, Polars, DuckDB, Sail and ClickHouse.
     Interop(interop::Args),
+    /// Find files of a crate that import each other in a loop.
+    Loops,
     /// Compare the Rust versions that Cargo.toml and README state with those that dependencies need.
     Msrv,
     /// Kill a committing and publishing process at random moments and check what is left.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::main(&args),
         Task::Ci(args) => ci::main(&args),
         Task::Interop(args) => interop::main(&args),
+        Task::Loops => loops::check(),
         Task::Msrv => msrv::check(),
         Task::Crash(args) => crash::main(&args),
         Task::Servers(args) => servers::main(&args),
