@@ -26,7 +26,8 @@ use crate::CachedBackend;
 use crate::entries::{Entry, Key};
 use crate::flight::Join;
 use crate::heads::Ticket;
-use crate::state::{FilePage, State};
+use crate::lists::FilePage;
+use crate::state::State;
 
 /// A change under way: when it has ended, however it did, what is remembered of these tables is forgotten.
 /// Also if nobody waits for its end any more: it may take effect.

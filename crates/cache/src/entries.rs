@@ -8,7 +8,7 @@ use deltalakedb_catalog_core::action::{DomainMetadata, Metadata, NullableMap, Pr
 use deltalakedb_catalog_core::ids::{TableId, TableName, Version};
 use deltalakedb_catalog_core::model::{FileCursor, FileRecord, SkipPage, Snapshot, TableRecord};
 
-use crate::heads::Head;
+use crate::head::Head;
 use crate::lists::{Chunk, Kept};
 
 /// What an entry costs besides what it says, bytes: its place in the map, in the order of use and in

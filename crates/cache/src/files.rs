@@ -9,8 +9,9 @@ use deltalakedb_catalog_core::model::FileCursor;
 
 use crate::entries::{Entry, Key, Seen, file};
 use crate::flight::Join;
+use crate::lists::FilePage;
 use crate::lists::{Change, Chunk, Columns, FileList, Kept, Part, refresh};
-use crate::state::{FilePage, State};
+use crate::state::State;
 use crate::{CachedBackend, Source};
 
 /// Pages of at most so many files are kept however long the list is.

@@ -16,31 +16,10 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 
 use crate::entries::{Entry, Key};
+use crate::head::{Asked, Head};
 
 /// Changes that are remembered; beyond, no answer to a question from before is kept.
 const MOST_CHANGES: usize = 4_096;
-
-/// The row of an active table.
-#[derive(Debug, Clone)]
-pub(crate) struct Head {
-    pub(crate) record: Arc<TableRecord>,
-    /// Moves on while the database gives the same row: most answers cost no new entry.
-    asked: Arc<Mutex<Asked>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Asked {
-    /// Before the question was sent.
-    at: Instant,
-    /// How much of the staleness allowed it lasts, thousandths.
-    lasts: u32,
-}
-
-impl Head {
-    fn asked(&self) -> Asked {
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// From before a question is sent.
 #[derive(Debug, Clone, Copy)]

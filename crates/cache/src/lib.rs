@@ -24,6 +24,7 @@ mod backend;
 mod entries;
 mod files;
 mod flight;
+mod head;
 mod heads;
 mod lists;
 mod options;

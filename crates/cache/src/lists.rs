@@ -12,12 +12,13 @@ use std::mem::size_of;
 use std::sync::Arc;
 
 use deltalakedb_catalog_core::ids::Version;
-use deltalakedb_catalog_core::model::{FileCursor, FileRecord};
+use deltalakedb_catalog_core::model::{FileCursor, FileRecord, Page};
 
 pub(crate) use columns::Columns;
 pub(crate) use refresh::{Change, refresh};
 
-use crate::state::FilePage;
+/// A page of files.
+pub(crate) type FilePage = Page<FileRecord, FileCursor>;
 
 /// A page as it was read.
 #[derive(Debug)]

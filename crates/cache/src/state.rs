@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, Version};
-use deltalakedb_catalog_core::model::{
-    FileCursor, FileRecord, Page, SkipPage, Snapshot, TableRecord, TableState,
-};
+use deltalakedb_catalog_core::model::{FileCursor, SkipPage, Snapshot, TableRecord, TableState};
 use moka::Expiry;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
@@ -16,11 +14,10 @@ use moka::sync::Cache;
 use crate::entries::{Entry, Key, Seen, weight};
 use crate::flight::Flights;
 use crate::heads::{Heads, Jitter};
-use crate::lists::FileList;
+use crate::lists::{FileList, FilePage};
 use crate::options::CacheOptions;
 use crate::stats::{CacheStats, Counters};
 
-pub(crate) type FilePage = Page<FileRecord, FileCursor>;
 /// Arguments of `list_files`.
 pub(crate) type PageKey = (TableId, Version, Option<FileCursor>, usize);
 

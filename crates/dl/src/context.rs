@@ -11,8 +11,8 @@ use deltalakedb::core::signature::UserName;
 use deltalakedb::{CatalogUri, Config, Db, TableUri};
 use tokio::sync::watch;
 
-use crate::cli::Global;
 use crate::failure::{Failure, Result};
+use crate::global::Global;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::user::user;

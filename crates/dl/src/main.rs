@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod context;
 mod failure;
+mod global;
 mod output;
 mod progress;
 mod publishing;

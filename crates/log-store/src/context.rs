@@ -10,7 +10,7 @@ use deltalakedb_mirror::store::{Store, normalize_location, open_store};
 use tokio::sync::OnceCell;
 use url::Url;
 
-use crate::transaction::Staging;
+use crate::staging::Staging;
 use crate::{FENCE, LOCATION, Opener, Options, TableAddress, WAREHOUSE, runtime};
 
 /// A table by its address: in the catalog, or to be made.

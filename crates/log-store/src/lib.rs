@@ -35,6 +35,7 @@ mod runtime;
 #[cfg(feature = "datafusion")]
 pub mod sql;
 mod squash;
+mod staging;
 mod statistics;
 mod store;
 mod transaction;

@@ -21,8 +21,9 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::context::Context;
+use crate::staging::Created;
 use crate::store::TableStore;
-use crate::virtual_log::{Created, commit_name};
+use crate::virtual_log::commit_name;
 use crate::{Opener, Options, SCHEME, TableAddress};
 
 /// Makes `delta+sql://` URLs known to the `deltalake` crate of this process: `open_table`,

@@ -20,7 +20,8 @@ use object_store::{
 };
 
 use crate::context::Context;
-use crate::virtual_log::{Created, Entry, File, VirtualLog};
+use crate::staging::Created;
+use crate::virtual_log::{Entry, File, VirtualLog};
 
 /// Name of the store in errors.
 const NAME: &str = "deltalakedb";

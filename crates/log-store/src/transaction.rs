@@ -1,15 +1,13 @@
 //! Transactions over several tables.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use chrono::{DateTime, Utc};
 use deltalake::{DeltaResult, DeltaTable, DeltaTableError};
 use deltalakedb_catalog_core::action::Action;
 use deltalakedb_catalog_core::commit::parse_ndjson;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
-use deltalakedb_catalog_core::ids::{At, CommitToken, TableName, TableRef, Version};
+use deltalakedb_catalog_core::ids::{At, CommitToken, TableName, TableRef};
 use deltalakedb_catalog_core::model::Snapshot;
 use deltalakedb_catalog_engine::catalog::{
     Catalog, ChangeTarget, CommitBatch, CommitReport, TableChange,
@@ -20,79 +18,8 @@ use uuid::Uuid;
 use crate::context::Context;
 use crate::logstore::log_store;
 use crate::squash::squash;
-use crate::virtual_log::Created;
+use crate::staging::Staging;
 use crate::{Opener, Options, TableAddress, runtime};
-
-/// Commits of a transaction to one table that are not in the catalog yet.
-#[derive(Debug)]
-pub(crate) struct Staging {
-    /// The table as the transaction found it; none if it makes it.
-    pub(crate) base: Option<Snapshot>,
-    /// Commits after that, and when they were made.
-    commits: Mutex<Vec<(Bytes, DateTime<Utc>)>>,
-    /// The newest checkpoint of such a commit, by its name in the log: whoever writes one looks at it once more.
-    checkpoint: Mutex<Option<(String, Bytes)>>,
-}
-
-impl Staging {
-    fn new(base: Option<Snapshot>) -> Self {
-        Staging { base, commits: Mutex::default(), checkpoint: Mutex::default() }
-    }
-
-    /// Keeps a checkpoint for as long as no newer one is written.
-    pub(crate) fn keep_checkpoint(&self, name: &str, bytes: Bytes) {
-        let mut kept = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
-        *kept = Some((name.to_owned(), bytes));
-    }
-
-    /// A checkpoint that was written in this transaction.
-    pub(crate) fn checkpoint(&self, name: &str) -> Option<Bytes> {
-        let kept = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.as_ref().filter(|(kept, _)| kept == name).map(|(_, bytes)| bytes.clone())
-    }
-
-    /// First version that is staged.
-    pub(crate) fn first(&self) -> Version {
-        self.base.as_ref().map_or(Version::ZERO, |base| base.version.next())
-    }
-
-    /// Staged commits with their versions.
-    pub(crate) fn commits(&self) -> Vec<(Version, Bytes, DateTime<Utc>)> {
-        let commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut version = self.first();
-        let mut out = Vec::with_capacity(commits.len());
-        for (bytes, at) in commits.iter() {
-            out.push((version, bytes.clone(), *at));
-            version = version.next();
-        }
-        out
-    }
-
-    /// Stages a commit, if it is the next one.
-    pub(crate) fn create(&self, version: Version, bytes: Bytes) -> Result<Created> {
-        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
-        let staged = i64::try_from(commits.len()).unwrap_or(i64::MAX);
-        let next = self.first().get().saturating_add(staged);
-        if version.get() < next {
-            return Ok(Created::Exists);
-        }
-        if version.get() > next {
-            return Err(CatalogError::invalid(format!(
-                "version {version} does not follow on version {} of the transaction",
-                next - 1
-            )));
-        }
-        // Times of a log grow.
-        let before = commits.last().map(|(_, at)| *at).or_else(|| {
-            let base = self.base.as_ref()?;
-            DateTime::from_timestamp_millis(base.timestamp.0)
-        });
-        let now = Utc::now();
-        let at = before.map_or(now, |before| now.max(before + chrono::Duration::milliseconds(1)));
-        commits.push((bytes, at));
-        Ok(Created::Done)
-    }
-}
 
 /// A transaction over tables of one catalog: tables are opened in it, any operation of the `deltalake`
 /// crate works on them, and one commit makes all of it visible, or nothing.

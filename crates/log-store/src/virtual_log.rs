@@ -23,7 +23,7 @@ use moka::sync::Cache;
 
 use crate::context::Context;
 use crate::removes::Removes;
-use crate::transaction::Staging;
+use crate::staging::{Created, Staging};
 use crate::{runtime, statistics};
 
 /// Commits after a virtual checkpoint before there is a newer one: reading a commit is cheap, making a
@@ -50,14 +50,6 @@ pub(crate) struct File {
     pub(crate) modified: DateTime<Utc>,
     /// Actions in a checkpoint.
     actions: u64,
-}
-
-/// How a creation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Created {
-    Done,
-    /// There is such a version already.
-    Exists,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

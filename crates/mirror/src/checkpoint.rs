@@ -469,6 +469,10 @@ async fn blocking<T: Send + 'static>(
     })?
 }
 
+fn encode_error(e: impl std::fmt::Display) -> CatalogError {
+    CatalogError::invalid(format!("cannot encode a checkpoint: {e}"))
+}
+
 #[cfg(test)]
 #[path = "checkpoint/tests.rs"]
 mod tests;

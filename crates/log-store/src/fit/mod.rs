@@ -8,6 +8,7 @@
 mod leaf;
 mod nested;
 mod plan;
+mod refusal;
 mod text;
 mod types;
 

@@ -14,7 +14,7 @@ use deltalake::arrow::datatypes::{
 };
 
 use super::Misfit;
-use super::leaf::refused;
+use super::refusal::refused;
 
 type Result<T> = std::result::Result<T, Misfit>;
 

@@ -10,8 +10,8 @@ use deltalake::datafusion::execution::session_state::SessionState;
 use deltalake::datafusion::logical_expr::{Expr, ExprSchemable};
 use deltalakedb_catalog_core::error::CatalogError;
 
+use super::query_error;
 use super::session::operation_session;
-use super::tables::query_error;
 use super::{literals, versions};
 
 /// Reads SQL conditions and values for the `deltalake` crate's operations.

@@ -37,11 +37,15 @@ use crate::runtime;
 pub use expressions::Expressions;
 use literals::Literals;
 pub use tables::CatalogTable;
-use tables::query_error;
 pub(crate) use tables::table_of;
 
 /// Schema that DataFusion describes catalogs in.
 const INFORMATION_SCHEMA: &str = "information_schema";
+
+/// An error of the catalog, as DataFusion's.
+fn query_error(error: CatalogError) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
 
 /// Queries over the tables of one or more catalogs.
 ///

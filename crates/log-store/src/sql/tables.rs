@@ -26,9 +26,9 @@ use futures::TryStreamExt;
 use url::Position;
 use uuid::Uuid;
 
-use super::filters;
 use super::scan_log::ScanLog;
 use super::scan_paths::ScanPaths;
+use super::{filters, query_error};
 use crate::{runtime, statistics};
 
 /// A version of a table in a catalog.
@@ -42,11 +42,6 @@ pub struct CatalogTable {
     storage: Arc<Store>,
     /// A scan of no files: knows schema and filters.
     empty: DeltaScanNext,
-}
-
-/// An error of the catalog, as DataFusion's.
-pub(super) fn query_error(error: CatalogError) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }
 
 /// The version of a table that a plan scans, if it is one of ours.

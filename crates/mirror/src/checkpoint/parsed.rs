@@ -22,7 +22,7 @@ use deltalakedb_catalog_engine::features::column_mapping_enabled;
 use deltalakedb_catalog_engine::predicate::PartitionValue;
 use deltalakedb_catalog_engine::schema::{DataType, StructField, StructType};
 
-use super::rows::encode_error;
+use super::encode_error;
 use crate::properties::{stats_as_json, stats_as_struct};
 
 /// Columns with statistics where `delta.dataSkippingNumIndexedCols` is not set.

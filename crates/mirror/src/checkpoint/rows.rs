@@ -14,7 +14,7 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use bytes::Bytes;
 use deltalakedb_catalog_core::action::{DeletionVector, DomainMetadata, NullableMap, Sidecar, Txn};
-use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::model::{FileRecord, Snapshot, TombstoneRecord};
 use deltalakedb_catalog_engine::canonical::Canonical;
 use deltalakedb_catalog_engine::features;
@@ -24,6 +24,7 @@ use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
+use super::encode_error;
 use super::parsed::Parsed;
 
 /// A row group is closed once so much of it is encoded, bytes: that bounds what is held besides the
@@ -212,10 +213,6 @@ pub(super) struct CheckpointEncoder {
     /// Columns of `add`.
     add: Fields,
     actions: u64,
-}
-
-pub(super) fn encode_error(e: impl std::fmt::Display) -> CatalogError {
-    CatalogError::invalid(format!("cannot encode a checkpoint: {e}"))
 }
 
 impl CheckpointEncoder {

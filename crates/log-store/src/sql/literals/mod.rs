@@ -23,7 +23,7 @@ use deltalake::datafusion::logical_expr::{
 };
 use deltalakedb_catalog_core::error::CatalogError;
 
-use super::tables::query_error;
+use super::query_error;
 pub(super) use fit::number_token;
 use fit::{Fit, fit};
 pub(super) use rule::Literals;
