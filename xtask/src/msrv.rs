@@ -1,5 +1,5 @@
-//! The oldest Rust that each set of features needs: what its packages state, what Cargo.toml and README
-//! state of them.
+//! The oldest Rust that each set of features needs: what its packages state, what Cargo.toml and the
+//! documentation state of them.
 //!
 //! Clippy holds our own code to it (`incompatible_msrv`): it takes the version from each package's
 //! Cargo.toml, so clippy.toml names none.
@@ -15,7 +15,10 @@ use crate::workspace;
 /// Major, minor, patch.
 type RustVersion = (u64, u64, u64);
 
-/// Builds that README states a version for: how its table calls them, the package, the features.
+/// The page that states the versions of [`BUILDS`].
+const PAGE: &str = "docs/src/start/install.md";
+
+/// Builds that [`PAGE`] states a version for: how its table calls them, the package, the features.
 const BUILDS: [(&str, &str, &[&str]); 6] = [
     (
         "`dl --no-default-features --features sqlite`",
@@ -51,15 +54,15 @@ pub(crate) fn check() -> Result<bool> {
         let needs = needed(&stated, &own, name, &[])?.max(lowest);
         differs(&format!("Cargo.toml of {name}"), states, needs);
     }
-    let readme = workspace::root().join("README.md");
-    let readme = std::fs::read_to_string(&readme)
-        .with_context(|| format!("cannot read {}", readme.display()))?;
+    let page = workspace::root().join(PAGE);
+    let page = std::fs::read_to_string(&page)
+        .with_context(|| format!("cannot read {}", page.display()))?;
     for (label, package, features) in BUILDS {
         let needs = needed(&stated, &own, package, features)?.max(lowest);
-        let Some(states) = row(&readme, label) else {
-            bail!("README.md has no line '| {label} | … |'");
+        let Some(states) = row(&page, label) else {
+            bail!("{PAGE} has no line '| {label} | … |'");
         };
-        differs(&format!("README.md, {label}"), states, needs);
+        differs(&format!("{PAGE}, {label}"), states, needs);
     }
     Ok(right)
 }
@@ -168,9 +171,9 @@ mod tests {
 
     #[test]
     fn readme_states_a_version_of_each_build() {
-        let readme = std::fs::read_to_string(workspace::root().join("README.md")).unwrap();
+        let page = std::fs::read_to_string(workspace::root().join(PAGE)).unwrap();
         for (label, ..) in BUILDS {
-            let states = row(&readme, label).unwrap_or_else(|| panic!("{label}"));
+            let states = row(&page, label).unwrap_or_else(|| panic!("{label}"));
             assert!(parse(states).is_some(), "{label}: {states}");
         }
     }

@@ -57,3 +57,11 @@ pub use deltalakedb_catalog_engine::catalog::{CommitBatch, CommitHook, CommitRep
 pub use deltalakedb_catalog_engine::schema::StructType;
 pub use deltalakedb_mirror as mirror;
 pub use uri::{CatalogUri, Scheme, ServerUri, TableUri};
+
+// Pages of the book whose Rust is compiled with the doctests.
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../../../docs/src/embedding/rust.md")]
+mod page_on_embedding {}
+#[cfg(all(doctest, feature = "deltalake"))]
+#[doc = include_str!("../../../docs/src/embedding/deltalake.md")]
+mod page_on_deltalake {}
