@@ -44,7 +44,7 @@ enum Task {
     Interop(interop::Args),
     /// Find files of a crate that import each other in a loop.
     Loops,
-    /// Compare the Rust versions that Cargo.toml and README state with those that dependencies need.
+    /// Compare the Rust versions that Cargo.toml and the docs state with those that dependencies need.
     Msrv,
     /// Kill a committing and publishing process at random moments and check what is left.
     Crash(crash::Args),

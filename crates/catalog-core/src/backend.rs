@@ -3,22 +3,26 @@
 //! It has seven parts, each a trait of its own; [`CatalogBackend`] is all of them. A wrapper implements the
 //! parts that it is about, and passes on the others by [`delegate!`](crate::delegate).
 //!
-//! Rules for every method:
+//! Clauses of every method (`contract 1`, …):
 //!
-//! * No transaction handle crosses the traits. A call is atomic: after an error, a dropped future or
-//!   a killed process, either all of its rows are there or none is.
-//! * Backends never retry; they classify (`CatalogError::busy`, `WriteState`). The engine retries.
-//! * A method that only reads answers with a [`Determinate`](crate::error::Determinate) error: nothing was
-//!   written. A method that writes answers with a [`WriteError`](crate::error::WriteError), which may be
-//!   indeterminate: the write may have happened.
-//! * Text from users is only ever bound as a parameter.
-//! * Reads see committed data only, and everything that was acknowledged before they began.
-//! * A method on a table that does not exist is `TableNotFound`. One that is importing is hidden:
-//!   `TableNotFound` too, but for the import verbs, `get_table` and reads by id, which see what is
-//!   stored so far (an import is validated before it is finished). Reads by id work on dropped
-//!   tables as well.
+//! 1. No transaction handle crosses the traits. A call is atomic: after an error, a dropped future or
+//!    a killed process, either all of its rows are there or none is.
+//! 2. Backends never retry; they classify (`CatalogError::busy`, `WriteState`), and the engine retries.
+//!    A method that only reads answers with a [`Determinate`](crate::error::Determinate) error: nothing was
+//!    written. A method that writes answers with a [`WriteError`](crate::error::WriteError), which may be
+//!    indeterminate: the write may have happened.
+//! 3. Text from users is only ever bound as a parameter: any text is stored exactly, or refused as
+//!    `InvalidInput` with nothing written.
+//! 4. Reads see committed data only, and everything that was acknowledged before they began.
+//! 5. A method on a table that does not exist is `TableNotFound`. Reads by id work on dropped tables.
+//! 6. A table that is importing is hidden: `TableNotFound`, but for the import verbs, `get_table` and reads
+//!    by id, which see what is stored so far (an import is validated before it is finished).
+//! 7. Names, tokens, paths and deletion vectors are compared byte for byte. A file is its path and its
+//!    deletion vector.
+//! 8. Numbers of 64 bits, texts of megabytes, commits of ten thousand files and pages of any size are
+//!    ordinary.
 //!
-//! The numbered clauses of each method are what `tests/conformance` checks, by these numbers.
+//! `tests/conformance` has a case for each clause, by these numbers, and a test compares the two lists.
 
 mod commits;
 mod ext;

@@ -159,10 +159,18 @@ pub trait CommitBackend: Send + Sync {
     /// 9. Which check fails first is by index in the request; `HeadMoved` before `FileNotActive`.
     /// 10. What is written is the same whether adds are in the index or come in pages
     ///     ([`TableCommit::later`]). If a page cannot be read, nothing is written.
+    /// 11. On another head than its rule allows, a commit is `HeadMoved` with the head now. `Append` goes
+    ///     on any head from `since` on, as long as metadata and protocol did not change.
+    /// 12. The first line is rendered with the commit timestamp, and may be any text. All other bytes come
+    ///     back exactly. A commit of a first line alone is a version.
+    /// 13. A batch without a table, or with one twice, is `InvalidInput`. Each table gets its own timestamp.
+    /// 14. A create with the name of a live table is `Rejected(NameTaken)`, with an id that exists
+    ///     `Rejected(IdTaken)`; of racing creates of one name exactly one wins.
     async fn commit(&self, request: CommitRequest) -> WriteResult<CommitOutcome>;
 
     /// What a token wrote.
     ///
     /// 1. None if no commit with it took effect. That answer is final only if none is still running.
+    /// 2. Every handle knows a token as soon as its commit was acknowledged.
     async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>>;
 }

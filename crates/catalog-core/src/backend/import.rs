@@ -116,6 +116,7 @@ pub trait ImportBackend: Send + Sync {
     ///
     /// 1. A live table of this name is `TableExists`; an importing one with another location or
     ///    base too.
+    /// 2. An import that was interrupted goes on where it stopped, also in another process.
     async fn import_begin(
         &self,
         table: &NewTable,
@@ -144,6 +145,9 @@ pub trait ImportBackend: Send + Sync {
     /// 2. `InvalidInput` if more is said to be published than there is.
     /// 3. Versions after `end.published` are enqueued at `now`, in the same transaction, unless the
     ///    mirror is `Off`.
+    /// 4. The table was created when `end.created_at` says; with `end.dropped_at` it ends dropped, and
+    ///    can be brought back.
+    /// 5. Commits go on as after commits of our own.
     async fn import_finish(
         &self,
         table_id: TableId,

@@ -93,11 +93,14 @@ pub trait OutboxBackend: Send + Sync {
     ///
     /// 1. Two workers never hold a lease on one table at a time.
     /// 2. Rows handed out become `InFlight` and count an attempt.
+    /// 3. Oldest work first, at most `max_tables`, or only the table asked for; no dropped table.
+    /// 4. A lease lapses at its `until`: then the table is free for others, with a higher epoch.
     async fn mirror_claim(&self, request: &ClaimRequest) -> WriteResult<Vec<MirrorTask>>;
 
     /// Extends a lease.
     ///
     /// 1. None, with nothing changed, if it was lost (another epoch).
+    /// 2. A lease that was extended holds for its new time.
     async fn mirror_renew(
         &self,
         lease: &MirrorLease,
@@ -130,12 +133,14 @@ pub trait OutboxBackend: Send + Sync {
     /// Makes failed versions due now and a diverged table active again.
     ///
     /// 1. The answer is the number of rows that became due.
+    /// 2. A diverged table takes commits meanwhile, and is published again after it.
     async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> WriteResult<u64>;
 
     /// Turns publishing on or off, or records that a foreign commit was seen (`Diverged`).
     ///
     /// 1. Turning it on enqueues every version after `published_version`.
     /// 2. Only a table whose mode is `Active` becomes `Diverged`: one that is `Off` stays `Off`.
+    /// 3. While it is off, nothing is claimed nor recorded.
     async fn mirror_set_mode(
         &self,
         table_id: TableId,

@@ -65,13 +65,17 @@ pub trait ReadBackend: Send + Sync {
     ///
     /// 1. `At::Version` below the base or above the head is `VersionNotFound`, and so is
     ///    `At::Timestamp` before the base's commit timestamp.
-    /// 2. Protocol, metadata and totals are those of exactly that version.
+    /// 2. Protocol, metadata and totals are those of exactly that version. Totals beyond 63 bits are the
+    ///    largest value.
+    /// 3. `At::Timestamp` is the latest version whose commit timestamp is not after that time.
+    /// 4. A dropped table is opened by its id at every version, and never by name.
     async fn snapshot(&self, table: &TableRef, at: At) -> ReadResult<Snapshot>;
 
     /// Files of a table at a version, by cursor.
     ///
     /// 1. Rows with `added_version <= version < removed_version`, each once, also while other
     ///    commits add and remove files between two pages.
+    /// 2. Within a version files keep the order of the commit, and each has every field that it had.
     async fn list_files(
         &self,
         table_id: TableId,
@@ -132,6 +136,9 @@ pub trait ReadBackend: Send + Sync {
     /// History, newest first.
     ///
     /// 1. `before` continues below that version; `next` is none exactly when nothing follows.
+    /// 2. Bounds of versions are inclusive, `from_time` is too, `to_time` is exclusive.
+    /// 3. A record says what its commit did. A remove without a size counts the bytes of its file. A base
+    ///    whose JSON is gone has a record.
     async fn list_commits(
         &self,
         table_id: TableId,

@@ -27,6 +27,7 @@ pub trait SchemaBackend: Send + Sync {
     /// Which database this is and which schema it has.
     ///
     /// 1. It works on an empty database: then the schema version is 0.
+    /// 2. A database with a clock of its own tells what time it is there.
     async fn info(&self) -> ReadResult<BackendInfo>;
 
     /// Creates or upgrades our tables.
@@ -34,5 +35,6 @@ pub trait SchemaBackend: Send + Sync {
     /// 1. Idempotent; two processes at once end with one schema.
     /// 2. A schema that is newer than this program, or tables of another program under our names,
     ///    is `Schema` and nothing is changed.
+    /// 3. After it the database has the schema that this program writes.
     async fn migrate(&self, now: TimestampMs) -> WriteResult<()>;
 }

@@ -25,6 +25,7 @@ pub trait SkipBackend: Send + Sync {
     ///
     /// 1. A page never changes: two answers for one page are the same bytes, or none. Views that
     ///    remember pages may answer for a segment that was replaced.
+    /// 2. As many pages as [`MAX_SKIP_PAGES`], of any size, come in one answer.
     async fn skip_pages(
         &self,
         table_id: TableId,

@@ -32,6 +32,7 @@ pub trait TableBackend: Send + Sync {
     /// Tables by (namespace, name, id), a page at a time.
     ///
     /// 1. `limit` is an upper bound; `next` is none exactly when nothing follows.
+    /// 2. A namespace is matched exactly. By default the tables are the active ones.
     async fn list_tables(
         &self,
         filter: &TableFilter,
@@ -43,10 +44,12 @@ pub trait TableBackend: Send + Sync {
     ///
     /// 1. A commit and a drop are serial: a commit after it is `Rejected(TableNotFound)`.
     /// 2. `TableNotFound` if it is not active.
+    /// 3. A name can be used again and again; all of its dropped tables stay, and are read by id.
     async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> WriteResult<TableRecord>;
 
     /// Brings a dropped table back, under its old or a new name.
     ///
     /// 1. `TableExists` if that name is taken; `TableNotFound` if it is not dropped.
+    /// 2. The table has everything that it had, and takes commits.
     async fn undrop_table(&self, table_id: TableId, name: &TableName) -> WriteResult<TableRecord>;
 }

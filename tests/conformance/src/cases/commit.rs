@@ -40,7 +40,7 @@ cases! {
         Ok(())
     }
 
-    /// commit 3, `Exactly`: on any other head than the expected one, nothing is written and the
+    /// commit 3, 11: on any other head than the expected one, nothing is written and the
     /// head is told.
     async fn exactly_on_another_head_has_moved(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
@@ -55,7 +55,7 @@ cases! {
         Ok(())
     }
 
-    /// `Append`: goes on top of any head while only files were added since.
+    /// commit 11: goes on top of any head while only files were added since.
     async fn append_goes_on_any_head(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
         for i in 1..=5 {
@@ -67,7 +67,7 @@ cases! {
         Ok(())
     }
 
-    /// commit 8, `Append`: metadata or protocol after the base stop it; at the barrier it goes on.
+    /// commit 8, 11: metadata or protocol after the base stop it; at the barrier it goes on.
     async fn append_stops_at_the_barrier(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
         env.write(id, Change::files(["a"])).await?;
@@ -130,7 +130,7 @@ cases! {
         Ok(())
     }
 
-    /// commit: the first line is rendered with the commit timestamp, wherever its parts want it.
+    /// commit 12: the first line is rendered with the commit timestamp, wherever its parts want it.
     async fn the_first_line_has_the_commit_timestamp(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
         let head = env.record(id).await?.head_timestamp.unwrap_or_default();
@@ -151,7 +151,7 @@ cases! {
         Ok(())
     }
 
-    /// commit: bytes come back exactly: unknown actions and fields, spacing, any line end, no end.
+    /// commit 12: bytes come back exactly: unknown actions and fields, spacing, any line end, no end.
     async fn bodies_are_kept_byte_for_byte(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
         let large = vec![b'a'; 100_000];
@@ -176,7 +176,7 @@ cases! {
         Ok(())
     }
 
-    /// commit: a first line of any text is kept; it need not be a `commitInfo`.
+    /// commit 12: a first line of any text is kept; it need not be a `commitInfo`.
     async fn a_first_line_need_not_be_commit_info(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
         let line = FirstLine::fixed(r#"{"txn":{"appId":"a","version":1}}"#);
@@ -188,7 +188,7 @@ cases! {
         Ok(())
     }
 
-    /// list_commits: a commit's record says what it did and who did it.
+    /// list_commits 3: a commit's record says what it did and who did it.
     async fn the_commit_record_says_what_happened(env: &Env) -> CaseResult {
         let id = env.create_with("t", Change::files(["a", "b"])).await?;
         let mut big = file("c");
@@ -214,7 +214,7 @@ cases! {
         Ok(())
     }
 
-    /// commit: a commit of nothing but its first line is a version like any other.
+    /// commit 12: a commit of nothing but its first line is a version like any other.
     async fn an_empty_commit_is_a_version(env: &Env) -> CaseResult {
         let id = env.create_with("t", Change::files(["a"])).await?;
         assert_eq!(env.write(id, Change::new()).await?.version, v(1));
@@ -250,7 +250,7 @@ cases! {
         Ok(())
     }
 
-    /// CommitRequest: at least one table, and none twice, else `InvalidInput` and nothing written.
+    /// commit 13: at least one table, and none twice, else `InvalidInput` and nothing written.
     async fn a_malformed_batch_is_invalid(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
         let before = env.dump(id).await?;

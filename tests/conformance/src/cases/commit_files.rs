@@ -105,7 +105,7 @@ cases! {
         Ok(())
     }
 
-    /// model: a file is its path and its deletion vector: the two states are two files.
+    /// contract 7: a file is its path and its deletion vector: the two states are two files.
     async fn the_deletion_vector_is_part_of_a_file(env: &Env) -> CaseResult {
         let id = env.create_with("t", Change::files(["a"])).await?;
         let (one, two) = (with_dv(file("a"), "one"), with_dv(file("a"), "two"));
@@ -126,7 +126,7 @@ cases! {
         Ok(())
     }
 
-    /// model: a path is compared byte for byte: never decoded, folded or trimmed.
+    /// contract 7: a path is compared byte for byte: never decoded, folded or trimmed.
     async fn paths_are_compared_byte_for_byte(env: &Env) -> CaseResult {
         let paths = [
             "p=a/f",
@@ -151,7 +151,7 @@ cases! {
         Ok(())
     }
 
-    /// list_files: within a version files keep the order of the commit.
+    /// list_files 2: within a version files keep the order of the commit.
     async fn files_keep_the_order_of_the_commit(env: &Env) -> CaseResult {
         let first = ["z", "m", "a", "0", "B"];
         let id = env.create_with("t", Change::files(first)).await?;
@@ -206,7 +206,7 @@ cases! {
         Ok(())
     }
 
-    /// list_commits: a remove without a size counts the bytes of the file it removes.
+    /// list_commits 3: a remove without a size counts the bytes of the file it removes.
     async fn a_remove_without_size_counts_known_bytes(env: &Env) -> CaseResult {
         let id = env.create_with("t", Change::files(["a", "b"])).await?;
         let mut remove = gone(&file("a"), None);

@@ -20,7 +20,7 @@ fn first_commit(env: &Env, fault: fn() -> Fault) -> FaultyBackend<Arc<dyn Catalo
 }
 
 cases! {
-    /// commit 2, resolve_token: a commit whose answer is lost is found by its token, and repeating
+    /// commit 2, resolve_token 1: a commit whose answer is lost is found by its token, and repeating
     /// it writes nothing more.
     async fn a_lost_answer_is_found_by_the_token(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
@@ -38,7 +38,7 @@ cases! {
         Ok(())
     }
 
-    /// resolve_token: a commit that never arrived has no answer, and repeating it commits.
+    /// resolve_token 1: a commit that never arrived has no answer, and repeating it commits.
     async fn a_lost_request_has_no_answer(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
         let db = first_commit(env, || Fault::LoseRequest);
@@ -50,7 +50,7 @@ cases! {
         Ok(())
     }
 
-    /// contract: a busy database wrote nothing; the same request goes through the next time.
+    /// contract 2: a busy database wrote nothing; the same request goes through the next time.
     async fn a_busy_database_is_tried_again(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
         let db = FaultyBackend::new(env.shared(), |call| match (call.verb, call.nth) {

@@ -114,7 +114,7 @@ cases! {
         Ok(())
     }
 
-    /// resolve_token: none for a token that never committed, what it wrote otherwise, in order.
+    /// resolve_token 1: none for a token that never committed, what it wrote otherwise, in order.
     async fn resolve_token_tells_what_was_written(env: &Env) -> CaseResult {
         let (a, b) = (env.create("a").await?, env.create("b").await?);
         assert_eq!(env.db().resolve_token(&env.token()).await?, None);
@@ -128,7 +128,7 @@ cases! {
         Ok(())
     }
 
-    /// resolve_token: another handle sees it as soon as the commit was acknowledged.
+    /// resolve_token 2: another handle sees it as soon as the commit was acknowledged.
     async fn another_handle_resolves_the_token(env: &Env) -> CaseResult {
         let other = env.reopen().await?;
         let id = env.create("t").await?;
@@ -141,7 +141,7 @@ cases! {
         Ok(())
     }
 
-    /// ids: tokens are compared byte for byte, and may be 128 characters of anything printable.
+    /// contract 7: tokens are compared byte for byte, and may be 128 characters of anything printable.
     async fn tokens_are_compared_byte_for_byte(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
         let long = "x".repeat(127);

@@ -88,7 +88,7 @@ fn hidden<T: Debug>(what: &str, answer: Result<T, impl Into<CatalogError>>) -> C
 }
 
 cases! {
-    /// import_commits, import_finish: a log replayed from version 0 becomes an active table.
+    /// import_step 2, import_finish 3: a log replayed from version 0 becomes an active table.
     async fn a_log_is_imported_from_json(env: &Env) -> CaseResult {
         let new = env.new_table("t");
         let (db, id) = (env.db(), new.id);
@@ -125,7 +125,7 @@ cases! {
         Ok(())
     }
 
-    /// import_commits: history has what the imported commits say, without a token.
+    /// import_step 2, list_commits 3: history has what the imported commits say, without a token.
     async fn imported_history_is_complete(env: &Env) -> CaseResult {
         let id = importing_from_json(env, "t", 3).await?;
         finish_import(env.db(), id, env.now()).await?;
@@ -141,7 +141,7 @@ cases! {
         Ok(())
     }
 
-    /// import_commits: the same comes of commits that are handed over together and one by one: files
+    /// import_step 2: the same comes of commits that are handed over together and one by one: files
     /// that are added again end the row before, also within one call; removes and applications lie between.
     async fn commits_are_the_same_however_they_are_grouped(env: &Env) -> CaseResult {
         let mut changes = Vec::new();
@@ -199,7 +199,7 @@ cases! {
         Ok(())
     }
 
-    /// import_commits 4: a commit whose adds come in pages is stored as one that is handed over whole: into an
+    /// import_step 5: a commit whose adds come in pages is stored as one that is handed over whole: into an
     /// empty table, over files that are there, and as history.
     async fn large_commits_are_stored_as_small_ones(env: &Env) -> CaseResult {
         let any = env.id();
@@ -260,7 +260,7 @@ cases! {
         Ok(())
     }
 
-    /// import_commits 4: small and large commits follow each other in one call; each finds the files of those
+    /// import_step 5: small and large commits follow each other in one call; each finds the files of those
     /// before it.
     async fn small_and_large_commits_are_stored_in_one_call(env: &Env) -> CaseResult {
         let id = importing_from_json(env, "t", 0).await?;
@@ -293,7 +293,7 @@ cases! {
         Ok(())
     }
 
-    /// import_commits 4: a large commit that cannot be read to its end leaves nothing; then a whole one is
+    /// import_step 5: a large commit that cannot be read to its end leaves nothing; then a whole one is
     /// stored.
     async fn a_large_commit_that_is_damaged_leaves_nothing(env: &Env) -> CaseResult {
         let id = importing_from_json(env, "t", 0).await?;
@@ -321,7 +321,7 @@ cases! {
         Ok(())
     }
 
-    /// contract, import_finish: until it is finished, the table can only be found by `get_table`.
+    /// contract 6: until it is finished, the table can only be found by `get_table`.
     async fn an_importing_table_is_hidden(env: &Env) -> CaseResult {
         let id = importing_from_json(env, "t", 2).await?;
         let (db, now) = (env.db(), env.now());
@@ -353,7 +353,7 @@ cases! {
         Ok(())
     }
 
-    /// import_begin: the same name and location find the interrupted import, where it stopped.
+    /// import_begin 2: the same name and location find the interrupted import, where it stopped.
     async fn an_interrupted_import_is_resumed(env: &Env) -> CaseResult {
         let id = importing_from_json(env, "t", 2).await?;
         let record = env.record(id).await?;
@@ -394,7 +394,7 @@ cases! {
         Ok(())
     }
 
-    /// import_commits 1: applied versions continue the head without a gap, and none comes twice.
+    /// import_step 2: applied versions continue the head without a gap, and none comes twice.
     async fn a_gap_in_imported_versions_is_invalid(env: &Env) -> CaseResult {
         let id = importing_from_json(env, "t", 2).await?;
         let before = env.record(id).await?;
@@ -415,7 +415,7 @@ cases! {
         invalid("not from 0", env.db().import_commits(new.id, vec![commit(1)?].into()).await)
     }
 
-    /// import_commits 2: timestamps grow strictly, within a call and from call to call.
+    /// import_step 3: timestamps grow strictly, within a call and from call to call.
     async fn timestamps_that_do_not_grow_are_invalid(env: &Env) -> CaseResult {
         let id = importing_from_json(env, "t", 2).await?;
         let before = env.record(id).await?;
@@ -432,7 +432,7 @@ cases! {
         Ok(())
     }
 
-    /// import_commits: a remove of an unknown file leaves its tombstone, and only that.
+    /// import_step 2: a remove of an unknown file leaves its tombstone, and only that.
     async fn a_remove_of_an_unknown_file_leaves_a_tombstone(env: &Env) -> CaseResult {
         let id = importing_from_json(env, "t", 0).await?;
         let (one, two) = (gone(&file("unknown1"), Some(50)), gone(&file("unknown2"), Some(60)));
@@ -456,7 +456,7 @@ cases! {
         Ok(())
     }
 
-    /// import_commits: what other engines left in one commit is taken: a file removed and added, or
+    /// import_step 2: what other engines left in one commit is taken: a file removed and added, or
     /// removed twice, or added twice (the last one counts).
     async fn odd_commits_of_other_engines_are_taken(env: &Env) -> CaseResult {
         let id = importing_from_json(env, "t", 0).await?;
@@ -499,7 +499,7 @@ cases! {
         Ok(())
     }
 
-    /// import_abort: the table and its rows are gone, and its name is free.
+    /// import_abort 1: the table and its rows are gone, and its name is free.
     async fn an_aborted_import_leaves_nothing(env: &Env) -> CaseResult {
         let id = importing_from_json(env, "t", 2).await?;
         let live = env.create_with("live", Change::files(["a"])).await?;
@@ -522,7 +522,7 @@ cases! {
         Ok(())
     }
 
-    /// import_finish, commit 6: after an import, commits go on and are the first to be published.
+    /// import_finish 5, commit 6: after an import, commits go on and are the first to be published.
     async fn commits_go_on_after_an_import(env: &Env) -> CaseResult {
         let id = importing_from_json(env, "t", 2).await?;
         finish_import(env.db(), id, env.now()).await?;
@@ -535,7 +535,7 @@ cases! {
         Ok(())
     }
 
-    /// import_begin: a table that is not to be published has no outbox rows after it either.
+    /// import_finish 3: a table that is not to be published has no outbox rows after it either.
     async fn an_import_without_mirror(env: &Env) -> CaseResult {
         let mut new = env.new_table("t");
         new.mirror = MirrorMode::Off;

@@ -11,7 +11,7 @@ use crate::change::{Change, file, gone, metadata, with_dv};
 use crate::env::{CaseResult, Env, finish_import, retrying, together, v};
 
 cases! {
-    /// import_base: chunk by chunk; the last one with the tail makes the base the head.
+    /// import_step 1: chunk by chunk; the last one with the tail makes the base the head.
     async fn a_base_is_stored_in_chunks(env: &Env) -> CaseResult {
         let new = env.new_table("t");
         let (db, id) = (env.db(), new.id);
@@ -59,7 +59,7 @@ cases! {
         Ok(())
     }
 
-    /// import_base 1: a chunk that does not start where the stored ones end is `InvalidInput`.
+    /// import_step 1: a chunk that does not start where the stored ones end is `InvalidInput`.
     async fn a_chunk_at_the_wrong_position_is_invalid(env: &Env) -> CaseResult {
         let new = env.new_table("t");
         let (db, id) = (env.db(), new.id);
@@ -84,7 +84,7 @@ cases! {
         Ok(())
     }
 
-    /// import_base 1: two importers that send the same chunk at once store it once.
+    /// import_step 1: two importers that send the same chunk at once store it once.
     async fn racing_importers_store_a_chunk_once(env: &Env) -> CaseResult {
         let handles = env.two_handles().await?;
         let new = env.new_table("t");
@@ -116,7 +116,7 @@ cases! {
         Ok(())
     }
 
-    /// import_commits: at or below the base they are history: listed and readable as bytes, without
+    /// import_step 2: at or below the base they are history: listed and readable as bytes, without
     /// any effect on the state.
     async fn history_below_the_base_has_no_effect(env: &Env) -> CaseResult {
         let id = imported_at_base_ten(env).await?;
@@ -155,7 +155,7 @@ cases! {
         Ok(())
     }
 
-    /// import_commits: history may come before the base is whole, and progress tells how far it is.
+    /// import_step 2: history may come before the base is whole, and progress tells how far it is.
     async fn history_may_come_before_the_base(env: &Env) -> CaseResult {
         let new = env.new_table("t");
         let (db, id) = (env.db(), new.id);
@@ -178,7 +178,7 @@ cases! {
         Ok(())
     }
 
-    /// list_commits: a base whose JSON is gone is in the history, without bytes.
+    /// list_commits 3: a base whose JSON is gone is in the history, without bytes.
     async fn a_base_may_lack_its_json(env: &Env) -> CaseResult {
         let new = env.new_table("t");
         let (db, id) = (env.db(), new.id);
@@ -196,7 +196,7 @@ cases! {
         Ok(())
     }
 
-    /// import_commits 1, 2: above a base as above any head: no gap, and time goes on from the base.
+    /// import_step 2, 3: above a base as above any head: no gap, and time goes on from the base.
     async fn commits_above_a_base_are_checked(env: &Env) -> CaseResult {
         let new = env.new_table("t");
         let (db, id) = (env.db(), new.id);
@@ -211,7 +211,7 @@ cases! {
         Ok(())
     }
 
-    /// import_commits, commit: files and metadata of a base are replaced and removed like others.
+    /// import_finish 5: files and metadata of a base are replaced and removed like others.
     async fn a_base_is_written_on_like_any_version(env: &Env) -> CaseResult {
         let id = imported_at_base_ten(env).await?;
         let mut new = file("base1");

@@ -59,7 +59,7 @@ fn end(published: Option<Version>) -> ImportEnd {
 }
 
 cases! {
-    /// import_commits 3: a token that came with a commit is known, and committing with it is
+    /// import_step 4: a token that came with a commit is known, and committing with it is
     /// `Replayed` with what it wrote there.
     async fn a_token_replays_after_an_import(env: &Env) -> CaseResult {
         let id = importing(env, &env.new_table("t"), 2).await?;
@@ -88,7 +88,7 @@ cases! {
         Ok(())
     }
 
-    /// import_commits 3: a commit without a token has none, and takes none away.
+    /// import_step 4: a commit without a token has none, and takes none away.
     async fn commits_without_a_token_stay_without(env: &Env) -> CaseResult {
         let id = importing(env, &env.new_table("t"), 0).await?;
         let plain = vec![Change::new().imported(v(1), 100)?, Change::new().imported(v(2), 200)?];
@@ -103,7 +103,7 @@ cases! {
         Ok(())
     }
 
-    /// import_commits 3: a batch over several tables, imported table by table in any order, is
+    /// import_step 4: a batch over several tables, imported table by table in any order, is
     /// answered in its own order.
     async fn a_batch_that_is_imported_in_parts_replays_in_order(env: &Env) -> CaseResult {
         let tables = ["c", "a", "b"].map(|table| env.new_table(table));
@@ -138,7 +138,7 @@ cases! {
         Ok(())
     }
 
-    /// import_commits 3: tokens of history below the base, and of the base itself, are known too.
+    /// import_step 4: tokens of history below the base, and of the base itself, are known too.
     async fn tokens_of_history_are_known(env: &Env) -> CaseResult {
         let new = env.new_table("t");
         let (db, id) = (env.db(), new.id);
@@ -157,7 +157,7 @@ cases! {
         Ok(())
     }
 
-    /// import_abort, import_commits 3: what an aborted import brought is not known any more; what
+    /// import_abort 1, import_step 4: what an aborted import brought is not known any more; what
     /// other tables of the same batch wrote still is.
     async fn an_aborted_import_takes_its_tokens_along(env: &Env) -> CaseResult {
         let (one, two) = (env.new_table("one"), env.new_table("two"));
@@ -176,7 +176,7 @@ cases! {
         Ok(())
     }
 
-    /// import_finish: the table was created when the import says.
+    /// import_finish 4: the table was created when the import says.
     async fn an_import_keeps_the_time_of_creation(env: &Env) -> CaseResult {
         let db = env.db();
         for (table, created_at) in [("then", Some(TimestampMs(77))), ("now", None)] {
@@ -193,7 +193,7 @@ cases! {
         Ok(())
     }
 
-    /// import_finish: a table that was dropped ends dropped: found by its id, its name free, and it
+    /// import_finish 4: a table that was dropped ends dropped: found by its id, its name free, and it
     /// can be brought back.
     async fn an_import_can_end_dropped(env: &Env) -> CaseResult {
         let db = env.db();
@@ -308,7 +308,7 @@ cases! {
         Ok(())
     }
 
-    /// commit, import_commits: after an import, appends conflict with the same changes of metadata
+    /// import_finish 5: after an import, appends conflict with the same changes of metadata
     /// or protocol as after the commits themselves.
     async fn appends_go_on_after_an_import_as_after_commits(env: &Env) -> CaseResult {
         let mut new = env.new_table("imported");

@@ -38,7 +38,7 @@ const HOSTILE: [&str; 24] = [
 ];
 
 cases! {
-    /// contract: hostile names are ordinary names: created, found, listed, dropped, brought back.
+    /// contract 3: hostile names are ordinary names: created, found, listed, dropped, brought back.
     async fn hostile_names_are_ordinary(env: &Env) -> CaseResult {
         let mut names = Vec::new();
         for text in HOSTILE {
@@ -78,7 +78,7 @@ cases! {
         Ok(())
     }
 
-    /// ids: both parts of a name have up to 255 characters, of up to four bytes each.
+    /// contract 8: both parts of a name have up to 255 characters, of up to four bytes each.
     async fn names_of_255_characters(env: &Env) -> CaseResult {
         for character in ["n", "ü", "語", "🚀"] {
             let longest = character.repeat(TableName::MAX_CHARS);
@@ -97,7 +97,7 @@ cases! {
         Ok(())
     }
 
-    /// contract: hostile paths and deletion vectors are ordinary files.
+    /// contract 3: hostile paths and deletion vectors are ordinary files.
     async fn hostile_paths_are_ordinary(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
         let mut adds = Vec::new();
@@ -119,7 +119,7 @@ cases! {
         Ok(())
     }
 
-    /// contract: hostile text in every other field comes back exactly.
+    /// contract 3: hostile text in every other field comes back exactly.
     async fn hostile_text_in_every_field(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
         for (i, text) in HOSTILE.into_iter().enumerate() {
@@ -162,7 +162,7 @@ cases! {
         Ok(())
     }
 
-    /// contract: paths of 4,000 characters, told apart by their last one only.
+    /// contract 7: paths of 4,000 characters, told apart by their last one only.
     async fn long_paths_are_told_apart(env: &Env) -> CaseResult {
         let mut paths = Vec::new();
         for character in ["x", "ü", "🚀"] {
@@ -184,7 +184,7 @@ cases! {
         Ok(())
     }
 
-    /// contract: a NUL character (in JSON: `\u0000`) is stored exactly, or refused as
+    /// contract 3: a NUL character (in JSON: `\u0000`) is stored exactly, or refused as
     /// `InvalidInput` with nothing written; never cut off.
     async fn nul_is_stored_or_refused(env: &Env) -> CaseResult {
         let id = env.create_with("t", Change::files(["a"])).await?;

@@ -9,7 +9,7 @@ use crate::change::{Change, file, gone, metadata};
 use crate::env::{CaseResult, Env, all_files, v};
 
 cases! {
-    /// contract: a megabyte of statistics on a file, and of schema in the metadata.
+    /// contract 8: a megabyte of statistics on a file, and of schema in the metadata.
     async fn a_megabyte_of_statistics(env: &Env) -> CaseResult {
         let mut add = file("a");
         let filler = "ü'\\\"🚀%".repeat(90_000);
@@ -28,7 +28,7 @@ cases! {
         Ok(())
     }
 
-    /// contract: ten thousand files in one commit, and their removes in the next.
+    /// contract 8: ten thousand files in one commit, and their removes in the next.
     async fn ten_thousand_files_in_a_commit(env: &Env) -> CaseResult {
         const FILES: u64 = 10_000;
         let adds: Vec<_> = (0..FILES)
@@ -57,7 +57,7 @@ cases! {
         Ok(())
     }
 
-    /// contract: integers at both ends of 64 bits, in every field that has one.
+    /// contract 8: integers at both ends of 64 bits, in every field that has one.
     async fn integers_at_both_ends(env: &Env) -> CaseResult {
         let mut adds = Vec::new();
         for (i, n) in [i64::MIN, -1, 0, 1, i64::MAX].into_iter().enumerate() {
@@ -92,7 +92,7 @@ cases! {
         Ok(())
     }
 
-    /// model: totals beyond 63 bits are reported as the largest value; nothing overflows.
+    /// snapshot 2: totals beyond 63 bits are reported as the largest value; nothing overflows.
     async fn totals_beyond_63_bits_are_capped(env: &Env) -> CaseResult {
         let mut change = Change::new();
         for i in 0..4 {
@@ -110,7 +110,7 @@ cases! {
         Ok(())
     }
 
-    /// contract: pages of any size may be asked for.
+    /// contract 8: pages of any size may be asked for.
     async fn a_page_of_any_size(env: &Env) -> CaseResult {
         let id = env.create_with("t", Change::files(["a", "b"])).await?;
         env.write(id, Change::new().remove(gone(&file("a"), Some(1)))).await?;
@@ -129,7 +129,7 @@ cases! {
         Ok(())
     }
 
-    /// contract: two hundred versions, and every one of them readable.
+    /// contract 8: two hundred versions, and every one of them readable.
     async fn two_hundred_versions(env: &Env) -> CaseResult {
         let id = env.create_with("t", Change::files(["f0"])).await?;
         for i in 1..200 {

@@ -150,7 +150,7 @@ cases! {
         Ok(())
     }
 
-    /// commit, `NameTaken`: two creates of one name in a batch: the second is told.
+    /// commit 14: two creates of one name in a batch: the second is told.
     async fn one_batch_cannot_create_a_name_twice(env: &Env) -> CaseResult {
         let (one, two) = (env.new_table("t"), env.new_table("t"));
         let id = one.id;
@@ -161,7 +161,7 @@ cases! {
         Ok(())
     }
 
-    /// CommitRequest: each table of a batch gets its own timestamp, `max(now, head + 1)`.
+    /// commit 13: each table of a batch gets its own timestamp, `max(now, head + 1)`.
     async fn each_table_has_its_own_timestamp(env: &Env) -> CaseResult {
         let ids = three(env).await?;
         let ahead = TimestampMs(2_000_000_000_000);

@@ -71,7 +71,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_complete 2: versions are completed in order; `published_version` follows.
+    /// mirror_settle 2: versions are completed in order; `published_version` follows.
     async fn completing_moves_the_published_version(env: &Env) -> CaseResult {
         let id = table(env, "t", 3).await?;
         let task = env.claim_one(&env.claim_by("w")).await?;
@@ -89,7 +89,7 @@ cases! {
         }
         assert!(complete(env, &task.lease, &[]).await?, "nothing is fine");
         assert!(complete(env, &task.lease, &[3]).await?);
-        env.db().mirror_release(&task.lease).await?;
+        assert!(env.db().mirror_release(&task.lease).await?);
         assert_eq!(env.db().mirror_claim(&env.claim_by("w")).await?, []);
         env.write(id, Change::new()).await?;
         let task = env.claim_one(&env.claim_by("w")).await?;
@@ -97,7 +97,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_complete 2: a version out of order is `InvalidInput`, and nothing of the call is
+    /// mirror_settle 2: a version out of order is `InvalidInput`, and nothing of the call is
     /// recorded.
     async fn a_version_out_of_order_is_invalid(env: &Env) -> CaseResult {
         let id = table(env, "t", 4).await?;
@@ -115,7 +115,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_fail: the failure is recorded, the lease given up, and the version waits for its time.
+    /// mirror_settle 3: the failure is recorded, the lease given up, and the version waits for its time.
     async fn a_failure_waits_for_its_time(env: &Env) -> CaseResult {
         let id = table(env, "t", 2).await?;
         let mut request = env.claim_by("w");
@@ -144,7 +144,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_fail: after a failure the lease is lost, also for its former holder.
+    /// mirror_settle 3: after a failure the lease is lost, also for its former holder.
     async fn a_failure_gives_the_lease_up(env: &Env) -> CaseResult {
         let id = table(env, "t", 1).await?;
         let request = env.claim_by("w");
@@ -160,7 +160,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_retry: failed versions are due now; the number of rows is told.
+    /// mirror_retry 1: failed versions are due now; the number of rows is told.
     async fn retry_makes_failed_versions_due(env: &Env) -> CaseResult {
         let id = table(env, "t", 1).await?;
         assert_eq!(env.db().mirror_retry(id, env.now()).await?, 0);
@@ -176,7 +176,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_fail, mirror_retry: a diverged table stops, keeps taking commits, and can be started
+    /// mirror_settle 3, mirror_retry 2: a diverged table stops, keeps taking commits, and can be started
     /// again.
     async fn a_diverged_table_stops_until_it_is_retried(env: &Env) -> CaseResult {
         let id = table(env, "t", 1).await?;
@@ -201,7 +201,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_fail, mirror_set_mode: a table that is switched off while a worker is at it stays off,
+    /// mirror_settle 3, mirror_set_mode 3: a table that is switched off while a worker is at it stays off,
     /// whatever the worker finds; switched on again, no version is left out.
     async fn a_table_that_is_switched_off_stays_off(env: &Env) -> CaseResult {
         let id = table(env, "t", 1).await?;
@@ -222,13 +222,13 @@ cases! {
         Ok(())
     }
 
-    /// mirror_release: the lease is free at once, and rows in flight wait again.
+    /// mirror_settle 4: the lease is free at once, and rows in flight wait again.
     async fn a_released_table_can_be_claimed_at_once(env: &Env) -> CaseResult {
         let id = table(env, "t", 2).await?;
         let task = env.claim_one(&env.claim_by("w")).await?;
         assert!(complete(env, &task.lease, &[0]).await?);
         assert_eq!(env.db().mirror_claim(&env.claim_by("other")).await?, []);
-        env.db().mirror_release(&task.lease).await?;
+        assert!(env.db().mirror_release(&task.lease).await?);
         assert_eq!(states(env, id).await?, [(0, Complete, 1), (1, Pending, 1), (2, Pending, 1)]);
         assert!(!complete(env, &task.lease, &[1]).await?, "it was given up");
         let task = env.claim_one(&env.claim_by("other")).await?;
@@ -236,7 +236,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_claim: oldest work first, at most `max_tables`, or only the table asked for.
+    /// mirror_claim 3: oldest work first, at most `max_tables`, or only the table asked for.
     async fn the_oldest_work_comes_first(env: &Env) -> CaseResult {
         let mut ids = Vec::new();
         for i in 0..6 {
@@ -248,7 +248,7 @@ cases! {
         let task = env.claim_one(&request).await?;
         assert_eq!(task.table.id, ids[1]);
         assert!(complete(env, &task.lease, &[0]).await?);
-        env.db().mirror_release(&task.lease).await?;
+        assert!(env.db().mirror_release(&task.lease).await?);
         env.write(ids[1], Change::new()).await?;
         let mut order = Vec::new();
         loop {
@@ -265,7 +265,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_claim: dropped tables are not claimed; brought back, they are.
+    /// mirror_claim 3: dropped tables are not claimed; brought back, they are.
     async fn dropped_tables_are_not_claimed(env: &Env) -> CaseResult {
         let id = table(env, "t", 1).await?;
         env.db().drop_table(id, env.now()).await?;
@@ -278,13 +278,13 @@ cases! {
         Ok(())
     }
 
-    /// mirror_set_mode: off, nothing is claimed nor recorded; on, every unpublished version is
+    /// mirror_set_mode 1, 3: off, nothing is claimed nor recorded; on, every unpublished version is
     /// enqueued.
     async fn publishing_is_switched_off_and_on(env: &Env) -> CaseResult {
         let id = table(env, "t", 1).await?;
         let task = env.claim_one(&env.claim_by("w")).await?;
         assert!(complete(env, &task.lease, &[0]).await?);
-        env.db().mirror_release(&task.lease).await?;
+        assert!(env.db().mirror_release(&task.lease).await?);
         let off = env.db().mirror_set_mode(id, MirrorMode::Off, env.now()).await?;
         assert_eq!((off.mirror, off.published_version), (MirrorMode::Off, Some(v(0))));
         assert_eq!(env.record(id).await?, off);
@@ -306,7 +306,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_set_mode, mirror_retry: a foreign commit that was seen stops a table for which nothing waits,
+    /// mirror_set_mode 2, mirror_retry 2: a foreign commit that was seen stops a table for which nothing waits,
     /// and one for which something does; a table that is off stays off.
     async fn a_foreign_commit_that_was_seen_is_recorded(env: &Env) -> CaseResult {
         let id = table(env, "t", 1).await?;
@@ -314,7 +314,7 @@ cases! {
         let task = env.claim_one(&ClaimRequest { only: Some(id), ..env.claim_by("w") }).await?;
         assert_eq!(task.table.id, id);
         assert!(complete(env, &task.lease, &[0, 1]).await?);
-        env.db().mirror_release(&task.lease).await?;
+        assert!(env.db().mirror_release(&task.lease).await?);
         env.db().mirror_set_mode(off, MirrorMode::Off, env.now()).await?;
         for _ in 0..2 {
             let seen = env.db().mirror_set_mode(id, MirrorMode::Diverged, env.now()).await?;
@@ -336,7 +336,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_set_mode: a table that was created with publishing off is published from version 0.
+    /// mirror_set_mode 1: a table that was created with publishing off is published from version 0.
     async fn publishing_is_switched_on_from_the_start(env: &Env) -> CaseResult {
         let mut new = env.new_table("t");
         new.mirror = MirrorMode::Off;
@@ -348,7 +348,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_rows: by (table id, version), of one table or all, by state, at every page size.
+    /// mirror_rows 1: by (table id, version), of one table or all, by state, at every page size.
     async fn rows_are_listed_by_table_and_version(env: &Env) -> CaseResult {
         let mut ids = Vec::new();
         for i in 0..3 {

@@ -58,7 +58,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_claim: a lease lapses at its `until`: then it is free for others, with a higher epoch.
+    /// mirror_claim 4: a lease lapses at its `until`: then it is free for others, with a higher epoch.
     async fn a_lapsed_lease_is_taken_over(env: &Env) -> CaseResult {
         let handles = env.two_handles().await?;
         let id = table(env, "t", 2).await?;
@@ -74,7 +74,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_complete 1: a holder that lost its lease is refused: nothing is recorded, whatever it
+    /// mirror_settle 1, mirror_renew 1: a holder that lost its lease is refused: nothing is recorded, whatever it
     /// says.
     async fn a_stale_holder_is_fenced_off(env: &Env) -> CaseResult {
         let id = table(env, "t", 2).await?;
@@ -87,7 +87,7 @@ cases! {
         assert!(!db.mirror_complete(&old, &[published(0)]).await?);
         assert!(!db.mirror_fail(&old, &failure(0, TimestampMs(0))).await?);
         assert_eq!(db.mirror_renew(&old, request.now, 99_000).await?, None);
-        db.mirror_release(&old).await?;
+        assert!(!db.mirror_release(&old).await?);
         assert_eq!(env.dump(id).await?, before);
         // Not even under the new holder's name, and not with a number of its own choice.
         let mut forged = old.clone();
@@ -101,7 +101,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_complete 1: an owner whose lease another one had in between is a stale holder too.
+    /// mirror_settle 1: an owner whose lease another one had in between is a stale holder too.
     async fn an_owner_that_comes_back_has_a_new_epoch(env: &Env) -> CaseResult {
         table(env, "t", 1).await?;
         let mut leases = Vec::new();
@@ -121,7 +121,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_complete 1: a lease that lapsed, but that no one took, still counts.
+    /// mirror_settle 1: a lease that lapsed, but that no one took, still counts.
     async fn a_lapsed_lease_that_no_one_took_still_holds(env: &Env) -> CaseResult {
         let id = table(env, "t", 1).await?;
         let mut request = env.claim_by("one");
@@ -132,7 +132,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_renew: a renewed lease holds for its new time.
+    /// mirror_renew 2: a renewed lease holds for its new time.
     async fn a_renewed_lease_holds_on(env: &Env) -> CaseResult {
         let id = table(env, "t", 1).await?;
         let task = env.claim_one(&env.claim_by("one")).await?;
@@ -151,7 +151,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_complete 2: workers that race over one table publish each version once, in order.
+    /// mirror_settle 2: workers that race over one table publish each version once, in order.
     async fn racing_workers_publish_each_version_once(env: &Env) -> CaseResult {
         let handles = env.two_handles().await?;
         let id = table(env, "t", 19).await?;

@@ -78,7 +78,7 @@ cases! {
         Ok(())
     }
 
-    /// commit 3, `Append`: racing appends are all admitted: none lost, no gap, no version twice.
+    /// commit 3, 11: racing appends are all admitted: none lost, no gap, no version twice.
     async fn racing_appends_lose_none(env: &Env) -> CaseResult {
         const APPENDS: usize = 12;
         let handles = env.two_handles().await?;
@@ -273,7 +273,7 @@ cases! {
         Ok(())
     }
 
-    /// contract: what was acknowledged before a read began is seen by it, on every handle.
+    /// contract 4: what was acknowledged before a read began is seen by it, on every handle.
     async fn an_acknowledged_commit_is_seen_everywhere(env: &Env) -> CaseResult {
         let handles = env.two_handles().await?;
         let id = env.create("t").await?;
@@ -287,7 +287,7 @@ cases! {
         Ok(())
     }
 
-    /// contract: a call whose future is dropped is done as a whole or not at all, and the handle
+    /// contract 1: a call whose future is dropped is done as a whole or not at all, and the handle
     /// stays usable.
     async fn a_dropped_call_is_all_or_nothing(env: &Env) -> CaseResult {
         let ids = [env.create("a").await?, env.create("b").await?];

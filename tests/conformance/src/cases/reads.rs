@@ -1,7 +1,7 @@
 //! Files, tombstones, application transactions, domains.
 
 use deltalakedb_catalog_core::action::NullableMap;
-use deltalakedb_catalog_core::backend::CatalogBackendExt;
+use deltalakedb_catalog_core::backend::{AppRows, AppState, CatalogBackendExt};
 use deltalakedb_catalog_core::ids::TimestampMs;
 
 use super::cases;
@@ -82,7 +82,7 @@ cases! {
         Ok(())
     }
 
-    /// list_files: an action comes back with every field that it had, and none that it had not.
+    /// list_files 2: an action comes back with every field that it had, and none that it had not.
     async fn adds_come_back_with_all_of_their_fields(env: &Env) -> CaseResult {
         let plain = file("plain");
         let mut full = crate::change::with_dv(file("full"), "dv");
@@ -200,7 +200,7 @@ cases! {
         Ok(())
     }
 
-    /// app_transactions: the latest of each application at the version, by `appId`, exactly told
+    /// app_state 1: the latest of each application at the version, by `appId`, exactly told
     /// apart.
     async fn application_transactions_are_those_of_the_version(env: &Env) -> CaseResult {
         let id = env.create_with("t", Change::new().txn("b", 5).txn("a", 1)).await?;
@@ -220,7 +220,7 @@ cases! {
         Ok(())
     }
 
-    /// domain_metadata: those in force at the version, by domain; a removed one may come back.
+    /// app_state 2: those in force at the version, by domain; a removed one may come back.
     async fn domains_are_those_of_the_version(env: &Env) -> CaseResult {
         let first = Change::new().domain("b", Some("1")).domain("a", Some(r#"{"x":"ü"}"#));
         let id = env.create_with("t", first).await?;
@@ -237,6 +237,22 @@ cases! {
             assert_eq!(got, want, "version {version}");
             assert!(domains.iter().all(|d| !d.removed));
         }
+        Ok(())
+    }
+
+    /// app_state 3: transactions or domains alone, or both; what was not asked for is empty.
+    async fn what_was_not_asked_for_is_not_read(env: &Env) -> CaseResult {
+        let both = Change::new().txn("app", 7).domain("d", Some("1"));
+        let id = env.create_with("t", both).await?;
+        let rows = |rows| env.db().app_state(id, v(0), rows);
+        let all = rows(AppRows::All).await?;
+        assert_eq!((all.transactions.len(), all.domains.len()), (1, 1));
+        let only = AppState { transactions: all.transactions.clone(), domains: Vec::new() };
+        assert_eq!(rows(AppRows::Transactions).await?, only);
+        let only = AppState { transactions: Vec::new(), domains: all.domains.clone() };
+        assert_eq!(rows(AppRows::Domains).await?, only);
+        // Also where something remembers one of them.
+        assert_eq!(rows(AppRows::All).await?, all);
         Ok(())
     }
 }

@@ -27,7 +27,7 @@ async fn ten_versions(env: &Env) -> CaseResult<TableId> {
 }
 
 cases! {
-    /// list_commits: newest first, whole at every page size, `next` none at the end.
+    /// list_commits 1: newest first, whole at every page size, `next` none at the end.
     async fn history_is_paged_newest_first(env: &Env) -> CaseResult {
         let id = ten_versions(env).await?;
         for limit in 1..=11 {
@@ -44,7 +44,7 @@ cases! {
         Ok(())
     }
 
-    /// CommitFilter: from and to a version inclusive, from a time inclusive, to a time exclusive.
+    /// list_commits 2: from and to a version inclusive, from a time inclusive, to a time exclusive.
     async fn history_filters_are_exact_at_their_edges(env: &Env) -> CaseResult {
         let id = ten_versions(env).await?;
         let version = |i: Option<i64>| i.map(v);
@@ -77,7 +77,7 @@ cases! {
         Ok(())
     }
 
-    /// read_bodies: the range, both ends included, ascending, at most `limit`, with its records.
+    /// read_bodies 1: the range, both ends included, ascending, at most `limit`, with its records.
     async fn bodies_are_read_by_range(env: &Env) -> CaseResult {
         let id = ten_versions(env).await?;
         let history = env.history(id).await?;
@@ -104,7 +104,7 @@ cases! {
         Ok(())
     }
 
-    /// read_bodies: a call ends after about 32 MiB, and has at least one.
+    /// read_bodies 1: a call ends after about 32 MiB, and has at least one.
     async fn bodies_are_bounded_in_bytes(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
         let size = 12 << 20;

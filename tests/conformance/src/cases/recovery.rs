@@ -33,7 +33,7 @@ cases! {
         Ok(())
     }
 
-    /// import_begin: an import goes on in the next process where it stopped.
+    /// import_begin 2: an import goes on in the next process where it stopped.
     async fn an_import_outlives_its_handle(env: &Env) -> CaseResult {
         let mut new = env.new_table("t");
         let id = new.id;
@@ -54,7 +54,7 @@ cases! {
         Ok(())
     }
 
-    /// mirror_claim: work in flight of a worker that died is done by the next one after the lease.
+    /// mirror_claim 4: work in flight of a worker that died is done by the next one after the lease.
     async fn work_of_a_dead_worker_is_taken_over(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
         env.write(id, Change::files(["a"])).await?;

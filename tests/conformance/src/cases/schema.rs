@@ -12,7 +12,7 @@ use crate::change::Change;
 use crate::env::{CaseResult, Env, Halt, fail, name, retrying, together, v};
 
 cases! {
-    /// info: works on an empty database, where the schema is older than this program or of memory.
+    /// info 1: works on an empty database, where the schema is older than this program or of memory.
     async fn info_works_on_an_empty_database(env: &Env) -> CaseResult {
         let info = env.db().info().await?;
         assert!(!info.kind.is_empty() && !info.server_version.is_empty(), "{info:?}");
@@ -24,7 +24,7 @@ cases! {
         Ok(())
     }
 
-    /// info: a database with a clock of its own says what time it is there.
+    /// info 2: a database with a clock of its own says what time it is there.
     async fn info_tells_the_time_of_the_database(env: &Env) -> CaseResult {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let here = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
@@ -36,7 +36,7 @@ cases! {
         Ok(())
     }
 
-    /// info: after `migrate` the database has the schema that this program writes.
+    /// migrate 3: after `migrate` the database has the schema that this program writes.
     async fn migrate_brings_the_schema_of_this_program(env: &Env) -> CaseResult {
         env.db().migrate(env.now()).await?;
         let info = env.db().info().await?;

@@ -120,7 +120,7 @@ cases! {
         Ok(())
     }
 
-    /// files_at: as many as may be asked for.
+    /// files_at 1: as many as may be asked for.
     async fn many_single_files(env: &Env) -> CaseResult {
         let count = MAX_FILES_AT + 500;
         let id = env.create_with("t", Change::files((0..count).map(|i| format!("f{i}")))).await?;
@@ -131,7 +131,7 @@ cases! {
         Ok(())
     }
 
-    /// skip_index, skip_pages 1, skip_replace: what was written comes back, byte for byte.
+    /// skip_index 1, skip_pages 1, skip_replace 2: what was written comes back, byte for byte.
     async fn segments_come_back_as_they_were_written(env: &Env) -> CaseResult {
         let (id, other) = (env.create("t").await?, env.create("u").await?);
         let db = env.db();
@@ -241,7 +241,7 @@ cases! {
         Ok(())
     }
 
-    /// skip_pages: as many as may be asked for, of some size.
+    /// skip_pages 2: as many as may be asked for, of some size.
     async fn many_pages(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
         let new = segment(None, 10, 2 * MAX_SKIP_PAGES + 1, 6_000);
@@ -257,7 +257,7 @@ cases! {
         Ok(())
     }
 
-    /// The core's index on this database: through it come the files that looking at each one leaves,
+    /// skip_index 1: through it come the files that looking at each one leaves,
     /// at the head and before, while it is written anew.
     async fn planning_through_the_index_leaves_the_same_files(env: &Env) -> CaseResult {
         let id = env.create_with("t", adding(0..1_200)).await?;
@@ -289,7 +289,7 @@ cases! {
         Ok(())
     }
 
-    /// import_base, import_commits: files are at the places at which the core's index, made of what is
+    /// import_step 1, 2: files are at the places at which the core's index, made of what is
     /// handed over, has them; also of files that come again, in one call or another.
     async fn an_index_made_while_importing_leaves_the_same_files(env: &Env) -> CaseResult {
         let new = env.new_table("t");

@@ -55,7 +55,7 @@ fn not_found<T: std::fmt::Debug>(
 }
 
 cases! {
-    /// get_table: a created table is found by name and by id, with all that it was created with.
+    /// get_table 1: a created table is found by name and by id, with all that it was created with.
     async fn a_created_table_is_found_by_name_and_id(env: &Env) -> CaseResult {
         let mut new = env.new_table("sales");
         "s3://bucket/with space/and%20percent/ü".clone_into(&mut new.location);
@@ -90,7 +90,7 @@ cases! {
         Ok(())
     }
 
-    /// get_table: none for a name or an id that was never there.
+    /// get_table 1: none for a name or an id that was never there.
     async fn an_unknown_table_is_none(env: &Env) -> CaseResult {
         env.create("t").await?;
         assert_eq!(env.db().get_table(&TableRef::Name(name("u"))).await?, None);
@@ -98,7 +98,7 @@ cases! {
         Ok(())
     }
 
-    /// contract: every method on a table that does not exist is `TableNotFound`.
+    /// contract 5: every method on a table that does not exist is `TableNotFound`.
     async fn every_verb_on_an_unknown_table_is_not_found(env: &Env) -> CaseResult {
         env.create("t").await?;
         let (db, id, now) = (env.db(), env.id(), env.now());
@@ -145,7 +145,7 @@ cases! {
         Ok(())
     }
 
-    /// list_tables: a namespace is matched exactly: no prefix, no pattern, no change of case.
+    /// list_tables 2: a namespace is matched exactly: no prefix, no pattern, no change of case.
     async fn the_namespace_filter_is_exact(env: &Env) -> CaseResult {
         for namespace in ["n", "N", "n.m", "n%", "n_", "nm"] {
             create(env, TableName::new(namespace, "t")?).await?;
@@ -159,7 +159,7 @@ cases! {
         Ok(())
     }
 
-    /// list_tables: by default active tables; dropped and importing ones by their state.
+    /// list_tables 2: by default active tables; dropped and importing ones by their state.
     async fn the_state_filter_tells_states_apart(env: &Env) -> CaseResult {
         let a = env.create("a").await?;
         env.create("b").await?;
@@ -178,7 +178,7 @@ cases! {
         Ok(())
     }
 
-    /// ids: names are compared byte for byte: case, accents and composition tell them apart.
+    /// contract 7: names are compared byte for byte: case, accents and composition tell them apart.
     async fn names_are_compared_byte_for_byte(env: &Env) -> CaseResult {
         let distinct = ["t", "T", "e", "é", "e\u{301}", "ß", "ss", "ı", "i", "a b", "a\u{a0}b"];
         let mut ids = Vec::new();
@@ -192,7 +192,7 @@ cases! {
         Ok(())
     }
 
-    /// drop_table: the name becomes free, the rows stay and are read by id.
+    /// drop_table 3: the name becomes free, the rows stay and are read by id.
     async fn a_dropped_table_is_hidden_and_its_rows_stay(env: &Env) -> CaseResult {
         let id = env.create_with("t", Change::files(["a", "b"])).await?;
         env.write(id, Change::files(["c"])).await?;
@@ -218,6 +218,26 @@ cases! {
         let importing = env.new_table("i");
         env.db().import_begin(&importing, v(0), true, env.now()).await?;
         not_found("importing", env.db().drop_table(importing.id, env.now()).await)
+    }
+
+    /// note_change 1: what another handle did is seen after it was told, by every read of a table's row.
+    async fn a_change_that_was_told_is_seen(env: &Env) -> CaseResult {
+        let id = env.create("t").await?;
+        let [here, there] = env.two_handles().await?;
+        // What a view remembers, it remembers now.
+        assert_eq!(here.get_table(&TableRef::Id(id)).await?.and_then(|table| table.head), Some(v(0)));
+        here.snapshot(&TableRef::Name(name("t")), At::Head).await?;
+        let request = env.request(vec![Change::files(["x"]).append(id, v(0))?]);
+        committed(there.commit(request).await?)?;
+        here.note_change(id);
+        assert_eq!(here.get_table(&TableRef::Id(id)).await?.and_then(|table| table.head), Some(v(1)));
+        assert_eq!(here.snapshot(&TableRef::Name(name("t")), At::Head).await?.version, v(1));
+        there.drop_table(id, env.now()).await?;
+        here.note_change(id);
+        assert_eq!(here.get_table(&TableRef::Name(name("t"))).await?, None);
+        // Of a table that does not exist there is nothing to forget.
+        here.note_change(TableId(uuid::Uuid::nil()));
+        Ok(())
     }
 
     /// drop_table 1: a commit after a drop is rejected and writes nothing.
@@ -277,7 +297,7 @@ cases! {
         Ok(())
     }
 
-    /// undrop_table: back under its old name, with everything it had, and writable.
+    /// undrop_table 2: back under its old name, with everything it had, and writable.
     async fn undrop_brings_everything_back(env: &Env) -> CaseResult {
         let id = env.create_with("t", Change::files(["a"])).await?;
         let before = env.dump(id).await?;
@@ -322,7 +342,7 @@ cases! {
         not_found("importing", env.db().undrop_table(importing.id, &name("u")).await)
     }
 
-    /// drop_table: a name can be used again and again; all of its dropped tables stay.
+    /// drop_table 3: a name can be used again and again; all of its dropped tables stay.
     async fn a_name_can_be_reused(env: &Env) -> CaseResult {
         let mut ids = Vec::new();
         for i in 0..4 {
@@ -341,7 +361,7 @@ cases! {
         Ok(())
     }
 
-    /// commit, `NameTaken` and `IdTaken`: neither a live name nor any id is given twice.
+    /// commit 14: neither a live name nor any id is given twice.
     async fn taken_names_and_ids_are_rejected(env: &Env) -> CaseResult {
         let id = env.create_with("t", Change::files(["a"])).await?;
         let before = env.dump(id).await?;
@@ -371,7 +391,7 @@ cases! {
         Ok(())
     }
 
-    /// commit, `NameTaken`: of racing creates of one name exactly one wins.
+    /// commit 14: of racing creates of one name exactly one wins.
     async fn racing_creates_admit_one(env: &Env) -> CaseResult {
         let handles = env.two_handles().await?;
         let mut calls = Vec::new();

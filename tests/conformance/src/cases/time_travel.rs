@@ -83,7 +83,7 @@ cases! {
         Ok(())
     }
 
-    /// At: a time means the latest version whose timestamp is not after it, to the millisecond.
+    /// snapshot 3: a time means the latest version whose timestamp is not after it, to the millisecond.
     async fn a_time_means_the_latest_version_not_after_it(env: &Env) -> CaseResult {
         let id = four_versions(env).await?;
         for (time, want) in [
@@ -129,7 +129,7 @@ cases! {
         Ok(())
     }
 
-    /// snapshot: a dropped table is opened by its id at every version, and never by name.
+    /// snapshot 4: a dropped table is opened by its id at every version, and never by name.
     async fn a_dropped_table_is_opened_by_id(env: &Env) -> CaseResult {
         let id = four_versions(env).await?;
         env.db().drop_table(id, env.now()).await?;
