@@ -12,6 +12,7 @@
 
 pub mod api;
 pub mod background;
+#[cfg(feature = "config")]
 pub mod config;
 pub mod copy;
 pub mod db;
@@ -34,6 +35,7 @@ pub mod traced;
 pub mod uri;
 
 pub use api::{Change, Changes, CreateTable, IntoAt, IntoTableRef, Table, Target};
+#[cfg(feature = "config")]
 pub use config::Config;
 pub use db::Db;
 pub use deltalakedb_cache::CacheStats;
