@@ -9,8 +9,7 @@
 //! | `GET /tables/NAME/files?version=1&where=country='de'&limit=100` | lists files |
 //! | `GET /tables/NAME/history?limit=100` | lists commits, newest first |
 //!
-//! On SIGTERM or Ctrl-C the service takes no more requests, answers those that it has, ends its worker,
-//! and exits.
+//! On SIGTERM or Ctrl-C the service answers the requests that it has, ends its worker, and exits.
 #![allow(clippy::print_stdout, reason = "it shows where it listens")]
 
 use std::path::{Path as Folder, PathBuf};
@@ -86,9 +85,8 @@ async fn create(
         let text = "a table's name has letters, digits, dots and underscores here";
         return Err(Failed(CatalogError::InvalidInput(text.to_owned())));
     }
-    let table = service.db.create_table(&name);
-    let table = table.location(service.lake.join(&name).display().to_string());
-    let table = table.columns(&new.columns).await?;
+    let location = service.lake.join(&name).display().to_string();
+    let table = service.db.create_table(&name).location(location).columns(&new.columns).await?;
     Ok((StatusCode::CREATED, Json(json!({ "location": table.location() }))))
 }
 
@@ -176,8 +174,7 @@ pub(crate) async fn run(url: &str, lake: &Folder, address: &str) -> Result<(), F
     let late = stopping.clone().then(|()| tokio::time::sleep(DEADLINE));
     let serving = axum::serve(listener, app).with_graceful_shutdown(stopping);
     tokio::select! { served = serving => served?, () = late => {} }
-    worker.stop().await?;
-    Ok(())
+    Ok(worker.stop().await?)
 }
 
 async fn told_to_stop() {
