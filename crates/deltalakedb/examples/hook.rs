@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use deltalakedb::core::backend::CommittedTable;
-use deltalakedb::mirror::publish::{PublisherConfig, wait_published};
-use deltalakedb::{CommitHook, Db, TableRef};
+use deltalakedb::{CommitHook, CommittedTable, Db, PublisherConfig};
 
 mod shared;
 use shared::{Failure, write_parquet};
@@ -40,9 +38,7 @@ pub(crate) async fn run(url: &str, lake: &Path) -> Result<(), Failure> {
     write_parquet(&lake.join("orders/1.parquet"), &[(1, "de")])?;
     let report = orders.append(orders.describe_files(["1.parquet"]).await?).await?;
 
-    let version = report.tables.first().map(|table| table.version);
-    let limit = Some(Duration::from_secs(30));
-    wait_published(&db, &TableRef::Id(orders.id()), version, limit).await?;
+    db.wait_published(&report, Duration::from_secs(30)).await?;
     worker.stop().await?;
 
     assert_eq!(counter.0.load(Ordering::Relaxed), 2);

@@ -29,14 +29,12 @@ pub(crate) async fn run(url: &str, lake: &Path) -> Result<(), Failure> {
         before.files_matching("country = 'dd'")?.map_ok(|file| file.add).try_collect().await?;
     write_parquet(&lake.join("orders/right.parquet"), &[(1, "de")])?;
     let right = before.describe_files(["right.parquet"]).await?;
-    let correction = Change::of(&before)
-        .operation("UPDATE")
-        .read_where("country = 'dd'")
-        .remove_files(wrong)
-        .add_files(right);
-    db.changes().change(correction).await?;
+    let correct = |change: Change| {
+        change.operation("UPDATE").read_where("country = 'dd'").remove_files(wrong).add_files(right)
+    };
+    let report = before.commit(correct).await?;
 
-    let now = before.latest().await?;
+    let now = before.at_commit(&report).await?;
     for table in [now.at(1).await?, now.at(before.timestamp()).await?, now.clone()] {
         let files: Vec<String> = table.files().map_ok(|f| f.add.path).try_collect().await?;
         println!("version {}: {files:?}", table.version());

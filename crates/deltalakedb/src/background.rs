@@ -87,14 +87,25 @@ impl Db {
         limit: Duration,
     ) -> std::result::Result<CommitReport, CommitPublishedError> {
         let report = self.commit(batch).await.map_err(CommitPublishedError::Commit)?;
-        for table in &report.tables {
-            let id = TableRef::Id(table.table_id);
-            if let Err(error) = wait_published(self, &id, Some(table.version), Some(limit)).await {
-                let stands = CommitNotPublished { report, error };
-                return Err(CommitPublishedError::NotPublished(Box::new(stands)));
-            }
+        if let Err(error) = self.wait_published(&report, limit).await {
+            let stands = CommitNotPublished { report, error };
+            return Err(CommitPublishedError::NotPublished(Box::new(stands)));
         }
         Ok(report)
+    }
+
+    /// Waits until every version that a commit wrote is published: by the worker of
+    /// [`Db::publish_in_background`], or by that of another program. `limit` is for each table.
+    ///
+    /// # Errors
+    /// `busy` if the time is over, `invalid_input` if a table's publishing is off or has stopped,
+    /// `table_not_found` if a table is gone; those of the database. The commit stands in any case.
+    pub async fn wait_published(&self, report: &CommitReport, limit: Duration) -> Result<()> {
+        for table in &report.tables {
+            let id = TableRef::Id(table.table_id);
+            wait_published(self, &id, Some(table.version), Some(limit)).await?;
+        }
+        Ok(())
     }
 }
 

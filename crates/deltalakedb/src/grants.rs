@@ -4,14 +4,7 @@ use deltalakedb_catalog_core::error::{CatalogError, Result};
 
 use crate::uri::{CatalogUri, Place};
 
-/// What a login does with a catalog. Neither makes or upgrades tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Reads, commits and publishes.
-    Writer,
-    /// Reads.
-    Reader,
-}
+pub use crate::role::Role;
 
 /// SQL statements that give `login` the rights of `role` on the catalog's tables, in order, for an
 /// administrator to run in the catalog's database. The server is not asked, and the login is not

@@ -66,11 +66,13 @@ pub async fn describe_files(
         }
     }
     let (table, data, indexed) = (&table, &data, &indexed);
-    futures::stream::iter(files)
+    // Files of their own: with borrowed ones the compiler cannot see that this may be sent to another
+    // thread, as servers need it.
+    futures::stream::iter(files.to_vec())
         .map(|file| async move {
-            let place = table.place(file)?;
-            let name = shown(root, file);
-            let (object, footer) = read_footer(store, file, &name).await?;
+            let place = table.place(&file)?;
+            let name = shown(root, &file);
+            let (object, footer) = read_footer(store, &file, &name).await?;
             let columns = columns::check(&name, &footer, data, &metadata.partition_columns)?;
             Ok(Add {
                 path: place.encoded,

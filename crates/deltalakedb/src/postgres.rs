@@ -6,7 +6,7 @@ use deltalakedb_backend_postgres::{GrantRole, PostgresBackend, PostgresOptions, 
 use deltalakedb_catalog_core::backend::CatalogBackend;
 use deltalakedb_catalog_core::error::Result;
 
-use crate::grants::Role;
+use crate::role::Role;
 use crate::uri::{self, ServerUri};
 
 pub(crate) async fn connect(uri: &ServerUri) -> Result<Arc<dyn CatalogBackend>> {

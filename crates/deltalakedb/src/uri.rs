@@ -34,10 +34,12 @@ use deltalakedb_catalog_core::error::{CatalogError, Result};
 
 pub use options::{Encrypt, TlsMode};
 pub use password::Secret;
+#[cfg(feature = "config")]
 pub(crate) use password::read_secret;
 pub use server::ServerUri;
 pub use sqlite::SqliteUri;
 pub use table::TableUri;
+#[cfg(feature = "config")]
 pub(crate) use text::parse_duration;
 
 /// Scheme of a table URI.

@@ -408,15 +408,9 @@ pub async fn write_last_checkpoint(sink: &dyn MirrorSink, info: &CheckpointInfo)
 /// Checksum of `_last_checkpoint` (protocol section "JSON checksum"): MD5 of its canonical text,
 /// without the field `checksum`, as 32 hexadecimal digits.
 pub(crate) fn json_checksum(value: &serde_json::Value) -> String {
-    use std::fmt::Write;
     let mut lines = Vec::new();
     canonical(value, "", true, &mut lines);
-    let mut text = String::with_capacity(32);
-    for byte in Md5::digest(lines.join(",").as_bytes()) {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    hex::encode(Md5::digest(lines.join(",").as_bytes()))
 }
 
 /// A JSON value as lines `path=value`: fields by name, elements by position, texts percent-encoded.

@@ -46,13 +46,7 @@ pub(crate) fn commit_name(version: Version) -> String {
 
 /// SHA-256, lower-case hex.
 pub(crate) fn digest(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(64);
-    for byte in Sha256::digest(bytes) {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// Puts an object unless one of that name exists; an existing one is compared byte for byte.

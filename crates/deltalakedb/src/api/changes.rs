@@ -73,8 +73,14 @@ impl IntoFuture for Changes {
     /// Commits.
     ///
     /// # Errors
-    /// Those of [`Catalog::commit`](deltalakedb_catalog_engine::catalog::Catalog::commit); `InvalidInput`
-    /// for a bad token, name or condition, and if there is nothing to commit.
+    /// Nothing is committed with any of them but `commit_unknown`.
+    ///
+    /// - `conflict`: others committed what does not go together with these changes. Open the tables anew,
+    ///   and decide anew.
+    /// - `invalid_input`: a bad token, name, condition or action, and nothing to commit.
+    /// - `table_not_found`, `table_exists`.
+    /// - `unsupported`: a table has a feature that this writer does not have.
+    /// - `commit_unknown`: the answer was lost. The same changes with the same token tell.
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let token = self.token.map(CommitToken::new).transpose()?;

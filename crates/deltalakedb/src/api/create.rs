@@ -201,8 +201,8 @@ impl IntoFuture for CreateTable {
     /// Creates the table, and opens it.
     ///
     /// # Errors
-    /// `TableExists`; `InvalidInput` for columns or properties that do not go together, and for a
-    /// location that holds a table already; `Unsupported` for a property that asks for a feature that
+    /// `table_exists`; `invalid_input` for columns or properties that do not go together, and for a
+    /// location that holds a table already; `unsupported` for a property that asks for a feature that
     /// this writer does not have; those of the database and of the store.
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move { Ok(self.commit().await?.0) })
@@ -213,7 +213,7 @@ impl IntoFuture for CreateTable {
 /// without a log, else its version 0 could never be published.
 ///
 /// # Errors
-/// `InvalidInput` naming the table that is there; those of the database and of the store.
+/// `invalid_input` naming the table that is there; those of the database and of the store.
 async fn check_location(
     catalog: &Catalog,
     name: &TableName,

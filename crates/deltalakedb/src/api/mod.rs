@@ -1,4 +1,8 @@
 //! What programs that embed a catalog use: tables by name, and changes of them.
+//!
+//! Errors are named by their codes ([`CatalogError::code`]). Besides those that a call names, every call
+//! that asks the database may fail with `busy` (the same call may succeed soon), `unavailable`, `corrupt`
+//! and `schema`.
 
 mod changes;
 mod create;
@@ -10,7 +14,9 @@ pub use changes::{Change, Changes, Target};
 pub use create::CreateTable;
 pub use table::Table;
 
-use deltalakedb_catalog_core::error::Result;
+use std::time::SystemTime;
+
+use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, TimestampMs, Version};
 
 use crate::Db;
@@ -20,7 +26,7 @@ pub trait IntoTableRef {
     /// The reference.
     ///
     /// # Errors
-    /// `InvalidInput` for text that is no name.
+    /// `invalid_input` for text that is no name.
     fn into_table_ref(self) -> Result<TableRef>;
 }
 
@@ -62,12 +68,12 @@ impl IntoTableRef for &Table {
 }
 
 /// What says which state of a table is meant: a version (a number, a [`Version`]), a time (a
-/// [`TimestampMs`]), an [`At`].
+/// [`TimestampMs`], a [`SystemTime`]), an [`At`].
 pub trait IntoAt {
     /// The state.
     ///
     /// # Errors
-    /// `InvalidInput` for a number that is no version.
+    /// `invalid_input` for a number that is no version.
     fn into_at(self) -> Result<At>;
 }
 
@@ -86,6 +92,18 @@ impl IntoAt for Version {
 impl IntoAt for TimestampMs {
     fn into_at(self) -> Result<At> {
         Ok(At::Timestamp(self))
+    }
+}
+
+/// The latest version that is not younger, to the millisecond.
+impl IntoAt for SystemTime {
+    fn into_at(self) -> Result<At> {
+        let ms = match self.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(after) => i64::try_from(after.as_millis()).ok(),
+            Err(before) => i64::try_from(before.duration().as_millis()).ok().map(|ms| -ms),
+        };
+        let ms = ms.ok_or_else(|| CatalogError::invalid("a time is too far away"))?;
+        Ok(At::Timestamp(TimestampMs(ms)))
     }
 }
 
@@ -127,17 +145,17 @@ impl Db {
     /// ```
     ///
     /// # Errors
-    /// `TableNotFound`; `InvalidInput` for text that is no name, and for a table that is being
+    /// `table_not_found`; `invalid_input` for text that is no name, and for a table that is being
     /// imported.
     pub async fn table(&self, table: impl IntoTableRef) -> Result<Table> {
         self.table_at(table, At::Head).await
     }
 
     /// Opens a table at a version (`3`, a [`Version`]) or at a time (a
-    /// [`TimestampMs`]: the latest version that is not younger).
+    /// [`TimestampMs`] or [`SystemTime`]: the latest version that is not younger).
     ///
     /// # Errors
-    /// Those of [`Db::table`]; `VersionNotFound`.
+    /// Those of [`Db::table`]; `version_not_found`.
     pub async fn table_at(&self, table: impl IntoTableRef, at: impl IntoAt) -> Result<Table> {
         let snapshot = self.snapshot(&table.into_table_ref()?, at.into_at()?).await?;
         Ok(Table::new(self.clone(), snapshot))

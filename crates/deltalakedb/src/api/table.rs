@@ -2,17 +2,20 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use deltalakedb_catalog_core::action::{Add, Metadata, Protocol};
 use deltalakedb_catalog_core::backend::CommitFilter;
-use deltalakedb_catalog_core::error::Result;
-use deltalakedb_catalog_core::ids::{At, TableId, TableName, TimestampMs, Version};
+use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{CommitRecord, FileRecord, Snapshot, TableRecord};
+use deltalakedb_catalog_engine::catalog::CommitReport;
 use deltalakedb_catalog_engine::schema::StructType;
+use deltalakedb_mirror::publish::{Waited, wait_published};
 use deltalakedb_mirror::store::open_store;
 use futures::stream::BoxStream;
 
-use super::{Changes, IntoAt};
+use super::{Change, Changes, IntoAt};
 use crate::Db;
 use crate::filter::parse_filter;
 use crate::parquet_files::{describe_files, locate};
@@ -97,7 +100,7 @@ impl Table {
     /// Schema at this version.
     ///
     /// # Errors
-    /// `InvalidInput` for the schema of an imported table that nobody can read.
+    /// `invalid_input` for the schema of an imported table that nobody can read.
     pub fn schema(&self) -> Result<StructType> {
         StructType::parse(&self.metadata().schema_string)
     }
@@ -117,7 +120,7 @@ impl Table {
     /// The same table at another version or time, see [`Db::table_at`].
     ///
     /// # Errors
-    /// `VersionNotFound`; `TableNotFound` if there is no such table any more.
+    /// `version_not_found`; `table_not_found` if there is no such table any more.
     pub async fn at(&self, at: impl IntoAt) -> Result<Table> {
         self.db.table_at(self.id(), at).await
     }
@@ -125,9 +128,35 @@ impl Table {
     /// The same table at its latest version.
     ///
     /// # Errors
-    /// `TableNotFound` if there is no such table any more.
+    /// `table_not_found` if there is no such table any more.
     pub async fn latest(&self) -> Result<Table> {
         self.at(At::Head).await
+    }
+
+    /// The same table at the version that a commit wrote.
+    ///
+    /// # Errors
+    /// `invalid_input` for a commit that did not change this table; those of [`Table::at`].
+    pub async fn at_commit(&self, report: &CommitReport) -> Result<Table> {
+        let written = report.tables.iter().find(|table| table.table_id == self.id());
+        let written = written.ok_or_else(|| {
+            CatalogError::invalid(format!(
+                "commit {} did not change table '{}'",
+                report.token,
+                self.name()
+            ))
+        })?;
+        self.at(written.version).await
+    }
+
+    /// Waits until this version is published, by whichever worker: that of
+    /// [`Db::publish_in_background`], or that of another program.
+    ///
+    /// # Errors
+    /// `busy` if it is not published within `limit`; `invalid_input` if the table's publishing is off or
+    /// has stopped (the message says how to go on); `table_not_found`; those of the database.
+    pub async fn wait_published(&self, limit: Duration) -> Result<Waited> {
+        wait_published(&self.db, &TableRef::Id(self.id()), Some(self.version()), Some(limit)).await
     }
 
     /// Files at this version, in the order in which they were added.
@@ -146,7 +175,7 @@ impl Table {
     /// ```
     ///
     /// # Errors
-    /// `InvalidInput` for text that is no condition (see [`parse_filter`]), and for one that does not
+    /// `invalid_input` for text that is no condition (see [`parse_filter`]), and for one that does not
     /// fit the table.
     pub fn files_matching(
         &self,
@@ -169,7 +198,7 @@ impl Table {
     /// table's root.
     ///
     /// # Errors
-    /// `InvalidInput` naming the file and what does not fit the table; `Unavailable` if a file cannot
+    /// `invalid_input` naming the file and what does not fit the table; `unavailable` if a file cannot
     /// be read.
     pub async fn describe_files<I, S>(&self, files: I) -> Result<Vec<Add>>
     where
@@ -192,10 +221,48 @@ impl Table {
     /// ```no_run
     /// # async fn example(orders: deltalakedb::Table) -> deltalakedb::Result<()> {
     /// let files = orders.describe_files(["/lake/orders/day=2026-01-31/0.parquet"]).await?;
-    /// orders.append(files).token("load-2026-01-31").await?;
+    /// let report = orders.append(files).token("load-2026-01-31").await?;
+    /// let orders = orders.at_commit(&report).await?;
     /// # Ok(()) }
     /// ```
     pub fn append(&self, files: Vec<Add>) -> Changes {
         self.db.changes().append(self, files)
+    }
+
+    /// A change of this table, on the version that was opened: for [`Changes::change`], together with
+    /// those of other tables.
+    pub fn change(&self) -> Change {
+        Change::of(self)
+    }
+
+    /// Changes the table; awaited, the change is committed. What others have committed since this
+    /// version is checked against what the change says it read.
+    ///
+    /// ```
+    /// # use deltalakedb::{Add, Db, Result};
+    /// # fn file(path: &str) -> Add {
+    /// #     let add = r#"{"path":"","partitionValues":{},"size":9,"modificationTime":1}"#;
+    /// #     Add { path: path.to_owned(), ..serde_json::from_str(add).unwrap() }
+    /// # }
+    /// # fn main() -> Result<()> { tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let db = Db::create(&"memory://".parse()?).await?;
+    /// # let orders = db.create_table("orders").location("memory://o").columns("id long").await?;
+    /// # let report = orders.append(vec![file("old.parquet")]).await?;
+    /// # let orders = orders.at_commit(&report).await?;
+    /// # let (old, new) = (file("old.parquet"), file("new.parquet"));
+    /// // Two programs have read `old`, and each replaces it.
+    /// let replace = || {
+    ///     orders.commit(|change| {
+    ///         change.operation("UPDATE").read_files([&old]).remove_files([old.clone()])
+    ///             .add_files([new.clone()])
+    ///     })
+    /// };
+    /// replace().await?;
+    /// let late = replace().await.unwrap_err();
+    /// assert_eq!(late.code(), "conflict");
+    /// # Ok(()) }) }
+    /// ```
+    pub fn commit(&self, change: impl FnOnce(Change) -> Change) -> Changes {
+        self.db.changes().change(change(self.change()))
     }
 }

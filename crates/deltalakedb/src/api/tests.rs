@@ -1,15 +1,20 @@
+use std::time::{Duration, SystemTime};
+
 use deltalakedb_catalog_core::action::Add;
 use futures::TryStreamExt;
 
-use crate::{Change, Db, Table};
+use crate::{Change, Db, PublisherConfig, Table};
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 async fn catalog() -> Db {
     Db::create(&"memory://".parse().unwrap()).await.unwrap()
 }
 
 async fn orders(db: &Db) -> Table {
+    // The process has one store in memory for all tests.
     db.create_table("shop.orders")
-        .location("memory://orders")
+        .location(format!("memory://orders-{}", db.ids().uuid()))
         .columns("id long, day date")
         .partition_by(["day"])
         .property("delta.appendOnly", "false")
@@ -60,6 +65,35 @@ async fn a_table_stays_at_its_version() {
     ] {
         assert_eq!(table.id(), latest.id());
     }
+}
+
+#[tokio::test]
+async fn a_commit_leads_to_its_version_and_a_time_to_the_version_of_then() {
+    let db = catalog().await;
+    let (db, worker) = db.publish_in_background(PublisherConfig::default());
+    let created = orders(&db).await;
+    let report = created.append(vec![file("a", "2026-01-01")]).await.unwrap();
+    let first = created.at_commit(&report).await.unwrap();
+    let replace = |change: Change| {
+        change.read_whole_table().remove_files([file("a", "2026-01-01")]).add_files([])
+    };
+    let report = first.commit(replace).token("t").await.unwrap();
+    let second = first.at_commit(&report).await.unwrap();
+    assert_eq!((first.version().get(), second.version().get()), (1, 2));
+    let waited = second.wait_published(LIMIT).await.unwrap();
+    assert!(waited.published_version >= second.version());
+    db.wait_published(&report, LIMIT).await.unwrap();
+    worker.stop().await.unwrap();
+
+    let other = db.create_table("other").location("memory://other").columns("id long");
+    let error = other.await.unwrap().at_commit(&report).await.unwrap_err();
+    assert_eq!(error.code(), "invalid_input", "{error}");
+
+    let ms = u64::try_from(first.timestamp().0).unwrap();
+    let then = SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
+    assert_eq!(second.at(then).await.unwrap().version(), first.version());
+    let error = second.at(SystemTime::UNIX_EPOCH - LIMIT).await.unwrap_err();
+    assert_eq!(error.code(), "version_not_found", "{error}");
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ impl<'a> Record<'a> {
     }
 
     /// All columns of a batch as the fields of one struct.
+    #[cfg(feature = "kernel")]
     pub(crate) fn whole(origin: &'a str, batch: &arrow::record_batch::RecordBatch) -> Record<'a> {
         Record { origin, name: "file".to_owned(), array: StructArray::from(batch.clone()) }
     }

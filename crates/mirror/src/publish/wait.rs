@@ -6,12 +6,13 @@ use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{TableId, TableName, TableRef, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, TableState};
 use deltalakedb_catalog_engine::catalog::Catalog;
+use deltalakedb_catalog_engine::retry::backoff_ms;
 use serde::Serialize;
 
 /// First pause between two looks, milliseconds; it grows.
-const FIRST_PAUSE_MS: u64 = 5;
+const FIRST_PAUSE_MS: i64 = 5;
 /// Longest pause, milliseconds.
-const MAX_PAUSE_MS: u64 = 250;
+const MAX_PAUSE_MS: i64 = 250;
 
 /// A version that is published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -56,7 +57,7 @@ pub async fn wait_published(
     }
     let began = catalog.clock().now();
     let limit_ms = limit.map(|limit| i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
-    let mut pause = FIRST_PAUSE_MS;
+    let mut looks = 0_u32;
     let mut record = first;
     loop {
         let waited_ms = catalog.clock().now().0.saturating_sub(began.0);
@@ -96,8 +97,9 @@ pub async fn wait_published(
                 WriteState::NotApplied,
             ));
         }
-        catalog.clock().sleep(Duration::from_millis(pause)).await;
-        pause = (pause * 3 / 2).min(MAX_PAUSE_MS);
+        let pause = backoff_ms(FIRST_PAUSE_MS, MAX_PAUSE_MS, looks, catalog.ids().fraction());
+        catalog.clock().sleep(Duration::from_millis(pause.unsigned_abs())).await;
+        looks = looks.saturating_add(1);
         record = catalog.table(&by_id).await?;
     }
 }
