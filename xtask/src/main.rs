@@ -11,6 +11,7 @@ mod run;
 mod servers;
 mod tally;
 mod test;
+mod tools;
 mod workspace;
 
 use std::process::ExitCode;
