@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::api;
 use crate::msrv;
 use crate::run;
 use crate::tools;
@@ -51,7 +52,7 @@ enum Outcome {
 pub(crate) fn main(args: &Args) -> Result<bool> {
     let mut steps = Vec::new();
     let began = Instant::now();
-    step(&mut steps, "format", || passed(&mut cargo(&["fmt", "--all", "--check"])));
+    step(&mut steps, "format", format);
     step(&mut steps, "crates know only what they may", arrows);
     step(&mut steps, "lints", || {
         let mut command = cargo(&["clippy"]);
@@ -61,6 +62,16 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
     step(&mut steps, "docs", || {
         let mut command = workspace::doc();
         passed(command.env("RUSTDOCFLAGS", "-D warnings").env("CARGO_INCREMENTAL", "0"))
+    });
+    step(&mut steps, "public API", || {
+        Ok(match api::compare()? {
+            api::Compared::Same => Outcome::Passed,
+            api::Compared::Differs(lines) => {
+                api::tell(&lines);
+                Outcome::Failed
+            }
+            api::Compared::OtherFormat(why) => Outcome::Skipped(why),
+        })
     });
     step(&mut steps, "Rust versions", || {
         Ok(if msrv::check()? { Outcome::Passed } else { Outcome::Failed })
@@ -119,6 +130,16 @@ fn cargo(args: &[&str]) -> Command {
     let mut command = run::cargo();
     command.args(args).env("CARGO_INCREMENTAL", "0");
     command
+}
+
+/// Of the workspace, and of the tool outside of it.
+fn format() -> Result<Outcome> {
+    let mut outcome = passed(&mut cargo(&["fmt", "--all", "--check"]))?;
+    let tool = passed(&mut cargo(&["fmt", "--check", "--manifest-path", api::TOOL]))?;
+    if matches!(outcome, Outcome::Passed) {
+        outcome = tool;
+    }
+    Ok(outcome)
 }
 
 fn passed(command: &mut Command) -> Result<Outcome> {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a terminal program")]
 
+mod api;
 mod bench;
 mod ci;
 mod crash;
@@ -42,6 +43,8 @@ enum Task {
     Ci(ci::Args),
     /// Make tables with `dl` and read them with deltalake, Polars, DuckDB, Sail and ClickHouse.
     Interop(interop::Args),
+    /// Compare the public API of the crate `deltalakedb` with crates/deltalakedb/public-api.txt.
+    Api(api::Args),
     /// Compare the Rust versions that Cargo.toml and README state with those that dependencies need.
     Msrv,
     /// Kill a committing and publishing process at random moments and check what is left.
@@ -53,10 +56,14 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = api::as_rustdoc() {
+        return code;
+    }
     let outcome = match Cli::parse().command {
         Task::Test(args) => test::main(&args),
         Task::Ci(args) => ci::main(&args),
         Task::Interop(args) => interop::main(&args),
+        Task::Api(args) => api::main(&args),
         Task::Msrv => msrv::check(),
         Task::Crash(args) => crash::main(&args),
         Task::Servers(args) => servers::main(&args),
