@@ -63,7 +63,7 @@ impl Tally {
             read => read.with_context(|| format!("cannot read {}", path.display())),
         };
         let mut tally = Tally::default();
-        tally.events(program, &text(events)?)?;
+        tally.events(program, &text(events)?, succeeded)?;
         tally.skips(program, &text(skips)?)?;
         if !succeeded && tally.failed.is_empty() {
             tally.failed.push(format!("`{command}` failed"));
@@ -74,8 +74,9 @@ impl Tally {
         Ok(tally)
     }
 
-    /// Reads events. A test that began and did not end has failed: its program died in it.
-    fn events(&mut self, program: &str, text: &str) -> Result<()> {
+    /// Reads events. A test that began and did not end has failed, as its program died in it; but if the
+    /// command `succeeded`, it is an ignored one of a program of which nextest ran no other.
+    fn events(&mut self, program: &str, text: &str, succeeded: bool) -> Result<()> {
         let mut programs = BTreeMap::new();
         let mut open = BTreeSet::new();
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
@@ -106,7 +107,13 @@ impl Tally {
             }
             open.remove(&test);
         }
-        self.failed.extend(open.into_iter().map(|test| format!("{test} (its program died in it)")));
+        for test in open {
+            if succeeded {
+                self.skip(test.to_string(), IGNORED);
+            } else {
+                self.failed.push(format!("{test} (its program died in it)"));
+            }
+        }
         Ok(())
     }
 
@@ -271,6 +278,7 @@ mod tests {
     fn a_test_that_did_not_end_has_failed() {
         let events = "{\"type\":\"test\",\"event\":\"started\",\"name\":\"a\"}\n";
         assert_eq!(read(events, "", false).failed, ["suite a (its program died in it)"]);
+        assert_eq!(read(events, "", true).counts(), "0 passed, 0 failed, 1 skipped");
     }
 
     #[test]
@@ -282,7 +290,9 @@ mod tests {
     #[test]
     fn what_is_no_event_is_an_error() {
         let mut tally = Tally::default();
-        assert!(tally.events("", "ok").is_err());
-        assert!(tally.events("", "{\"type\":\"test\",\"event\":\"odd\",\"name\":\"a\"}").is_err());
+        assert!(tally.events("", "ok", true).is_err());
+        assert!(
+            tally.events("", "{\"type\":\"test\",\"event\":\"odd\",\"name\":\"a\"}", true).is_err()
+        );
     }
 }
