@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from dl import Dl, Table
+from outcomes import Outcomes
 
 OPERATORS = ["=", "<>", "<", "<=", ">", ">="]
 # Each command, and how many conditions it is given; rows go last.
@@ -217,14 +218,13 @@ def check_delete(pair: Pair, conditions: list[str]) -> list[str]:
     return wrong
 
 
-def run(program: Path, home: Path) -> tuple[int, int]:
-    """How many checks passed and failed, each of one type and command."""
+def run(program: Path, home: Path, outcomes: Outcomes) -> None:
+    """Checks each type with each command."""
     seed = int(os.environ.get("DL_SEED") or random.randrange(2**32))
     print(f"literals: DL_SEED={seed}", flush=True)
     rng = random.Random(seed)
     dl = Dl(program, home / "catalog.db")
     dl("init")
-    passed = failed = 0
     for n, (kind, (of, values, constants)) in enumerate(kinds(rng).items()):
         pair = None
         for command, count in COMMANDS:
@@ -235,8 +235,4 @@ def run(program: Path, home: Path) -> tuple[int, int]:
                 wrong = globals()[f"check_{command}"](pair, conditions)
             except Exception:
                 wrong = [traceback.format_exc()]
-            print(f"test interop::literals::{command}::{kind} ... {'FAILED' if wrong else 'ok'}", flush=True)
-            for line in wrong:
-                print(f"    {line}", flush=True)
-            passed, failed = passed + (not wrong), failed + bool(wrong)
-    return passed, failed
+            outcomes.ends(f"literals::{command}::{kind}", wrong)

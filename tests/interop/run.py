@@ -1,7 +1,7 @@
 """Makes tables through `dl` and reads them with other engines.
 
-Started by `cargo xtask interop`. Prints one line a case and engine in the form of Rust's test runner, then a
-table. Every reading is done by an engine in a process of its own.
+Started by `cargo xtask interop`. Prints one line a case and engine, then a table, and writes events for the
+counts. Every reading is done by an engine in a process of its own.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from cases import CASES, Foreign, corpus_cases, store_cases
 from dl import Dl
 from facts import differences, facts
 import literals
+from outcomes import Outcomes
 import tpch
 
 ENGINES = ["deltalake", "polars", "duckdb", "sail", "clickhouse"]
@@ -110,6 +111,7 @@ def main() -> int:
     parser.add_argument("--tables", type=Path, help="tables of other engines")
     parser.add_argument("--tpch", type=Path, help="the program that makes the data of TPC-H")
     parser.add_argument("--scale", default="0.1", help="scale factor of TPC-H")
+    parser.add_argument("--events", type=Path, help="a file for one line of JSON a test")
     parser.add_argument("filter", nargs="?", default="")
     args = parser.parse_args()
     shutil.rmtree(args.work, ignore_errors=True)
@@ -118,8 +120,8 @@ def main() -> int:
     dl("init")
 
     cases = [c for c in CASES + store_cases() + corpus_cases(args.tables) if args.filter in c.__name__]
-    print(f"running {len(cases) * len(ENGINES)} tests", flush=True)
-    outcomes: dict[tuple[str, str], str] = {}
+    outcomes = Outcomes(args.events)
+    cells: dict[tuple[str, str], str] = {}
     for case in cases:
         name = case.__name__
         home = args.work.resolve() / name
@@ -131,38 +133,30 @@ def main() -> int:
             problem = traceback.format_exc()
         for engine in ENGINES:
             wrong, unable = ([problem], None) if problem else check(engine, readings)
-            outcomes[name, engine] = "FAIL" if wrong else "-" if unable else "PASS"
-            result = "FAILED" if wrong else f"ignored, {unable}" if unable else "ok"
-            print(f"test interop::{engine}::{name} ... {result}", flush=True)
-            if wrong:
-                print("\n".join(f"    {line}" for w in wrong for line in w.splitlines()), flush=True)
+            cells[name, engine] = "FAIL" if wrong else "-" if unable else "PASS"
+            if unable and not wrong:
+                outcomes.skips(f"{engine}::{name}", unable)
+            else:
+                outcomes.ends(f"{engine}::{name}", wrong)
 
     width = max((len(c.__name__) for c in cases), default=4)
     print(f"\n{'case':<{width}}  " + "  ".join(f"{e:<10}" for e in ENGINES))
     for case in cases:
-        cells = (outcomes[case.__name__, e] for e in ENGINES)
-        print(f"{case.__name__:<{width}}  " + "  ".join(f"{c:<10}" for c in cells))
-    passed = failed = 0
+        row = (cells[case.__name__, e] for e in ENGINES)
+        print(f"{case.__name__:<{width}}  " + "  ".join(f"{c:<10}" for c in row))
     if args.tpch and args.filter in "tpch":
-        print(f"\nrunning {len(tpch.QUERIES)} tests", flush=True)
+        print(f"\nTPC-H, scale {args.scale}, beside DuckDB", flush=True)
         data = args.work.resolve() / "tpch"
         data.mkdir()
-        passed, failed = tpch.run(args.dl.resolve(), args.tpch.resolve(), data, args.scale)
-        print(f"TPC-H, scale {args.scale}: {passed} of {len(tpch.QUERIES)} queries answered as by DuckDB")
+        tpch.run(args.dl.resolve(), args.tpch.resolve(), data, args.scale, outcomes)
     if args.filter in "literals":
         home = args.work.resolve() / "literals"
         home.mkdir()
-        print(f"\nrunning {literals.COUNT} tests", flush=True)
-        right, wrong = literals.run(args.dl.resolve(), home)
-        passed, failed = passed + right, failed + wrong
-    count = {o: list(outcomes.values()).count(o) for o in ("PASS", "FAIL", "-")}
-    count["PASS"] += passed
-    count["FAIL"] += failed
-    verdict = "FAILED" if count["FAIL"] else "ok"
-    print(f"test result: {verdict}. {count['PASS']} passed; {count['FAIL']} failed; {count['-']} ignored")
-    if not args.keep and not count["FAIL"]:
+        print(f"\n{literals.COUNT} checks of literals", flush=True)
+        literals.run(args.dl.resolve(), home, outcomes)
+    if not args.keep and not outcomes.failed:
         shutil.rmtree(args.work, ignore_errors=True)
-    return 1 if count["FAIL"] else 0
+    return 1 if outcomes.failed else 0
 
 
 if __name__ == "__main__":

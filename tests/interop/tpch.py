@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from dl import Dl
 from engine import DuckDb
+from outcomes import Outcomes
 
 QUERIES = sorted(Path(__file__).with_name("tpch").glob("q*.sql"))
 TABLES = ["region", "nation", "supplier", "customer", "part", "partsupp", "orders", "lineitem"]
@@ -41,8 +42,8 @@ def differences(ours: list[tuple], theirs: list[tuple]) -> str | None:
     return None
 
 
-def run(program: Path, generator: Path, data: Path, scale: str) -> tuple[int, int]:
-    """Runs all queries, prints a line for each. How many passed and failed."""
+def run(program: Path, generator: Path, data: Path, scale: str, outcomes: Outcomes) -> None:
+    """Runs all queries."""
     subprocess.run([str(generator), str(data), scale], check=True)
     dl = Dl(program, data / "catalog.db")
     dl("init")
@@ -54,7 +55,6 @@ def run(program: Path, generator: Path, data: Path, scale: str) -> tuple[int, in
         duck.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{file}')")
         published = data / "default" / table
         duck.execute(f"CREATE VIEW published.{table} AS SELECT * FROM delta_scan('{published}')")
-    passed = failed = 0
     for file in QUERIES:
         query = file.read_text()
         answer = data / f"{file.stem}.parquet"
@@ -69,8 +69,4 @@ def run(program: Path, generator: Path, data: Path, scale: str) -> tuple[int, in
                     wrong.append(f"{schema}: {problem}")
         except Exception as e:
             wrong.append(f"{type(e).__name__}: {e}")
-        print(f"test interop::tpch::{file.stem} ... {'FAILED' if wrong else 'ok'}", flush=True)
-        for line in wrong:
-            print(f"    {line}", flush=True)
-        passed, failed = passed + (not wrong), failed + bool(wrong)
-    return passed, failed
+        outcomes.ends(f"tpch::{file.stem}", wrong)

@@ -1,13 +1,14 @@
 //! `cargo xtask ci`: everything that a change must pass.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::api;
 use crate::msrv;
 use crate::run;
+use crate::tools;
 use crate::workspace::{self, Package};
 
 /// What the tests must not skip: all that a machine with a Rust toolchain, Python, Node.js and the
@@ -58,7 +59,7 @@ enum Outcome {
 pub(crate) fn main(args: &Args) -> Result<bool> {
     let mut steps = Vec::new();
     let began = Instant::now();
-    step(&mut steps, "format", || passed(&mut cargo(&["fmt", "--all", "--check"])));
+    step(&mut steps, "format", format);
     step(&mut steps, "crates know only what they may", arrows);
     step(&mut steps, "lints", || {
         let mut command = cargo(&["clippy"]);
@@ -66,21 +67,41 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
         passed(command.args(["--all-targets", "--", "-D", "warnings"]))
     });
     step(&mut steps, "docs", || {
-        let mut command = cargo(&["doc", "--no-deps"]);
-        command.args(workspace::WITH_EVERYTHING);
-        passed(command.env("RUSTDOCFLAGS", "-D warnings"))
+        let mut command = workspace::doc();
+        passed(command.env("RUSTDOCFLAGS", "-D warnings").env("CARGO_INCREMENTAL", "0"))
+    });
+    step(&mut steps, "public API", || {
+        Ok(match api::compare()? {
+            api::Compared::Same => Outcome::Passed,
+            api::Compared::Differs(lines) => {
+                api::tell(&lines);
+                Outcome::Failed
+            }
+            api::Compared::OtherFormat(why) => Outcome::Skipped(why),
+        })
     });
     step(&mut steps, "Rust versions", || {
         Ok(if msrv::check()? { Outcome::Passed } else { Outcome::Failed })
     });
-    step(&mut steps, "dependencies", || deny(&["bans", "licenses", "sources"]));
-    step(&mut steps, "advisories", advisories);
     features(&mut steps)?;
-    if args.no_test {
-        step(&mut steps, "tests", || Ok(Outcome::Skipped("--no-test".to_owned())));
-    } else {
-        step(&mut steps, "tests", tests);
-    }
+    // cargo-deny may have to be built, which takes nothing of the workspace: tests that wait leave it time.
+    std::thread::scope(|scope| {
+        let beside = scope.spawn(|| {
+            let mut beside = Vec::new();
+            step(&mut beside, "dependencies", || deny(&["bans", "licenses", "sources"]));
+            step(&mut beside, "advisories", advisories);
+            beside
+        });
+        if args.no_test {
+            step(&mut steps, "tests", || Ok(Outcome::Skipped("--no-test".to_owned())));
+        } else {
+            step(&mut steps, "tests", tests);
+        }
+        let beside =
+            beside.join().map_err(|_| anyhow::anyhow!("a thread of the checks panicked"))?;
+        steps.extend(beside);
+        anyhow::Ok(())
+    })?;
     report(&steps, began.elapsed());
     Ok(!steps.iter().any(|s| matches!(s.outcome, Outcome::Failed)))
 }
@@ -118,6 +139,16 @@ fn cargo(args: &[&str]) -> Command {
     command
 }
 
+/// Of the workspace, and of the tool outside of it.
+fn format() -> Result<Outcome> {
+    let mut outcome = passed(&mut cargo(&["fmt", "--all", "--check"]))?;
+    let tool = passed(&mut cargo(&["fmt", "--check", "--manifest-path", api::TOOL]))?;
+    if matches!(outcome, Outcome::Passed) {
+        outcome = tool;
+    }
+    Ok(outcome)
+}
+
 fn passed(command: &mut Command) -> Result<Outcome> {
     Ok(if run::on_terminal(command)? { Outcome::Passed } else { Outcome::Failed })
 }
@@ -138,7 +169,7 @@ fn tests() -> Result<Outcome> {
 // ---- dependencies ----
 
 fn deny(checks: &[&str]) -> Result<Outcome> {
-    let mut command = Command::new(cargo_deny()?);
+    let mut command = Command::new(tools::deny()?);
     command.args(["--locked", "check", "--hide-inclusion-graph"]).args(checks);
     command.current_dir(workspace::root());
     passed(&mut command)
@@ -146,32 +177,12 @@ fn deny(checks: &[&str]) -> Result<Outcome> {
 
 /// The advisory database is a git repository: where it cannot be fetched, nothing is checked.
 fn advisories() -> Result<Outcome> {
-    let mut command = Command::new(cargo_deny()?);
+    let mut command = Command::new(tools::deny()?);
     command.args(["--locked", "fetch", "db"]).current_dir(workspace::root());
     if run::capture(&mut command).is_err() {
         return Ok(Outcome::Skipped("the advisory database cannot be fetched here".to_owned()));
     }
     deny(&["advisories"])
-}
-
-/// cargo-deny, on the path or built once into the target folder.
-fn cargo_deny() -> Result<PathBuf> {
-    let name = workspace::executable("cargo-deny");
-    let ours = workspace::target().join("tools");
-    let on_path = std::env::var_os("PATH")
-        .map(|path| std::env::split_paths(&path).map(|p| p.join(&name)).collect::<Vec<_>>())
-        .unwrap_or_default();
-    if let Some(found) = on_path.into_iter().find(|p| p.is_file()) {
-        return Ok(found);
-    }
-    let program = ours.join("bin").join(&name);
-    if !program.is_file() {
-        println!("installing cargo-deny into {} (once, about two minutes)", ours.display());
-        let mut install = cargo(&["install", "--quiet", "--locked", "cargo-deny", "--root"]);
-        install.arg(&ours);
-        anyhow::ensure!(run::on_terminal(&mut install)?, "cannot install cargo-deny");
-    }
-    Ok(program)
 }
 
 // ---- features ----

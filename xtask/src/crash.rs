@@ -30,11 +30,12 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
     if !run::on_terminal(run::cargo().args(["build", "-p", "deltalakedb-crash"]))? {
         return Ok(false);
     }
-    Ok(run(args)?.report())
+    Ok(run(args, true)?.0.report())
 }
 
-/// The same as a part of all tests; the program is built already.
-pub(crate) fn run(args: &Args) -> Result<Tally> {
+/// The same as a part of all tests; the program is built already. What it printed, which is `shown` as it
+/// comes, or not.
+pub(crate) fn run(args: &Args, shown: bool) -> Result<(Tally, String)> {
     let mut command = Command::new(workspace::dev_binary("crash"));
     command.arg("run").arg("--rounds").arg(args.rounds.to_string());
     if let Some(seed) = args.seed {
@@ -42,10 +43,11 @@ pub(crate) fn run(args: &Args) -> Result<Tally> {
     }
     let mut tally = Tally::default();
     let name = format!("crash: {} rounds of kill -9", args.rounds);
-    if run::on_terminal(&mut command)? {
-        tally.pass(name);
+    let (passed, text) = run::watched(&mut command, shown)?;
+    if passed {
+        tally.pass("", name);
     } else {
         tally.failed.push(name);
     }
-    Ok(tally)
+    Ok((tally, text))
 }

@@ -26,31 +26,35 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
     }
     let mut tally = Tally::default();
     let servers = Servers::for_interop(&mut tally);
-    tally.add(cases(args, &servers)?);
+    let python = python()?;
+    tally.add(cases(args, &python, &servers, true)?.0);
     drop(servers);
     let ran = tally.skipped.is_empty();
     Ok(tally.report() && ran)
 }
 
-/// The same as a part of all tests; `dl` is built already.
-pub(crate) fn run(servers: &Servers) -> Result<Tally> {
-    cases(&Args::default(), servers)
-}
-
-fn cases(args: &Args, servers: &Servers) -> Result<Tally> {
-    let python = match python()? {
+/// Runs the cases; `dl` is built already. What they printed, which is `shown` as it comes, or not.
+pub(crate) fn cases(
+    args: &Args,
+    python: &Result<PathBuf, String>,
+    servers: &Servers,
+    shown: bool,
+) -> Result<(Tally, String)> {
+    let python = match python {
         Ok(python) => python,
         Err(why) => {
             let mut tally = Tally::default();
             tally.skip("interop", why);
-            return Ok(tally);
+            return Ok((tally, String::new()));
         }
     };
+    let events = test::record("interop.json")?;
     let mut command = Command::new(python);
     command.arg("-u").arg(scripts().join("run.py"));
     command.arg("--dl").arg(workspace::dev_binary("dl"));
     command.arg("--work").arg(home().join("tables"));
     command.arg("--tpch").arg(workspace::dev_binary("tpch"));
+    command.arg("--events").arg(&events);
     if let Some(tables) = workspace::delta_tables() {
         command.arg("--tables").arg(tables);
     }
@@ -62,7 +66,10 @@ fn cases(args: &Args, servers: &Servers) -> Result<Tally> {
     }
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     command.envs(servers.variables());
-    test::tallied(&mut command, "interop", true)
+    let (succeeded, text) = run::watched(&mut command, shown)?;
+    // The script has no file of skips: its events have the reasons.
+    let skips = test::record("interop.skips")?;
+    Ok((Tally::of_run(&run::shown(&command), "", &events, &skips, succeeded)?, text))
 }
 
 fn scripts() -> PathBuf {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a terminal program")]
 
+mod api;
 mod bench;
 mod ci;
 mod crash;
@@ -12,6 +13,7 @@ mod run;
 mod servers;
 mod tally;
 mod test;
+mod tools;
 mod workspace;
 
 use std::process::ExitCode;
@@ -44,6 +46,8 @@ enum Task {
     Interop(interop::Args),
     /// Find files of a crate that import each other in a loop.
     Loops,
+    /// Compare the public API of the crate `deltalakedb` with crates/deltalakedb/public-api.txt.
+    Api(api::Args),
     /// Compare the Rust versions that Cargo.toml and the docs state with those that dependencies need.
     Msrv,
     /// Kill a committing and publishing process at random moments and check what is left.
@@ -55,11 +59,15 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = api::as_rustdoc() {
+        return code;
+    }
     let outcome = match Cli::parse().command {
         Task::Test(args) => test::main(&args),
         Task::Ci(args) => ci::main(&args),
         Task::Interop(args) => interop::main(&args),
         Task::Loops => loops::check(),
+        Task::Api(args) => api::main(&args),
         Task::Msrv => msrv::check(),
         Task::Crash(args) => crash::main(&args),
         Task::Servers(args) => servers::main(&args),

@@ -1,7 +1,7 @@
 //! Running other programs.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -10,6 +10,12 @@ use crate::workspace;
 /// The cargo that runs us, in the root of the workspace, without what it told us about ourselves.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    like_cargo(&mut command);
+    command
+}
+
+/// The same for a program that runs cargo itself.
+pub(crate) fn like_cargo(command: &mut Command) {
     command.current_dir(workspace::root());
     for (key, _) in std::env::vars_os() {
         let name = key.to_string_lossy();
@@ -17,7 +23,6 @@ pub(crate) fn cargo() -> Command {
             command.env_remove(&key);
         }
     }
-    command
 }
 
 /// A command as one would type it.
@@ -60,9 +65,10 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs a command and hands over each line it prints, of both outputs, in the order written.
-pub(crate) fn by_line(command: &mut Command, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
-    let what = shown(command);
+/// Runs a command and returns whether it succeeded and all that it printed, of both outputs in the order
+/// written. `shown`: on our terminal, too, as it comes.
+pub(crate) fn watched(command: &mut Command, shown: bool) -> Result<(bool, String)> {
+    let what = self::shown(command);
     let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
     let stderr = writer.try_clone().context("cannot make a pipe")?;
     command.stdin(Stdio::null()).stdout(writer).stderr(stderr);
@@ -70,13 +76,18 @@ pub(crate) fn by_line(command: &mut Command, mut each: impl FnMut(&str)) -> Resu
     // Our copies of the pipe's write end: without them the end of the output is seen.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut reader = BufReader::new(reader);
-    let mut line = Vec::new();
+    let (mut text, mut line) = (String::new(), Vec::new());
     loop {
         line.clear();
         if reader.read_until(b'\n', &mut line).with_context(|| format!("reading `{what}`"))? == 0 {
             break;
         }
-        each(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
+        let line = String::from_utf8_lossy(&line);
+        if shown {
+            print!("{line}");
+        }
+        text += &line;
     }
-    child.wait().with_context(|| format!("waiting for `{what}`"))
+    let status = child.wait().with_context(|| format!("waiting for `{what}`"))?;
+    Ok((status.success(), text))
 }

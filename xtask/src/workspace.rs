@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -43,6 +44,15 @@ pub(crate) fn delta_tables() -> Option<PathBuf> {
 /// build.
 pub(crate) const WITH_EVERYTHING: [&str; 3] =
     ["--workspace", "--features", "dl/postgres,dl/mysql,dl/mssql,dl/s3,dl/azure,dl/gcs,dl/sql"];
+
+/// `cargo doc` of all of it. With examples among its targets the features of dev-dependencies count, as in
+/// all other steps; without them tokio would have other features, and all that stands on it, DataFusion
+/// among it, would be checked once more.
+pub(crate) fn doc() -> Command {
+    let mut command = run::cargo();
+    command.args(["doc", "--no-deps", "--lib", "--bins", "--examples"]).args(WITH_EVERYTHING);
+    command
+}
 
 /// One package of this workspace.
 #[derive(Debug)]

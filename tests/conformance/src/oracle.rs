@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::Harness;
 use crate::env::{CaseResult, Halt};
-use crate::runner::conclude;
+use crate::runner::{conclude, telling};
 use ops::Op;
 use world::World;
 
@@ -28,7 +28,7 @@ const SHRINK_STEPS: u32 = 400;
 
 pub(crate) fn trial(harness: Arc<dyn Harness>) -> Trial {
     let name = format!("{}::oracle::random_operations", harness.name());
-    Trial::ignorable_test(name.clone(), move || {
+    telling(name.clone(), move || {
         conclude("contract: every backend answers as the reference does", |runtime| {
             let (first, count) = plan()?;
             eprintln!("{name}: {count} sequences from DL_SEED={first} on");

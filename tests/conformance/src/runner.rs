@@ -1,5 +1,7 @@
 //! Cases as trials of a test runner.
 
+use std::fs::File;
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +65,7 @@ fn availability(
     let Some(reason) = reason else { return trials(harness) };
     let required = required().iter().any(|r| kind(harness.name()) == r);
     let name = format!("{}::available", harness.name());
-    vec![Trial::ignorable_test(name, move || {
+    vec![telling(name, move || {
         if required {
             Err(format!("DL_REQUIRE asks for this database, but {reason}").into())
         } else {
@@ -72,16 +74,34 @@ fn availability(
     })]
 }
 
-/// A name in `DL_REQUIRE` that no harness answers to would pass for tested.
+/// All that `DL_REQUIRE` may name, beside the databases of a program.
+const REQUIREMENTS: [&str; 12] = [
+    "sqlite",
+    "postgres",
+    "replica",
+    "pgbouncer",
+    "mysql",
+    "galera",
+    "mssql",
+    "s3",
+    "azure",
+    "corpus",
+    "interop",
+    "crash",
+];
+
+/// A name in `DL_REQUIRE` that no test knows would pass for tested.
 fn unknown_requirements(harnesses: &[Arc<dyn Harness>]) -> Vec<Trial> {
-    let known: Vec<String> = harnesses.iter().map(|h| kind(h.name()).to_owned()).collect();
+    let known = |name: &str| {
+        REQUIREMENTS.contains(&name) || harnesses.iter().any(|h| kind(h.name()) == name)
+    };
     required()
         .into_iter()
-        .filter(|r| !known.contains(r))
+        .filter(|r| !known(r))
         .map(|r| {
-            let known = known.join(", ");
             Trial::test(format!("{r}::available"), move || {
-                Err(format!("DL_REQUIRE asks for a database that is not here: {known}").into())
+                let known = REQUIREMENTS.join(", ");
+                Err(format!("DL_REQUIRE asks for what no test knows; it may name {known}").into())
             })
         })
         .collect()
@@ -89,7 +109,8 @@ fn unknown_requirements(harnesses: &[Arc<dyn Harness>]) -> Vec<Trial> {
 
 fn required() -> Vec<String> {
     let list = std::env::var("DL_REQUIRE").unwrap_or_default();
-    list.split(',').map(str::trim).filter(|r| !r.is_empty()).map(str::to_owned).collect()
+    let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(|name| if name == "mariadb" { "mysql" } else { name }.to_owned()).collect()
 }
 
 /// `postgres-15` is a `postgres`.
@@ -103,7 +124,7 @@ fn runtime() -> CaseResult<Runtime> {
 
 fn trial(harness: Arc<dyn Harness>, case: Case) -> Trial {
     let name = format!("{}::{}::{}", harness.name(), case.module, case.name);
-    Trial::ignorable_test(name, move || {
+    telling(name, move || {
         conclude(case.clause, |runtime| {
             runtime.block_on(async {
                 let fixture = harness.fresh().await?;
@@ -114,6 +135,31 @@ fn trial(harness: Arc<dyn Harness>, case: Case) -> Trial {
                 bounded((case.run)(&env)).await
             })
         })
+    })
+}
+
+/// A trial that tells `cargo xtask test`, if it runs this program, why it was skipped: the events of the runner
+/// have no reasons. The words are those of `deltalakedb_test_servers::skip`.
+pub(crate) fn telling(
+    name: String,
+    runner: impl FnOnce() -> Result<Completion, Failed> + Send + 'static,
+) -> Trial {
+    let told = name.clone();
+    Trial::ignorable_test(name, move || {
+        let done = runner()?;
+        if let Completion::Ignored { reason } = &done
+            && let Some(path) = std::env::var_os("DL_SKIPS")
+        {
+            let program = std::env::var("NEXTEST_BINARY_ID").ok();
+            let mut skip = serde_json::json!({ "test": told, "why": reason });
+            if let Some(program) = program {
+                skip["program"] = program.into();
+            }
+            // One write, so that lines of several processes do not mix.
+            let mut file = File::options().append(true).create(true).open(path)?;
+            file.write_all(format!("{skip}\n").as_bytes())?;
+        }
+        Ok(done)
     })
 }
 

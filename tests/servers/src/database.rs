@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::shared::{mssql_urls, shared_mysql, shared_postgres};
 
@@ -38,7 +39,11 @@ impl Database {
         };
         let sign = if url.contains('?') { '&' } else { '?' };
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Ok(format!("{url}{sign}table_prefix={prefix}_{}_{number}_", std::process::id()))
+        // Each test may be a process, and numbers of processes are given again: the moment counts, too.
+        let process = std::process::id();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let moment = since.as_micros() % 0x10_0000;
+        Ok(format!("{url}{sign}table_prefix={prefix}_{process:x}{moment:05x}_{number}_"))
     }
 
     /// Its name in `DL_REQUIRE`, for [`skip`](crate::skip).

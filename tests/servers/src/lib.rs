@@ -48,7 +48,7 @@ pub use pgbouncer::{PgBouncer, PoolMode};
 pub use postgres::{Postgres, PostgresOptions};
 pub use programs::{Software, emulators};
 pub use proxy::CountingProxy;
-pub use required::{is_required, skip};
+pub use required::{is_required, skip, tell_skip};
 pub use shared::{
     galera_urls, mssql_urls, mysql_urls, postgres_urls, shared_galera, shared_mysql,
     shared_object_store, shared_postgres,

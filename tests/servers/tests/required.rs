@@ -24,6 +24,8 @@ fn what_is_required_and_missing_is_a_failure() {
         let run = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "a_test_without_its_server", "--ignored", "--nocapture"])
             .env("DL_REQUIRE", list)
+            // This test is not skipped.
+            .env_remove("DL_SKIPS")
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
@@ -35,6 +37,28 @@ fn what_is_required_and_missing_is_a_failure() {
         };
         assert!(text.contains(said), "{list}: {text}");
     }
+}
+
+#[test]
+fn what_is_skipped_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("skips");
+    let skipped = |names: [(&str, &str); 2]| {
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_test_without_its_server", "--ignored"])
+            .envs(names)
+            .env("DL_SKIPS", &file)
+            .env_remove("DL_REQUIRE")
+            .status();
+        assert!(status.unwrap().success());
+        let text = std::fs::read_to_string(&file).unwrap();
+        serde_json::from_str::<serde_json::Value>(text.lines().last().unwrap()).unwrap()
+    };
+    let nextest = [("NEXTEST_BINARY_ID", "servers::required"), ("NEXTEST_TEST_NAME", "one")];
+    let told = serde_json::json!({"program": "servers::required", "test": "one", "why": "there is no server"});
+    assert_eq!(skipped(nextest), told);
+    assert_eq!(skipped(nextest), told);
+    assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 2);
 }
 
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {

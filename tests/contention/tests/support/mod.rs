@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use deltalakedb_contention::run::{Plan, run};
 use deltalakedb_contention::scenario::Scenario;
-use deltalakedb_test_servers::{is_required, mssql_urls};
+use deltalakedb_test_servers::{is_required, mssql_urls, tell_skip};
 use libtest_mimic::{Completion, Trial};
 
 /// Why a test has no result.
@@ -57,7 +57,8 @@ pub(crate) fn databases() -> Vec<Database> {
 pub(crate) fn trials(database: Database) -> Vec<Trial> {
     let name = database.name;
     let trial = |(test, body): (&str, Test)| {
-        Trial::ignorable_test(format!("{name}::{test}"), move || match body() {
+        let full = format!("{name}::{test}");
+        Trial::ignorable_test(full.clone(), move || match body() {
             Ok(figures) => {
                 println!("\n{name} {figures}");
                 Ok(Completion::Completed)
@@ -65,7 +66,10 @@ pub(crate) fn trials(database: Database) -> Vec<Trial> {
             Err(Halt::Unavailable(why)) if is_required(name) => {
                 Err(format!("DL_REQUIRE asks for {name}, but {why}").into())
             }
-            Err(Halt::Unavailable(why)) => Ok(Completion::ignored_with(why)),
+            Err(Halt::Unavailable(why)) => {
+                tell_skip(None, &full, &why)?;
+                Ok(Completion::ignored_with(why))
+            }
             Err(Halt::Failed(error)) => Err(format!("{error:#}").into()),
         })
     };
