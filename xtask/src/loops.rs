@@ -216,7 +216,7 @@ mod tests {
     fn tests_and_comments_import_nothing() {
         let found = circles(&[
             ("lib.rs", "mod a; mod b;"),
-            ("a.rs", "use crate::b::B; //! [`crate::b`]"),
+            ("a.rs", "//! [`crate::b`]\nuse crate::b::B;"),
             ("b.rs", "/// [`crate::a`]\npub struct B;\n#[cfg(test)]\nmod tests { use crate::a; }"),
         ]);
         assert!(found.is_empty(), "{found:?}");
