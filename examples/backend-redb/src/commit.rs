@@ -239,8 +239,13 @@ impl WriteRows<'_> {
 
     /// Forgets that a token wrote a version of a table.
     pub(crate) fn delete_token(&mut self, record: &CommitRecord) -> Result<()> {
-        if let (Some(token), Some(position)) = (&record.token, record.batch_position) {
-            self.delete(&token_key(token).number(i64::from(position)))?;
+        let (Some(token), Some(position)) = (&record.token, record.batch_position) else {
+            return Ok(());
+        };
+        let key = token_key(token).number(i64::from(position));
+        let written: Option<(TableId, Version, TimestampMs)> = self.get(&key)?;
+        if written.is_some_and(|(id, _, _)| id == record.table_id) {
+            self.delete(&key)?;
         }
         Ok(())
     }

@@ -12,8 +12,9 @@
 //! * redb's default mode lets one process have a file open. Handles of one process share one database (see
 //!   [`RedbBackend::open`]). A product would choose a mode or a store for several processes.
 //! * Each write is a transaction with a sync of its own. A product would put waiting writes into one.
-//! * Rows are JSON, and a removed file stays in the range that a list of files reads. A product would have a
-//!   compact format, an index of the files in force, and a way to delete old rows.
+//! * Rows are JSON. A removed file stays in the range that a list of files reads, and a published version in the
+//!   range that a list of the outbox reads. A product would have a compact format, indexes of what is in force and
+//!   of what is open, and a way to delete old rows.
 //! * A commit's bytes are one value, and a large commit is held in memory. A product would cut the bytes into
 //!   pieces, and read the adds in pages.
 //! * After an I/O error redb refuses writes until the file is opened again. A product would open it again.

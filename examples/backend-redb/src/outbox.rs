@@ -1,5 +1,5 @@
 //! The part that hands out versions to be published. Versions up to the published one are complete, those after it
-//! are not: most calls read only the latter.
+//! are not: claims and settlements read only the latter.
 
 use async_trait::async_trait;
 use deltalakedb_catalog_core::backend::{
@@ -125,11 +125,10 @@ impl WriteRows<'_> {
         Ok(MirrorTask { lease, table: table.record, versions, attempts })
     }
 
-    fn complete(&mut self, lease: &MirrorLease, done: &[Published]) -> Result<bool> {
-        let Some(mut table) = self.held(lease)? else { return Ok(false) };
+    fn complete(&mut self, mut table: TableRow, done: &[Published]) -> Result<()> {
         for published in done {
             let next = table.next_to_publish();
-            let row = self.outbox(lease.table_id, next)?.filter(|_| published.version == next);
+            let row = self.outbox(table.record.id, next)?.filter(|_| published.version == next);
             let row = row.ok_or_else(|| {
                 CatalogError::invalid(format!(
                     "table '{}': version {} was published out of order, {next} comes next",
@@ -146,13 +145,11 @@ impl WriteRows<'_> {
             })?;
             table.record.published_version = Some(next);
         }
-        self.put_table(&mut table)?;
-        Ok(true)
+        self.put_table(&mut table)
     }
 
-    fn fail(&mut self, lease: &MirrorLease, failure: &PublishFailure) -> Result<bool> {
-        let Some(mut table) = self.held(lease)? else { return Ok(false) };
-        let row = self.outbox(lease.table_id, failure.version)?;
+    fn fail(&mut self, mut table: TableRow, failure: &PublishFailure) -> Result<()> {
+        let row = self.outbox(table.record.id, failure.version)?;
         let row = row.filter(|row| row.state != MirrorState::Complete).ok_or_else(|| {
             CatalogError::invalid(format!(
                 "table '{}': version {} is not waiting to be published",
@@ -172,15 +169,28 @@ impl WriteRows<'_> {
         self.give_up_lease(table)
     }
 
-    fn give_up_lease(&mut self, mut table: TableRow) -> Result<bool> {
+    fn give_up_lease(&mut self, mut table: TableRow) -> Result<()> {
         table.lease = None;
-        for row in self.unpublished(&table, usize::MAX)? {
-            if row.state == MirrorState::InFlight {
-                self.put_outbox(MirrorRow { state: MirrorState::Pending, ..row })?;
+        let pending = |row| MirrorRow { state: MirrorState::Pending, ..row };
+        self.change_all(&table, MirrorState::InFlight, pending)?;
+        self.put_table(&mut table)
+    }
+
+    /// Changes the rows of a table that are in a state. How many these are.
+    fn change_all(
+        &mut self,
+        table: &TableRow,
+        state: MirrorState,
+        change: impl Fn(MirrorRow) -> MirrorRow,
+    ) -> Result<u64> {
+        let mut count = 0;
+        for row in self.unpublished(table, usize::MAX)? {
+            if row.state == state {
+                self.put_outbox(change(row))?;
+                count += 1;
             }
         }
-        self.put_table(&mut table)?;
-        Ok(true)
+        Ok(count)
     }
 
     fn retry(&mut self, id: TableId, now: TimestampMs) -> Result<u64> {
@@ -188,13 +198,8 @@ impl WriteRows<'_> {
         if table.record.mirror == MirrorMode::Diverged {
             table.record.mirror = MirrorMode::Active;
         }
-        let mut count = 0;
-        for row in self.unpublished(&table, usize::MAX)? {
-            if row.state == MirrorState::Failed {
-                self.put_outbox(MirrorRow { retry_at: Some(now), ..row })?;
-                count += 1;
-            }
-        }
+        let due = |row| MirrorRow { retry_at: Some(now), ..row };
+        let count = self.change_all(&table, MirrorState::Failed, due)?;
         self.put_table(&mut table)?;
         Ok(count)
     }
@@ -211,6 +216,9 @@ impl WriteRows<'_> {
         Ok(table.record)
     }
 }
+
+/// What is done to a table whose lease holds.
+type Settle = Box<dyn FnOnce(&mut WriteRows<'_>, TableRow) -> Result<()> + Send>;
 
 #[async_trait]
 impl OutboxBackend for RedbBackend {
@@ -241,23 +249,22 @@ impl OutboxBackend for RedbBackend {
 
     async fn mirror_settle(&self, lease: &MirrorLease, how: Settlement<'_>) -> WriteResult<bool> {
         let lease = lease.clone();
-        Ok(match how {
+        let settle: Settle = match how {
             Settlement::Published(done) => {
                 let done = done.to_vec();
-                self.write_if(|held| *held, move |rows| rows.complete(&lease, &done)).await?
+                Box::new(move |rows, table| rows.complete(table, &done))
             }
             Settlement::Failed(failure) => {
                 let failure = failure.clone();
-                self.write_if(|held| *held, move |rows| rows.fail(&lease, &failure)).await?
+                Box::new(move |rows, table| rows.fail(table, &failure))
             }
-            Settlement::Released => {
-                let release = move |rows: &mut WriteRows<'_>| match rows.held(&lease)? {
-                    Some(table) => rows.give_up_lease(table),
-                    None => Ok(false),
-                };
-                self.write_if(|held| *held, release).await?
-            }
-        })
+            Settlement::Released => Box::new(|rows, table| rows.give_up_lease(table)),
+        };
+        let work = move |rows: &mut WriteRows<'_>| match rows.held(&lease)? {
+            Some(table) => settle(rows, table).map(|()| true),
+            None => Ok(false),
+        };
+        Ok(self.write_if(|held| *held, work).await?)
     }
 
     async fn mirror_rows(
@@ -268,25 +275,15 @@ impl OutboxBackend for RedbBackend {
         limit: usize,
     ) -> ReadResult<Page<MirrorRow, (TableId, Version)>> {
         let list = move |rows: &ReadRows| {
-            let all = Key::new(Space::Table);
-            let from = after.map_or(all.clone(), |(id, _)| all.clone().id(id));
-            let tables = match table_id {
-                Some(id) => vec![rows.readable(id)?],
-                None => rows.scan(&from, &all.end())?.map(|e| e?.json()).collect::<Result<_>>()?,
+            let of = match table_id {
+                Some(id) => Key::of(Space::Outbox, rows.readable(id)?.record.id),
+                None => Key::new(Space::Outbox),
             };
-            let of_table = |table: TableRow| {
-                let outbox = Key::of(Space::Outbox, table.record.id);
-                let mut from = match state {
-                    Some(MirrorState::Complete) => outbox.clone(),
-                    _ => outbox.clone().version(table.next_to_publish()),
-                };
-                if let Some((id, version)) = after {
-                    from = from.max(Key::of(Space::Outbox, id).version(version).after());
-                }
-                rows.scan(&from, &outbox.end())
-            };
-            let found = tables.into_iter().map(of_table).collect::<Result<Vec<_>>>()?;
-            let found = found.into_iter().flatten().map(|e| Ok(e?.json::<OutboxRow>()?.0));
+            let mut from = of.clone();
+            if let Some((id, version)) = after {
+                from = from.max(Key::of(Space::Outbox, id).version(version).after());
+            }
+            let found = rows.scan(&from, &of.end())?.map(|e| Ok(e?.json::<OutboxRow>()?.0));
             let wanted = found.filter(|row| match (row, state) {
                 (Ok(row), Some(state)) => row.state == state,
                 (Ok(row), None) => row.state != MirrorState::Complete,
