@@ -4,9 +4,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use super::prepare::check_large;
 use super::*;
+use crate::conflict::{self, ConflictKind, Isolation, Reads};
 use crate::fault::{Call, Fault, FaultyBackend, Verb};
 use crate::memory::MemoryBackend;
+use deltalakedb_catalog_core::backend::CommittedTable;
+use deltalakedb_catalog_core::commit::{CommitBody, index_ndjson};
+use deltalakedb_catalog_core::error::WriteState;
+use deltalakedb_catalog_core::model::NewTable;
 
 /// Stands still, and so shows that timestamps grow by themselves.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use super::{Call, Director, Fault};
 /// A backend that carries out a script of faults around another one.
 ///
 /// ```
-/// use deltalakedb_catalog_core::fault::{Fault, FaultyBackend, Verb};
-/// use deltalakedb_catalog_core::memory::MemoryBackend;
+/// use deltalakedb_catalog_engine::fault::{Fault, FaultyBackend, Verb};
+/// use deltalakedb_catalog_engine::memory::MemoryBackend;
 /// // The first commit happens, but its answer is lost.
 /// let backend = FaultyBackend::new(MemoryBackend::new(), |call| match (call.verb, call.nth) {
 ///     (Verb::Commit, 0) => Fault::LoseAnswer,
