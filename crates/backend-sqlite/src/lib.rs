@@ -18,7 +18,6 @@ mod rows;
 mod schema;
 mod session;
 mod skip;
-mod statements;
 mod tables;
 mod worker;
 
@@ -29,19 +28,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use deltalakedb_catalog_core::commit::CommitIndex;
 use deltalakedb_catalog_core::error::Result;
-use deltalakedb_catalog_core::later::LaterAdds;
 
 pub use options::SqliteOptions;
 
 use errors::DbResult;
-use schema::SCHEMA_VERSION;
 use session::{Db, Session};
 use worker::{Workers, Write};
-
-/// A file or remove is about this much in rows and indexes, bytes: for the size of groups.
-const FILE_WEIGHT_BYTES: usize = 512;
 
 /// A catalog in a SQLite file.
 ///
@@ -128,12 +121,4 @@ impl SqliteBackend {
         let write = Write { doing, weight_bytes, needs_schema: true, work };
         self.workers.write(write, |_| true).await
     }
-}
-
-/// About how much a commit's rows take, bytes.
-fn weight(index: &CommitIndex, later: Option<&LaterAdds>, body: usize) -> usize {
-    (index.adds.len() + index.removes.len() + later.map_or(0, LaterAdds::files))
-        .saturating_mul(FILE_WEIGHT_BYTES)
-        .saturating_add(body)
-        .saturating_add(1024)
 }

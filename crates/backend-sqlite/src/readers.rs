@@ -7,12 +7,11 @@
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 
-use deltalakedb_catalog_core::error::Result;
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 
 use crate::session::{Session, Shared};
-use crate::worker::spawn;
 
 /// A read that waits for a connection. What it returns gives the answer: when the thread is free for
 /// the next read, so that who waited for this one finds it so.
@@ -44,6 +43,20 @@ impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pool").field("shared", &self.shared).finish_non_exhaustive()
     }
+}
+
+/// Starts a thread of a backend.
+pub(crate) fn spawn(
+    shared: &Shared,
+    what: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    thread::Builder::new().name(format!("dl-sqlite-{what}")).spawn(body).map_err(|e| {
+        CatalogError::failed(
+            format!("cannot start a thread for database '{}': {e}", shared.path().display()),
+            WriteState::NotApplied,
+        )
+    })
 }
 
 impl Readers {
