@@ -18,8 +18,8 @@ use crate::SqliteBackend;
 use crate::errors::DbResult;
 use crate::files::{FileDelta, FileWriter, UnknownFile};
 use crate::outbox;
+use crate::rows::text::statements;
 use crate::rows::{Reader, corrupt, to_json};
-use crate::schema::text::statements;
 use crate::session::Db;
 use crate::tables::{insert_table, name_is_taken, state_of};
 use crate::worker::Write;
@@ -217,7 +217,7 @@ fn find_head(db: Db<'_>, id: TableId) -> DbResult<Option<(Head, Version, Version
     Ok(Some((head, version, r.version(3)?, MirrorMode::parse(&mode)?)))
 }
 
-/// What a token wrote.
+/// The versions that a token wrote; none if no commit with it took effect.
 pub(crate) fn resolve_token(
     db: Db<'_>,
     token: &CommitToken,

@@ -13,8 +13,8 @@ use rusqlite::{CachedStatement, params};
 use serde::Serialize;
 
 use crate::errors::{DbError, DbResult};
+use crate::rows::text::statements;
 use crate::rows::to_json;
-use crate::schema::text::statements;
 use crate::session::Db;
 
 statements! {

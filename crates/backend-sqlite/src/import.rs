@@ -19,8 +19,8 @@ use crate::commit::{
 use crate::errors::{DbError, DbResult};
 use crate::files::{FileWriter, UnknownFile};
 use crate::outbox;
+use crate::rows::text::statements;
 use crate::rows::{Reader, TABLE_COLUMNS, table_columns, table_record, table_source};
-use crate::schema::text::statements;
 use crate::session::Db;
 use crate::tables::{get_table, insert_table, not_found, require_table, state_of};
 

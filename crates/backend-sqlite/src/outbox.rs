@@ -14,8 +14,8 @@ use deltalakedb_catalog_core::support::{fetch_limit, page};
 use rusqlite::{OptionalExtension, params};
 
 use crate::errors::{DbError, DbResult};
+use crate::rows::text::statements;
 use crate::rows::{corrupt, mirror_columns, mirror_row};
-use crate::schema::text::statements;
 use crate::session::Db;
 use crate::tables::{require_active, require_readable, require_table};
 

@@ -13,11 +13,11 @@ use rusqlite::types::Value;
 use rusqlite::{OptionalExtension, params, params_from_iter};
 
 use crate::errors::DbResult;
+use crate::rows::text::statements;
 use crate::rows::{
     Reader, TABLE_COLUMNS, commit_body, commit_columns, commit_record, corrupt, file_columns,
     file_record, table_columns, table_record, table_source,
 };
-use crate::schema::text::statements;
 use crate::session::Db;
 use crate::tables::{not_found, require_readable};
 

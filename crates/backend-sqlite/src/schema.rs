@@ -14,10 +14,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::errors::{DbError, DbResult};
 use crate::options::SqliteOptions;
-
-pub(crate) mod text;
-
-use text::{fill, statements};
+use crate::rows::text::{fill, statements};
 
 /// The version of our tables that this program reads and writes.
 pub(crate) const SCHEMA_VERSION: u32 = 2;
@@ -206,7 +203,7 @@ CREATE INDEX {p}mirror_status_open ON {p}mirror_status (table_id, version)
     WHERE state <> 'COMPLETE';
 ";
 
-/// The skipping index. It is derived: catalogs from before have none until their tables are written to.
+/// The skipping index. It is derived: older catalogs have none until their tables are written to.
 const VERSION_2: &str = "
 CREATE TABLE {p}skip_index (
     table_id TEXT NOT NULL PRIMARY KEY,

@@ -29,7 +29,7 @@ use rusqlite::{CachedStatement, Connection, OpenFlags};
 
 use crate::errors::{DbError, DbResult, classify, is_busy};
 use crate::options::SqliteOptions;
-use crate::schema::text::Texts;
+use crate::rows::text::Texts;
 use crate::schema::{self, SCHEMA_VERSION};
 
 /// More than the number of different statements there are.

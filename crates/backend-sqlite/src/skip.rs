@@ -9,8 +9,8 @@ use rusqlite::{OptionalExtension, params};
 use bytes::Bytes;
 
 use crate::errors::DbResult;
+use crate::rows::text::statements;
 use crate::rows::{Reader, file_columns, file_record};
-use crate::schema::text::statements;
 use crate::session::Db;
 
 statements! {

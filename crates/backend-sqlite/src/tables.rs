@@ -8,8 +8,8 @@ use deltalakedb_catalog_core::support::{fetch_limit, page};
 use rusqlite::{OptionalExtension, params};
 
 use crate::errors::DbResult;
+use crate::rows::text::statements;
 use crate::rows::{table_columns, table_record, table_source, to_json};
-use crate::schema::text::statements;
 use crate::session::Db;
 
 statements! {

@@ -247,7 +247,7 @@ fn run_group(
 ) {
     let started = Instant::now();
     if let Err(error) = begin(session) {
-        // They all waited for the same lock: nobody waits for it a second time here.
+        // They all waited for the same lock: no job waits for it a second time here.
         let mut jobs = vec![first];
         while jobs.len() < GROUP_JOBS
             && let Ok(job) = queue.try_recv()

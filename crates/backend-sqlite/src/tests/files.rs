@@ -6,7 +6,7 @@ use rusqlite::params;
 
 use super::support::{Place, change, create, id, paths, raw};
 use crate::reads::{FILES_AT_MANY, TOMBSTONES_MANY};
-use crate::schema::text::fill;
+use crate::rows::text::fill;
 
 #[tokio::test]
 async fn old_versions_list_what_went_since_in_order() {

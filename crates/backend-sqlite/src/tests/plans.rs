@@ -1,7 +1,7 @@
 //! Query plans: what reads and writes at every head must not scan or sort.
 
 use super::support::{Place, raw};
-use crate::schema::text::fill;
+use crate::rows::text::fill;
 use crate::{commit, files, import, outbox, reads, schema, skip, tables};
 
 /// Every statement with its name.
