@@ -2,12 +2,15 @@
 //!
 //! [`MssqlBackend`] implements [`CatalogBackend`] on the `tiberius` driver. Start with
 //! [`MssqlOptions::from_url`] or [`MssqlOptions::new`], [`MssqlBackend::connect`], and
-//! [`CatalogBackend::migrate`] once.
+//! [`SchemaBackend::migrate`] once.
 //!
 //! It is right at READ COMMITTED with and without row versions. With them readers and writers do
 //! not wait for each other, and cannot become each other's deadlock victims; Azure SQL has them by
 //! default, elsewhere an administrator turns `READ_COMMITTED_SNAPSHOT` on for the database
 //! (<https://learn.microsoft.com/sql/t-sql/statements/alter-database-transact-sql-set-options>).
+//!
+//! [`CatalogBackend`]: deltalakedb_catalog_core::backend::CatalogBackend
+//! [`SchemaBackend::migrate`]: deltalakedb_catalog_core::backend::SchemaBackend::migrate
 #![forbid(unsafe_code)]
 
 mod commit;
@@ -53,7 +56,8 @@ pub struct MssqlBackend {
 
 impl MssqlBackend {
     /// Connects, and looks at the server. Our tables need not exist yet:
-    /// [`CatalogBackend::migrate`] creates them.
+    /// [`SchemaBackend::migrate`](deltalakedb_catalog_core::backend::SchemaBackend::migrate)
+    /// creates them.
     ///
     /// # Errors
     /// * `InvalidInput`: see [`MssqlOptions::validate`].

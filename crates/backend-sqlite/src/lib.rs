@@ -2,7 +2,10 @@
 //!
 //! [`SqliteBackend`] implements [`CatalogBackend`] on the SQLite that is built into the program.
 //! Several processes may use one file at a time; it must lie on a local file system. Start with
-//! [`SqliteOptions::new`] and [`SqliteBackend::open`], then [`CatalogBackend::migrate`] once.
+//! [`SqliteOptions::new`] and [`SqliteBackend::open`], then [`SchemaBackend::migrate`] once.
+//!
+//! [`CatalogBackend`]: deltalakedb_catalog_core::backend::CatalogBackend
+//! [`SchemaBackend::migrate`]: deltalakedb_catalog_core::backend::SchemaBackend::migrate
 #![forbid(unsafe_code)]
 
 mod commit;
@@ -58,7 +61,8 @@ pub struct SqliteStats {
 impl SqliteBackend {
     /// Opens a file, and creates it unless `must_exist` or `read_only`. Not async: it blocks for
     /// some milliseconds, or up to the busy timeout while another process changes the file. Our
-    /// tables are created by [`CatalogBackend::migrate`].
+    /// tables are created by
+    /// [`SchemaBackend::migrate`](deltalakedb_catalog_core::backend::SchemaBackend::migrate).
     ///
     /// # Errors
     /// * `InvalidInput`: see [`SqliteOptions::validate`].
