@@ -8,7 +8,7 @@ use deltalakedb_catalog_core::backend::{
     AppRows, AppState, BackendInfo, ClaimRequest, CommitBackend, CommitFilter, CommitOutcome,
     CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress, ImportStep,
     ImportedCommit, MirrorLease, MirrorTask, OutboxBackend, ReadBackend, SchemaBackend, Settlement,
-    SkipBackend, TableBackend, TableFilter, in_memory, request_in_memory,
+    SkipBackend, TableBackend, TableFilter, in_memory,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{ReadResult, Result, WriteResult};
@@ -20,17 +20,16 @@ use deltalakedb_catalog_core::model::{
     NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
 
-use super::{
-    CLAIM_ROUNDS, DbError, MssqlBackend, SCHEMA_VERSION, commit, import, outbox, reads, schema,
-    skip, tables,
-};
+use super::{CLAIM_ROUNDS, MssqlBackend, commit, import, outbox, reads, schema, skip, tables};
+use crate::errors::DbError;
+use crate::schema::SCHEMA_VERSION;
 
 /// A call that reads, on one connection and without a transaction.
 macro_rules! read {
     ($self:ident, $doing:expr, |$lease:ident| $work:expr) => {{
         let mut $lease = $self.lease($doing).await?;
         let answer = Box::pin($work).await;
-        $self.told(&mut $lease, $doing, answer).await
+        $self.explain(&mut $lease, $doing, answer).await
     }};
 }
 
@@ -43,7 +42,7 @@ macro_rules! write {
         };
         let answer = Box::pin($work).await;
         let answer = $lease.end(answer).await;
-        $self.told(&mut $lease, $doing, answer).await
+        $self.explain(&mut $lease, $doing, answer).await
     }};
 }
 
@@ -63,7 +62,7 @@ impl SchemaBackend for MssqlBackend {
     }
 
     async fn migrate(&self, now: TimestampMs) -> WriteResult<()> {
-        let answer = schema::migrate(&self.session, &self.sql, now).await;
+        let answer = schema::migrate(&self.session, now).await;
         let doing = "creating or upgrading the schema";
         Ok(answer.map_err(|error: DbError| error.into_catalog(self.session.place(), doing))?)
     }
@@ -74,9 +73,7 @@ impl TableBackend for MssqlBackend {
     fn note_change(&self, _table_id: TableId) {}
 
     async fn get_table(&self, table: &TableRef) -> ReadResult<Option<TableRecord>> {
-        Ok(read!(self, "looking up a table", |lease| tables::get_table(
-            &mut lease, &self.sql, table
-        ))?)
+        Ok(read!(self, "looking up a table", |lease| tables::get_table(&mut lease, table))?)
     }
 
     async fn list_tables(
@@ -86,19 +83,17 @@ impl TableBackend for MssqlBackend {
         limit: usize,
     ) -> ReadResult<Page<TableRecord, (TableName, TableId)>> {
         Ok(read!(self, "listing tables", |lease| tables::list_tables(
-            &mut lease, &self.sql, filter, after, limit
+            &mut lease, filter, after, limit
         ))?)
     }
 
     async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> WriteResult<TableRecord> {
-        Ok(read!(self, "dropping a table", |lease| tables::drop_table(
-            &mut lease, &self.sql, table_id, now
-        ))?)
+        Ok(read!(self, "dropping a table", |lease| tables::drop_table(&mut lease, table_id, now))?)
     }
 
     async fn undrop_table(&self, table_id: TableId, name: &TableName) -> WriteResult<TableRecord> {
         Ok(read!(self, "bringing a table back", |lease| tables::undrop_table(
-            &mut lease, &self.sql, table_id, name
+            &mut lease, table_id, name
         ))?)
     }
 }
@@ -106,9 +101,7 @@ impl TableBackend for MssqlBackend {
 #[async_trait]
 impl ReadBackend for MssqlBackend {
     async fn snapshot(&self, table: &TableRef, at: At) -> ReadResult<Snapshot> {
-        Ok(read!(self, "opening a table", |lease| reads::snapshot(
-            &mut lease, &self.sql, table, at
-        ))?)
+        Ok(read!(self, "opening a table", |lease| reads::snapshot(&mut lease, table, at))?)
     }
 
     async fn list_files(
@@ -119,7 +112,7 @@ impl ReadBackend for MssqlBackend {
         limit: usize,
     ) -> ReadResult<Page<FileRecord, FileCursor>> {
         Ok(read!(self, "listing files", |lease| reads::list_files(
-            &mut lease, &self.sql, table_id, version, after, limit
+            &mut lease, table_id, version, after, limit
         ))?)
     }
 
@@ -140,7 +133,7 @@ impl ReadBackend for MssqlBackend {
         cursors: &[FileCursor],
     ) -> ReadResult<Vec<FileRecord>> {
         Ok(read!(self, "reading files", |lease| skip::files_at(
-            &mut lease, &self.sql, table_id, version, cursors
+            &mut lease, table_id, version, cursors
         ))?)
     }
 
@@ -154,7 +147,6 @@ impl ReadBackend for MssqlBackend {
     ) -> ReadResult<Page<TombstoneRecord, FileCursor>> {
         Ok(read!(self, "listing tombstones", |lease| reads::list_tombstones(
             &mut lease,
-            &self.sql,
             table_id,
             version,
             deleted_after,
@@ -171,14 +163,14 @@ impl ReadBackend for MssqlBackend {
     ) -> ReadResult<AppState> {
         let transactions = if rows.transactions() {
             read!(self, "listing application transactions", |lease| reads::app_transactions(
-                &mut lease, &self.sql, table_id, version
+                &mut lease, table_id, version
             ))?
         } else {
             Vec::new()
         };
         let domains = if rows.domains() {
             read!(self, "listing domain metadata", |lease| reads::domain_metadata(
-                &mut lease, &self.sql, table_id, version
+                &mut lease, table_id, version
             ))?
         } else {
             Vec::new()
@@ -194,7 +186,7 @@ impl ReadBackend for MssqlBackend {
         limit: usize,
     ) -> ReadResult<Page<CommitRecord, Version>> {
         Ok(read!(self, "listing commits", |lease| reads::list_commits(
-            &mut lease, &self.sql, table_id, filter, before, limit
+            &mut lease, table_id, filter, before, limit
         ))?)
     }
 
@@ -206,7 +198,7 @@ impl ReadBackend for MssqlBackend {
         limit: usize,
     ) -> ReadResult<Vec<(CommitRecord, CommitBody)>> {
         Ok(read!(self, "reading commits", |lease| reads::read_bodies(
-            &mut lease, &self.sql, table_id, from, to, limit
+            &mut lease, table_id, from, to, limit
         ))?)
     }
 }
@@ -218,9 +210,7 @@ impl CommitBackend for MssqlBackend {
     }
 
     async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>> {
-        Ok(read!(self, "resolving a token", |lease| commit::resolve_token(
-            &mut lease, &self.sql, token
-        ))?)
+        Ok(read!(self, "resolving a token", |lease| commit::resolve_token(&mut lease, token))?)
     }
 }
 
@@ -228,7 +218,7 @@ impl CommitBackend for MssqlBackend {
 impl SkipBackend for MssqlBackend {
     async fn skip_index(&self, table_id: TableId) -> ReadResult<SkipIndex> {
         let doing = "reading the skipping index";
-        Ok(read!(self, doing, |lease| skip::index(&mut lease, &self.sql, table_id))?)
+        Ok(read!(self, doing, |lease| skip::index(&mut lease, table_id))?)
     }
 
     async fn skip_pages(
@@ -237,7 +227,7 @@ impl SkipBackend for MssqlBackend {
         pages: &[SkipPage],
     ) -> ReadResult<Vec<Option<Bytes>>> {
         let doing = "reading the skipping index";
-        Ok(read!(self, doing, |lease| skip::pages(&mut lease, &self.sql, table_id, pages))?)
+        Ok(read!(self, doing, |lease| skip::pages(&mut lease, table_id, pages))?)
     }
 
     async fn skip_replace(
@@ -248,7 +238,7 @@ impl SkipBackend for MssqlBackend {
         segment: &NewSkipSegment,
     ) -> WriteResult<bool> {
         Ok(write!(self, "writing the skipping index", |lease| skip::replace(
-            &mut lease, &self.sql, table_id, generation, remove, segment
+            &mut lease, table_id, generation, remove, segment
         ))?)
     }
 }
@@ -264,7 +254,6 @@ impl ImportBackend for MssqlBackend {
     ) -> WriteResult<ImportProgress> {
         Ok(write!(self, "beginning an import", |lease| import::begin(
             &mut lease,
-            &self.sql,
             table,
             base,
             base_from_json,
@@ -292,14 +281,12 @@ impl ImportBackend for MssqlBackend {
         now: TimestampMs,
     ) -> WriteResult<TableRecord> {
         Ok(write!(self, "finishing an import", |lease| import::finish(
-            &mut lease, &self.sql, table_id, end, now
+            &mut lease, table_id, end, now
         ))?)
     }
 
     async fn import_abort(&self, table_id: TableId) -> WriteResult<()> {
-        Ok(write!(self, "aborting an import", |lease| import::abort(
-            &mut lease, &self.sql, table_id
-        ))?)
+        Ok(write!(self, "aborting an import", |lease| import::abort(&mut lease, table_id))?)
     }
 }
 
@@ -315,26 +302,22 @@ impl OutboxBackend for MssqlBackend {
         now: TimestampMs,
         lease_ms: i64,
     ) -> WriteResult<Option<MirrorLease>> {
-        Ok(read!(self, "renewing a lease", |conn| outbox::renew(
-            &mut conn, &self.sql, lease, now, lease_ms
-        ))?)
+        Ok(read!(self, "renewing a lease", |conn| outbox::renew(&mut conn, lease, now, lease_ms))?)
     }
 
     async fn mirror_settle(&self, lease: &MirrorLease, how: Settlement<'_>) -> WriteResult<bool> {
         Ok(match how {
             Settlement::Published(done) => {
                 write!(self, "recording published versions", |conn| outbox::complete(
-                    &mut conn, &self.sql, lease, done
+                    &mut conn, lease, done
                 ))?
             }
             Settlement::Failed(failure) => {
-                write!(self, "recording a failure", |conn| outbox::fail(
-                    &mut conn, &self.sql, lease, failure
-                ))?
+                write!(self, "recording a failure", |conn| outbox::fail(&mut conn, lease, failure))?
             }
-            Settlement::Released => write!(self, "giving a lease up", |conn| outbox::release(
-                &mut conn, &self.sql, lease
-            ))?,
+            Settlement::Released => {
+                write!(self, "giving a lease up", |conn| outbox::release(&mut conn, lease))?
+            }
         })
     }
 
@@ -346,14 +329,12 @@ impl OutboxBackend for MssqlBackend {
         limit: usize,
     ) -> ReadResult<Page<MirrorRow, (TableId, Version)>> {
         Ok(read!(self, "listing the outbox", |lease| outbox::list(
-            &mut lease, &self.sql, table_id, state, after, limit
+            &mut lease, table_id, state, after, limit
         ))?)
     }
 
     async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> WriteResult<u64> {
-        Ok(write!(self, "retrying publication", |lease| outbox::retry(
-            &mut lease, &self.sql, table_id, now
-        ))?)
+        Ok(write!(self, "retrying publication", |lease| outbox::retry(&mut lease, table_id, now))?)
     }
 
     async fn mirror_set_mode(
@@ -363,7 +344,7 @@ impl OutboxBackend for MssqlBackend {
         now: TimestampMs,
     ) -> WriteResult<TableRecord> {
         Ok(write!(self, "changing the mirror", |lease| outbox::set_mode(
-            &mut lease, &self.sql, table_id, mode, now
+            &mut lease, table_id, mode, now
         ))?)
     }
 }
@@ -377,14 +358,13 @@ impl MssqlBackend {
         have: &[MirrorTask],
     ) -> Result<Vec<Option<MirrorTask>>> {
         let doing = "claiming work";
-        let mut found =
-            read!(self, doing, |lease| outbox::candidates(&mut lease, &self.sql, request))?;
+        let mut found = read!(self, doing, |lease| outbox::candidates(&mut lease, request))?;
         found.retain(|id| have.iter().all(|task| task.table.id != *id));
         found.truncate(request.max_tables.saturating_sub(have.len()));
         if found.is_empty() {
             return Ok(Vec::new());
         }
-        write!(self, doing, |lease| outbox::claim(&mut lease, &self.sql, request, &found))
+        write!(self, doing, |lease| outbox::claim(&mut lease, request, &found))
     }
 
     /// Stores a chunk of an import's base, in one transaction.
@@ -398,7 +378,6 @@ impl MssqlBackend {
     ) -> Result<ImportProgress> {
         write!(self, "importing a checkpoint", |lease| import::store_base(
             &mut lease,
-            &self.sql,
             table_id,
             (skip_files, skip_tombstones),
             chunk,
@@ -413,22 +392,8 @@ impl MssqlBackend {
         commits: &[ImportedCommit],
     ) -> Result<ImportProgress> {
         write!(self, "importing commits", |lease| import::store_commits(
-            &mut lease, &self.sql, table_id, commits
+            &mut lease, table_id, commits
         ))
-    }
-
-    async fn commit_request(&self, request: CommitRequest) -> Result<CommitOutcome> {
-        let request = request_in_memory(request).await?;
-        let answer = Box::pin(commit::commit(&self.session, &self.sql, &request)).await;
-        let error = match answer {
-            Ok(outcome) => return Ok(outcome),
-            Err(error) => error,
-        };
-        if error.is_missing() {
-            let mut lease = self.lease("committing").await?;
-            return self.told(&mut lease, "committing", Err(error)).await;
-        }
-        Err(error.into_catalog(self.session.place(), "committing"))
     }
 
     async fn import_base(
@@ -439,12 +404,13 @@ impl MssqlBackend {
         chunk: BaseChunk,
         tail: Option<BaseTail>,
     ) -> Result<ImportProgress> {
-        let bulk = self.sql.bulk_allowed();
+        let bulk = self.session.bulk_allowed();
         let answer = self
             .import_base_once(table_id, skip_files, skip_tombstones, &chunk, tail.as_ref())
             .await;
-        if answer.is_err() && bulk && !self.sql.bulk_allowed() {
-            // The server takes no bulk load, as it turned out. Nothing was written: another way.
+        if answer.is_err() && bulk && !self.session.bulk_allowed() {
+            // The server refused a bulk load, and nothing was written: now rows go in lists of
+            // values.
             return self
                 .import_base_once(table_id, skip_files, skip_tombstones, &chunk, tail.as_ref())
                 .await;
@@ -458,9 +424,9 @@ impl MssqlBackend {
         commits: Arc<[ImportedCommit]>,
     ) -> Result<ImportProgress> {
         let commits = in_memory(commits).await?;
-        let bulk = self.sql.bulk_allowed();
+        let bulk = self.session.bulk_allowed();
         let answer = self.import_commits_once(table_id, &commits).await;
-        if answer.is_err() && bulk && !self.sql.bulk_allowed() {
+        if answer.is_err() && bulk && !self.session.bulk_allowed() {
             return self.import_commits_once(table_id, &commits).await;
         }
         answer

@@ -5,7 +5,6 @@
 //! without one. Of one key at most one row is active.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
 
 use deltalakedb_catalog_core::action::{Add, FileKey, Remove, dv_id};
 use deltalakedb_catalog_core::commit::CommitIndex;
@@ -13,12 +12,14 @@ use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::TableId;
 use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, count};
 
-use crate::batch::{Batch, MAX_PARAMETERS, MAX_VALUES};
 use crate::errors::DbResult;
-use crate::file_rows::{COLUMNS, NewFile, insert, light, new_files, parameters_per_row, totals};
+use crate::files::rows::{COLUMNS, NewFile, insert, light, new_files, parameters_per_row, totals};
+use crate::rows::text::statements;
 use crate::rows::{Reader, big, flag, id, key, owned, text, to_json};
 use crate::session::Lease;
-use crate::statements::Statements;
+use crate::session::batch::{Batch, MAX_PARAMETERS, MAX_VALUES};
+
+pub(crate) mod rows;
 
 /// Keys that are looked up in one request.
 const KEYS: usize = 1000;
@@ -32,6 +33,13 @@ const UPDATES: usize = 400;
 const BULK_ROWS: usize = 1000;
 /// Longest text that goes by the bulk protocol, UTF-16 units: the driver refuses 64 KiB and more.
 const BULK_TEXT: usize = 32_000;
+
+statements! {
+    INSERT_TOMBSTONE: "INSERT INTO {p}files (table_id, added_version, ordinal,
+            removed_version, is_tombstone, deletion_timestamp, file_key, size,
+            modification_time, data_change, path, dv_id, remove_action)
+        VALUES (@P1, @P2, @P3, @P2, 1, @P4, @P5, @P6, 0, @P7, @P8, @P9, @P10)",
+}
 
 /// What the files of a commit changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,13 +71,12 @@ struct Active {
 
 /// Applies actions in a transaction of several requests, which holds the table's row: nobody else
 /// changes its files meanwhile.
-pub(crate) struct FileWriter<'s> {
-    pub(crate) sql: &'s Statements,
+pub(crate) struct FileWriter {
     pub(crate) table: TableId,
     pub(crate) version: i64,
 }
 
-impl FileWriter<'_> {
+impl FileWriter {
     /// Applies a commit to a table with so many files (none: its first version): removes first,
     /// then adds. `Err` inside is the first remove of a file that
     /// is not active.
@@ -153,7 +160,7 @@ impl FileWriter<'_> {
     }
 
     /// The active rows of these keys: looked up, or picked from all of the table's active rows where
-    /// they are a good part of them.
+    /// the keys are a good part of these rows.
     async fn active(
         &self,
         lease: &mut Lease,
@@ -164,7 +171,6 @@ impl FileWriter<'_> {
         if keys.len() > KEYS && looked_up.saturating_mul(SCAN_FROM_PART) >= total_files {
             return self.active_of_all(lease, keys.into_iter().collect()).await;
         }
-        let files = self.sql.names.table("files");
         let mut active = HashMap::new();
         for keys in keys.chunks(KEYS) {
             let mut batch = Batch::new();
@@ -172,7 +178,7 @@ impl FileWriter<'_> {
             let keys: Vec<String> =
                 keys.iter().map(|digest| batch.bind(key(*digest)).to_string()).collect();
             batch.write(format_args!(
-                "SELECT added_version, ordinal, size, path, dv_id FROM {files} WHERE table_id = \
+                "SELECT added_version, ordinal, size, path, dv_id FROM {{p}}files WHERE table_id = \
                  {table} AND removed_version = 9223372036854775807 AND file_key IN ({})",
                 keys.join(", ")
             ));
@@ -192,10 +198,9 @@ impl FileWriter<'_> {
         keys: HashSet<[u8; 16]>,
     ) -> DbResult<HashMap<FileKey, Active>> {
         let statement = format!(
-            "SELECT TOP ({SCAN_PAGE}) added_version, ordinal, size, path, dv_id FROM {} WHERE \
-             table_id = @P1 AND removed_version = 9223372036854775807 AND (added_version > @P2 OR \
-             (added_version = @P2 AND ordinal > @P3)) ORDER BY added_version, ordinal",
-            self.sql.names.table("files")
+            "SELECT TOP ({SCAN_PAGE}) added_version, ordinal, size, path, dv_id FROM {{p}}files \
+             WHERE table_id = @P1 AND removed_version = 9223372036854775807 AND (added_version > \
+             @P2 OR (added_version = @P2 AND ordinal > @P3)) ORDER BY added_version, ordinal"
         );
         let mut active = HashMap::new();
         let mut after = (-1, -1);
@@ -239,10 +244,9 @@ impl FileWriter<'_> {
             }
             batch.write(format_args!(
                 "UPDATE f SET removed_version = {version}, is_tombstone = 1, deletion_timestamp = \
-                 r.deleted, remove_action = r.action FROM {} f INNER JOIN (VALUES {}) AS r \
+                 r.deleted, remove_action = r.action FROM {{p}}files f INNER JOIN (VALUES {}) AS r \
                  (added_version, ordinal, deleted, action) ON f.added_version = r.added_version \
                  AND f.ordinal = r.ordinal WHERE f.table_id = {table};\n",
-                self.sql.names.table("files"),
                 rows.join(", ")
             ));
             lease.run(&batch.sql, batch.values).await?;
@@ -262,10 +266,9 @@ impl FileWriter<'_> {
                 rows.push(format!("({added}, {ordinal})"));
             }
             batch.write(format_args!(
-                "UPDATE f SET removed_version = {version} FROM {} f INNER JOIN (VALUES {}) AS r \
-                 (added_version, ordinal) ON f.added_version = r.added_version AND f.ordinal = \
-                 r.ordinal WHERE f.table_id = {table};\n",
-                self.sql.names.table("files"),
+                "UPDATE f SET removed_version = {version} FROM {{p}}files f INNER JOIN (VALUES \
+                 {}) AS r (added_version, ordinal) ON f.added_version = r.added_version AND \
+                 f.ordinal = r.ordinal WHERE f.table_id = {table};\n",
                 rows.join(", ")
             ));
             lease.run(&batch.sql, batch.values).await?;
@@ -275,17 +278,17 @@ impl FileWriter<'_> {
 
     /// Inserts rows: many by the bulk protocol, the others in lists of values.
     async fn insert_all(&self, lease: &mut Lease, rows: &[NewFile<'_>]) -> DbResult<()> {
-        let many = self.sql.bulk_allowed() && rows.len() >= BULK_ROWS;
+        let many = lease.bulk_allowed() && rows.len() >= BULK_ROWS;
         let fits = |row: &&NewFile<'_>| many && row.longest_text() <= BULK_TEXT;
         if many {
             let values =
                 rows.iter().filter(fits).map(|row| Ok(row.values(self.table, self.version)));
-            let answer = lease.bulk(&self.sql.names.table("files"), &COLUMNS, values).await;
+            let answer = lease.bulk("{p}files", &COLUMNS, values).await;
             if let Err(error) = &answer
                 && error.speaks_against_bulk()
             {
                 tracing::warn!(?error, "a bulk load failed: files go in lists from now on");
-                self.sql.bulk.store(false, Ordering::Relaxed);
+                lease.give_bulk_up();
             }
             answer?;
         }
@@ -304,7 +307,7 @@ impl FileWriter<'_> {
             let mut batch = Batch::new();
             let table = batch.bind(id(self.table)).to_string();
             let version = batch.bind(big(self.version)).to_string();
-            insert(&mut batch, self.sql, rows, &table, &version);
+            insert(&mut batch, rows, &table, &version);
             lease.run(&batch.sql, batch.values).await?;
             rest = rest.get(rows.len()..).unwrap_or_default();
         }
@@ -331,7 +334,7 @@ impl FileWriter<'_> {
             text(&dv_id),
             owned(to_json(remove)?),
         ];
-        lease.run(&self.sql.import.insert_tombstone, values).await?;
+        lease.run(INSERT_TOMBSTONE, values).await?;
         Ok(())
     }
 }

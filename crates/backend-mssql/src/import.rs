@@ -15,93 +15,86 @@ use deltalakedb_catalog_core::support::{
     stored_commit_info,
 };
 
-use crate::commit_staged::{Head, NewVersion, insert_chunks, write_projection, write_version};
+use crate::commit::{Head, NewVersion, insert_chunks, write_projection, write_version};
 use crate::errors::{DbError, DbResult};
 use crate::files::{FileWriter, UnknownFile};
+use crate::rows::text::statements;
 use crate::rows::{
     Reader, TABLE_COLUMNS, big, big_opt, bytes, flag, id, table_columns, table_record,
     table_source, text, text_opt,
 };
 use crate::session::Lease;
-use crate::statements::{Statements, statements};
 use crate::tables::{first, get_table, insert_table, not_found, require_table, state_of};
 
 statements! {
-    /// Statements of imports.
-    ImportSql {
-        /// Takes the row, changing nothing.
-        lock: "UPDATE {p}tables SET state = state WHERE id = @P1 AND state = N'importing'",
-        progress: concat!("SELECT ", table_columns!(), ", t.import_from_json, t.import_base_done,
-                t.import_files, t.import_tombstones, t.import_live_files, t.import_live_bytes,
-                t.import_history_through
-            FROM ", table_source!(), " WHERE t.id = @P1 AND t.state = N'importing'"),
-        head_totals: "SELECT c.total_files, c.total_bytes
-            FROM {p}tables t JOIN {p}commits c ON c.table_id = t.id AND c.version = t.head_version
-            WHERE t.id = @P1",
-        store_base: "UPDATE {p}tables SET import_files = @P2, import_tombstones = @P3,
-                import_live_files = @P4, import_live_bytes = @P5
-            WHERE id = @P1",
-        finish_base: "UPDATE {p}tables SET import_base_done = 1, head_version = base_version,
-                head_timestamp_ms = @P2
-            WHERE id = @P1",
-        /// The base may have its history already: then it keeps its bytes.
-        update_base: "SET NOCOUNT ON; DECLARE @n BIGINT;
-            UPDATE {p}commits SET timestamp_ms = @P3, total_files = @P4, total_bytes = @P5
-            WHERE table_id = @P1 AND version = @P2;
-            SET @n = @@ROWCOUNT;
-            SELECT @n AS changed",
-        insert_base: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
-                num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol,
-                total_files, total_bytes, has_body, body_len)
-            VALUES (@P1, @P2, @P3, 0, 0, 0, 0, 0, 0, @P4, @P5, 0, 0)",
-        /// The base may be there without its bytes: then it keeps its timestamp and totals.
-        update_history: "SET NOCOUNT ON; DECLARE @n BIGINT;
-            UPDATE {p}commits SET num_added = @P4, num_removed = @P5, bytes_added = @P6,
-                bytes_removed = @P7, changes_metadata = @P8, changes_protocol = @P9, has_body = 1,
-                body_len = @P10, first_line = @P11, commit_info = @P12, token = @P13,
-                batch_position = @P14
-            WHERE table_id = @P1 AND version = @P2 AND @P3 = @P3;
-            SET @n = @@ROWCOUNT;
-            SELECT @n AS changed",
-        insert_history: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
-                num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol,
-                total_files, total_bytes, has_body, body_len, first_line, commit_info, token,
-                batch_position)
-            VALUES (@P1, @P2, @P3, @P4, @P5, @P6, @P7, @P8, @P9, 0, 0, 1, @P10, @P11, @P12, @P13,
-                @P14)",
-        store_history: "UPDATE {p}tables SET import_history_through = @P2 WHERE id = @P1",
-        store_head: "UPDATE {p}tables SET head_version = @P2, head_timestamp_ms = @P3,
-                barrier_version = @P4
-            WHERE id = @P1",
-        neighbours: "SELECT
-            (SELECT MAX(timestamp_ms) FROM {p}commits WHERE table_id = @P1 AND version < @P2),
-            (SELECT MIN(timestamp_ms) FROM {p}commits WHERE table_id = @P1 AND version > @P2)",
-        insert_token: "INSERT INTO {p}batches (token, committed_at_ms)
-            SELECT @P1, @P2 WHERE NOT EXISTS (SELECT 1 FROM {p}batches WHERE token = @P1)",
-        insert_tombstone: "INSERT INTO {p}files (table_id, added_version, ordinal,
-                removed_version, is_tombstone, deletion_timestamp, file_key, size,
-                modification_time, data_change, path, dv_id, remove_action)
-            VALUES (@P1, @P2, @P3, @P2, 1, @P4, @P5, @P6, 0, @P7, @P8, @P9, @P10)",
-        has_state: "SELECT (SELECT COUNT(*) FROM {p}protocols WHERE table_id = @P1),
-            (SELECT COUNT(*) FROM {p}metadata WHERE table_id = @P1)",
-        finish: "UPDATE {p}tables SET state = @P2, drop_marker = @P3, created_at_ms = @P4,
-                dropped_at_ms = @P5
-            WHERE id = @P1",
-        publish: "UPDATE {p}mirror SET published_version = @P2 WHERE table_id = @P1",
-        /// Tokens that no version of another table has.
-        delete_tokens: "DELETE FROM {p}batches WHERE token IN (
-                SELECT c.token FROM {p}commits c WHERE c.table_id = @P1 AND NOT EXISTS (
-                    SELECT 1 FROM {p}commits o WHERE o.token = c.token AND o.table_id <> @P1))",
-        delete_files: "DELETE FROM {p}files WHERE table_id = @P1",
-        delete_chunks: "DELETE FROM {p}commit_chunks WHERE table_id = @P1",
-        delete_commits: "DELETE FROM {p}commits WHERE table_id = @P1",
-        delete_protocols: "DELETE FROM {p}protocols WHERE table_id = @P1",
-        delete_metadata: "DELETE FROM {p}metadata WHERE table_id = @P1",
-        delete_txns: "DELETE FROM {p}txns WHERE table_id = @P1",
-        delete_domains: "DELETE FROM {p}domain_metadata WHERE table_id = @P1",
-        delete_mirror: "DELETE FROM {p}mirror WHERE table_id = @P1",
-        delete_table: "DELETE FROM {p}tables WHERE id = @P1",
-    }
+    /// Takes the row, changing nothing.
+    LOCK: "UPDATE {p}tables SET state = state WHERE id = @P1 AND state = N'importing'",
+    PROGRESS: concat!("SELECT ", table_columns!(), ", t.import_from_json, t.import_base_done,
+            t.import_files, t.import_tombstones, t.import_live_files, t.import_live_bytes,
+            t.import_history_through
+        FROM ", table_source!(), " WHERE t.id = @P1 AND t.state = N'importing'"),
+    HEAD_TOTALS: "SELECT c.total_files, c.total_bytes
+        FROM {p}tables t JOIN {p}commits c ON c.table_id = t.id AND c.version = t.head_version
+        WHERE t.id = @P1",
+    STORE_BASE: "UPDATE {p}tables SET import_files = @P2, import_tombstones = @P3,
+            import_live_files = @P4, import_live_bytes = @P5
+        WHERE id = @P1",
+    FINISH_BASE: "UPDATE {p}tables SET import_base_done = 1, head_version = base_version,
+            head_timestamp_ms = @P2
+        WHERE id = @P1",
+    /// The base may have its history already: then it keeps its bytes.
+    UPDATE_BASE: "SET NOCOUNT ON; DECLARE @n BIGINT;
+        UPDATE {p}commits SET timestamp_ms = @P3, total_files = @P4, total_bytes = @P5
+        WHERE table_id = @P1 AND version = @P2;
+        SET @n = @@ROWCOUNT;
+        SELECT @n AS changed",
+    INSERT_BASE: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
+            num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol,
+            total_files, total_bytes, has_body, body_len)
+        VALUES (@P1, @P2, @P3, 0, 0, 0, 0, 0, 0, @P4, @P5, 0, 0)",
+    /// The base may be there without its bytes: then it keeps its timestamp and totals.
+    UPDATE_HISTORY: "SET NOCOUNT ON; DECLARE @n BIGINT;
+        UPDATE {p}commits SET num_added = @P4, num_removed = @P5, bytes_added = @P6,
+            bytes_removed = @P7, changes_metadata = @P8, changes_protocol = @P9, has_body = 1,
+            body_len = @P10, first_line = @P11, commit_info = @P12, token = @P13,
+            batch_position = @P14
+        WHERE table_id = @P1 AND version = @P2 AND @P3 = @P3;
+        SET @n = @@ROWCOUNT;
+        SELECT @n AS changed",
+    INSERT_HISTORY: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
+            num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol,
+            total_files, total_bytes, has_body, body_len, first_line, commit_info, token,
+            batch_position)
+        VALUES (@P1, @P2, @P3, @P4, @P5, @P6, @P7, @P8, @P9, 0, 0, 1, @P10, @P11, @P12, @P13,
+            @P14)",
+    STORE_HISTORY: "UPDATE {p}tables SET import_history_through = @P2 WHERE id = @P1",
+    STORE_HEAD: "UPDATE {p}tables SET head_version = @P2, head_timestamp_ms = @P3,
+            barrier_version = @P4
+        WHERE id = @P1",
+    NEIGHBOURS: "SELECT
+        (SELECT MAX(timestamp_ms) FROM {p}commits WHERE table_id = @P1 AND version < @P2),
+        (SELECT MIN(timestamp_ms) FROM {p}commits WHERE table_id = @P1 AND version > @P2)",
+    INSERT_TOKEN: "INSERT INTO {p}batches (token, committed_at_ms)
+        SELECT @P1, @P2 WHERE NOT EXISTS (SELECT 1 FROM {p}batches WHERE token = @P1)",
+    HAS_STATE: "SELECT (SELECT COUNT(*) FROM {p}protocols WHERE table_id = @P1),
+        (SELECT COUNT(*) FROM {p}metadata WHERE table_id = @P1)",
+    FINISH: "UPDATE {p}tables SET state = @P2, drop_marker = @P3, created_at_ms = @P4,
+            dropped_at_ms = @P5
+        WHERE id = @P1",
+    PUBLISH: "UPDATE {p}mirror SET published_version = @P2 WHERE table_id = @P1",
+    /// Tokens that no version of another table has.
+    DELETE_TOKENS: "DELETE FROM {p}batches WHERE token IN (
+            SELECT c.token FROM {p}commits c WHERE c.table_id = @P1 AND NOT EXISTS (
+                SELECT 1 FROM {p}commits o WHERE o.token = c.token AND o.table_id <> @P1))",
+    DELETE_FILES: "DELETE FROM {p}files WHERE table_id = @P1",
+    DELETE_CHUNKS: "DELETE FROM {p}commit_chunks WHERE table_id = @P1",
+    DELETE_COMMITS: "DELETE FROM {p}commits WHERE table_id = @P1",
+    DELETE_PROTOCOLS: "DELETE FROM {p}protocols WHERE table_id = @P1",
+    DELETE_METADATA: "DELETE FROM {p}metadata WHERE table_id = @P1",
+    DELETE_TXNS: "DELETE FROM {p}txns WHERE table_id = @P1",
+    DELETE_DOMAINS: "DELETE FROM {p}domain_metadata WHERE table_id = @P1",
+    DELETE_MIRROR: "DELETE FROM {p}mirror WHERE table_id = @P1",
+    DELETE_TABLE: "DELETE FROM {p}tables WHERE id = @P1",
 }
 
 /// Where an import is, with what only the backend wants to know.
@@ -113,9 +106,9 @@ struct Importing {
 }
 
 /// Takes the row of an importing table, and reads it.
-async fn find(lease: &mut Lease, sql: &Statements, table: TableId) -> DbResult<Importing> {
-    lease.run(&sql.import.lock, vec![id(table)]).await?;
-    let sets = lease.run(&sql.import.progress, vec![id(table)]).await?;
+async fn find(lease: &mut Lease, table: TableId) -> DbResult<Importing> {
+    lease.run(LOCK, vec![id(table)]).await?;
+    let sets = lease.run(PROGRESS, vec![id(table)]).await?;
     let Some(row) = first(&sets) else { return Err(not_found(table).into()) };
     let called = table.to_string();
     let r = Reader::new(row, &called, None);
@@ -140,7 +133,6 @@ fn invalid<T>(message: String) -> DbResult<T> {
 
 pub(crate) async fn begin(
     lease: &mut Lease,
-    sql: &Statements,
     new: &NewTable,
     base: Version,
     from_json: bool,
@@ -152,40 +144,39 @@ pub(crate) async fn begin(
             new.name
         ));
     }
-    if let Some(live) = get_table(lease, sql, &TableRef::Name(new.name.clone())).await? {
+    if let Some(live) = get_table(lease, &TableRef::Name(new.name.clone())).await? {
         if live.state == TableState::Importing
             && live.location == new.location
             && live.base_version == base
         {
-            let found = find(lease, sql, live.id).await?;
+            let found = find(lease, live.id).await?;
             if found.from_json == from_json {
                 return Ok(found.progress);
             }
         }
         return Err(CatalogError::TableExists(new.name.clone()).into());
     }
-    if state_of(lease, sql, new.id).await?.is_some() {
+    if state_of(lease, new.id).await?.is_some() {
         return invalid(format!("table id {} exists already", new.id));
     }
     let state = TableState::Importing;
-    match insert_table(lease, sql, new, state, base.get(), from_json, now).await {
+    match insert_table(lease, new, state, base.get(), from_json, now).await {
         Err(error) if error.is_duplicate() => {
             return Err(CatalogError::TableExists(new.name.clone()).into());
         }
         other => other?,
     }
-    Ok(find(lease, sql, new.id).await?.progress)
+    Ok(find(lease, new.id).await?.progress)
 }
 
 pub(crate) async fn store_base(
     lease: &mut Lease,
-    sql: &Statements,
     table: TableId,
     skip: (u64, u64),
     chunk: &BaseChunk,
     tail: Option<&BaseTail>,
 ) -> DbResult<ImportProgress> {
-    let import = find(lease, sql, table).await?;
+    let import = find(lease, table).await?;
     let progress = &import.progress;
     let name = &progress.table.name;
     if progress.base_done {
@@ -200,12 +191,12 @@ pub(crate) async fn store_base(
     }
     let base = progress.table.base_version;
     if let Some(tail) = tail {
-        let (below, above) = neighbours(lease, sql, table, base).await?;
+        let (below, above) = neighbours(lease, table, base).await?;
         check_between(&progress.table, base, tail.timestamp, below, above)?;
     }
     let files = stored(progress.base_files);
     let mut tombstones = stored(progress.base_tombstones);
-    let writer = FileWriter { sql, table, version: base.get() };
+    let writer = FileWriter { table, version: base.get() };
     let delta = writer.base(lease, &chunk.files, files).await?;
     for remove in &chunk.tombstones {
         writer.tombstone(lease, remove, tombstones).await?;
@@ -215,11 +206,11 @@ pub(crate) async fn store_base(
     let live_files = import.live_files.saturating_add(delta.files);
     let live_bytes = import.live_bytes.saturating_add(delta.bytes);
     let values = vec![id(table), big(files), big(tombstones), big(live_files), big(live_bytes)];
-    lease.run(&sql.import.store_base, values).await?;
+    lease.run(STORE_BASE, values).await?;
     if let Some(tail) = tail {
-        finish_base(lease, sql, table, base.get(), tail, live_files, live_bytes).await?;
+        finish_base(lease, table, base.get(), tail, live_files, live_bytes).await?;
     }
-    Ok(find(lease, sql, table).await?.progress)
+    Ok(find(lease, table).await?.progress)
 }
 
 fn stored(count: u64) -> i64 {
@@ -238,7 +229,6 @@ async fn changed(
 
 async fn finish_base(
     lease: &mut Lease,
-    sql: &Statements,
     table: TableId,
     base: i64,
     tail: &BaseTail,
@@ -252,24 +242,23 @@ async fn finish_base(
         domain_metadata: tail.domain_metadata.clone(),
         ..CommitIndex::default()
     };
-    write_projection(lease, sql, table, base, &index).await?;
+    write_projection(lease, table, base, &index).await?;
     let values =
         || vec![id(table), big(base), big(tail.timestamp.0), big(live_files), big(live_bytes)];
-    if changed(lease, &sql.import.update_base, values()).await? == 0 {
-        lease.run(&sql.import.insert_base, values()).await?;
+    if changed(lease, UPDATE_BASE, values()).await? == 0 {
+        lease.run(INSERT_BASE, values()).await?;
     }
-    lease.run(&sql.import.finish_base, vec![id(table), big(tail.timestamp.0)]).await?;
+    lease.run(FINISH_BASE, vec![id(table), big(tail.timestamp.0)]).await?;
     Ok(())
 }
 
 /// Timestamps of the stored versions next below and next above: they grow with the version.
 async fn neighbours(
     lease: &mut Lease,
-    sql: &Statements,
     table: TableId,
     version: Version,
 ) -> DbResult<(Option<TimestampMs>, Option<TimestampMs>)> {
-    let sets = lease.run(&sql.import.neighbours, vec![id(table), big(version.get())]).await?;
+    let sets = lease.run(NEIGHBOURS, vec![id(table), big(version.get())]).await?;
     let Some(row) = first(&sets) else { return Ok((None, None)) };
     let called = table.to_string();
     let r = Reader::new(row, &called, Some(version.get()));
@@ -278,11 +267,10 @@ async fn neighbours(
 
 pub(crate) async fn store_commits(
     lease: &mut Lease,
-    sql: &Statements,
     table: TableId,
     commits: &[ImportedCommit],
 ) -> DbResult<ImportProgress> {
-    let import = find(lease, sql, table).await?;
+    let import = find(lease, table).await?;
     let record = &import.progress.table;
     let position = ImportPosition {
         table: record,
@@ -292,47 +280,47 @@ pub(crate) async fn store_commits(
     };
     let mut known = Vec::with_capacity(commits.len());
     for commit in commits {
-        known.push(neighbours(lease, sql, table, commit.version).await?);
+        known.push(neighbours(lease, table, commit.version).await?);
     }
     let mut known = known.into_iter();
     check_import_commits(position, commits, |_| {
         Ok::<_, DbError>(known.next().unwrap_or((None, None)))
     })?;
-    let mut head = head(lease, sql, record).await?;
+    let mut head = head(lease, record).await?;
     let mut barrier = record.barrier_version;
     let mut history = None;
     let mut applied = false;
     for commit in commits {
         if let Some((token, _)) = &commit.token {
             let values = vec![bytes(token.as_str().as_bytes()), big(commit.timestamp.0)];
-            lease.run(&sql.import.insert_token, values).await?;
+            lease.run(INSERT_TOKEN, values).await?;
         }
         if position.is_applied(commit.version) {
-            head = apply(lease, sql, table, head, commit).await?;
+            head = apply(lease, table, head, commit).await?;
             applied = true;
             if commit.index.metadata.is_some() || commit.index.protocol.is_some() {
                 barrier = commit.version;
             }
         } else {
-            store_history(lease, sql, table, commit).await?;
+            store_history(lease, table, commit).await?;
             history = Some(commit.version);
         }
     }
     if let (Some((version, timestamp)), true) = (head.at, applied) {
         let values = vec![id(table), big(version.get()), big(timestamp.0), big(barrier.get())];
-        lease.run(&sql.import.store_head, values).await?;
+        lease.run(STORE_HEAD, values).await?;
     }
     if let Some(history) = history {
-        lease.run(&sql.import.store_history, vec![id(table), big(history.get())]).await?;
+        lease.run(STORE_HISTORY, vec![id(table), big(history.get())]).await?;
     }
-    Ok(find(lease, sql, table).await?.progress)
+    Ok(find(lease, table).await?.progress)
 }
 
-async fn head(lease: &mut Lease, sql: &Statements, record: &TableRecord) -> DbResult<Head> {
+async fn head(lease: &mut Lease, record: &TableRecord) -> DbResult<Head> {
     let (Some(version), Some(timestamp)) = (record.head, record.head_timestamp) else {
         return Ok(Head::default());
     };
-    let sets = lease.run(&sql.import.head_totals, vec![id(record.id)]).await?;
+    let sets = lease.run(HEAD_TOTALS, vec![id(record.id)]).await?;
     let called = record.id.to_string();
     let Some(row) = first(&sets) else {
         return Err(crate::rows::corrupt(&called, None, "head", "its commit is missing"));
@@ -351,7 +339,6 @@ fn token_values(commit: &ImportedCommit) -> [tiberius::ColumnData<'_>; 2] {
 
 async fn apply(
     lease: &mut Lease,
-    sql: &Statements,
     table: TableId,
     head: Head,
     commit: &ImportedCommit,
@@ -364,18 +351,13 @@ async fn apply(
         index: &commit.index,
         unknown: UnknownFile::Tombstone,
     };
-    write_version(lease, sql, table, head, &new).await?.or_else(|key| {
+    write_version(lease, table, head, &new).await?.or_else(|key| {
         invalid(format!("version {} removes {key}, which is not in the table", commit.version))
     })
 }
 
 /// A commit at or below the base: a line of history and its bytes.
-async fn store_history(
-    lease: &mut Lease,
-    sql: &Statements,
-    table: TableId,
-    commit: &ImportedCommit,
-) -> DbResult<()> {
+async fn store_history(lease: &mut Lease, table: TableId, commit: &ImportedCommit) -> DbResult<()> {
     let index = &commit.index;
     let bytes_removed =
         index.removes.iter().fold(0_i64, |sum, r| sum.saturating_add(r.size.unwrap_or(0)));
@@ -397,22 +379,21 @@ async fn store_history(
         values.extend(token_values(commit));
         values
     };
-    if changed(lease, &sql.import.update_history, values()).await? == 0 {
-        lease.run(&sql.import.insert_history, values()).await?;
+    if changed(lease, UPDATE_HISTORY, values()).await? == 0 {
+        lease.run(INSERT_HISTORY, values()).await?;
     }
-    insert_chunks(lease, sql, table, commit.version.get(), &commit.body).await
+    insert_chunks(lease, table, commit.version.get(), &commit.body).await
 }
 
 pub(crate) async fn finish(
     lease: &mut Lease,
-    sql: &Statements,
     table: TableId,
     end: ImportEnd,
     now: TimestampMs,
 ) -> DbResult<TableRecord> {
-    let import = find(lease, sql, table).await?;
+    let import = find(lease, table).await?;
     let record = &import.progress.table;
-    let sets = lease.run(&sql.import.has_state, vec![id(table)]).await?;
+    let sets = lease.run(HAS_STATE, vec![id(table)]).await?;
     let has_state = match first(&sets) {
         Some(row) => {
             let r = Reader::new(row, "protocols", None);
@@ -440,29 +421,28 @@ pub(crate) async fn finish(
         big(end.created_at.unwrap_or(record.created_at).0),
         big_opt(end.dropped_at.map(|time| time.0)),
     ];
-    lease.run(&sql.import.finish, values).await?;
+    lease.run(FINISH, values).await?;
     let values = vec![id(table), big_opt(end.published.map(Version::get))];
-    lease.run(&sql.import.publish, values).await?;
+    lease.run(PUBLISH, values).await?;
     if record.mirror != MirrorMode::Off {
-        crate::outbox::enqueue_missing(lease, sql, table, end.published, now).await?;
+        crate::outbox::enqueue_missing(lease, table, end.published, now).await?;
     }
-    require_table(lease, sql, table).await
+    require_table(lease, table).await
 }
 
-pub(crate) async fn abort(lease: &mut Lease, sql: &Statements, table: TableId) -> DbResult<()> {
-    find(lease, sql, table).await?;
-    let sql = &sql.import;
+pub(crate) async fn abort(lease: &mut Lease, table: TableId) -> DbResult<()> {
+    find(lease, table).await?;
     for statement in [
-        &sql.delete_tokens,
-        &sql.delete_files,
-        &sql.delete_chunks,
-        &sql.delete_commits,
-        &sql.delete_protocols,
-        &sql.delete_metadata,
-        &sql.delete_txns,
-        &sql.delete_domains,
-        &sql.delete_mirror,
-        &sql.delete_table,
+        DELETE_TOKENS,
+        DELETE_FILES,
+        DELETE_CHUNKS,
+        DELETE_COMMITS,
+        DELETE_PROTOCOLS,
+        DELETE_METADATA,
+        DELETE_TXNS,
+        DELETE_DOMAINS,
+        DELETE_MIRROR,
+        DELETE_TABLE,
     ] {
         lease.run(statement, vec![id(table)]).await?;
     }

@@ -2,37 +2,31 @@
 //!
 //! [`MssqlBackend`] implements [`CatalogBackend`] on the `tiberius` driver. Start with
 //! [`MssqlOptions::from_url`] or [`MssqlOptions::new`], [`MssqlBackend::connect`], and
-//! [`CatalogBackend::migrate`] once.
+//! [`SchemaBackend::migrate`] once.
 //!
 //! It is right at READ COMMITTED with and without row versions. With them readers and writers do
 //! not wait for each other, and cannot become each other's deadlock victims; Azure SQL has them by
 //! default, elsewhere an administrator turns `READ_COMMITTED_SNAPSHOT` on for the database
 //! (<https://learn.microsoft.com/sql/t-sql/statements/alter-database-transact-sql-set-options>).
+//!
+//! [`CatalogBackend`]: deltalakedb_catalog_core::backend::CatalogBackend
+//! [`SchemaBackend::migrate`]: deltalakedb_catalog_core::backend::SchemaBackend::migrate
 #![forbid(unsafe_code)]
 
-mod batch;
 mod commit;
-mod commit_batch;
-mod commit_heads;
-mod commit_staged;
 mod contract;
 mod errors;
-mod file_rows;
 mod files;
 mod grants;
 mod import;
 mod options;
 mod outbox;
-mod prelogin;
 mod reads;
 mod rows;
 mod schema;
-mod server;
 mod session;
 mod skip;
-mod statements;
 mod tables;
-mod url;
 
 #[cfg(test)]
 mod tests;
@@ -46,10 +40,9 @@ use deltalakedb_catalog_core::support::CLAIM_ROUNDS;
 pub use grants::{GrantRole, grants};
 pub use options::{Encrypt, MssqlOptions, PoolOptions, TlsOptions};
 
-use errors::{DbError, DbResult};
-use schema::SCHEMA_VERSION;
-use session::{Dial, Lease, Session, Tcp};
-use statements::{Names, Statements};
+use errors::DbResult;
+use session::stream::{Dial, Tcp};
+use session::{Lease, Session, server};
 
 /// A catalog in SQL Server.
 ///
@@ -58,13 +51,13 @@ use statements::{Names, Statements};
 #[derive(Debug)]
 pub struct MssqlBackend {
     session: Session,
-    sql: Statements,
     server_version: String,
 }
 
 impl MssqlBackend {
     /// Connects, and looks at the server. Our tables need not exist yet:
-    /// [`CatalogBackend::migrate`] creates them.
+    /// [`SchemaBackend::migrate`](deltalakedb_catalog_core::backend::SchemaBackend::migrate)
+    /// creates them.
     ///
     /// # Errors
     /// * `InvalidInput`: see [`MssqlOptions::validate`].
@@ -81,11 +74,10 @@ impl MssqlBackend {
     ) -> Result<Arc<MssqlBackend>> {
         options.validate()?;
         let session = Session::new(&options, dial)?;
-        let names = Names { schema: options.schema.clone(), prefix: options.table_prefix.clone() };
         let server_version = server::look(&session, options.pool.min_connections)
             .await
             .map_err(|error| error.into_catalog(session.place(), "connecting"))?;
-        Ok(Arc::new(MssqlBackend { session, sql: Statements::new(names), server_version }))
+        Ok(Arc::new(MssqlBackend { session, server_version }))
     }
 
     async fn lease(&self, doing: &str) -> Result<Lease> {
@@ -93,29 +85,29 @@ impl MssqlBackend {
         lease.map_err(|error| error.into_catalog(self.session.place(), doing))
     }
 
-    /// The answer as the caller sees it. A missing table is looked into: is it ours that is
-    /// missing, or too new? So is an error of an unknown number: servers that are not SQL Server
-    /// have some of their own.
-    async fn told<T>(&self, lease: &mut Lease, doing: &str, answer: DbResult<T>) -> Result<T> {
+    /// The answer as the caller sees it. After an error that says that a table is missing, the
+    /// version of the schema is read: our tables may be missing or too new. So it is after an error
+    /// of an unknown number: servers that are not SQL Server have numbers of their own.
+    async fn explain<T>(&self, lease: &mut Lease, doing: &str, answer: DbResult<T>) -> Result<T> {
         let place = self.session.place();
         let error = match answer {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
         if (error.is_missing() || error.is_unknown())
-            && let Ok(version) = schema::inspect(lease, &self.sql, place).await
+            && let Ok(version) = schema::inspect(lease, place).await
         {
-            schema::require(version, place, &self.sql.names.prefix)?;
+            schema::require(version, place, &self.session.names().prefix)?;
         }
         Err(error.into_catalog(place, doing))
     }
 
     async fn schema_version(&self, lease: &mut Lease) -> DbResult<u32> {
-        schema::inspect(lease, &self.sql, self.session.place()).await
+        schema::inspect(lease, self.session.place()).await
     }
 
     async fn version_and_clock(&self, lease: &mut Lease) -> DbResult<(u32, Option<TimestampMs>)> {
         let version = self.schema_version(lease).await?;
-        Ok((version, schema::clock(lease, &self.sql).await?))
+        Ok((version, schema::clock(lease).await?))
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::support::check_identifier;
 
+mod url;
+
 /// Where the server is, who logs in, and how connections are kept.
 ///
 /// `Debug` does not show the password.

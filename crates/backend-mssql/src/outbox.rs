@@ -17,12 +17,12 @@ use deltalakedb_catalog_core::support::page;
 use tiberius::ColumnData;
 
 use crate::errors::{DbError, DbResult};
+use crate::rows::text::statements;
 use crate::rows::{
     Reader, big, corrupt, id, mirror_columns, mirror_row, table_columns, table_record,
     table_source, text, text_key,
 };
 use crate::session::{Lease, Sets};
-use crate::statements::{Statements, statements};
 use crate::tables::{bounded, fetch, first, not_found, require_table, state_of};
 
 /// Most tables in one claim, and most versions of one.
@@ -43,109 +43,106 @@ macro_rules! claimable {
 }
 
 statements! {
-    /// Statements on `{p}mirror` and `{p}mirror_status`.
-    OutboxSql {
-        claimable: concat!("SELECT TOP (@P3) m.table_id ", claimable!(), "
-            ORDER BY m.pending_since_ms, m.table_id"),
-        claimable_one: concat!("SELECT TOP (@P3) m.table_id ", claimable!(), "
-            AND m.table_id = @P4"),
-        /// The compare-and-set that decides who publishes a table; then its work, and its row. The
-        /// table's row is taken first, as commits do: else the two would wait for each other.
-        take: concat!("SET NOCOUNT ON; DECLARE @n BIGINT, @first BIGINT, @last BIGINT;
-            UPDATE {p}tables SET state = state WHERE id = @P1 AND state = N'active';
-            SET @n = @@ROWCOUNT;
-            IF @n = 1
-            BEGIN
-                UPDATE {p}mirror SET
-                    lease_epoch = CASE WHEN lease_owner_key = @P3 THEN lease_epoch
-                        ELSE lease_epoch + 1 END,
-                    lease_owner = @P4, lease_owner_key = @P3, lease_until_ms = @P5
-                WHERE table_id = @P1 AND mode = N'active' AND pending_since_ms IS NOT NULL
-                  AND (lease_owner_key IS NULL OR lease_owner_key = @P3 OR lease_until_ms <= @P2)
-                  AND EXISTS (SELECT 1 FROM {p}mirror_status s
-                    WHERE s.table_id = @P1 AND s.version = COALESCE(published_version + 1, 0)
-                      AND (s.retry_at_ms IS NULL OR s.retry_at_ms <= @P2));
-                SET @n = @@ROWCOUNT
-            END;
-            SELECT @first = COALESCE(published_version + 1, 0) FROM {p}mirror
-            WHERE table_id = @P1;
-            SELECT @last = MAX(w.version) FROM (SELECT TOP (@P6) version FROM {p}mirror_status
-                WHERE table_id = @P1 AND version >= @first ORDER BY version) w;
-            SELECT @n AS taken, m.lease_epoch, s.attempts, @first AS first_version
-            FROM {p}mirror m JOIN {p}mirror_status s ON s.table_id = m.table_id
-              AND s.version = @first
-            WHERE m.table_id = @P1;
-            SELECT version FROM {p}mirror_status
-            WHERE table_id = @P1 AND version >= @first AND version <= @last ORDER BY version;
-            IF @n = 1
-                UPDATE {p}mirror_status SET state = N'IN_FLIGHT', attempts = attempts + 1
-                WHERE table_id = @P1 AND version >= @first AND version <= @last;
-            SELECT ", table_columns!(), " FROM ", table_source!(), " WHERE t.id = @P1"),
-        /// A holder is known by its name and epoch: whoever takes a lapsed lease has another one.
-        hold: "SET NOCOUNT ON; DECLARE @n BIGINT;
-            UPDATE {p}mirror SET lease_epoch = lease_epoch
-            WHERE table_id = @P1 AND lease_owner_key = @P2 AND lease_epoch = @P3;
-            SET @n = @@ROWCOUNT;
-            SELECT @n AS held, COALESCE(published_version + 1, 0) AS next_version
-            FROM {p}mirror WHERE table_id = @P1",
-        renew: "SET NOCOUNT ON; DECLARE @n BIGINT;
-            UPDATE {p}mirror SET lease_until_ms = @P4
-            WHERE table_id = @P1 AND lease_owner_key = @P2 AND lease_epoch = @P3;
-            SET @n = @@ROWCOUNT;
-            SELECT @n AS changed",
-        complete: "SET NOCOUNT ON; DECLARE @n BIGINT;
-            UPDATE {p}mirror_status SET state = N'COMPLETE', digest = @P3, published_at_ms = @P4,
-                retry_at_ms = NULL, last_error = NULL
-            WHERE table_id = @P1 AND version = @P2;
-            SET @n = @@ROWCOUNT;
-            SELECT @n AS changed",
-        publish: "UPDATE {p}mirror SET published_version = @P2 WHERE table_id = @P1",
-        /// From the row of the first unpublished version.
-        update_pending: "DECLARE @next BIGINT, @since BIGINT;
-            SELECT @next = COALESCE(published_version + 1, 0) FROM {p}mirror WHERE table_id = @P1;
-            SELECT @since = MAX(enqueued_at_ms) FROM {p}mirror_status
-            WHERE table_id = @P1 AND version = @next;
-            UPDATE {p}mirror SET pending_since_ms = @since WHERE table_id = @P1",
-        enqueue_missing: "INSERT INTO {p}mirror_status (table_id, version, state, attempts,
-                enqueued_at_ms)
-            SELECT c.table_id, c.version, N'PENDING', 0, @P3 FROM {p}commits c
-            WHERE c.table_id = @P1 AND c.version >= @P2 AND NOT EXISTS (
-                SELECT 1 FROM {p}mirror_status s
-                WHERE s.table_id = c.table_id AND s.version = c.version)",
-        fail: "SET NOCOUNT ON; DECLARE @n BIGINT;
-            UPDATE {p}mirror_status SET state = N'FAILED', last_error = @P3, retry_at_ms = @P4
-            WHERE table_id = @P1 AND version = @P2 AND state <> N'COMPLETE';
-            SET @n = @@ROWCOUNT;
-            SELECT @n AS changed",
-        /// A table that was switched off meanwhile stays off.
-        diverge: "UPDATE {p}mirror SET mode = N'diverged'
-            WHERE table_id = @P1 AND mode = N'active'",
-        give_up: "UPDATE {p}mirror SET lease_owner = NULL, lease_owner_key = NULL
-            WHERE table_id = @P1",
-        back_to_pending: "UPDATE {p}mirror_status SET state = N'PENDING'
-            WHERE table_id = @P1 AND state = N'IN_FLIGHT'",
-        /// Takes an active table's row, so that commits wait: they look at the mirror's mode.
-        lock_table: "SET NOCOUNT ON; DECLARE @n BIGINT;
-            UPDATE {p}tables SET state = state WHERE id = @P1 AND state = N'active';
-            SET @n = @@ROWCOUNT;
-            SELECT @n AS changed",
-        retry: "SET NOCOUNT ON; DECLARE @n BIGINT;
-            UPDATE {p}mirror SET mode = N'active' WHERE table_id = @P1 AND mode = N'diverged';
-            UPDATE {p}mirror_status SET retry_at_ms = @P2
-            WHERE table_id = @P1 AND state = N'FAILED';
-            SET @n = @@ROWCOUNT;
-            SELECT @n AS changed",
-        set_mode: "UPDATE {p}mirror SET mode = @P2 WHERE table_id = @P1",
-        /// Open rows, or those of one state.
-        rows: concat!("SELECT TOP (@P4) ", mirror_columns!(), " FROM {p}mirror_status
-            WHERE (state = @P1 OR (@P1 = N'' AND state IN (N'PENDING', N'IN_FLIGHT', N'FAILED')))
-              AND (table_id > @P2 OR (table_id = @P2 AND version > @P3))
-            ORDER BY table_id, version"),
-        rows_of: concat!("SELECT TOP (@P4) ", mirror_columns!(), " FROM {p}mirror_status
-            WHERE (state = @P1 OR (@P1 = N'' AND state IN (N'PENDING', N'IN_FLIGHT', N'FAILED')))
-              AND table_id = @P5 AND (table_id > @P2 OR (table_id = @P2 AND version > @P3))
-            ORDER BY table_id, version"),
-    }
+    CLAIMABLE: concat!("SELECT TOP (@P3) m.table_id ", claimable!(), "
+        ORDER BY m.pending_since_ms, m.table_id"),
+    CLAIMABLE_ONE: concat!("SELECT TOP (@P3) m.table_id ", claimable!(), "
+        AND m.table_id = @P4"),
+    /// The compare-and-set that decides who publishes a table; then its work, and its row. The
+    /// table's row is taken first, as commits do: else the two would wait for each other.
+    TAKE: concat!("SET NOCOUNT ON; DECLARE @n BIGINT, @first BIGINT, @last BIGINT;
+        UPDATE {p}tables SET state = state WHERE id = @P1 AND state = N'active';
+        SET @n = @@ROWCOUNT;
+        IF @n = 1
+        BEGIN
+            UPDATE {p}mirror SET
+                lease_epoch = CASE WHEN lease_owner_key = @P3 THEN lease_epoch
+                    ELSE lease_epoch + 1 END,
+                lease_owner = @P4, lease_owner_key = @P3, lease_until_ms = @P5
+            WHERE table_id = @P1 AND mode = N'active' AND pending_since_ms IS NOT NULL
+              AND (lease_owner_key IS NULL OR lease_owner_key = @P3 OR lease_until_ms <= @P2)
+              AND EXISTS (SELECT 1 FROM {p}mirror_status s
+                WHERE s.table_id = @P1 AND s.version = COALESCE(published_version + 1, 0)
+                  AND (s.retry_at_ms IS NULL OR s.retry_at_ms <= @P2));
+            SET @n = @@ROWCOUNT
+        END;
+        SELECT @first = COALESCE(published_version + 1, 0) FROM {p}mirror
+        WHERE table_id = @P1;
+        SELECT @last = MAX(w.version) FROM (SELECT TOP (@P6) version FROM {p}mirror_status
+            WHERE table_id = @P1 AND version >= @first ORDER BY version) w;
+        SELECT @n AS taken, m.lease_epoch, s.attempts, @first AS first_version
+        FROM {p}mirror m JOIN {p}mirror_status s ON s.table_id = m.table_id
+          AND s.version = @first
+        WHERE m.table_id = @P1;
+        SELECT version FROM {p}mirror_status
+        WHERE table_id = @P1 AND version >= @first AND version <= @last ORDER BY version;
+        IF @n = 1
+            UPDATE {p}mirror_status SET state = N'IN_FLIGHT', attempts = attempts + 1
+            WHERE table_id = @P1 AND version >= @first AND version <= @last;
+        SELECT ", table_columns!(), " FROM ", table_source!(), " WHERE t.id = @P1"),
+    /// A holder is known by its name and epoch: whoever takes a lapsed lease has another one.
+    HOLD: "SET NOCOUNT ON; DECLARE @n BIGINT;
+        UPDATE {p}mirror SET lease_epoch = lease_epoch
+        WHERE table_id = @P1 AND lease_owner_key = @P2 AND lease_epoch = @P3;
+        SET @n = @@ROWCOUNT;
+        SELECT @n AS held, COALESCE(published_version + 1, 0) AS next_version
+        FROM {p}mirror WHERE table_id = @P1",
+    RENEW: "SET NOCOUNT ON; DECLARE @n BIGINT;
+        UPDATE {p}mirror SET lease_until_ms = @P4
+        WHERE table_id = @P1 AND lease_owner_key = @P2 AND lease_epoch = @P3;
+        SET @n = @@ROWCOUNT;
+        SELECT @n AS changed",
+    COMPLETE: "SET NOCOUNT ON; DECLARE @n BIGINT;
+        UPDATE {p}mirror_status SET state = N'COMPLETE', digest = @P3, published_at_ms = @P4,
+            retry_at_ms = NULL, last_error = NULL
+        WHERE table_id = @P1 AND version = @P2;
+        SET @n = @@ROWCOUNT;
+        SELECT @n AS changed",
+    PUBLISH: "UPDATE {p}mirror SET published_version = @P2 WHERE table_id = @P1",
+    /// From the row of the first unpublished version.
+    UPDATE_PENDING: "DECLARE @next BIGINT, @since BIGINT;
+        SELECT @next = COALESCE(published_version + 1, 0) FROM {p}mirror WHERE table_id = @P1;
+        SELECT @since = MAX(enqueued_at_ms) FROM {p}mirror_status
+        WHERE table_id = @P1 AND version = @next;
+        UPDATE {p}mirror SET pending_since_ms = @since WHERE table_id = @P1",
+    ENQUEUE_MISSING: "INSERT INTO {p}mirror_status (table_id, version, state, attempts,
+            enqueued_at_ms)
+        SELECT c.table_id, c.version, N'PENDING', 0, @P3 FROM {p}commits c
+        WHERE c.table_id = @P1 AND c.version >= @P2 AND NOT EXISTS (
+            SELECT 1 FROM {p}mirror_status s
+            WHERE s.table_id = c.table_id AND s.version = c.version)",
+    FAIL: "SET NOCOUNT ON; DECLARE @n BIGINT;
+        UPDATE {p}mirror_status SET state = N'FAILED', last_error = @P3, retry_at_ms = @P4
+        WHERE table_id = @P1 AND version = @P2 AND state <> N'COMPLETE';
+        SET @n = @@ROWCOUNT;
+        SELECT @n AS changed",
+    /// A table that was switched off meanwhile stays off.
+    DIVERGE: "UPDATE {p}mirror SET mode = N'diverged'
+        WHERE table_id = @P1 AND mode = N'active'",
+    GIVE_UP: "UPDATE {p}mirror SET lease_owner = NULL, lease_owner_key = NULL
+        WHERE table_id = @P1",
+    BACK_TO_PENDING: "UPDATE {p}mirror_status SET state = N'PENDING'
+        WHERE table_id = @P1 AND state = N'IN_FLIGHT'",
+    /// Takes an active table's row, so that commits wait: they look at the mirror's mode.
+    LOCK_TABLE: "SET NOCOUNT ON; DECLARE @n BIGINT;
+        UPDATE {p}tables SET state = state WHERE id = @P1 AND state = N'active';
+        SET @n = @@ROWCOUNT;
+        SELECT @n AS changed",
+    RETRY: "SET NOCOUNT ON; DECLARE @n BIGINT;
+        UPDATE {p}mirror SET mode = N'active' WHERE table_id = @P1 AND mode = N'diverged';
+        UPDATE {p}mirror_status SET retry_at_ms = @P2
+        WHERE table_id = @P1 AND state = N'FAILED';
+        SET @n = @@ROWCOUNT;
+        SELECT @n AS changed",
+    SET_MODE: "UPDATE {p}mirror SET mode = @P2 WHERE table_id = @P1",
+    /// Open rows, or those of one state.
+    ROWS: concat!("SELECT TOP (@P4) ", mirror_columns!(), " FROM {p}mirror_status
+        WHERE (state = @P1 OR (@P1 = N'' AND state IN (N'PENDING', N'IN_FLIGHT', N'FAILED')))
+          AND (table_id > @P2 OR (table_id = @P2 AND version > @P3))
+        ORDER BY table_id, version"),
+    ROWS_OF: concat!("SELECT TOP (@P4) ", mirror_columns!(), " FROM {p}mirror_status
+        WHERE (state = @P1 OR (@P1 = N'' AND state IN (N'PENDING', N'IN_FLIGHT', N'FAILED')))
+          AND table_id = @P5 AND (table_id > @P2 OR (table_id = @P2 AND version > @P3))
+        ORDER BY table_id, version"),
 }
 
 /// The one number of an answer.
@@ -162,7 +159,6 @@ fn lease_values(lease: &MirrorLease) -> Vec<ColumnData<'static>> {
 /// nothing.
 pub(crate) async fn candidates(
     lease: &mut Lease,
-    sql: &Statements,
     request: &ClaimRequest,
 ) -> DbResult<Vec<TableId>> {
     if request.max_tables == 0 {
@@ -171,10 +167,10 @@ pub(crate) async fn candidates(
     let most = i64::try_from(request.max_tables.min(MAX_CLAIM)).unwrap_or(1);
     let mut values = vec![big(request.now.0), text_key(&request.owner), big(most)];
     let sets = match request.only {
-        None => lease.run(&sql.outbox.claimable, values).await?,
+        None => lease.run(CLAIMABLE, values).await?,
         Some(only) => {
             values.push(id(only));
-            lease.run(&sql.outbox.claimable_one, values).await?
+            lease.run(CLAIMABLE_ONE, values).await?
         }
     };
     sets.iter().flatten().map(|row| Reader::new(row, "mirror", None).id(0)).collect()
@@ -183,7 +179,6 @@ pub(crate) async fn candidates(
 /// Leases what of the candidates still can be; none for the others.
 pub(crate) async fn claim(
     lease: &mut Lease,
-    sql: &Statements,
     request: &ClaimRequest,
     candidates: &[TableId],
 ) -> DbResult<Vec<Option<MirrorTask>>> {
@@ -192,7 +187,7 @@ pub(crate) async fn claim(
     ordered.sort_unstable();
     let mut tasks = Vec::new();
     for (table, place) in ordered {
-        tasks.push((place, take(lease, sql, request, table).await?));
+        tasks.push((place, take(lease, request, table).await?));
     }
     // Oldest work first.
     tasks.sort_by_key(|(place, _)| *place);
@@ -201,7 +196,6 @@ pub(crate) async fn claim(
 
 async fn take(
     lease: &mut Lease,
-    sql: &Statements,
     request: &ClaimRequest,
     table_id: TableId,
 ) -> DbResult<Option<MirrorTask>> {
@@ -215,7 +209,7 @@ async fn take(
         big(until.0),
         big(most),
     ];
-    let sets = lease.run(&sql.outbox.take, values).await?;
+    let sets = lease.run(TAKE, values).await?;
     let called = table_id.to_string();
     let Some(row) = sets.first().and_then(|rows| rows.first()) else { return Ok(None) };
     let r = Reader::new(row, &called, None);
@@ -241,8 +235,8 @@ async fn take(
 }
 
 /// Takes the row of a leased table: the next version to publish; none if the lease is lost.
-async fn hold(lease: &mut Lease, sql: &Statements, held: &MirrorLease) -> DbResult<Option<i64>> {
-    let sets = lease.run(&sql.outbox.hold, lease_values(held)).await?;
+async fn hold(lease: &mut Lease, held: &MirrorLease) -> DbResult<Option<i64>> {
+    let sets = lease.run(HOLD, lease_values(held)).await?;
     let Some(row) = first(&sets) else { return Ok(None) };
     let r = Reader::new(row, "mirror", None);
     Ok(if r.i64(0)? == 1 { Some(r.i64(1)?) } else { None })
@@ -250,7 +244,6 @@ async fn hold(lease: &mut Lease, sql: &Statements, held: &MirrorLease) -> DbResu
 
 pub(crate) async fn renew(
     lease: &mut Lease,
-    sql: &Statements,
     held: &MirrorLease,
     now: TimestampMs,
     lease_ms: i64,
@@ -259,95 +252,88 @@ pub(crate) async fn renew(
     let mut values = lease_values(held);
     values.push(big(until.0));
     let sent = crate::errors::Sent::Deciding;
-    let sets = lease.query(&sql.outbox.renew, values, sent).await?;
+    let sets = lease.query(RENEW, values, sent).await?;
     Ok((number(&sets)? == 1).then(|| MirrorLease { until, ..held.clone() }))
 }
 
-async fn invalid<T>(lease: &mut Lease, sql: &Statements, id: TableId, what: String) -> DbResult<T> {
-    let name = require_table(lease, sql, id).await?.name;
+async fn invalid<T>(lease: &mut Lease, id: TableId, what: String) -> DbResult<T> {
+    let name = require_table(lease, id).await?.name;
     Err(DbError::Catalog(CatalogError::invalid(format!("table '{name}': {what}"))))
 }
 
 pub(crate) async fn complete(
     lease: &mut Lease,
-    sql: &Statements,
     held: &MirrorLease,
     done: &[Published],
 ) -> DbResult<bool> {
     let table = held.table_id;
-    let Some(mut next) = hold(lease, sql, held).await? else { return Ok(false) };
+    let Some(mut next) = hold(lease, held).await? else { return Ok(false) };
     for row in done {
         let in_order = row.version.get() == next && {
             let values = vec![id(table), big(next), text(&row.digest), big(row.at.0)];
-            number(&lease.run(&sql.outbox.complete, values).await?)? == 1
+            number(&lease.run(COMPLETE, values).await?)? == 1
         };
         if !in_order {
             let what =
                 format!("version {} was published out of order, {next} comes next", row.version);
-            return invalid(lease, sql, table, what).await;
+            return invalid(lease, table, what).await;
         }
         next = next.saturating_add(1);
     }
     if let Some(last) = done.last() {
         let values = vec![id(table), big(last.version.get())];
-        lease.run(&sql.outbox.publish, values).await?;
-        lease.run(&sql.outbox.update_pending, vec![id(table)]).await?;
+        lease.run(PUBLISH, values).await?;
+        lease.run(UPDATE_PENDING, vec![id(table)]).await?;
     }
     Ok(true)
 }
 
 /// Frees a lease: its rows in flight wait again.
-async fn give_up(lease: &mut Lease, sql: &Statements, table: TableId) -> DbResult<()> {
-    lease.run(&sql.outbox.give_up, vec![id(table)]).await?;
-    lease.run(&sql.outbox.back_to_pending, vec![id(table)]).await?;
+async fn give_up(lease: &mut Lease, table: TableId) -> DbResult<()> {
+    lease.run(GIVE_UP, vec![id(table)]).await?;
+    lease.run(BACK_TO_PENDING, vec![id(table)]).await?;
     Ok(())
 }
 
 pub(crate) async fn fail(
     lease: &mut Lease,
-    sql: &Statements,
     held: &MirrorLease,
     failure: &PublishFailure,
 ) -> DbResult<bool> {
     let table = held.table_id;
-    if hold(lease, sql, held).await?.is_none() {
+    if hold(lease, held).await?.is_none() {
         return Ok(false);
     }
     let values =
         vec![id(table), big(failure.version.get()), text(&failure.error), big(failure.retry_at.0)];
-    if number(&lease.run(&sql.outbox.fail, values).await?)? != 1 {
+    if number(&lease.run(FAIL, values).await?)? != 1 {
         let what = format!("version {} is not waiting to be published", failure.version);
-        return invalid(lease, sql, table, what).await;
+        return invalid(lease, table, what).await;
     }
     if failure.diverged {
-        lease.run(&sql.outbox.diverge, vec![id(table)]).await?;
+        lease.run(DIVERGE, vec![id(table)]).await?;
     }
-    give_up(lease, sql, table).await?;
+    give_up(lease, table).await?;
     Ok(true)
 }
 
-pub(crate) async fn release(
-    lease: &mut Lease,
-    sql: &Statements,
-    held: &MirrorLease,
-) -> DbResult<bool> {
-    let is_held = hold(lease, sql, held).await?.is_some();
+pub(crate) async fn release(lease: &mut Lease, held: &MirrorLease) -> DbResult<bool> {
+    let is_held = hold(lease, held).await?.is_some();
     if is_held {
-        give_up(lease, sql, held.table_id).await?;
+        give_up(lease, held.table_id).await?;
     }
     Ok(is_held)
 }
 
 pub(crate) async fn list(
     lease: &mut Lease,
-    sql: &Statements,
     table: Option<TableId>,
     state: Option<MirrorState>,
     after: Option<(TableId, Version)>,
     limit: usize,
 ) -> DbResult<Page<MirrorRow, (TableId, Version)>> {
     if let Some(table) = table
-        && state_of(lease, sql, table).await?.is_none()
+        && state_of(lease, table).await?.is_none()
     {
         return Err(not_found(table).into());
     }
@@ -360,10 +346,10 @@ pub(crate) async fn list(
         fetch(limit),
     ];
     let statement = match table {
-        None => &sql.outbox.rows,
+        None => ROWS,
         Some(table) => {
             values.push(id(table));
-            &sql.outbox.rows_of
+            ROWS_OF
         }
     };
     let sets = lease.run(statement, values).await?;
@@ -372,53 +358,46 @@ pub(crate) async fn list(
 }
 
 /// Takes the row of an active table.
-async fn lock_active(lease: &mut Lease, sql: &Statements, table: TableId) -> DbResult<()> {
-    let sets = lease.run(&sql.outbox.lock_table, vec![id(table)]).await?;
+async fn lock_active(lease: &mut Lease, table: TableId) -> DbResult<()> {
+    let sets = lease.run(LOCK_TABLE, vec![id(table)]).await?;
     if number(&sets)? == 1 { Ok(()) } else { Err(not_found(table).into()) }
 }
 
-pub(crate) async fn retry(
-    lease: &mut Lease,
-    sql: &Statements,
-    table: TableId,
-    now: TimestampMs,
-) -> DbResult<u64> {
-    lock_active(lease, sql, table).await?;
-    let sets = lease.run(&sql.outbox.retry, vec![id(table), big(now.0)]).await?;
+pub(crate) async fn retry(lease: &mut Lease, table: TableId, now: TimestampMs) -> DbResult<u64> {
+    lock_active(lease, table).await?;
+    let sets = lease.run(RETRY, vec![id(table), big(now.0)]).await?;
     Ok(u64::try_from(number(&sets)?).unwrap_or(0))
 }
 
-/// Enqueues every version after the published one that is not yet.
+pub(crate) async fn set_mode(
+    lease: &mut Lease,
+    table: TableId,
+    mode: MirrorMode,
+    now: TimestampMs,
+) -> DbResult<TableRecord> {
+    lock_active(lease, table).await?;
+    if mode == MirrorMode::Diverged {
+        lease.run(DIVERGE, vec![id(table)]).await?;
+        return require_table(lease, table).await;
+    }
+    lease.run(SET_MODE, vec![id(table), text(mode.as_str())]).await?;
+    if mode == MirrorMode::Active {
+        let published = require_table(lease, table).await?.published_version;
+        enqueue_missing(lease, table, published, now).await?;
+    }
+    require_table(lease, table).await
+}
+
+/// Enqueues every version after the published one that is not in the outbox yet.
 pub(crate) async fn enqueue_missing(
     lease: &mut Lease,
-    sql: &Statements,
     table: TableId,
     published: Option<Version>,
     now: TimestampMs,
 ) -> DbResult<()> {
     let next = published.map_or(0, |published| published.get().saturating_add(1));
     let values = vec![id(table), big(next), big(now.0)];
-    lease.run(&sql.outbox.enqueue_missing, values).await?;
-    lease.run(&sql.outbox.update_pending, vec![id(table)]).await?;
+    lease.run(ENQUEUE_MISSING, values).await?;
+    lease.run(UPDATE_PENDING, vec![id(table)]).await?;
     Ok(())
-}
-
-pub(crate) async fn set_mode(
-    lease: &mut Lease,
-    sql: &Statements,
-    table: TableId,
-    mode: MirrorMode,
-    now: TimestampMs,
-) -> DbResult<TableRecord> {
-    lock_active(lease, sql, table).await?;
-    if mode == MirrorMode::Diverged {
-        lease.run(&sql.outbox.diverge, vec![id(table)]).await?;
-        return require_table(lease, sql, table).await;
-    }
-    lease.run(&sql.outbox.set_mode, vec![id(table), text(mode.as_str())]).await?;
-    if mode == MirrorMode::Active {
-        let published = require_table(lease, sql, table).await?.published_version;
-        enqueue_missing(lease, sql, table, published, now).await?;
-    }
-    require_table(lease, sql, table).await
 }

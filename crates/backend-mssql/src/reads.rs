@@ -17,13 +17,13 @@ use deltalakedb_catalog_core::support::{BODIES_BYTES, merge, page};
 use tiberius::{ColumnData, Row};
 
 use crate::errors::DbResult;
+use crate::rows::text::statements;
 use crate::rows::{
     Reader, TABLE_COLUMNS, big, big_opt, commit_body, commit_columns, commit_record, corrupt,
     file_columns, file_record, id as table_key, name_key, table_columns, table_record,
     table_source,
 };
 use crate::session::{Lease, Sets};
-use crate::statements::{Statements, statements};
 use crate::tables::{bounded, fetch, first, not_found};
 
 /// Most commits in one call of `read_bodies`.
@@ -80,121 +80,112 @@ macro_rules! by_name {
 }
 
 statements! {
-    /// Statements that read a table's rows.
-    ReadsSql {
-        snapshot_head_by_id: snapshot!(at_head!(), by_id!()),
-        snapshot_head_by_name: snapshot!(at_head!(), by_name!()),
-        snapshot_version_by_id: snapshot!(at_version!(), by_id!()),
-        snapshot_version_by_name: snapshot!(at_version!(), by_name!()),
-        snapshot_time_by_id: snapshot!(at_time!(), by_id!()),
-        snapshot_time_by_name: snapshot!(at_time!(), by_name!()),
-        /// Files that are still there, by cursor, up to a version; then those that went since,
-        /// where they are few. Where they are many, both kinds in the order of the key: else each
-        /// page would sort all that went since.
-        files: concat!("DECLARE @closed BIGINT;
-            SELECT id FROM {p}tables WHERE id = @P1;
-            SELECT @closed = COUNT(*) FROM (SELECT TOP (50001) f.ordinal FROM {p}files f
-                WHERE f.table_id = @P1 AND f.removed_version > @P5
-                  AND f.removed_version < 9223372036854775807) few;
-            IF @closed > 50000
-                SELECT TOP (@P4) ", file_columns!(), " FROM {p}files
-                WHERE table_id = @P1 AND added_version >= @P2 AND added_version <= @P5
-                  AND (added_version > @P2 OR ordinal > @P3) AND removed_version > @P5
-                ORDER BY added_version, ordinal
-            ELSE
-            BEGIN
-                SELECT TOP (@P4) ", file_columns!(), " FROM {p}files
-                WHERE table_id = @P1 AND removed_version = 9223372036854775807
-                  AND added_version >= @P2 AND added_version <= @P5
-                  AND (added_version > @P2 OR ordinal > @P3)
-                ORDER BY added_version, ordinal;
-                SELECT TOP (@P4) ", file_columns!(), " FROM {p}files
-                WHERE table_id = @P1 AND removed_version > @P5
-                  AND removed_version < 9223372036854775807
-                  AND added_version >= @P2 AND added_version <= @P5
-                  AND (added_version > @P2 OR ordinal > @P3)
-                ORDER BY added_version, ordinal
-            END"),
-        /// A row is left out if the file is in the table at the version, or there is a later
-        /// tombstone of it.
-        tombstones: "SELECT id FROM {p}tables WHERE id = @P1;
-            SELECT TOP (@P4) f.added_version, f.ordinal, f.removed_version, f.remove_action
-            FROM {p}files f
-            WHERE f.table_id = @P1 AND f.is_tombstone = 1 AND f.deletion_timestamp > @P6
-              AND f.removed_version <= @P5 AND f.added_version >= @P2
-              AND (f.added_version > @P2 OR f.ordinal > @P3)
-              AND NOT EXISTS (SELECT 1 FROM {p}files x
-                WHERE x.table_id = f.table_id AND x.file_key = f.file_key
-                  AND x.path = f.path AND x.dv_id = f.dv_id AND x.added_version <= @P5
-                  AND (x.removed_version > @P5 OR (x.is_tombstone = 1 AND (
-                    x.removed_version > f.removed_version
-                    OR (x.removed_version = f.removed_version
-                        AND x.added_version > f.added_version)
-                    OR (x.removed_version = f.removed_version
-                        AND x.added_version = f.added_version AND x.ordinal > f.ordinal)))))
-            ORDER BY f.added_version, f.ordinal",
-        app_transactions: "SELECT id FROM {p}tables WHERE id = @P1;
-            SELECT x.app_id, x.app_version, x.last_updated, x.version
-            FROM {p}txns x JOIN (SELECT app_key, MAX(version) AS version FROM {p}txns
-                WHERE table_id = @P1 AND version <= @P2 GROUP BY app_key) latest
-              ON latest.app_key = x.app_key AND latest.version = x.version
-            WHERE x.table_id = @P1",
-        domain_metadata: "SELECT id FROM {p}tables WHERE id = @P1;
-            SELECT x.domain, x.configuration, x.version
-            FROM {p}domain_metadata x JOIN (SELECT domain_key, MAX(version) AS version
-                FROM {p}domain_metadata
-                WHERE table_id = @P1 AND version <= @P2 GROUP BY domain_key) latest
-              ON latest.domain_key = x.domain_key AND latest.version = x.version
-            WHERE x.table_id = @P1 AND x.removed = 0",
-        /// Times become versions, because both grow together: no row outside of the range is
-        /// read.
-        commits: concat!("DECLARE @from BIGINT, @to BIGINT;
-            SET @from = @P2;
-            SET @to = @P3;
-            SELECT id FROM {p}tables WHERE id = @P1;
-            IF @P5 IS NOT NULL
-            BEGIN
-                SELECT @from = CASE WHEN MIN(version) IS NULL THEN 9223372036854775807
-                    WHEN MIN(version) > @from THEN MIN(version) ELSE @from END
-                FROM {p}commits WHERE table_id = @P1 AND timestamp_ms >= @P5
-            END;
-            IF @P6 IS NOT NULL
-            BEGIN
-                SELECT @to = CASE WHEN MAX(version) IS NULL THEN -1
-                    WHEN MAX(version) < @to THEN MAX(version) ELSE @to END
-                FROM {p}commits WHERE table_id = @P1 AND timestamp_ms < @P6
-            END;
-            SELECT TOP (@P4) ", commit_columns!(), " FROM {p}commits
-            WHERE table_id = @P1 AND version >= @from AND version <= @to
-            ORDER BY version DESC"),
-        bodies: concat!("SELECT id FROM {p}tables WHERE id = @P1;
-            SELECT TOP (@P4) ", commit_columns!(), " FROM {p}commits
-            WHERE table_id = @P1 AND version >= @P2 AND version <= @P3 AND has_body = 1
-            ORDER BY version"),
-        /// Lengths first, so that no more is fetched than is answered.
-        lengths: "SELECT version, SUM(CAST(DATALENGTH(body) AS BIGINT)) FROM {p}commit_chunks
-            WHERE table_id = @P1 AND version >= @P2 AND version <= @P3
-            GROUP BY version ORDER BY version",
-        chunks: "SELECT version, body FROM {p}commit_chunks
-            WHERE table_id = @P1 AND version >= @P2 AND version <= @P3
-            ORDER BY version, chunk_no",
-    }
+    SNAPSHOT_HEAD_BY_ID: snapshot!(at_head!(), by_id!()),
+    SNAPSHOT_HEAD_BY_NAME: snapshot!(at_head!(), by_name!()),
+    SNAPSHOT_VERSION_BY_ID: snapshot!(at_version!(), by_id!()),
+    SNAPSHOT_VERSION_BY_NAME: snapshot!(at_version!(), by_name!()),
+    SNAPSHOT_TIME_BY_ID: snapshot!(at_time!(), by_id!()),
+    SNAPSHOT_TIME_BY_NAME: snapshot!(at_time!(), by_name!()),
+    /// Files that are still there, by cursor, up to a version; then those that went since,
+    /// where they are few. Where they are many, both kinds in the order of the key: else each
+    /// page would sort all that went since.
+    FILES: concat!("DECLARE @closed BIGINT;
+        SELECT id FROM {p}tables WHERE id = @P1;
+        SELECT @closed = COUNT(*) FROM (SELECT TOP (50001) f.ordinal FROM {p}files f
+            WHERE f.table_id = @P1 AND f.removed_version > @P5
+              AND f.removed_version < 9223372036854775807) few;
+        IF @closed > 50000
+            SELECT TOP (@P4) ", file_columns!(), " FROM {p}files
+            WHERE table_id = @P1 AND added_version >= @P2 AND added_version <= @P5
+              AND (added_version > @P2 OR ordinal > @P3) AND removed_version > @P5
+            ORDER BY added_version, ordinal
+        ELSE
+        BEGIN
+            SELECT TOP (@P4) ", file_columns!(), " FROM {p}files
+            WHERE table_id = @P1 AND removed_version = 9223372036854775807
+              AND added_version >= @P2 AND added_version <= @P5
+              AND (added_version > @P2 OR ordinal > @P3)
+            ORDER BY added_version, ordinal;
+            SELECT TOP (@P4) ", file_columns!(), " FROM {p}files
+            WHERE table_id = @P1 AND removed_version > @P5
+              AND removed_version < 9223372036854775807
+              AND added_version >= @P2 AND added_version <= @P5
+              AND (added_version > @P2 OR ordinal > @P3)
+            ORDER BY added_version, ordinal
+        END"),
+    /// A row is left out if the file is in the table at the version, or there is a later
+    /// tombstone of it.
+    TOMBSTONES: "SELECT id FROM {p}tables WHERE id = @P1;
+        SELECT TOP (@P4) f.added_version, f.ordinal, f.removed_version, f.remove_action
+        FROM {p}files f
+        WHERE f.table_id = @P1 AND f.is_tombstone = 1 AND f.deletion_timestamp > @P6
+          AND f.removed_version <= @P5 AND f.added_version >= @P2
+          AND (f.added_version > @P2 OR f.ordinal > @P3)
+          AND NOT EXISTS (SELECT 1 FROM {p}files x
+            WHERE x.table_id = f.table_id AND x.file_key = f.file_key
+              AND x.path = f.path AND x.dv_id = f.dv_id AND x.added_version <= @P5
+              AND (x.removed_version > @P5 OR (x.is_tombstone = 1 AND (
+                x.removed_version > f.removed_version
+                OR (x.removed_version = f.removed_version
+                    AND x.added_version > f.added_version)
+                OR (x.removed_version = f.removed_version
+                    AND x.added_version = f.added_version AND x.ordinal > f.ordinal)))))
+        ORDER BY f.added_version, f.ordinal",
+    APP_TRANSACTIONS: "SELECT id FROM {p}tables WHERE id = @P1;
+        SELECT x.app_id, x.app_version, x.last_updated, x.version
+        FROM {p}txns x JOIN (SELECT app_key, MAX(version) AS version FROM {p}txns
+            WHERE table_id = @P1 AND version <= @P2 GROUP BY app_key) latest
+          ON latest.app_key = x.app_key AND latest.version = x.version
+        WHERE x.table_id = @P1",
+    DOMAIN_METADATA: "SELECT id FROM {p}tables WHERE id = @P1;
+        SELECT x.domain, x.configuration, x.version
+        FROM {p}domain_metadata x JOIN (SELECT domain_key, MAX(version) AS version
+            FROM {p}domain_metadata
+            WHERE table_id = @P1 AND version <= @P2 GROUP BY domain_key) latest
+          ON latest.domain_key = x.domain_key AND latest.version = x.version
+        WHERE x.table_id = @P1 AND x.removed = 0",
+    /// Times become versions, because both grow together: no row outside of the range is
+    /// read.
+    COMMITS: concat!("DECLARE @from BIGINT, @to BIGINT;
+        SET @from = @P2;
+        SET @to = @P3;
+        SELECT id FROM {p}tables WHERE id = @P1;
+        IF @P5 IS NOT NULL
+        BEGIN
+            SELECT @from = CASE WHEN MIN(version) IS NULL THEN 9223372036854775807
+                WHEN MIN(version) > @from THEN MIN(version) ELSE @from END
+            FROM {p}commits WHERE table_id = @P1 AND timestamp_ms >= @P5
+        END;
+        IF @P6 IS NOT NULL
+        BEGIN
+            SELECT @to = CASE WHEN MAX(version) IS NULL THEN -1
+                WHEN MAX(version) < @to THEN MAX(version) ELSE @to END
+            FROM {p}commits WHERE table_id = @P1 AND timestamp_ms < @P6
+        END;
+        SELECT TOP (@P4) ", commit_columns!(), " FROM {p}commits
+        WHERE table_id = @P1 AND version >= @from AND version <= @to
+        ORDER BY version DESC"),
+    BODIES: concat!("SELECT id FROM {p}tables WHERE id = @P1;
+        SELECT TOP (@P4) ", commit_columns!(), " FROM {p}commits
+        WHERE table_id = @P1 AND version >= @P2 AND version <= @P3 AND has_body = 1
+        ORDER BY version"),
+    /// Lengths first, so that no more is fetched than is answered.
+    LENGTHS: "SELECT version, SUM(CAST(DATALENGTH(body) AS BIGINT)) FROM {p}commit_chunks
+        WHERE table_id = @P1 AND version >= @P2 AND version <= @P3
+        GROUP BY version ORDER BY version",
+    CHUNKS: "SELECT version, body FROM {p}commit_chunks
+        WHERE table_id = @P1 AND version >= @P2 AND version <= @P3
+        ORDER BY version, chunk_no",
 }
 
 /// One query; see `snapshot!`.
-pub(crate) async fn snapshot(
-    lease: &mut Lease,
-    sql: &Statements,
-    table: &TableRef,
-    at: At,
-) -> DbResult<Snapshot> {
-    let sql = &sql.reads;
+pub(crate) async fn snapshot(lease: &mut Lease, table: &TableRef, at: At) -> DbResult<Snapshot> {
     let (by_id, by_name, point) = match at {
-        At::Head => (&sql.snapshot_head_by_id, &sql.snapshot_head_by_name, None),
+        At::Head => (SNAPSHOT_HEAD_BY_ID, SNAPSHOT_HEAD_BY_NAME, None),
         At::Version(version) => {
-            (&sql.snapshot_version_by_id, &sql.snapshot_version_by_name, Some(version.get()))
+            (SNAPSHOT_VERSION_BY_ID, SNAPSHOT_VERSION_BY_NAME, Some(version.get()))
         }
-        At::Timestamp(time) => (&sql.snapshot_time_by_id, &sql.snapshot_time_by_name, Some(time.0)),
+        At::Timestamp(time) => (SNAPSHOT_TIME_BY_ID, SNAPSHOT_TIME_BY_NAME, Some(time.0)),
     };
     let (statement, mut values) = match table {
         TableRef::Id(id) => (by_id, vec![table_key(*id)]),
@@ -274,7 +265,6 @@ fn of_table(sets: Sets, id: TableId) -> DbResult<std::vec::IntoIter<Vec<Row>>> {
 /// later: none is missed, and one that is in both is taken once.
 pub(crate) async fn list_files(
     lease: &mut Lease,
-    sql: &Statements,
     id: TableId,
     version: Version,
     after: Option<FileCursor>,
@@ -282,7 +272,7 @@ pub(crate) async fn list_files(
 ) -> DbResult<Page<FileRecord, FileCursor>> {
     let [added, ordinal] = start(after);
     let values = vec![table_key(id), added, ordinal, fetch(limit), big(version.get())];
-    let sets = of_table(lease.run(&sql.reads.files, values).await?, id)?;
+    let sets = of_table(lease.run(FILES, values).await?, id)?;
     let table = id.to_string();
     let mut files: Vec<FileRecord> = Vec::new();
     for set in sets {
@@ -296,7 +286,6 @@ pub(crate) async fn list_files(
 
 pub(crate) async fn list_tombstones(
     lease: &mut Lease,
-    sql: &Statements,
     id: TableId,
     version: Version,
     deleted_after: TimestampMs,
@@ -306,7 +295,7 @@ pub(crate) async fn list_tombstones(
     let [added, ordinal] = start(after);
     let values =
         vec![table_key(id), added, ordinal, fetch(limit), big(version.get()), big(deleted_after.0)];
-    let sets = of_table(lease.run(&sql.reads.tombstones, values).await?, id)?;
+    let sets = of_table(lease.run(TOMBSTONES, values).await?, id)?;
     let table = id.to_string();
     let mut items = Vec::new();
     for row in sets.flatten() {
@@ -324,12 +313,11 @@ pub(crate) async fn list_tombstones(
 /// Sorted here: the server sorts text by a language's rules.
 pub(crate) async fn app_transactions(
     lease: &mut Lease,
-    sql: &Statements,
     id: TableId,
     version: Version,
 ) -> DbResult<Vec<Txn>> {
     let values = vec![table_key(id), big(version.get())];
-    let sets = of_table(lease.run(&sql.reads.app_transactions, values).await?, id)?;
+    let sets = of_table(lease.run(APP_TRANSACTIONS, values).await?, id)?;
     let table = id.to_string();
     let mut txns = Vec::new();
     for row in sets.flatten() {
@@ -342,12 +330,11 @@ pub(crate) async fn app_transactions(
 
 pub(crate) async fn domain_metadata(
     lease: &mut Lease,
-    sql: &Statements,
     id: TableId,
     version: Version,
 ) -> DbResult<Vec<DomainMetadata>> {
     let values = vec![table_key(id), big(version.get())];
-    let sets = of_table(lease.run(&sql.reads.domain_metadata, values).await?, id)?;
+    let sets = of_table(lease.run(DOMAIN_METADATA, values).await?, id)?;
     let table = id.to_string();
     let mut domains = Vec::new();
     for row in sets.flatten() {
@@ -364,7 +351,6 @@ pub(crate) async fn domain_metadata(
 
 pub(crate) async fn list_commits(
     lease: &mut Lease,
-    sql: &Statements,
     id: TableId,
     filter: &CommitFilter,
     before: Option<Version>,
@@ -383,7 +369,7 @@ pub(crate) async fn list_commits(
         big_opt(filter.from_time.map(|time| time.0)),
         big_opt(filter.to_time.map(|time| time.0)),
     ];
-    let sets = of_table(lease.run(&sql.reads.commits, values).await?, id)?;
+    let sets = of_table(lease.run(COMMITS, values).await?, id)?;
     let table = id.to_string();
     let items =
         sets.flatten().map(|row| commit_record(&row, id, &table)).collect::<DbResult<Vec<_>>>()?;
@@ -392,7 +378,6 @@ pub(crate) async fn list_commits(
 
 pub(crate) async fn read_bodies(
     lease: &mut Lease,
-    sql: &Statements,
     id: TableId,
     from: Version,
     to: Version,
@@ -401,7 +386,7 @@ pub(crate) async fn read_bodies(
     let table = id.to_string();
     let most = i64::try_from(limit.clamp(1, MAX_BODIES)).unwrap_or(1);
     let values = vec![table_key(id), big(from.get()), big(to.get()), big(most)];
-    let sets = of_table(lease.run(&sql.reads.bodies, values).await?, id)?;
+    let sets = of_table(lease.run(BODIES, values).await?, id)?;
     let rows: Vec<Row> = sets.flatten().collect();
     let mut records = Vec::with_capacity(rows.len());
     for row in &rows {
@@ -412,9 +397,9 @@ pub(crate) async fn read_bodies(
     };
     let range = |first: i64, last: i64| vec![table_key(id), big(first), big(last)];
     let first = first.version.get();
-    let lengths = lease.run(&sql.reads.lengths, range(first, last.version.get())).await?;
+    let lengths = lease.run(LENGTHS, range(first, last.version.get())).await?;
     let last = within(&lengths, &table, last.version.get())?;
-    let chunks = lease.run(&sql.reads.chunks, range(first, last)).await?;
+    let chunks = lease.run(CHUNKS, range(first, last)).await?;
     let mut chunks = chunks.iter().flatten().peekable();
     let mut out = Vec::new();
     for (record, row) in records.into_iter().zip(&rows) {

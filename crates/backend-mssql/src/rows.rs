@@ -19,6 +19,8 @@ use uuid::Uuid;
 
 use crate::errors::{DbError, DbResult};
 
+pub(crate) mod text;
+
 /// Columns of [`table_record`], of `{p}tables t JOIN {p}mirror m`.
 macro_rules! table_columns {
     () => {

@@ -15,9 +15,9 @@ use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::TimestampMs;
 
 use crate::errors::{DbResult, Sent};
+use crate::rows::text::{Names, statements};
 use crate::rows::{Reader, big, text};
 use crate::session::{Lease, Session};
-use crate::statements::{Statements, statements};
 
 /// The version of our tables that this program reads and writes.
 pub(crate) const SCHEMA_VERSION: u32 = 2;
@@ -181,7 +181,7 @@ const VERSION_1: [&str; 19] = [
     "CREATE INDEX {i}mirror_status_by_state ON {p}mirror_status (state, table_id, version)",
 ];
 
-/// The skipping index. It is derived: catalogs from before have none until their tables are written to.
+/// The skipping index. It is derived: older catalogs have none until their tables are written to.
 const VERSION_2: [&str; 3] = [
     // The generation grows with each change of the segments.
     "CREATE TABLE {p}skip_index (
@@ -213,36 +213,33 @@ const VERSION_2: [&str; 3] = [
 const SCHEMA_COLUMNS: [&str; 3] = ["version", "applied_at_ms", "program"];
 
 statements! {
-    /// Statements about the schema itself.
-    SchemaSql {
-        create: "CREATE TABLE {p}schema (
-            version BIGINT NOT NULL,
-            applied_at_ms BIGINT NOT NULL,
-            program NVARCHAR(100) NOT NULL,
-            PRIMARY KEY (version))",
-        version: "SELECT MAX(version) FROM {p}schema",
-        clock: "SELECT DATEDIFF_BIG(MILLISECOND, '1970-01-01', SYSUTCDATETIME()) AS now",
-        record: "INSERT INTO {p}schema (version, applied_at_ms, program) VALUES (@P1, @P2, @P3)",
-        tables: "SELECT TABLE_NAME FROM INFORMATION_SCHEMA.TABLES
-            WHERE TABLE_SCHEMA = @P1 ORDER BY TABLE_NAME",
-        columns: "SELECT COLUMN_NAME FROM INFORMATION_SCHEMA.COLUMNS
-            WHERE TABLE_SCHEMA = @P1 AND TABLE_NAME = @P2 ORDER BY ORDINAL_POSITION",
-        /// Makes two migrations take turns. Without it one of them fails and is told so.
-        lock: "DECLARE @got INT; EXEC @got = sp_getapplock @Resource = @P1,
-                @LockMode = 'Exclusive', @LockOwner = 'Session', @LockTimeout = 15000;
-            SELECT @got AS got",
-        unlock: "EXEC sp_releaseapplock @Resource = @P1, @LockOwner = 'Session'",
-    }
+    CREATE: "CREATE TABLE {p}schema (
+        version BIGINT NOT NULL,
+        applied_at_ms BIGINT NOT NULL,
+        program NVARCHAR(100) NOT NULL,
+        PRIMARY KEY (version))",
+    VERSION: "SELECT MAX(version) FROM {p}schema",
+    CLOCK: "SELECT DATEDIFF_BIG(MILLISECOND, '1970-01-01', SYSUTCDATETIME()) AS now",
+    RECORD: "INSERT INTO {p}schema (version, applied_at_ms, program) VALUES (@P1, @P2, @P3)",
+    FIND_TABLES: "SELECT TABLE_NAME FROM INFORMATION_SCHEMA.TABLES
+        WHERE TABLE_SCHEMA = @P1 ORDER BY TABLE_NAME",
+    FIND_COLUMNS: "SELECT COLUMN_NAME FROM INFORMATION_SCHEMA.COLUMNS
+        WHERE TABLE_SCHEMA = @P1 AND TABLE_NAME = @P2 ORDER BY ORDINAL_POSITION",
+    /// Makes two migrations take turns. Without it one of them fails and is told so.
+    LOCK: "DECLARE @got INT; EXEC @got = sp_getapplock @Resource = @P1,
+            @LockMode = 'Exclusive', @LockOwner = 'Session', @LockTimeout = 15000;
+        SELECT @got AS got",
+    UNLOCK: "EXEC sp_releaseapplock @Resource = @P1, @LockOwner = 'Session'",
 }
 
 /// Version of our tables; 0 = none.
 ///
 /// # Errors
 /// `Schema` if another program's tables stand under our names.
-pub(crate) async fn inspect(lease: &mut Lease, sql: &Statements, place: &str) -> DbResult<u32> {
-    let (schema, prefix) = (&sql.names.schema, &sql.names.prefix);
+pub(crate) async fn inspect(lease: &mut Lease, place: &str) -> DbResult<u32> {
+    let Names { schema, prefix } = &lease.names();
     let ours = format!("{prefix}schema");
-    let sets = lease.run(&sql.schema.tables, vec![text(schema)]).await?;
+    let sets = lease.run(FIND_TABLES, vec![text(schema)]).await?;
     let mut names = Vec::new();
     for row in sets.iter().flatten() {
         names.push(Reader::new(row, "schema", None).text(0)?);
@@ -261,7 +258,7 @@ pub(crate) async fn inspect(lease: &mut Lease, sql: &Statements, place: &str) ->
             .into()),
         };
     }
-    let sets = lease.run(&sql.schema.columns, vec![text(schema), text(&ours)]).await?;
+    let sets = lease.run(FIND_COLUMNS, vec![text(schema), text(&ours)]).await?;
     let mut columns = Vec::new();
     for row in sets.iter().flatten() {
         columns.push(Reader::new(row, "schema", None).text(0)?);
@@ -274,7 +271,7 @@ pub(crate) async fn inspect(lease: &mut Lease, sql: &Statements, place: &str) ->
         ))
         .into());
     }
-    let sets = lease.run(&sql.schema.version, Vec::new()).await?;
+    let sets = lease.run(VERSION, Vec::new()).await?;
     let version = match sets.first().and_then(|rows| rows.first()) {
         Some(row) => Reader::new(row, "schema", None).opt_i64(0)?,
         None => None,
@@ -289,8 +286,8 @@ pub(crate) async fn inspect(lease: &mut Lease, sql: &Statements, place: &str) ->
 }
 
 /// What time it is at the server.
-pub(crate) async fn clock(lease: &mut Lease, sql: &Statements) -> DbResult<Option<TimestampMs>> {
-    let sets = lease.run(&sql.schema.clock, Vec::new()).await?;
+pub(crate) async fn clock(lease: &mut Lease) -> DbResult<Option<TimestampMs>> {
+    let sets = lease.run(CLOCK, Vec::new()).await?;
     let row = sets.first().and_then(|rows| rows.first());
     let now = row.map(|row| Reader::new(row, "schema", None).i64(0)).transpose()?;
     Ok(now.map(TimestampMs))
@@ -325,33 +322,33 @@ fn too_new(version: u32, place: &str) -> CatalogError {
 /// at once take turns at an application lock. Where the server has none, `CREATE TABLE` and the
 /// primary key of `{p}schema` let one of them through; the other one's transaction fails, and it
 /// looks again.
-pub(crate) async fn migrate(session: &Session, sql: &Statements, now: TimestampMs) -> DbResult<()> {
+pub(crate) async fn migrate(session: &Session, now: TimestampMs) -> DbResult<()> {
     let mut lease = session.lease().await?;
-    let version = inspect(&mut lease, sql, session.place()).await?;
+    let version = inspect(&mut lease, session.place()).await?;
     if version == SCHEMA_VERSION {
         return Ok(());
     }
-    let resource = format!("deltalakedb:{}.{}", sql.names.schema, sql.names.prefix);
-    let locked = lock(&mut lease, sql, &resource).await?;
-    let answer = upgrade(&mut lease, session, sql, now).await;
+    let resource = format!("deltalakedb:{}.{}", session.names().schema, session.names().prefix);
+    let locked = lock(&mut lease, &resource).await?;
+    let answer = upgrade(&mut lease, session, now).await;
     if locked {
-        lease.query(&sql.schema.unlock, vec![text(&resource)], Sent::Harmless).await.ok();
+        lease.query(UNLOCK, vec![text(&resource)], Sent::Harmless).await.ok();
     }
     let Err(error) = answer else { return Ok(()) };
-    // Was it another one that did the same?
-    match inspect(&mut lease, sql, session.place()).await {
+    // Another program may have done the same.
+    match inspect(&mut lease, session.place()).await {
         Ok(SCHEMA_VERSION) => Ok(()),
         _ => Err(error),
     }
 }
 
 /// The application lock; false where the server does not know it.
-async fn lock(lease: &mut Lease, sql: &Statements, resource: &str) -> DbResult<bool> {
-    match lease.run(&sql.schema.lock, vec![text(resource)]).await {
+async fn lock(lease: &mut Lease, resource: &str) -> DbResult<bool> {
+    match lease.run(LOCK, vec![text(resource)]).await {
         Ok(sets) => {
             let row = sets.last().and_then(|rows| rows.first());
             let got = row.map(|row| Reader::new(row, "schema", None).i64(0)).transpose()?;
-            // Any negative number means that it was not got: go on, it is only for order.
+            // A negative number means that the lock was not had. The lock is only for order.
             Ok(got.is_some_and(|got| got >= 0))
         }
         Err(error) if error.number().is_some() => {
@@ -362,37 +359,27 @@ async fn lock(lease: &mut Lease, sql: &Statements, resource: &str) -> DbResult<b
     }
 }
 
-async fn upgrade(
-    lease: &mut Lease,
-    session: &Session,
-    sql: &Statements,
-    now: TimestampMs,
-) -> DbResult<()> {
+async fn upgrade(lease: &mut Lease, session: &Session, now: TimestampMs) -> DbResult<()> {
     session.begin_on(lease).await?;
-    let answer = steps(lease, session, sql, now).await;
+    let answer = steps(lease, session, now).await;
     lease.end(answer).await
 }
 
-async fn steps(
-    lease: &mut Lease,
-    session: &Session,
-    sql: &Statements,
-    now: TimestampMs,
-) -> DbResult<()> {
-    let version = inspect(lease, sql, session.place()).await?;
+async fn steps(lease: &mut Lease, session: &Session, now: TimestampMs) -> DbResult<()> {
+    let version = inspect(lease, session.place()).await?;
     if version > SCHEMA_VERSION {
         return Err(too_new(version, session.place()).into());
     }
     if version == 0 {
-        lease.batch(&sql.schema.create, Sent::Harmless).await?;
+        lease.batch(CREATE, Sent::Harmless).await?;
     }
     for (number, texts) in MIGRATIONS.iter().filter(|(number, _)| *number > version) {
         for step in *texts {
-            lease.batch(&sql.names.fill(step), Sent::Harmless).await?;
+            lease.batch(step, Sent::Harmless).await?;
         }
         let program = concat!("deltalakedb ", env!("CARGO_PKG_VERSION"));
         let values = vec![big(i64::from(*number)), big(now.0), text(program)];
-        lease.run(&sql.schema.record, values).await?;
+        lease.run(RECORD, values).await?;
     }
     Ok(())
 }

@@ -6,12 +6,10 @@
 //! server had reported an error on them.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use deadpool::Runtime;
 use deadpool::managed::{
     Manager, Metrics, Object, Pool, PoolConfig, PoolError, QueueMode, RecycleError, RecycleResult,
@@ -20,40 +18,22 @@ use deadpool::managed::{
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use tiberius::error::Error;
 use tiberius::{AuthMethod, Client, ColumnData, Config, EncryptionLevel, Query, Row};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use crate::errors::{DbError, DbResult, Sent};
 use crate::options::{Encrypt, MssqlOptions};
-use crate::prelogin::Watched;
 use crate::rows::Reader;
+use crate::rows::text::Names;
+use prelogin::Watched;
+use stream::{Dial, Io};
 
-/// A byte stream to a server.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Io for T {}
+pub(crate) mod batch;
+mod prelogin;
+pub(crate) mod server;
+pub(crate) mod stream;
 
 /// A driver's connection.
 pub(crate) type Tds = Client<Compat<Box<dyn Io>>>;
-
-/// How a byte stream is made; TCP but in tests.
-#[async_trait]
-pub(crate) trait Dial: fmt::Debug + Send + Sync + 'static {
-    async fn dial(&self, host: &str, port: u16) -> io::Result<Box<dyn Io>>;
-}
-
-/// TCP.
-#[derive(Debug)]
-pub(crate) struct Tcp;
-
-#[async_trait]
-impl Dial for Tcp {
-    async fn dial(&self, host: &str, port: u16) -> io::Result<Box<dyn Io>> {
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        Ok(Box::new(stream))
-    }
-}
 
 /// A connection that rested for longer is asked whether it lives.
 const TRUSTED: Duration = Duration::from_secs(1);
@@ -201,10 +181,19 @@ impl Manager for Connections {
     }
 }
 
+/// What every connection of a backend has in common.
+#[derive(Debug)]
+struct Shared {
+    names: Names,
+    /// Whether the server takes bulk loads. A server that refused one is not asked again.
+    takes_bulk: AtomicBool,
+}
+
 /// The connections of a backend.
 #[derive(Debug)]
 pub(crate) struct Session {
     pool: Pool<Connections>,
+    shared: Arc<Shared>,
     place: String,
     max_connections: usize,
     /// Waiting for a row lock ends before the statement's time does, so that it ends with an
@@ -227,8 +216,10 @@ impl Session {
             .build()
             .map_err(|e| CatalogError::invalid(format!("bad pool options: {e}")))?;
         sweep_in_background(&pool, options);
+        let names = Names { schema: options.schema.clone(), prefix: options.table_prefix.clone() };
         Ok(Session {
             pool,
+            shared: Arc::new(Shared { names, takes_bulk: AtomicBool::new(true) }),
             place: options.place(),
             max_connections: options.pool.max_connections,
             lock_timeout_ms: (options.statement_timeout / 2).as_millis().clamp(1, 3_600_000),
@@ -238,6 +229,16 @@ impl Session {
     /// `host:port/database`.
     pub(crate) fn place(&self) -> &str {
         &self.place
+    }
+
+    /// The names of our tables.
+    pub(crate) fn names(&self) -> &Names {
+        &self.shared.names
+    }
+
+    /// Whether new files may go by the bulk protocol.
+    pub(crate) fn bulk_allowed(&self) -> bool {
+        self.shared.takes_bulk.load(Ordering::Relaxed)
     }
 
     /// What every transaction begins with. READ COMMITTED, with row versions or without: each
@@ -253,7 +254,8 @@ impl Session {
     /// A connection, for one call.
     pub(crate) async fn lease(&self) -> DbResult<Lease> {
         let conn = Box::pin(self.pool.get()).await.map_err(|error| self.no_connection(error))?;
-        Ok(Lease { conn: Some(conn), in_flight: false, in_transaction: false })
+        let shared = Arc::clone(&self.shared);
+        Ok(Lease { shared, conn: Some(conn), in_flight: false, in_transaction: false })
     }
 
     fn no_connection(&self, error: PoolError<Error>) -> DbError {
@@ -301,8 +303,8 @@ impl Session {
     }
 }
 
-/// Closes connections that rest for too long, while there is a pool. Those that are used are looked at
-/// when they are taken.
+/// Closes connections that rest for too long, while there is a pool. A connection that is used is
+/// checked when it is taken.
 fn sweep_in_background(pool: &Pool<Connections>, options: &MssqlOptions) {
     let (idle, lifetime) = (options.pool.idle_timeout, options.pool.max_lifetime);
     let every = (idle.min(lifetime) / 2).max(SHORTEST_SWEEP);
@@ -326,6 +328,7 @@ fn sweep_in_background(pool: &Pool<Connections>, options: &MssqlOptions) {
 
 /// One use of a connection.
 pub(crate) struct Lease {
+    shared: Arc<Shared>,
     conn: Option<Object<Connections>>,
     in_flight: bool,
     in_transaction: bool,
@@ -346,6 +349,21 @@ impl Drop for Lease {
 pub(crate) type Sets = Vec<Vec<Row>>;
 
 impl Lease {
+    /// The names of our tables.
+    pub(crate) fn names(&self) -> Names {
+        self.shared.names.clone()
+    }
+
+    /// Whether new files may go by the bulk protocol.
+    pub(crate) fn bulk_allowed(&self) -> bool {
+        self.shared.takes_bulk.load(Ordering::Relaxed)
+    }
+
+    /// No call of this backend tries a bulk load any more.
+    pub(crate) fn give_bulk_up(&self) {
+        self.shared.takes_bulk.store(false, Ordering::Relaxed);
+    }
+
     fn client(&mut self) -> DbResult<&mut Conn> {
         let conn = self.conn.as_deref_mut();
         conn.ok_or_else(|| CatalogError::failed("no connection", WriteState::NotApplied).into())
@@ -363,9 +381,10 @@ impl Lease {
         answer.map_err(|error| DbError::Driver(error, sent))
     }
 
-    /// Text without parameters, as one batch.
+    /// Text without parameters, as one batch. The names of our tables are filled in.
     pub(crate) async fn batch(&mut self, text: &str, sent: Sent) -> DbResult<Sets> {
         self.in_flight = true;
+        let text = self.shared.names.fill(text);
         let client = &mut self.client()?.client;
         let answer = Box::pin(async {
             let stream = client.simple_query(text).await?;
@@ -375,7 +394,7 @@ impl Lease {
         self.ended(answer, sent)
     }
 
-    /// Text with parameters (`sp_executesql`).
+    /// Text with parameters (`sp_executesql`). The names of our tables are filled in.
     pub(crate) async fn query(
         &mut self,
         text: &str,
@@ -384,6 +403,7 @@ impl Lease {
     ) -> DbResult<Sets> {
         self.in_flight = true;
         let nul = nul_in(&parameters);
+        let text = self.shared.names.fill(text);
         let (text, parameters) = with_typed_nulls(text, parameters);
         let mut query = Query::new(text);
         for parameter in parameters {
@@ -416,7 +436,8 @@ impl Lease {
         self.query(text, parameters, Sent::Harmless).await
     }
 
-    /// Rows by the bulk protocol. Values are in the order of the columns.
+    /// Rows by the bulk protocol, into a table that a text like `{p}files` names. Values are in the
+    /// order of the columns.
     pub(crate) async fn bulk<'v>(
         &mut self,
         table: &str,
@@ -424,9 +445,10 @@ impl Lease {
         rows: impl Iterator<Item = DbResult<Vec<ColumnData<'v>>>> + Send,
     ) -> DbResult<()> {
         self.in_flight = true;
+        let table = self.shared.names.fill(table);
         let client = &mut self.client()?.client;
         let answer = Box::pin(async {
-            let mut request = client.bulk_insert_columns(table, columns).await?;
+            let mut request = client.bulk_insert_columns(&table, columns).await?;
             for row in rows {
                 let row = match row {
                     Ok(row) => row,
@@ -454,7 +476,7 @@ impl Lease {
         self.in_flight = true;
     }
 
-    /// Ends the transaction: this is what decides.
+    /// Ends the transaction: this request decides.
     pub(crate) async fn commit(&mut self) -> DbResult<()> {
         self.batch("COMMIT TRANSACTION", Sent::Deciding).await?;
         self.in_transaction = false;
@@ -502,10 +524,10 @@ fn nul_in(parameters: &[ColumnData<'_>]) -> Option<String> {
 /// The driver sends a null text or binary value without a type, which not every server takes, and
 /// which would be an integer to the rest. So these stand in the text, with their type; the
 /// parameter stays, so that the others keep their numbers.
-fn with_typed_nulls<'v>(
-    text: &str,
-    mut parameters: Vec<ColumnData<'v>>,
-) -> (String, Vec<ColumnData<'v>>) {
+fn with_typed_nulls(
+    text: String,
+    mut parameters: Vec<ColumnData<'_>>,
+) -> (String, Vec<ColumnData<'_>>) {
     let mut literals: Vec<Option<&str>> = Vec::with_capacity(parameters.len());
     for value in &mut parameters {
         let literal = match value {
@@ -519,10 +541,10 @@ fn with_typed_nulls<'v>(
         literals.push(literal);
     }
     if literals.iter().all(Option::is_none) {
-        return (text.to_owned(), parameters);
+        return (text, parameters);
     }
     let mut written = String::with_capacity(text.len() + 256);
-    let mut rest = text;
+    let mut rest = text.as_str();
     while let Some(at) = rest.find("@P") {
         let (before, from) = rest.split_at(at);
         let digits = from.get(2..).unwrap_or_default();
@@ -554,7 +576,7 @@ mod tests {
             text_opt(None),
         ];
         let sql = "SELECT @P1, @P2, @P3, @P4, @P5 WHERE @P6 = @P60 OR @P2 = @Previous";
-        let (sql, values) = with_typed_nulls(sql, values);
+        let (sql, values) = with_typed_nulls(sql.to_owned(), values);
         assert_eq!(
             sql,
             "SELECT @P1, CAST(NULL AS NVARCHAR(MAX)), @P3, CAST(NULL AS VARBINARY(MAX)), @P5 \
@@ -562,7 +584,7 @@ mod tests {
         );
         assert_eq!(values.len(), 6);
         assert!(!values.iter().any(|v| matches!(v, ColumnData::String(None))));
-        let (sql, _) = with_typed_nulls("SELECT @P1", vec![text("@P1")]);
+        let (sql, _) = with_typed_nulls("SELECT @P1".to_owned(), vec![text("@P1")]);
         assert_eq!(sql, "SELECT @P1");
     }
 }

@@ -10,11 +10,11 @@ use deltalakedb_catalog_core::model::{
 };
 use tiberius::ColumnData;
 
-use crate::batch::Batch;
 use crate::errors::DbResult;
+use crate::rows::text::statements;
 use crate::rows::{Reader, big, big_opt, bytes, file_columns, file_record, id as table_key};
+use crate::session::batch::Batch;
 use crate::session::{Lease, Sets};
-use crate::statements::{Statements, statements};
 use crate::tables::first;
 
 /// Keys in one request, two parameters each.
@@ -23,28 +23,25 @@ const KEYS: usize = 500;
 const PAGES: usize = 200;
 
 statements! {
-    /// Statements on `{p}skip_index` and `{p}skip_segments`.
-    SkipSql {
-        /// One statement. Where it takes locks instead of reading row versions, a change may come
-        /// between two of its rows; whoever uses the segments sees when they do not fit together.
-        index: "SELECT i.generation, s.segment_id, s.after_version, s.after_ordinal,
-                s.through_version, s.through_ordinal, s.built_version, s.num_files, s.root
-            FROM {p}skip_index i LEFT JOIN {p}skip_segments s ON s.table_id = i.table_id
-            WHERE i.table_id = @P1
-            ORDER BY s.through_version, s.through_ordinal",
-        begin: "INSERT INTO {p}skip_index (table_id, generation)
-            SELECT @P1, 0 WHERE NOT EXISTS (
-                SELECT 1 FROM {p}skip_index WHERE table_id = @P1)",
-        /// Of two at once the second waits here, and then finds another generation.
-        advance: "UPDATE {p}skip_index SET generation = generation + 1
-            WHERE table_id = @P1 AND generation = @P2;
-            SELECT CAST(@@ROWCOUNT AS BIGINT) AS changed",
-        remove: "DELETE FROM {p}skip_pages WHERE table_id = @P1 AND segment_id = @P2;
-            DELETE FROM {p}skip_segments WHERE table_id = @P1 AND segment_id = @P2",
-        insert_segment: "INSERT INTO {p}skip_segments (table_id, segment_id, after_version,
-                after_ordinal, through_version, through_ordinal, built_version, num_files, root)
-            VALUES (@P1, @P2, @P3, @P4, @P5, @P6, @P7, @P8, @P9)",
-    }
+    /// One statement. Where it takes locks instead of reading row versions, a change may come
+    /// between two of its rows; a reader of the segments sees when they do not fit together.
+    INDEX: "SELECT i.generation, s.segment_id, s.after_version, s.after_ordinal,
+            s.through_version, s.through_ordinal, s.built_version, s.num_files, s.root
+        FROM {p}skip_index i LEFT JOIN {p}skip_segments s ON s.table_id = i.table_id
+        WHERE i.table_id = @P1
+        ORDER BY s.through_version, s.through_ordinal",
+    BEGIN: "INSERT INTO {p}skip_index (table_id, generation)
+        SELECT @P1, 0 WHERE NOT EXISTS (
+            SELECT 1 FROM {p}skip_index WHERE table_id = @P1)",
+    /// Of two at once the second waits here, and then finds another generation.
+    ADVANCE: "UPDATE {p}skip_index SET generation = generation + 1
+        WHERE table_id = @P1 AND generation = @P2;
+        SELECT CAST(@@ROWCOUNT AS BIGINT) AS changed",
+    REMOVE: "DELETE FROM {p}skip_pages WHERE table_id = @P1 AND segment_id = @P2;
+        DELETE FROM {p}skip_segments WHERE table_id = @P1 AND segment_id = @P2",
+    INSERT_SEGMENT: "INSERT INTO {p}skip_segments (table_id, segment_id, after_version,
+            after_ordinal, through_version, through_ordinal, built_version, num_files, root)
+        VALUES (@P1, @P2, @P3, @P4, @P5, @P6, @P7, @P8, @P9)",
 }
 
 /// Rows that have these keys, in any order.
@@ -77,22 +74,20 @@ async fn by_keys(
 /// Single files by their key.
 pub(crate) async fn files_at(
     lease: &mut Lease,
-    sql: &Statements,
     id: TableId,
     version: Version,
     cursors: &[FileCursor],
 ) -> DbResult<Vec<FileRecord>> {
     let keys: Vec<_> = cursors.iter().map(|c| (c.added_version.get(), c.ordinal)).collect();
-    let files = sql.names.table("files");
     let sets = by_keys(lease, &keys, &[table_key(id), big(version.get())], |list| {
         format!(
             concat!(
                 "SELECT ",
                 file_columns!(),
-                " FROM {} INNER JOIN {} f ON f.added_version = k.key_1 AND f.ordinal = k.key_2 \
-                 WHERE f.table_id = @P1 AND f.added_version <= @P2 AND f.removed_version > @P2"
+                " FROM {} INNER JOIN {{p}}files f ON f.added_version = k.key_1 \
+                 AND f.ordinal = k.key_2 WHERE f.table_id = @P1 AND f.added_version <= @P2 AND f.removed_version > @P2"
             ),
-            list, files
+            list
         )
     })
     .await?;
@@ -103,8 +98,8 @@ pub(crate) async fn files_at(
     Ok(files)
 }
 
-pub(crate) async fn index(lease: &mut Lease, sql: &Statements, id: TableId) -> DbResult<SkipIndex> {
-    let sets = lease.run(&sql.skip.index, vec![table_key(id)]).await?;
+pub(crate) async fn index(lease: &mut Lease, id: TableId) -> DbResult<SkipIndex> {
+    let sets = lease.run(INDEX, vec![table_key(id)]).await?;
     let table = id.to_string();
     let mut index = SkipIndex::default();
     for row in sets.iter().flatten() {
@@ -115,7 +110,8 @@ pub(crate) async fn index(lease: &mut Lease, sql: &Statements, id: TableId) -> D
             Some(added_version) => Some(FileCursor { added_version, ordinal: r.i64(3)? }),
             None => None,
         };
-        // `complete_to` stays none: without row versions, what one statement reads is not of one moment.
+        // `complete_to` stays none: without row versions one statement reads rows of several
+        // moments.
         index.segments.push(SkipSegment {
             id: segment,
             after,
@@ -130,15 +126,13 @@ pub(crate) async fn index(lease: &mut Lease, sql: &Statements, id: TableId) -> D
 
 pub(crate) async fn pages(
     lease: &mut Lease,
-    sql: &Statements,
     id: TableId,
     pages: &[SkipPage],
 ) -> DbResult<Vec<Option<Bytes>>> {
     let keys: Vec<_> = pages.iter().map(|page| (page.segment, i64::from(page.page))).collect();
-    let stored = sql.names.table("skip_pages");
     let sets = by_keys(lease, &keys, &[table_key(id)], |list| {
         format!(
-            "SELECT p.segment_id, p.page_no, p.body FROM {list} INNER JOIN {stored} p \
+            "SELECT p.segment_id, p.page_no, p.body FROM {list} INNER JOIN {{p}}skip_pages p \
              ON p.segment_id = k.key_1 AND p.page_no = k.key_2 WHERE p.table_id = @P1"
         )
     })
@@ -156,15 +150,14 @@ pub(crate) async fn pages(
 /// The row of `{p}skip_index` is what is compared and set; it stays locked to the end.
 pub(crate) async fn replace(
     lease: &mut Lease,
-    sql: &Statements,
     id: TableId,
     generation: i64,
     remove: &[i64],
     segment: &NewSkipSegment,
 ) -> DbResult<bool> {
     if generation == 0 {
-        match lease.run(&sql.skip.begin, vec![table_key(id)]).await {
-            // Somebody else begins at the same moment.
+        match lease.run(BEGIN, vec![table_key(id)]).await {
+            // Another program begins at the same moment.
             Err(error) if error.is_duplicate() => {
                 let message = format!("another program indexes table {id}");
                 return Err(CatalogError::busy(message, WriteState::NotApplied).into());
@@ -172,14 +165,14 @@ pub(crate) async fn replace(
             other => other?,
         };
     }
-    let sets = lease.run(&sql.skip.advance, vec![table_key(id), big(generation)]).await?;
+    let sets = lease.run(ADVANCE, vec![table_key(id), big(generation)]).await?;
     let changed = first(&sets).map(|row| Reader::new(row, "index", None).i64(0)).transpose()?;
     if changed != Some(1) {
         return Ok(false);
     }
     let next = generation.saturating_add(1);
     for old in remove {
-        lease.run(&sql.skip.remove, vec![table_key(id), big(*old)]).await?;
+        lease.run(REMOVE, vec![table_key(id), big(*old)]).await?;
     }
     let values = vec![
         table_key(id),
@@ -192,7 +185,7 @@ pub(crate) async fn replace(
         big(segment.files),
         bytes(&segment.root),
     ];
-    lease.run(&sql.skip.insert_segment, values).await?;
+    lease.run(INSERT_SEGMENT, values).await?;
     let numbered: Vec<(i64, &Bytes)> = (0_i64..).zip(&segment.pages).collect();
     for some in numbered.chunks(PAGES) {
         let mut batch = Batch::new();
@@ -203,8 +196,7 @@ pub(crate) async fn replace(
             rows.push(format!("({table}, {segment}, {number}, {body})"));
         }
         batch.write(format_args!(
-            "INSERT INTO {} (table_id, segment_id, page_no, body) VALUES {}",
-            sql.names.table("skip_pages"),
+            "INSERT INTO {{p}}skip_pages (table_id, segment_id, page_no, body) VALUES {}",
             rows.join(", ")
         ));
         lease.run(&batch.sql, batch.values).await?;

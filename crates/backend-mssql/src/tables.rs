@@ -8,57 +8,54 @@ use deltalakedb_catalog_core::support::page;
 use tiberius::{ColumnData, Row};
 
 use crate::errors::{DbResult, Sent};
+use crate::rows::text::statements;
 use crate::rows::{
     Reader, big, bytes, flag, id, name_key, owned, table_columns, table_record, table_source, text,
     to_json,
 };
 use crate::session::{Lease, Sets};
-use crate::statements::{Statements, statements};
 
 /// A page is never longer, whatever was asked for.
 const MAX_PAGE: usize = 1_000_000;
 
 statements! {
-    /// Statements on `{p}tables` and `{p}mirror`.
-    TablesSql {
-        by_id: concat!("SELECT ", table_columns!(), " FROM ", table_source!(), " WHERE t.id = @P1"),
-        by_name: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
-            " WHERE t.name_key = @P1 AND t.drop_marker = N''"),
-        state: "SELECT state FROM {p}tables WHERE id = @P1",
-        live_name: "SELECT id FROM {p}tables WHERE name_key = @P1 AND drop_marker = N''",
-        list: concat!("SELECT TOP (@P5) ", table_columns!(), " FROM ", table_source!(),
-            " WHERE t.state = @P4 AND (t.namespace_utf8 > @P1
-                OR (t.namespace_utf8 = @P1 AND t.name_utf8 > @P2)
-                OR (t.namespace_utf8 = @P1 AND t.name_utf8 = @P2 AND t.id > @P3))
-             ORDER BY t.namespace_utf8, t.name_utf8, t.id"),
-        list_namespace: concat!("SELECT TOP (@P5) ", table_columns!(), " FROM ", table_source!(),
-            " WHERE t.state = @P4 AND t.namespace_utf8 = @P1
-                AND (t.name_utf8 > @P2 OR (t.name_utf8 = @P2 AND t.id > @P3))
-             ORDER BY t.name_utf8, t.id"),
-        insert: "INSERT INTO {p}tables (id, namespace, name, namespace_utf8, name_utf8, name_key,
-                drop_marker, location, storage_options, state, created_at_ms, base_version,
-                barrier_version, import_from_json, import_base_done, import_files,
-                import_tombstones, import_live_files, import_live_bytes)
-            VALUES (@P1, @P2, @P3, @P4, @P5, @P6, N'', @P7, @P8, @P9, @P10, @P11, @P11, @P12, @P12,
-                0, 0, 0, 0)",
-        insert_mirror: "INSERT INTO {p}mirror (table_id, mode, lease_epoch, lease_until_ms)
-            VALUES (@P1, @P2, 0, 0)",
-        /// One statement decides; the row is read again afterwards.
-        mark_dropped: concat!("SET NOCOUNT ON; DECLARE @n BIGINT;
-            UPDATE {p}tables SET state = N'dropped', drop_marker = @P3, dropped_at_ms = @P2
-            WHERE id = @P1 AND state = N'active';
-            SET @n = @@ROWCOUNT;
-            SELECT @n AS changed;
-            SELECT ", table_columns!(), " FROM ", table_source!(), " WHERE t.id = @P1"),
-        /// The unique index on (`name_key`, `drop_marker`) keeps the name from being taken twice.
-        undrop: concat!("SET NOCOUNT ON; DECLARE @n BIGINT;
-            UPDATE {p}tables SET state = N'active', drop_marker = N'', dropped_at_ms = NULL,
-                namespace = @P2, name = @P3, namespace_utf8 = @P4, name_utf8 = @P5, name_key = @P6
-            WHERE id = @P1 AND state = N'dropped';
-            SET @n = @@ROWCOUNT;
-            SELECT @n AS changed;
-            SELECT ", table_columns!(), " FROM ", table_source!(), " WHERE t.id = @P1"),
-    }
+    BY_ID: concat!("SELECT ", table_columns!(), " FROM ", table_source!(), " WHERE t.id = @P1"),
+    BY_NAME: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
+        " WHERE t.name_key = @P1 AND t.drop_marker = N''"),
+    STATE: "SELECT state FROM {p}tables WHERE id = @P1",
+    LIVE_NAME: "SELECT id FROM {p}tables WHERE name_key = @P1 AND drop_marker = N''",
+    LIST: concat!("SELECT TOP (@P5) ", table_columns!(), " FROM ", table_source!(),
+        " WHERE t.state = @P4 AND (t.namespace_utf8 > @P1
+            OR (t.namespace_utf8 = @P1 AND t.name_utf8 > @P2)
+            OR (t.namespace_utf8 = @P1 AND t.name_utf8 = @P2 AND t.id > @P3))
+         ORDER BY t.namespace_utf8, t.name_utf8, t.id"),
+    LIST_NAMESPACE: concat!("SELECT TOP (@P5) ", table_columns!(), " FROM ", table_source!(),
+        " WHERE t.state = @P4 AND t.namespace_utf8 = @P1
+            AND (t.name_utf8 > @P2 OR (t.name_utf8 = @P2 AND t.id > @P3))
+         ORDER BY t.name_utf8, t.id"),
+    INSERT: "INSERT INTO {p}tables (id, namespace, name, namespace_utf8, name_utf8, name_key,
+            drop_marker, location, storage_options, state, created_at_ms, base_version,
+            barrier_version, import_from_json, import_base_done, import_files,
+            import_tombstones, import_live_files, import_live_bytes)
+        VALUES (@P1, @P2, @P3, @P4, @P5, @P6, N'', @P7, @P8, @P9, @P10, @P11, @P11, @P12, @P12,
+            0, 0, 0, 0)",
+    INSERT_MIRROR: "INSERT INTO {p}mirror (table_id, mode, lease_epoch, lease_until_ms)
+        VALUES (@P1, @P2, 0, 0)",
+    /// One statement decides; the row is read again afterwards.
+    MARK_DROPPED: concat!("SET NOCOUNT ON; DECLARE @n BIGINT;
+        UPDATE {p}tables SET state = N'dropped', drop_marker = @P3, dropped_at_ms = @P2
+        WHERE id = @P1 AND state = N'active';
+        SET @n = @@ROWCOUNT;
+        SELECT @n AS changed;
+        SELECT ", table_columns!(), " FROM ", table_source!(), " WHERE t.id = @P1"),
+    /// The unique index on (`name_key`, `drop_marker`) keeps the name from being taken twice.
+    UNDROP: concat!("SET NOCOUNT ON; DECLARE @n BIGINT;
+        UPDATE {p}tables SET state = N'active', drop_marker = N'', dropped_at_ms = NULL,
+            namespace = @P2, name = @P3, namespace_utf8 = @P4, name_utf8 = @P5, name_key = @P6
+        WHERE id = @P1 AND state = N'dropped';
+        SET @n = @@ROWCOUNT;
+        SELECT @n AS changed;
+        SELECT ", table_columns!(), " FROM ", table_source!(), " WHERE t.id = @P1"),
 }
 
 pub(crate) fn not_found(id: TableId) -> CatalogError {
@@ -82,12 +79,11 @@ pub(crate) fn bounded(limit: usize) -> usize {
 
 pub(crate) async fn get_table(
     lease: &mut Lease,
-    sql: &Statements,
     table: &TableRef,
 ) -> DbResult<Option<TableRecord>> {
     let sets = match table {
-        TableRef::Id(table) => lease.run(&sql.tables.by_id, vec![id(*table)]).await?,
-        TableRef::Name(name) => lease.run(&sql.tables.by_name, vec![name_key(name)]).await?,
+        TableRef::Id(table) => lease.run(BY_ID, vec![id(*table)]).await?,
+        TableRef::Name(name) => lease.run(BY_NAME, vec![name_key(name)]).await?,
     };
     let record = first(&sets).map(table_record).transpose()?;
     // A name is found by its digest.
@@ -98,39 +94,26 @@ pub(crate) async fn get_table(
 }
 
 /// The row of a table that is known to exist.
-pub(crate) async fn require_table(
-    lease: &mut Lease,
-    sql: &Statements,
-    id: TableId,
-) -> DbResult<TableRecord> {
-    get_table(lease, sql, &TableRef::Id(id)).await?.ok_or_else(|| not_found(id).into())
+pub(crate) async fn require_table(lease: &mut Lease, id: TableId) -> DbResult<TableRecord> {
+    get_table(lease, &TableRef::Id(id)).await?.ok_or_else(|| not_found(id).into())
 }
 
 /// The state of a table.
-pub(crate) async fn state_of(
-    lease: &mut Lease,
-    sql: &Statements,
-    table: TableId,
-) -> DbResult<Option<TableState>> {
-    let sets = lease.run(&sql.tables.state, vec![id(table)]).await?;
+pub(crate) async fn state_of(lease: &mut Lease, table: TableId) -> DbResult<Option<TableState>> {
+    let sets = lease.run(STATE, vec![id(table)]).await?;
     let Some(row) = first(&sets) else { return Ok(None) };
     Ok(Some(TableState::parse(&Reader::new(row, "tables", None).text(0)?)?))
 }
 
 /// The id of the live or importing table that has this name.
-pub(crate) async fn live_name(
-    lease: &mut Lease,
-    sql: &Statements,
-    name: &TableName,
-) -> DbResult<Option<TableId>> {
-    let sets = lease.run(&sql.tables.live_name, vec![name_key(name)]).await?;
+pub(crate) async fn live_name(lease: &mut Lease, name: &TableName) -> DbResult<Option<TableId>> {
+    let sets = lease.run(LIVE_NAME, vec![name_key(name)]).await?;
     first(&sets).map(|row| Reader::new(row, "tables", None).id(0)).transpose()
 }
 
 /// Registers a table. The caller has checked id and name; a race ends as a duplicate key.
 pub(crate) async fn insert_table(
     lease: &mut Lease,
-    sql: &Statements,
     new: &NewTable,
     state: TableState,
     base: i64,
@@ -151,15 +134,14 @@ pub(crate) async fn insert_table(
         big(base),
         flag(from_json),
     ];
-    lease.run(&sql.tables.insert, values).await?;
+    lease.run(INSERT, values).await?;
     let values = vec![id(new.id), text(new.mirror.as_str())];
-    lease.run(&sql.tables.insert_mirror, values).await?;
+    lease.run(INSERT_MIRROR, values).await?;
     Ok(())
 }
 
 pub(crate) async fn list_tables(
     lease: &mut Lease,
-    sql: &Statements,
     filter: &TableFilter,
     after: Option<&(TableName, TableId)>,
     limit: usize,
@@ -178,7 +160,7 @@ pub(crate) async fn list_tables(
         (Some(wanted), _) => (wanted, "", start(None)),
     };
     let by_namespace = filter.namespace.is_some();
-    let statement = if by_namespace { &sql.tables.list_namespace } else { &sql.tables.list };
+    let statement = if by_namespace { LIST_NAMESPACE } else { LIST };
     let values = vec![
         bytes(namespace.as_bytes()),
         bytes(name.as_bytes()),
@@ -204,18 +186,16 @@ fn changed(sets: &Sets, table: TableId) -> DbResult<TableRecord> {
 
 pub(crate) async fn drop_table(
     lease: &mut Lease,
-    sql: &Statements,
     table: TableId,
     now: TimestampMs,
 ) -> DbResult<TableRecord> {
     let values = vec![id(table), big(now.0), owned(table.to_string())];
-    let sets = lease.query(&sql.tables.mark_dropped, values, Sent::Deciding).await?;
+    let sets = lease.query(MARK_DROPPED, values, Sent::Deciding).await?;
     changed(&sets, table)
 }
 
 pub(crate) async fn undrop_table(
     lease: &mut Lease,
-    sql: &Statements,
     table: TableId,
     name: &TableName,
 ) -> DbResult<TableRecord> {
@@ -227,7 +207,7 @@ pub(crate) async fn undrop_table(
         bytes(name.name().as_bytes()),
         name_key(name),
     ];
-    match lease.query(&sql.tables.undrop, values, Sent::Deciding).await {
+    match lease.query(UNDROP, values, Sent::Deciding).await {
         Ok(sets) => changed(&sets, table),
         Err(error) if error.is_duplicate() => Err(CatalogError::TableExists(name.clone()).into()),
         Err(error) => Err(error),

@@ -1,61 +1,64 @@
-//! The commit, and what of it an import shares: one version's rows.
+//! The commit, from the call to its SQL; and the rows of one version, which an import writes too.
 
 use deltalakedb_catalog_core::action::FileKey;
 use deltalakedb_catalog_core::backend::{
     CommitOutcome, CommitRequest, CommitTarget, CommittedTable, HeadRule, Rejection, TableCommit,
 };
 use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex};
+use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{CommitToken, TableId, TimestampMs, Version};
-use deltalakedb_catalog_core::model::{MirrorMode, TableState};
-use rusqlite::{OptionalExtension, params};
-
-use crate::errors::DbResult;
-use crate::files::{FileDelta, FileWriter, UnknownFile};
-use crate::outbox;
-use crate::rows::{Reader, corrupt, to_json};
-use crate::session::Db;
-use crate::statements::statements;
-use crate::tables::{insert_table, name_is_taken, state_of};
 use deltalakedb_catalog_core::later::LaterAdds;
+use deltalakedb_catalog_core::model::{MirrorMode, TableState};
 use deltalakedb_catalog_core::support::{
     CHUNK_BYTES, body_len, check_shape, count, next_timestamp, stored_commit_info,
 };
+use rusqlite::{OptionalExtension, params};
+
+use crate::SqliteBackend;
+use crate::errors::DbResult;
+use crate::files::{FileDelta, FileWriter, UnknownFile};
+use crate::outbox;
+use crate::rows::text::statements;
+use crate::rows::{Reader, corrupt, to_json};
+use crate::session::Db;
+use crate::tables::{insert_table, name_is_taken, state_of};
+use crate::worker::Write;
 
 statements! {
-    /// Statements that write a version.
-    CommitSql {
-        replayed: "SELECT table_id, version, timestamp_ms FROM {p}commits
-            WHERE token = ?1 ORDER BY batch_position",
-        token_is_known: "SELECT 1 FROM {p}batches WHERE token = ?1",
-        insert_batch: "INSERT INTO {p}batches (token, committed_at_ms) VALUES (?1, ?2)",
-        head: "SELECT t.state, t.head_version, t.head_timestamp_ms, t.barrier_version, m.mode,
-                c.total_files, c.total_bytes
-            FROM {p}tables t JOIN {p}mirror m ON m.table_id = t.id
-            LEFT JOIN {p}commits c ON c.table_id = t.id AND c.version = t.head_version
-            WHERE t.id = ?1",
-        /// The compare-and-set that decides who commits. `IS` also compares null, before the first
-        /// version.
-        move_head: "UPDATE {p}tables SET head_version = ?2, head_timestamp_ms = ?3,
-                barrier_version = CASE WHEN ?4 THEN ?2 ELSE barrier_version END
-            WHERE id = ?1 AND head_version IS ?5 AND state <> 'dropped'",
-        insert_commit: "INSERT INTO {p}commits (table_id, version, timestamp_ms, token,
-                batch_position, num_added, num_removed, bytes_added, bytes_removed,
-                changes_metadata, changes_protocol, total_files, total_bytes, has_body, body_len,
-                first_line, commit_info)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 1, ?14, ?15, ?16)",
-        insert_chunk: "INSERT INTO {p}commit_chunks (table_id, version, chunk_no, body)
-            VALUES (?1, ?2, ?3, ?4)",
-        insert_protocol: "INSERT INTO {p}protocols (table_id, version, protocol)
-            VALUES (?1, ?2, ?3)",
-        insert_metadata: "INSERT INTO {p}metadata (table_id, version, metadata)
-            VALUES (?1, ?2, ?3)",
-        insert_txn: "INSERT INTO {p}txns (table_id, app_id, version, app_version, last_updated)
-            VALUES (?1, ?2, ?3, ?4, ?5)",
-        insert_domain: "INSERT INTO {p}domain_metadata (table_id, domain, version, removed,
-                configuration)
-            VALUES (?1, ?2, ?3, ?4, ?5)",
-    }
+    REPLAYED: "SELECT table_id, version, timestamp_ms FROM {p}commits
+        WHERE token = ?1 ORDER BY batch_position",
+    TOKEN_IS_KNOWN: "SELECT 1 FROM {p}batches WHERE token = ?1",
+    INSERT_BATCH: "INSERT INTO {p}batches (token, committed_at_ms) VALUES (?1, ?2)",
+    HEAD: "SELECT t.state, t.head_version, t.head_timestamp_ms, t.barrier_version, m.mode,
+            c.total_files, c.total_bytes
+        FROM {p}tables t JOIN {p}mirror m ON m.table_id = t.id
+        LEFT JOIN {p}commits c ON c.table_id = t.id AND c.version = t.head_version
+        WHERE t.id = ?1",
+    /// The compare-and-set that decides who commits. `IS` also compares null, before the first
+    /// version.
+    MOVE_HEAD: "UPDATE {p}tables SET head_version = ?2, head_timestamp_ms = ?3,
+            barrier_version = CASE WHEN ?4 THEN ?2 ELSE barrier_version END
+        WHERE id = ?1 AND head_version IS ?5 AND state <> 'dropped'",
+    INSERT_COMMIT: "INSERT INTO {p}commits (table_id, version, timestamp_ms, token,
+            batch_position, num_added, num_removed, bytes_added, bytes_removed,
+            changes_metadata, changes_protocol, total_files, total_bytes, has_body, body_len,
+            first_line, commit_info)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 1, ?14, ?15, ?16)",
+    INSERT_CHUNK: "INSERT INTO {p}commit_chunks (table_id, version, chunk_no, body)
+        VALUES (?1, ?2, ?3, ?4)",
+    INSERT_PROTOCOL: "INSERT INTO {p}protocols (table_id, version, protocol)
+        VALUES (?1, ?2, ?3)",
+    INSERT_METADATA: "INSERT INTO {p}metadata (table_id, version, metadata)
+        VALUES (?1, ?2, ?3)",
+    INSERT_TXN: "INSERT INTO {p}txns (table_id, app_id, version, app_version, last_updated)
+        VALUES (?1, ?2, ?3, ?4, ?5)",
+    INSERT_DOMAIN: "INSERT INTO {p}domain_metadata (table_id, domain, version, removed,
+            configuration)
+        VALUES (?1, ?2, ?3, ?4, ?5)",
 }
+
+/// A file or remove is about this much in rows and indexes, bytes: for the size of groups.
+pub(crate) const FILE_WEIGHT_BYTES: usize = 512;
 
 /// Why one table's part is not written.
 enum Refusal {
@@ -85,28 +88,29 @@ pub(crate) struct NewVersion<'v> {
     pub(crate) unknown: UnknownFile,
 }
 
-/// What a token wrote.
-pub(crate) fn resolve_token(
-    db: Db<'_>,
-    token: &CommitToken,
-) -> DbResult<Option<Vec<CommittedTable>>> {
-    let sql = &db.sql().commit;
-    if !db.prepare(&sql.token_is_known)?.exists([token.as_str()])? {
-        return Ok(None);
-    }
-    let mut statement = db.prepare(&sql.replayed)?;
-    let mut rows = statement.query([token.as_str()])?;
-    let mut done = Vec::new();
-    while let Some(row) = rows.next()? {
-        let table: String = row.get(0)?;
-        let r = Reader::new(row, &table, row.get(1).ok());
-        done.push(CommittedTable {
-            table_id: table.parse().map_err(|e| corrupt(&table, None, "table_id", e))?,
-            version: r.version(1)?,
-            timestamp: TimestampMs(r.get(2)?),
+impl SqliteBackend {
+    /// Commits a request: one job of the writer thread, in a transaction that it may share with
+    /// other jobs (see `worker`). A job that is not `Committed` is rolled back alone.
+    pub(crate) async fn commit_request(&self, request: CommitRequest) -> Result<CommitOutcome> {
+        let weight_bytes = request.tables.iter().fold(0_usize, |sum, part| {
+            sum.saturating_add(weight(&part.index, part.later.as_ref(), part.rest.zstd.len()))
         });
+        let write = Write {
+            doing: "committing",
+            weight_bytes,
+            needs_schema: true,
+            work: move |db: Db<'_>| commit(db, &request),
+        };
+        self.workers.write(write, |outcome| matches!(outcome, CommitOutcome::Committed(_))).await
     }
-    Ok(Some(done))
+}
+
+/// About how much a commit's rows take, bytes.
+pub(crate) fn weight(index: &CommitIndex, later: Option<&LaterAdds>, body: usize) -> usize {
+    (index.adds.len() + index.removes.len() + later.map_or(0, LaterAdds::files))
+        .saturating_mul(FILE_WEIGHT_BYTES)
+        .saturating_add(body)
+        .saturating_add(1024)
 }
 
 /// Commits a batch inside of the caller's transaction, which rolls back whatever is not
@@ -114,12 +118,12 @@ pub(crate) fn resolve_token(
 ///
 /// The write lock is held since before the first statement (see `session`): no head, name or file
 /// that is looked at here can change before the transaction ends.
-pub(crate) fn commit(db: Db<'_>, request: &CommitRequest) -> DbResult<CommitOutcome> {
+fn commit(db: Db<'_>, request: &CommitRequest) -> DbResult<CommitOutcome> {
     if let Some(done) = resolve_token(db, &request.token)? {
         return Ok(CommitOutcome::Replayed(done));
     }
     check_shape(request)?;
-    db.execute(&db.sql().commit.insert_batch, params![request.token.as_str(), request.now.0])?;
+    db.execute(INSERT_BATCH, params![request.token.as_str(), request.now.0])?;
     let mut done = Vec::with_capacity(request.tables.len());
     for (index, part) in request.tables.iter().enumerate() {
         match commit_table(db, request, index, part)? {
@@ -196,7 +200,7 @@ fn commit_table(
 /// Head, its version, barrier and mirror of an active table.
 fn find_head(db: Db<'_>, id: TableId) -> DbResult<Option<(Head, Version, Version, MirrorMode)>> {
     let table = id.to_string();
-    let mut statement = db.prepare(&db.sql().commit.head)?;
+    let mut statement = db.prepare(HEAD)?;
     let mut rows = statement.query([&table])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let r = Reader::new(row, &table, row.get(1).ok());
@@ -213,6 +217,29 @@ fn find_head(db: Db<'_>, id: TableId) -> DbResult<Option<(Head, Version, Version
     Ok(Some((head, version, r.version(3)?, MirrorMode::parse(&mode)?)))
 }
 
+/// The versions that a token wrote; none if no commit with it took effect.
+pub(crate) fn resolve_token(
+    db: Db<'_>,
+    token: &CommitToken,
+) -> DbResult<Option<Vec<CommittedTable>>> {
+    if !db.prepare(TOKEN_IS_KNOWN)?.exists([token.as_str()])? {
+        return Ok(None);
+    }
+    let mut statement = db.prepare(REPLAYED)?;
+    let mut rows = statement.query([token.as_str()])?;
+    let mut done = Vec::new();
+    while let Some(row) = rows.next()? {
+        let table: String = row.get(0)?;
+        let r = Reader::new(row, &table, row.get(1).ok());
+        done.push(CommittedTable {
+            table_id: table.parse().map_err(|e| corrupt(&table, None, "table_id", e))?,
+            version: r.version(1)?,
+            timestamp: TimestampMs(r.get(2)?),
+        });
+    }
+    Ok(Some(done))
+}
+
 /// Writes all rows of a version and moves the head to it. `Err` inside: a remove of a file that is
 /// not active.
 pub(crate) fn write_version(
@@ -221,7 +248,6 @@ pub(crate) fn write_version(
     head: Head,
     new: &NewVersion<'_>,
 ) -> DbResult<Result<Head, FileKey>> {
-    let sql = &db.sql().commit;
     let table = table_id.to_string();
     let version = new.version.get();
     let index = new.index;
@@ -237,24 +263,7 @@ pub(crate) fn write_version(
     }
     let delta = files.delta();
     drop(files);
-    if let Some(protocol) = &index.protocol {
-        db.execute(&sql.insert_protocol, params![table, version, to_json(protocol)?])?;
-    }
-    if let Some(metadata) = &index.metadata {
-        db.execute(&sql.insert_metadata, params![table, version, to_json(metadata)?])?;
-    }
-    for txn in &index.txns {
-        db.execute(
-            &sql.insert_txn,
-            params![table, txn.app_id, version, txn.version, txn.last_updated],
-        )?;
-    }
-    for domain in &index.domain_metadata {
-        db.execute(
-            &sql.insert_domain,
-            params![table, domain.domain, version, domain.removed, domain.configuration],
-        )?;
-    }
+    write_projection(db, &table, version, index)?;
     let after = Head {
         at: Some((new.version, new.timestamp)),
         total_files: head.total_files.saturating_add(delta.files),
@@ -265,12 +274,37 @@ pub(crate) fn write_version(
     let barrier = index.metadata.is_some() || index.protocol.is_some();
     let expected = head.at.map(|(version, _)| version.get());
     let moved =
-        db.execute(&sql.move_head, params![table, version, new.timestamp.0, barrier, expected])?;
+        db.execute(MOVE_HEAD, params![table, version, new.timestamp.0, barrier, expected])?;
     if moved == 1 {
         Ok(Ok(after))
     } else {
         Err(corrupt(&table, Some(version), "head", "it moved while the write lock was held"))
     }
+}
+
+/// Protocol, metadata, application transactions and domain metadata of a version.
+pub(crate) fn write_projection(
+    db: Db<'_>,
+    table: &str,
+    version: i64,
+    index: &CommitIndex,
+) -> DbResult<()> {
+    if let Some(protocol) = &index.protocol {
+        db.execute(INSERT_PROTOCOL, params![table, version, to_json(protocol)?])?;
+    }
+    if let Some(metadata) = &index.metadata {
+        db.execute(INSERT_METADATA, params![table, version, to_json(metadata)?])?;
+    }
+    for txn in &index.txns {
+        db.execute(INSERT_TXN, params![table, txn.app_id, version, txn.version, txn.last_updated])?;
+    }
+    for domain in &index.domain_metadata {
+        db.execute(
+            INSERT_DOMAIN,
+            params![table, domain.domain, version, domain.removed, domain.configuration],
+        )?;
+    }
+    Ok(())
 }
 
 fn insert_commit(
@@ -282,7 +316,7 @@ fn insert_commit(
     total_bytes: i64,
 ) -> DbResult<()> {
     db.execute(
-        &db.sql().commit.insert_commit,
+        INSERT_COMMIT,
         params![
             table,
             new.version.get(),
@@ -312,7 +346,7 @@ pub(crate) fn insert_chunks(
     version: i64,
     body: &CommitBody,
 ) -> DbResult<()> {
-    let mut statement = db.prepare(&db.sql().commit.insert_chunk)?;
+    let mut statement = db.prepare(INSERT_CHUNK)?;
     for (number, chunk) in body.rest.zstd.chunks(CHUNK_BYTES).enumerate() {
         statement.execute(params![table, version, count(number), chunk])?;
     }
@@ -322,7 +356,7 @@ pub(crate) fn insert_chunks(
 /// Head for an import: of a table in whatever state.
 pub(crate) fn import_head(db: Db<'_>, table: &str) -> DbResult<Head> {
     let row = db
-        .prepare(&db.sql().commit.head)?
+        .prepare(HEAD)?
         .query_row([table], |row| {
             Ok((
                 row.get::<_, Option<i64>>(1)?,

@@ -18,10 +18,11 @@ use deltalakedb_catalog_core::model::{
     NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
 
-use super::{
-    Db, FILE_WEIGHT_BYTES, SCHEMA_VERSION, Session, SqliteBackend, Write, commit, import, outbox,
-    reads, schema, skip, tables, weight,
-};
+use super::{SqliteBackend, commit, import, outbox, reads, schema, skip, tables};
+use crate::commit::{FILE_WEIGHT_BYTES, weight};
+use crate::schema::SCHEMA_VERSION;
+use crate::session::{Db, Session};
+use crate::worker::Write;
 
 #[async_trait]
 impl SchemaBackend for SqliteBackend {
@@ -46,7 +47,7 @@ impl SchemaBackend for SqliteBackend {
             doing: "creating or upgrading the schema",
             weight_bytes: 4096,
             needs_schema: false,
-            work: move |db: Db<'_>| schema::migrate(db, now),
+            work: move |db: Db<'_>| schema::migrate(db.conn, &db.shared.options, now),
         };
         Ok(self.workers.write(write, |changed| *changed).await.map(|_| ())?)
     }
@@ -201,19 +202,7 @@ impl ReadBackend for SqliteBackend {
 #[async_trait]
 impl CommitBackend for SqliteBackend {
     async fn commit(&self, request: CommitRequest) -> WriteResult<CommitOutcome> {
-        let weight_bytes = request.tables.iter().fold(0_usize, |sum, part| {
-            sum.saturating_add(weight(&part.index, part.later.as_ref(), part.rest.zstd.len()))
-        });
-        let write = Write {
-            doing: "committing",
-            weight_bytes,
-            needs_schema: true,
-            work: move |db: Db<'_>| commit::commit(db, &request),
-        };
-        Ok(self
-            .workers
-            .write(write, |outcome| matches!(outcome, CommitOutcome::Committed(_)))
-            .await?)
+        Ok(self.commit_request(request).await?)
     }
 
     async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>> {

@@ -8,37 +8,34 @@ use deltalakedb_catalog_core::action::{Add, FileKey, NullableMap, Remove, dv_id}
 use deltalakedb_catalog_core::commit::CommitIndex;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::later::LaterAdds;
+use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal};
 use rusqlite::{CachedStatement, params};
 use serde::Serialize;
 
 use crate::errors::{DbError, DbResult};
+use crate::rows::text::statements;
 use crate::rows::to_json;
 use crate::session::Db;
-use crate::statements::statements;
-use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal};
 
 statements! {
-    /// Statements that write `{p}files`.
-    FilesSql {
-        /// The active row of a key. The key's digest is compared in the index, the key in full.
-        find: "SELECT rowid, size FROM {p}files INDEXED BY {p}files_by_key
-            WHERE table_id = ?1 AND file_key = ?2 AND removed_version = 9223372036854775807
-              AND path = ?3 AND dv_id = ?4",
-        insert: "INSERT INTO {p}files (table_id, added_version, ordinal, removed_version,
-                is_tombstone, file_key, size, modification_time, data_change, base_row_id,
-                default_row_commit_version, path, dv_id, partition_values, tags, deletion_vector,
-                clustering_provider, stats)
-            VALUES (?1, ?2, ?3, 9223372036854775807, 0, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13,
-                ?14, ?15, ?16)",
-        replace: "UPDATE {p}files SET removed_version = ?2 WHERE rowid = ?1",
-        remove: "UPDATE {p}files SET removed_version = ?2, is_tombstone = 1,
-                deletion_timestamp = ?3, remove_action = ?4
-            WHERE rowid = ?1",
-        insert_tombstone: "INSERT INTO {p}files (table_id, added_version, ordinal,
-                removed_version, is_tombstone, deletion_timestamp, file_key, size,
-                modification_time, data_change, path, dv_id, remove_action)
-            VALUES (?1, ?2, ?3, ?2, 1, ?4, ?5, ?6, 0, ?7, ?8, ?9, ?10)",
-    }
+    /// The active row of a key. The key's digest is compared in the index, the key in full.
+    FIND: "SELECT rowid, size FROM {p}files INDEXED BY {p}files_by_key
+        WHERE table_id = ?1 AND file_key = ?2 AND removed_version = 9223372036854775807
+          AND path = ?3 AND dv_id = ?4",
+    INSERT: "INSERT INTO {p}files (table_id, added_version, ordinal, removed_version,
+            is_tombstone, file_key, size, modification_time, data_change, base_row_id,
+            default_row_commit_version, path, dv_id, partition_values, tags, deletion_vector,
+            clustering_provider, stats)
+        VALUES (?1, ?2, ?3, 9223372036854775807, 0, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13,
+            ?14, ?15, ?16)",
+    REPLACE: "UPDATE {p}files SET removed_version = ?2 WHERE rowid = ?1",
+    REMOVE: "UPDATE {p}files SET removed_version = ?2, is_tombstone = 1,
+            deletion_timestamp = ?3, remove_action = ?4
+        WHERE rowid = ?1",
+    INSERT_TOMBSTONE: "INSERT INTO {p}files (table_id, added_version, ordinal,
+            removed_version, is_tombstone, deletion_timestamp, file_key, size,
+            modification_time, data_change, path, dv_id, remove_action)
+        VALUES (?1, ?2, ?3, ?2, 1, ?4, ?5, ?6, 0, ?7, ?8, ?9, ?10)",
 }
 
 /// What the files of a commit changed.
@@ -76,9 +73,8 @@ pub(crate) struct FileWriter<'a> {
 
 impl<'a> FileWriter<'a> {
     pub(crate) fn new(db: Db<'a>, table: String, version: i64) -> DbResult<Self> {
-        let sql = &db.sql().files;
-        let mut insert = db.prepare(&sql.insert)?;
-        let mut find = db.prepare(&sql.find)?;
+        let mut insert = db.prepare(INSERT)?;
+        let mut find = db.prepare(FIND)?;
         // Bindings stay from one run of a statement to the next: these two are bound once.
         insert.raw_bind_parameter(1, &table)?;
         insert.raw_bind_parameter(2, version)?;
@@ -86,9 +82,9 @@ impl<'a> FileWriter<'a> {
         Ok(FileWriter {
             find,
             insert,
-            replace: db.prepare(&sql.replace)?,
-            remove: db.prepare(&sql.remove)?,
-            insert_tombstone: db.prepare(&sql.insert_tombstone)?,
+            replace: db.prepare(REPLACE)?,
+            remove: db.prepare(REMOVE)?,
+            insert_tombstone: db.prepare(INSERT_TOMBSTONE)?,
             table,
             version,
             json: Vec::new(),

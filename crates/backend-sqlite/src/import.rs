@@ -1,90 +1,90 @@
 //! Imports: a table that is filled from its log, hidden until it is whole.
 
 use deltalakedb_catalog_core::backend::{ImportEnd, ImportProgress, ImportedCommit};
+use deltalakedb_catalog_core::commit::CommitIndex;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{TableId, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, MirrorMode, NewTable, TableRecord, TableState,
 };
-use rusqlite::{OptionalExtension, params};
-
-use crate::commit::{Head, NewVersion, import_head, insert_chunks, write_version};
-use crate::errors::{DbError, DbResult};
-use crate::files::{FileWriter, UnknownFile};
-use crate::outbox;
-use crate::rows::{Reader, TABLE_COLUMNS, table_columns, table_record, table_source, to_json};
-use crate::session::Db;
-use crate::statements::statements;
-use crate::tables::{get_table, insert_table, not_found, require_table, state_of};
 use deltalakedb_catalog_core::support::{
     ImportPosition, body_len, check_between, check_import_commits, check_published, count,
     stored_commit_info,
 };
+use rusqlite::{OptionalExtension, params};
+
+use crate::commit::{
+    Head, NewVersion, import_head, insert_chunks, write_projection, write_version,
+};
+use crate::errors::{DbError, DbResult};
+use crate::files::{FileWriter, UnknownFile};
+use crate::outbox;
+use crate::rows::text::statements;
+use crate::rows::{Reader, TABLE_COLUMNS, table_columns, table_record, table_source};
+use crate::session::Db;
+use crate::tables::{get_table, insert_table, not_found, require_table, state_of};
 
 statements! {
-    /// Statements of imports.
-    ImportSql {
-        progress: concat!("SELECT ", table_columns!(), ", t.import_from_json, t.import_base_done,
-                t.import_files, t.import_tombstones, t.import_live_files, t.import_live_bytes,
-                t.import_history_through
-            FROM ", table_source!(), " WHERE t.id = ?1 AND t.state = 'importing'"),
-        store_base: "UPDATE {p}tables SET import_files = ?2, import_tombstones = ?3,
-                import_live_files = ?4, import_live_bytes = ?5
-            WHERE id = ?1",
-        finish_base: "UPDATE {p}tables SET import_base_done = 1, head_version = base_version,
-                head_timestamp_ms = ?2
-            WHERE id = ?1",
-        /// The base may have its history already: then it keeps its bytes.
-        upsert_base: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
-                num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol,
-                total_files, total_bytes, has_body, body_len)
-            VALUES (?1, ?2, ?3, 0, 0, 0, 0, 0, 0, ?4, ?5, 0, 0)
-            ON CONFLICT (table_id, version) DO UPDATE SET timestamp_ms = excluded.timestamp_ms,
-                total_files = excluded.total_files, total_bytes = excluded.total_bytes",
-        /// The base may be there without its bytes: then it keeps its timestamp and totals.
-        upsert_history: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
-                num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol,
-                total_files, total_bytes, has_body, body_len, first_line, commit_info, token,
-                batch_position)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, 0, 1, ?10, ?11, ?12, ?13, ?14)
-            ON CONFLICT (table_id, version) DO UPDATE SET num_added = excluded.num_added,
-                num_removed = excluded.num_removed, bytes_added = excluded.bytes_added,
-                bytes_removed = excluded.bytes_removed,
-                changes_metadata = excluded.changes_metadata,
-                changes_protocol = excluded.changes_protocol, has_body = 1,
-                body_len = excluded.body_len, first_line = excluded.first_line,
-                commit_info = excluded.commit_info, token = excluded.token,
-                batch_position = excluded.batch_position",
-        know_token: "INSERT INTO {p}batches (token, committed_at_ms) VALUES (?1, ?2)
-            ON CONFLICT (token) DO NOTHING",
-        store_history: "UPDATE {p}tables SET import_history_through = ?2 WHERE id = ?1",
-        neighbours: "SELECT
-            (SELECT timestamp_ms FROM {p}commits WHERE table_id = ?1 AND version < ?2
-                ORDER BY version DESC LIMIT 1),
-            (SELECT timestamp_ms FROM {p}commits WHERE table_id = ?1 AND version > ?2
-                ORDER BY version LIMIT 1)",
-        has_state: "SELECT EXISTS (SELECT 1 FROM {p}protocols WHERE table_id = ?1)
-            AND EXISTS (SELECT 1 FROM {p}metadata WHERE table_id = ?1)",
-        finish: "UPDATE {p}tables SET state = ?2, dropped_at_ms = ?3,
-                created_at_ms = coalesce(?4, created_at_ms),
-                drop_marker = CASE WHEN ?3 IS NULL THEN '' ELSE id END
-            WHERE id = ?1",
-        publish: "UPDATE {p}mirror SET published_version = ?2 WHERE table_id = ?1",
-        /// Tokens that nothing but this table's commits know.
-        delete_batches: "DELETE FROM {p}batches WHERE token IN (
-                SELECT token FROM {p}commits WHERE table_id = ?1 AND token IS NOT NULL)
-            AND NOT EXISTS (SELECT 1 FROM {p}commits c
-                WHERE c.token = {p}batches.token AND c.table_id <> ?1)",
-        delete_files: "DELETE FROM {p}files WHERE table_id = ?1",
-        delete_chunks: "DELETE FROM {p}commit_chunks WHERE table_id = ?1",
-        delete_commits: "DELETE FROM {p}commits WHERE table_id = ?1",
-        delete_protocols: "DELETE FROM {p}protocols WHERE table_id = ?1",
-        delete_metadata: "DELETE FROM {p}metadata WHERE table_id = ?1",
-        delete_txns: "DELETE FROM {p}txns WHERE table_id = ?1",
-        delete_domains: "DELETE FROM {p}domain_metadata WHERE table_id = ?1",
-        delete_mirror: "DELETE FROM {p}mirror WHERE table_id = ?1",
-        delete_table: "DELETE FROM {p}tables WHERE id = ?1",
-    }
+    PROGRESS: concat!("SELECT ", table_columns!(), ", t.import_from_json, t.import_base_done,
+            t.import_files, t.import_tombstones, t.import_live_files, t.import_live_bytes,
+            t.import_history_through
+        FROM ", table_source!(), " WHERE t.id = ?1 AND t.state = 'importing'"),
+    STORE_BASE: "UPDATE {p}tables SET import_files = ?2, import_tombstones = ?3,
+            import_live_files = ?4, import_live_bytes = ?5
+        WHERE id = ?1",
+    FINISH_BASE: "UPDATE {p}tables SET import_base_done = 1, head_version = base_version,
+            head_timestamp_ms = ?2
+        WHERE id = ?1",
+    /// The base may have its history already: then it keeps its bytes.
+    UPSERT_BASE: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
+            num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol,
+            total_files, total_bytes, has_body, body_len)
+        VALUES (?1, ?2, ?3, 0, 0, 0, 0, 0, 0, ?4, ?5, 0, 0)
+        ON CONFLICT (table_id, version) DO UPDATE SET timestamp_ms = excluded.timestamp_ms,
+            total_files = excluded.total_files, total_bytes = excluded.total_bytes",
+    /// The base may be there without its bytes: then it keeps its timestamp and totals.
+    UPSERT_HISTORY: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
+            num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol,
+            total_files, total_bytes, has_body, body_len, first_line, commit_info, token,
+            batch_position)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, 0, 1, ?10, ?11, ?12, ?13, ?14)
+        ON CONFLICT (table_id, version) DO UPDATE SET num_added = excluded.num_added,
+            num_removed = excluded.num_removed, bytes_added = excluded.bytes_added,
+            bytes_removed = excluded.bytes_removed,
+            changes_metadata = excluded.changes_metadata,
+            changes_protocol = excluded.changes_protocol, has_body = 1,
+            body_len = excluded.body_len, first_line = excluded.first_line,
+            commit_info = excluded.commit_info, token = excluded.token,
+            batch_position = excluded.batch_position",
+    KNOW_TOKEN: "INSERT INTO {p}batches (token, committed_at_ms) VALUES (?1, ?2)
+        ON CONFLICT (token) DO NOTHING",
+    STORE_HISTORY: "UPDATE {p}tables SET import_history_through = ?2 WHERE id = ?1",
+    NEIGHBOURS: "SELECT
+        (SELECT timestamp_ms FROM {p}commits WHERE table_id = ?1 AND version < ?2
+            ORDER BY version DESC LIMIT 1),
+        (SELECT timestamp_ms FROM {p}commits WHERE table_id = ?1 AND version > ?2
+            ORDER BY version LIMIT 1)",
+    HAS_STATE: "SELECT EXISTS (SELECT 1 FROM {p}protocols WHERE table_id = ?1)
+        AND EXISTS (SELECT 1 FROM {p}metadata WHERE table_id = ?1)",
+    FINISH: "UPDATE {p}tables SET state = ?2, dropped_at_ms = ?3,
+            created_at_ms = coalesce(?4, created_at_ms),
+            drop_marker = CASE WHEN ?3 IS NULL THEN '' ELSE id END
+        WHERE id = ?1",
+    PUBLISH: "UPDATE {p}mirror SET published_version = ?2 WHERE table_id = ?1",
+    /// Tokens that nothing but this table's commits know.
+    DELETE_BATCHES: "DELETE FROM {p}batches WHERE token IN (
+            SELECT token FROM {p}commits WHERE table_id = ?1 AND token IS NOT NULL)
+        AND NOT EXISTS (SELECT 1 FROM {p}commits c
+            WHERE c.token = {p}batches.token AND c.table_id <> ?1)",
+    DELETE_FILES: "DELETE FROM {p}files WHERE table_id = ?1",
+    DELETE_CHUNKS: "DELETE FROM {p}commit_chunks WHERE table_id = ?1",
+    DELETE_COMMITS: "DELETE FROM {p}commits WHERE table_id = ?1",
+    DELETE_PROTOCOLS: "DELETE FROM {p}protocols WHERE table_id = ?1",
+    DELETE_METADATA: "DELETE FROM {p}metadata WHERE table_id = ?1",
+    DELETE_TXNS: "DELETE FROM {p}txns WHERE table_id = ?1",
+    DELETE_DOMAINS: "DELETE FROM {p}domain_metadata WHERE table_id = ?1",
+    DELETE_MIRROR: "DELETE FROM {p}mirror WHERE table_id = ?1",
+    DELETE_TABLE: "DELETE FROM {p}tables WHERE id = ?1",
 }
 
 /// Where an import is, with what only the backend wants to know.
@@ -97,7 +97,7 @@ struct Importing {
 
 fn find(db: Db<'_>, id: TableId) -> DbResult<Importing> {
     let table = id.to_string();
-    let mut statement = db.prepare(&db.sql().import.progress)?;
+    let mut statement = db.prepare(PROGRESS)?;
     let mut rows = statement.query([&table])?;
     let Some(row) = rows.next()? else { return Err(not_found(id).into()) };
     let r = Reader::new(row, &table, None);
@@ -193,10 +193,7 @@ pub(crate) fn store_base(
     let live_files = import.live_files.saturating_add(writer.delta().files);
     let live_bytes = import.live_bytes.saturating_add(writer.delta().bytes);
     drop(writer);
-    db.execute(
-        &db.sql().import.store_base,
-        params![table, files, tombstones, live_files, live_bytes],
-    )?;
+    db.execute(STORE_BASE, params![table, files, tombstones, live_files, live_bytes])?;
     if let Some(tail) = tail {
         finish_base(db, &table, base.get(), tail, live_files, live_bytes)?;
     }
@@ -215,27 +212,16 @@ fn finish_base(
     live_files: i64,
     live_bytes: i64,
 ) -> DbResult<()> {
-    let sql = &db.sql().commit;
-    db.execute(&sql.insert_protocol, params![table, base, to_json(&tail.protocol)?])?;
-    db.execute(&sql.insert_metadata, params![table, base, to_json(&tail.metadata)?])?;
-    for txn in &tail.txns {
-        db.execute(
-            &sql.insert_txn,
-            params![table, txn.app_id, base, txn.version, txn.last_updated],
-        )?;
-    }
-    for domain in &tail.domain_metadata {
-        db.execute(
-            &sql.insert_domain,
-            params![table, domain.domain, base, domain.removed, domain.configuration],
-        )?;
-    }
-    let import = &db.sql().import;
-    db.execute(
-        &import.upsert_base,
-        params![table, base, tail.timestamp.0, live_files, live_bytes],
-    )?;
-    db.execute(&import.finish_base, params![table, tail.timestamp.0])?;
+    let index = CommitIndex {
+        protocol: Some(tail.protocol.clone()),
+        metadata: Some(tail.metadata.clone()),
+        txns: tail.txns.clone(),
+        domain_metadata: tail.domain_metadata.clone(),
+        ..CommitIndex::default()
+    };
+    write_projection(db, table, base, &index)?;
+    db.execute(UPSERT_BASE, params![table, base, tail.timestamp.0, live_files, live_bytes])?;
+    db.execute(FINISH_BASE, params![table, tail.timestamp.0])?;
     Ok(())
 }
 
@@ -245,9 +231,8 @@ fn neighbours(
     table: TableId,
     version: Version,
 ) -> DbResult<(Option<TimestampMs>, Option<TimestampMs>)> {
-    let (below, above): (Option<i64>, Option<i64>) = db
-        .prepare(&db.sql().import.neighbours)?
-        .query_row(params![table.to_string(), version.get()], |row| {
+    let (below, above): (Option<i64>, Option<i64>) =
+        db.prepare(NEIGHBOURS)?.query_row(params![table.to_string(), version.get()], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?;
     Ok((below.map(TimestampMs), above.map(TimestampMs)))
@@ -272,7 +257,7 @@ pub(crate) fn store_commits(
     for commit in commits {
         if let Some((token, _)) = &commit.token {
             let known = params![token.as_str(), commit.timestamp.0];
-            db.execute(&db.sql().import.know_token, known)?;
+            db.execute(KNOW_TOKEN, known)?;
         }
         if position.is_applied(commit.version) {
             head = apply(db, id, head, commit)?;
@@ -282,7 +267,7 @@ pub(crate) fn store_commits(
         }
     }
     if let Some(history) = history {
-        db.execute(&db.sql().import.store_history, params![table, history.get()])?;
+        db.execute(STORE_HISTORY, params![table, history.get()])?;
     }
     Ok(find(db, id)?.progress)
 }
@@ -308,7 +293,7 @@ fn store_history(db: Db<'_>, table: &str, commit: &ImportedCommit) -> DbResult<(
     let bytes_removed =
         index.removes.iter().fold(0_i64, |sum, r| sum.saturating_add(r.size.unwrap_or(0)));
     db.execute(
-        &db.sql().import.upsert_history,
+        UPSERT_HISTORY,
         params![
             table,
             commit.version.get(),
@@ -335,14 +320,10 @@ pub(crate) fn finish(
     end: ImportEnd,
     now: TimestampMs,
 ) -> DbResult<TableRecord> {
-    let sql = &db.sql().import;
     let import = find(db, id)?;
     let table = id.to_string();
-    let has_state: bool = db
-        .prepare(&sql.has_state)?
-        .query_row([&table], |row| row.get(0))
-        .optional()?
-        .unwrap_or(false);
+    let has_state: bool =
+        db.prepare(HAS_STATE)?.query_row([&table], |row| row.get(0)).optional()?.unwrap_or(false);
     let record = &import.progress.table;
     if record.head.is_none() || !has_state {
         return Err(CatalogError::corrupt(format!(
@@ -355,8 +336,8 @@ pub(crate) fn finish(
     check_published(record, end.published)?;
     let state = if end.dropped_at.is_some() { TableState::Dropped } else { TableState::Active };
     let (dropped_at, created_at) = (end.dropped_at.map(|t| t.0), end.created_at.map(|t| t.0));
-    db.execute(&sql.finish, params![table, state.as_str(), dropped_at, created_at])?;
-    db.execute(&sql.publish, params![table, end.published.map(Version::get)])?;
+    db.execute(FINISH, params![table, state.as_str(), dropped_at, created_at])?;
+    db.execute(PUBLISH, params![table, end.published.map(Version::get)])?;
     if record.mirror != MirrorMode::Off {
         outbox::enqueue_missing(db, id, end.published, now)?;
     }
@@ -365,19 +346,18 @@ pub(crate) fn finish(
 
 pub(crate) fn abort(db: Db<'_>, id: TableId) -> DbResult<()> {
     find(db, id)?;
-    let sql = &db.sql().import;
     let table = id.to_string();
     for text in [
-        &sql.delete_files,
-        &sql.delete_chunks,
-        &sql.delete_batches,
-        &sql.delete_commits,
-        &sql.delete_protocols,
-        &sql.delete_metadata,
-        &sql.delete_txns,
-        &sql.delete_domains,
-        &sql.delete_mirror,
-        &sql.delete_table,
+        DELETE_FILES,
+        DELETE_CHUNKS,
+        DELETE_BATCHES,
+        DELETE_COMMITS,
+        DELETE_PROTOCOLS,
+        DELETE_METADATA,
+        DELETE_TXNS,
+        DELETE_DOMAINS,
+        DELETE_MIRROR,
+        DELETE_TABLE,
     ] {
         db.execute(text, [&table])?;
     }

@@ -2,7 +2,10 @@
 //!
 //! [`SqliteBackend`] implements [`CatalogBackend`] on the SQLite that is built into the program.
 //! Several processes may use one file at a time; it must lie on a local file system. Start with
-//! [`SqliteOptions::new`] and [`SqliteBackend::open`], then [`CatalogBackend::migrate`] once.
+//! [`SqliteOptions::new`] and [`SqliteBackend::open`], then [`SchemaBackend::migrate`] once.
+//!
+//! [`CatalogBackend`]: deltalakedb_catalog_core::backend::CatalogBackend
+//! [`SchemaBackend::migrate`]: deltalakedb_catalog_core::backend::SchemaBackend::migrate
 #![forbid(unsafe_code)]
 
 mod commit;
@@ -18,7 +21,6 @@ mod rows;
 mod schema;
 mod session;
 mod skip;
-mod statements;
 mod tables;
 mod worker;
 
@@ -29,19 +31,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use deltalakedb_catalog_core::commit::CommitIndex;
 use deltalakedb_catalog_core::error::Result;
-use deltalakedb_catalog_core::later::LaterAdds;
 
 pub use options::SqliteOptions;
 
 use errors::DbResult;
-use schema::SCHEMA_VERSION;
 use session::{Db, Session};
 use worker::{Workers, Write};
-
-/// A file or remove is about this much in rows and indexes, bytes: for the size of groups.
-const FILE_WEIGHT_BYTES: usize = 512;
 
 /// A catalog in a SQLite file.
 ///
@@ -65,7 +61,8 @@ pub struct SqliteStats {
 impl SqliteBackend {
     /// Opens a file, and creates it unless `must_exist` or `read_only`. Not async: it blocks for
     /// some milliseconds, or up to the busy timeout while another process changes the file. Our
-    /// tables are created by [`CatalogBackend::migrate`].
+    /// tables are created by
+    /// [`SchemaBackend::migrate`](deltalakedb_catalog_core::backend::SchemaBackend::migrate).
     ///
     /// # Errors
     /// * `InvalidInput`: see [`SqliteOptions::validate`].
@@ -128,12 +125,4 @@ impl SqliteBackend {
         let write = Write { doing, weight_bytes, needs_schema: true, work };
         self.workers.write(write, |_| true).await
     }
-}
-
-/// About how much a commit's rows take, bytes.
-fn weight(index: &CommitIndex, later: Option<&LaterAdds>, body: usize) -> usize {
-    (index.adds.len() + index.removes.len() + later.map_or(0, LaterAdds::files))
-        .saturating_mul(FILE_WEIGHT_BYTES)
-        .saturating_add(body)
-        .saturating_add(1024)
 }

@@ -1,21 +1,20 @@
 //! Threads that read, each with a connection of its own.
 //!
-//! Who read last reads next: its connection knows the schema, has the statements prepared, and the
-//! pages of a list that goes on. Further connections are opened when all others are at work, so a
+//! The thread that read last reads next: its connection knows the schema, has the statements
+//! prepared, and holds the pages of a list that goes on. Further connections are opened when all others are at work, so a
 //! program that asks for one thing at a time pays for one.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 
-use deltalakedb_catalog_core::error::Result;
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 
 use crate::session::{Session, Shared};
-use crate::worker::spawn;
 
-/// A read that waits for a connection. What it returns gives the answer: when the thread is free for
-/// the next read, so that who waited for this one finds it so.
+/// A read that waits for a connection. It returns a function that gives the answer. The thread
+/// calls that function when it is free for the next read, so that a caller finds it free.
 pub(crate) type ReadJob = Box<dyn FnOnce(&Session) -> Answer + Send>;
 pub(crate) type Answer = Box<dyn FnOnce() + Send>;
 
@@ -32,7 +31,7 @@ struct Pool {
 struct State {
     /// Reads for which there is no thread yet: as many as `worker` lets in.
     waiting: VecDeque<ReadJob>,
-    /// Threads without work, who worked last at the end.
+    /// Threads without work. The thread that worked last is at the end.
     idle: Vec<SyncSender<ReadJob>>,
     /// Threads that run.
     running: usize,
@@ -46,6 +45,20 @@ impl std::fmt::Debug for Pool {
     }
 }
 
+/// Starts a thread of a backend.
+pub(crate) fn spawn(
+    shared: &Shared,
+    what: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    thread::Builder::new().name(format!("dl-sqlite-{what}")).spawn(body).map_err(|e| {
+        CatalogError::failed(
+            format!("cannot start a thread for database '{}': {e}", shared.path().display()),
+            WriteState::NotApplied,
+        )
+    })
+}
+
 impl Readers {
     /// Starts the first thread.
     pub(crate) fn start(first: Session) -> Result<Readers> {
@@ -53,8 +66,8 @@ impl Readers {
         let pool = Arc::new(Pool { shared, state: Mutex::default() });
         let mut state = pool.state();
         let running = Running::new(&pool, &mut state);
-        // Without work from now on, not from when the thread has begun: whoever reads at once would open
-        // another connection.
+        // The thread counts as idle from now on, before it has begun: else a call that reads at once
+        // would open another connection.
         let (sender, work) = sync_channel(1);
         state.idle.push(sender);
         drop(state);
@@ -68,7 +81,7 @@ impl Readers {
         let mut state = self.0.state();
         let job = match state.idle.pop() {
             None => job,
-            // Nobody is in `idle` who does not wait for this.
+            // Every thread in `idle` waits for a job.
             Some(reader) => match reader.send(job) {
                 Ok(()) => return,
                 Err(unsent) => unsent.0,
@@ -86,7 +99,7 @@ impl Readers {
         let shared = Arc::clone(&self.0.shared);
         let thread = spawn(&self.0.shared, "reader", move || match Session::open_reader(&shared) {
             Ok(session) => running.serve(session, None),
-            // The others do it, later.
+            // The other threads answer the reads that wait.
             Err(error) => tracing::warn!(%error, "no further connection for reads"),
         });
         match thread {
@@ -167,7 +180,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.running -= 1;
-        // With nobody left, who waits is told so (by the end of their channel).
+        // Without a thread no read is answered: its caller learns it by the end of its channel.
         let lost =
             if state.running == 0 { std::mem::take(&mut state.waiting) } else { VecDeque::new() };
         drop(state);

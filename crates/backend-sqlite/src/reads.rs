@@ -8,18 +8,18 @@ use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs, Version}
 use deltalakedb_catalog_core::model::{
     CommitRecord, FileCursor, FileRecord, Page, Snapshot, TableState, TombstoneRecord,
 };
+use deltalakedb_catalog_core::support::{BODIES_BYTES, fetch_limit, merge, page};
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension, params, params_from_iter};
 
 use crate::errors::DbResult;
+use crate::rows::text::statements;
 use crate::rows::{
     Reader, TABLE_COLUMNS, commit_body, commit_columns, commit_record, corrupt, file_columns,
     file_record, table_columns, table_record, table_source,
 };
 use crate::session::Db;
-use crate::statements::statements;
 use crate::tables::{not_found, require_readable};
-use deltalakedb_catalog_core::support::{BODIES_BYTES, fetch_limit, merge, page};
 
 /// Up to so many candidate rows are sorted for each page; beyond, a page is read in the order of
 /// the key, passing over rows that do not belong to it.
@@ -87,112 +87,108 @@ macro_rules! not_superseded {
 }
 
 statements! {
-    /// Statements that read a table's rows.
-    ReadsSql {
-        snapshot_head_by_id: snapshot!("t.head_version", by_id!()),
-        snapshot_head_by_name: snapshot!("t.head_version", by_name!()),
-        snapshot_version_by_id: snapshot!("?2", by_id!()),
-        snapshot_version_by_name: snapshot!("?3", by_name!()),
-        snapshot_time_by_id: snapshot!(at_time!("?2"), by_id!()),
-        snapshot_time_by_name: snapshot!(at_time!("?3"), by_name!()),
-        /// The head of a table that can be read.
-        head: "SELECT head_version FROM {p}tables WHERE id = ?1",
-        /// Files that are still there, by cursor, up to a version.
-        files_active: concat!("SELECT ", file_columns!(), "
-            FROM {p}files INDEXED BY {p}files_by_state
-            WHERE table_id = ?1 AND removed_version = 9223372036854775807
-              AND (added_version, ordinal) > (?2, ?3) AND added_version <= ?5
-            ORDER BY added_version, ordinal LIMIT ?4"),
-        /// Where a page of them ends, and whether others follow: read from the index alone.
-        files_active_end: "SELECT added_version, ordinal
-            FROM {p}files INDEXED BY {p}files_by_state
-            WHERE table_id = ?1 AND removed_version = 9223372036854775807
-              AND (added_version, ordinal) > (?2, ?3) AND added_version <= ?5
-            ORDER BY added_version, ordinal LIMIT 2 OFFSET ?4",
-        /// Number of files that went after a version, up to a limit.
-        closed_since: "SELECT count(*) FROM (
-            SELECT 1 FROM {p}files INDEXED BY {p}files_by_state
-            WHERE table_id = ?1 AND removed_version > ?2
-              AND removed_version < 9223372036854775807 LIMIT ?3)",
-        /// Files that were there at a version and went after it: few of them.
-        files_closed_few: concat!("SELECT ", file_columns!(), "
-            FROM {p}files INDEXED BY {p}files_by_state
-            WHERE table_id = ?1 AND removed_version > ?5
-              AND removed_version < 9223372036854775807 AND added_version <= ?5
-              AND (added_version, ordinal) > (?2, ?3)
-            ORDER BY added_version, ordinal LIMIT ?4"),
-        /// Files at a version where many went after it: both kinds in the order of the key.
-        files_at_many: concat!("SELECT ", file_columns!(), " FROM {p}files
-            WHERE table_id = ?1 AND (added_version, ordinal) > (?2, ?3) AND added_version <= ?5
-              AND +removed_version > ?5
-            ORDER BY added_version, ordinal LIMIT ?4"),
-        /// Number of tombstones that are young enough, up to a limit.
-        tombstone_candidates: "SELECT count(*) FROM (
-            SELECT 1 FROM {p}files INDEXED BY {p}files_tombstones
-            WHERE table_id = ?1 AND is_tombstone = 1 AND deletion_timestamp > ?2 LIMIT ?3)",
-        tombstones_few: concat!("SELECT f.added_version, f.ordinal, f.removed_version,
-                f.remove_action
-            FROM {p}files f INDEXED BY {p}files_tombstones
-            WHERE f.table_id = ?1 AND f.is_tombstone = 1 AND f.deletion_timestamp > ?6
-              AND f.removed_version <= ?5 AND (f.added_version, f.ordinal) > (?2, ?3)
-              AND ", not_superseded!(), "
-            ORDER BY f.added_version, f.ordinal LIMIT ?4"),
-        tombstones_many: concat!("SELECT f.added_version, f.ordinal, f.removed_version,
-                f.remove_action
-            FROM {p}files f
-            WHERE f.table_id = ?1 AND (f.added_version, f.ordinal) > (?2, ?3)
-              AND f.added_version <= ?5 AND +f.is_tombstone = 1 AND +f.deletion_timestamp > ?6
-              AND +f.removed_version <= ?5 AND ", not_superseded!(), "
-            ORDER BY f.added_version, f.ordinal LIMIT ?4"),
-        /// One step of the recursion a distinct application, however many rows it has.
-        app_transactions: "WITH RECURSIVE apps (app_id) AS (
-                SELECT min(app_id) FROM {p}txns WHERE table_id = ?1
-                UNION ALL
-                SELECT (SELECT min(n.app_id) FROM {p}txns n
-                    WHERE n.table_id = ?1 AND n.app_id > apps.app_id)
-                FROM apps WHERE apps.app_id IS NOT NULL)
-            SELECT x.app_id, x.app_version, x.last_updated, x.version
-            FROM apps JOIN {p}txns x ON x.table_id = ?1 AND x.app_id = apps.app_id
-              AND x.version = (SELECT max(y.version) FROM {p}txns y
-                WHERE y.table_id = ?1 AND y.app_id = apps.app_id AND y.version <= ?2)
-            ORDER BY x.app_id",
-        domain_metadata: "WITH RECURSIVE domains (domain) AS (
-                SELECT min(domain) FROM {p}domain_metadata WHERE table_id = ?1
-                UNION ALL
-                SELECT (SELECT min(n.domain) FROM {p}domain_metadata n
-                    WHERE n.table_id = ?1 AND n.domain > domains.domain)
-                FROM domains WHERE domains.domain IS NOT NULL)
-            SELECT x.domain, x.configuration, x.version
-            FROM domains JOIN {p}domain_metadata x ON x.table_id = ?1
-              AND x.domain = domains.domain
-              AND x.version = (SELECT max(y.version) FROM {p}domain_metadata y
-                WHERE y.table_id = ?1 AND y.domain = domains.domain AND y.version <= ?2)
-            WHERE x.removed = 0
-            ORDER BY x.domain",
-        first_since: "SELECT version FROM {p}commits
-            WHERE table_id = ?1 AND timestamp_ms >= ?2 ORDER BY timestamp_ms LIMIT 1",
-        last_before: "SELECT version FROM {p}commits
-            WHERE table_id = ?1 AND timestamp_ms < ?2 ORDER BY timestamp_ms DESC LIMIT 1",
-        commits: concat!("SELECT ", commit_columns!(), " FROM {p}commits
-            WHERE table_id = ?1 AND version >= ?2 AND version <= ?3
-            ORDER BY version DESC LIMIT ?4"),
-        bodies: concat!("SELECT ", commit_columns!(), " FROM {p}commits
-            WHERE table_id = ?1 AND version >= ?2 AND version <= ?3 AND has_body = 1
-            ORDER BY version"),
-        chunks: "SELECT body FROM {p}commit_chunks
-            WHERE table_id = ?1 AND version = ?2 ORDER BY chunk_no",
-    }
+    SNAPSHOT_HEAD_BY_ID: snapshot!("t.head_version", by_id!()),
+    SNAPSHOT_HEAD_BY_NAME: snapshot!("t.head_version", by_name!()),
+    SNAPSHOT_VERSION_BY_ID: snapshot!("?2", by_id!()),
+    SNAPSHOT_VERSION_BY_NAME: snapshot!("?3", by_name!()),
+    SNAPSHOT_TIME_BY_ID: snapshot!(at_time!("?2"), by_id!()),
+    SNAPSHOT_TIME_BY_NAME: snapshot!(at_time!("?3"), by_name!()),
+    /// The head of a table that can be read.
+    HEAD: "SELECT head_version FROM {p}tables WHERE id = ?1",
+    /// Files that are still there, by cursor, up to a version.
+    FILES_ACTIVE: concat!("SELECT ", file_columns!(), "
+        FROM {p}files INDEXED BY {p}files_by_state
+        WHERE table_id = ?1 AND removed_version = 9223372036854775807
+          AND (added_version, ordinal) > (?2, ?3) AND added_version <= ?5
+        ORDER BY added_version, ordinal LIMIT ?4"),
+    /// Where a page of them ends, and whether others follow: read from the index alone.
+    FILES_ACTIVE_END: "SELECT added_version, ordinal
+        FROM {p}files INDEXED BY {p}files_by_state
+        WHERE table_id = ?1 AND removed_version = 9223372036854775807
+          AND (added_version, ordinal) > (?2, ?3) AND added_version <= ?5
+        ORDER BY added_version, ordinal LIMIT 2 OFFSET ?4",
+    /// Number of files that went after a version, up to a limit.
+    CLOSED_SINCE: "SELECT count(*) FROM (
+        SELECT 1 FROM {p}files INDEXED BY {p}files_by_state
+        WHERE table_id = ?1 AND removed_version > ?2
+          AND removed_version < 9223372036854775807 LIMIT ?3)",
+    /// Files that were there at a version and went after it: few of them.
+    FILES_CLOSED_FEW: concat!("SELECT ", file_columns!(), "
+        FROM {p}files INDEXED BY {p}files_by_state
+        WHERE table_id = ?1 AND removed_version > ?5
+          AND removed_version < 9223372036854775807 AND added_version <= ?5
+          AND (added_version, ordinal) > (?2, ?3)
+        ORDER BY added_version, ordinal LIMIT ?4"),
+    /// Files at a version where many went after it: both kinds in the order of the key.
+    FILES_AT_MANY: concat!("SELECT ", file_columns!(), " FROM {p}files
+        WHERE table_id = ?1 AND (added_version, ordinal) > (?2, ?3) AND added_version <= ?5
+          AND +removed_version > ?5
+        ORDER BY added_version, ordinal LIMIT ?4"),
+    /// Number of tombstones that are young enough, up to a limit.
+    TOMBSTONE_CANDIDATES: "SELECT count(*) FROM (
+        SELECT 1 FROM {p}files INDEXED BY {p}files_tombstones
+        WHERE table_id = ?1 AND is_tombstone = 1 AND deletion_timestamp > ?2 LIMIT ?3)",
+    TOMBSTONES_FEW: concat!("SELECT f.added_version, f.ordinal, f.removed_version,
+            f.remove_action
+        FROM {p}files f INDEXED BY {p}files_tombstones
+        WHERE f.table_id = ?1 AND f.is_tombstone = 1 AND f.deletion_timestamp > ?6
+          AND f.removed_version <= ?5 AND (f.added_version, f.ordinal) > (?2, ?3)
+          AND ", not_superseded!(), "
+        ORDER BY f.added_version, f.ordinal LIMIT ?4"),
+    TOMBSTONES_MANY: concat!("SELECT f.added_version, f.ordinal, f.removed_version,
+            f.remove_action
+        FROM {p}files f
+        WHERE f.table_id = ?1 AND (f.added_version, f.ordinal) > (?2, ?3)
+          AND f.added_version <= ?5 AND +f.is_tombstone = 1 AND +f.deletion_timestamp > ?6
+          AND +f.removed_version <= ?5 AND ", not_superseded!(), "
+        ORDER BY f.added_version, f.ordinal LIMIT ?4"),
+    /// One step of the recursion a distinct application, however many rows it has.
+    APP_TRANSACTIONS: "WITH RECURSIVE apps (app_id) AS (
+            SELECT min(app_id) FROM {p}txns WHERE table_id = ?1
+            UNION ALL
+            SELECT (SELECT min(n.app_id) FROM {p}txns n
+                WHERE n.table_id = ?1 AND n.app_id > apps.app_id)
+            FROM apps WHERE apps.app_id IS NOT NULL)
+        SELECT x.app_id, x.app_version, x.last_updated, x.version
+        FROM apps JOIN {p}txns x ON x.table_id = ?1 AND x.app_id = apps.app_id
+          AND x.version = (SELECT max(y.version) FROM {p}txns y
+            WHERE y.table_id = ?1 AND y.app_id = apps.app_id AND y.version <= ?2)
+        ORDER BY x.app_id",
+    DOMAIN_METADATA: "WITH RECURSIVE domains (domain) AS (
+            SELECT min(domain) FROM {p}domain_metadata WHERE table_id = ?1
+            UNION ALL
+            SELECT (SELECT min(n.domain) FROM {p}domain_metadata n
+                WHERE n.table_id = ?1 AND n.domain > domains.domain)
+            FROM domains WHERE domains.domain IS NOT NULL)
+        SELECT x.domain, x.configuration, x.version
+        FROM domains JOIN {p}domain_metadata x ON x.table_id = ?1
+          AND x.domain = domains.domain
+          AND x.version = (SELECT max(y.version) FROM {p}domain_metadata y
+            WHERE y.table_id = ?1 AND y.domain = domains.domain AND y.version <= ?2)
+        WHERE x.removed = 0
+        ORDER BY x.domain",
+    FIRST_SINCE: "SELECT version FROM {p}commits
+        WHERE table_id = ?1 AND timestamp_ms >= ?2 ORDER BY timestamp_ms LIMIT 1",
+    LAST_BEFORE: "SELECT version FROM {p}commits
+        WHERE table_id = ?1 AND timestamp_ms < ?2 ORDER BY timestamp_ms DESC LIMIT 1",
+    COMMITS: concat!("SELECT ", commit_columns!(), " FROM {p}commits
+        WHERE table_id = ?1 AND version >= ?2 AND version <= ?3
+        ORDER BY version DESC LIMIT ?4"),
+    BODIES: concat!("SELECT ", commit_columns!(), " FROM {p}commits
+        WHERE table_id = ?1 AND version >= ?2 AND version <= ?3 AND has_body = 1
+        ORDER BY version"),
+    CHUNKS: "SELECT body FROM {p}commit_chunks
+        WHERE table_id = ?1 AND version = ?2 ORDER BY chunk_no",
 }
 
 /// One query; see `snapshot!`.
 pub(crate) fn snapshot(db: Db<'_>, table: &TableRef, at: At) -> DbResult<Snapshot> {
-    let sql = &db.sql().reads;
     let (by_id, by_name, point) = match at {
-        At::Head => (&sql.snapshot_head_by_id, &sql.snapshot_head_by_name, None),
+        At::Head => (SNAPSHOT_HEAD_BY_ID, SNAPSHOT_HEAD_BY_NAME, None),
         At::Version(version) => {
-            (&sql.snapshot_version_by_id, &sql.snapshot_version_by_name, Some(version.get()))
+            (SNAPSHOT_VERSION_BY_ID, SNAPSHOT_VERSION_BY_NAME, Some(version.get()))
         }
-        At::Timestamp(time) => (&sql.snapshot_time_by_id, &sql.snapshot_time_by_name, Some(time.0)),
+        At::Timestamp(time) => (SNAPSHOT_TIME_BY_ID, SNAPSHOT_TIME_BY_NAME, Some(time.0)),
     };
     let (text, mut parameters) = match table {
         TableRef::Id(id) => (by_id, vec![Value::Text(id.to_string())]),
@@ -253,7 +249,7 @@ pub(crate) fn snapshot(db: Db<'_>, table: &TableRef, at: At) -> DbResult<Snapsho
 /// The head of a table; before all versions while an import has not begun to fill it.
 fn head_of(db: Db<'_>, id: TableId) -> DbResult<i64> {
     let table = id.to_string();
-    let mut statement = db.prepare(&db.sql().reads.head)?;
+    let mut statement = db.prepare(HEAD)?;
     let mut rows = statement.query([&table])?;
     match rows.next()? {
         Some(row) => Ok(Reader::new(row, &table, None).get::<Option<i64>>(0)?.unwrap_or(-1)),
@@ -279,11 +275,10 @@ pub(crate) fn list_files(
     after: Option<FileCursor>,
     limit: usize,
 ) -> DbResult<Page<FileRecord, FileCursor>> {
-    let sql = &db.sql().reads;
     let head = head_of(db, id)?;
     let table = id.to_string();
     let (added, ordinal) = start(after);
-    let fetch = |text: &str| -> DbResult<Vec<FileRecord>> {
+    let fetch = |text: &'static str| -> DbResult<Vec<FileRecord>> {
         let mut statement = db.prepare(text)?;
         let mut rows =
             statement.query(params![table, added, ordinal, fetch_limit(limit), version.get()])?;
@@ -294,17 +289,17 @@ pub(crate) fn list_files(
         Ok(files)
     };
     let items = if version.get() >= head {
-        fetch(&sql.files_active)?
+        fetch(FILES_ACTIVE)?
     } else {
         let closed: i64 = db
-            .prepare(&sql.closed_since)?
+            .prepare(CLOSED_SINCE)?
             .query_row(params![table, version.get(), SORTED_ROWS + 1], |row| row.get(0))?;
         if closed > SORTED_ROWS {
-            fetch(&sql.files_at_many)?
+            fetch(FILES_AT_MANY)?
         } else if closed == 0 {
-            fetch(&sql.files_active)?
+            fetch(FILES_ACTIVE)?
         } else {
-            merge(fetch(&sql.files_active)?, fetch(&sql.files_closed_few)?)
+            merge(fetch(FILES_ACTIVE)?, fetch(FILES_CLOSED_FEW)?)
         }
     };
     Ok(page(items, limit, |file| file.cursor))
@@ -324,7 +319,7 @@ pub(crate) fn files_end(
     let table = id.to_string();
     let (added, ordinal) = start(Some(after));
     let before_last = fetch_limit(limit) - 2;
-    let mut statement = db.prepare(&db.sql().reads.files_active_end)?;
+    let mut statement = db.prepare(FILES_ACTIVE_END)?;
     let mut rows = statement.query(params![table, added, ordinal, before_last, version.get()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let r = Reader::new(row, &table, row.get(0).ok());
@@ -340,14 +335,13 @@ pub(crate) fn list_tombstones(
     after: Option<FileCursor>,
     limit: usize,
 ) -> DbResult<Page<TombstoneRecord, FileCursor>> {
-    let sql = &db.sql().reads;
     require_readable(db, id)?;
     let table = id.to_string();
     let (added, ordinal) = start(after);
     let candidates: i64 = db
-        .prepare(&sql.tombstone_candidates)?
+        .prepare(TOMBSTONE_CANDIDATES)?
         .query_row(params![table, deleted_after.0, SORTED_ROWS + 1], |row| row.get(0))?;
-    let text = if candidates > SORTED_ROWS { &sql.tombstones_many } else { &sql.tombstones_few };
+    let text = if candidates > SORTED_ROWS { TOMBSTONES_MANY } else { TOMBSTONES_FEW };
     let mut statement = db.prepare(text)?;
     let mut rows = statement.query(params![
         table,
@@ -372,7 +366,7 @@ pub(crate) fn list_tombstones(
 pub(crate) fn app_transactions(db: Db<'_>, id: TableId, version: Version) -> DbResult<Vec<Txn>> {
     require_readable(db, id)?;
     let table = id.to_string();
-    let mut statement = db.prepare(&db.sql().reads.app_transactions)?;
+    let mut statement = db.prepare(APP_TRANSACTIONS)?;
     let mut rows = statement.query(params![table, version.get()])?;
     let mut txns = Vec::new();
     while let Some(row) = rows.next()? {
@@ -389,7 +383,7 @@ pub(crate) fn domain_metadata(
 ) -> DbResult<Vec<DomainMetadata>> {
     require_readable(db, id)?;
     let table = id.to_string();
-    let mut statement = db.prepare(&db.sql().reads.domain_metadata)?;
+    let mut statement = db.prepare(DOMAIN_METADATA)?;
     let mut rows = statement.query(params![table, version.get()])?;
     let mut domains = Vec::new();
     while let Some(row) = rows.next()? {
@@ -410,7 +404,6 @@ pub(crate) fn list_commits(
     before: Option<Version>,
     limit: usize,
 ) -> DbResult<Page<CommitRecord, Version>> {
-    let sql = &db.sql().reads;
     require_readable(db, id)?;
     let table = id.to_string();
     let nothing = Page { items: Vec::new(), next: None };
@@ -420,23 +413,23 @@ pub(crate) fn list_commits(
         to = to.min(before.get() - 1);
     }
     // Times become versions, because both grow together: no row outside of the range is read.
-    let find = |text: &str, time: TimestampMs| -> DbResult<Option<i64>> {
+    let find = |text: &'static str, time: TimestampMs| -> DbResult<Option<i64>> {
         let mut statement = db.prepare(text)?;
         Ok(statement.query_row(params![table, time.0], |row| row.get(0)).optional()?)
     };
     if let Some(time) = filter.from_time {
-        match find(&sql.first_since, time)? {
+        match find(FIRST_SINCE, time)? {
             Some(first) => from = from.max(first),
             None => return Ok(nothing),
         }
     }
     if let Some(time) = filter.to_time {
-        match find(&sql.last_before, time)? {
+        match find(LAST_BEFORE, time)? {
             Some(last) => to = to.min(last),
             None => return Ok(nothing),
         }
     }
-    let mut statement = db.prepare(&sql.commits)?;
+    let mut statement = db.prepare(COMMITS)?;
     let mut rows = statement.query(params![table, from, to, fetch_limit(limit)])?;
     let mut items = Vec::new();
     while let Some(row) = rows.next()? {
@@ -452,11 +445,10 @@ pub(crate) fn read_bodies(
     to: Version,
     limit: usize,
 ) -> DbResult<Vec<(CommitRecord, CommitBody)>> {
-    let sql = &db.sql().reads;
     require_readable(db, id)?;
     let table = id.to_string();
-    let mut statement = db.prepare(&sql.bodies)?;
-    let mut chunks = db.prepare(&sql.chunks)?;
+    let mut statement = db.prepare(BODIES)?;
+    let mut chunks = db.prepare(CHUNKS)?;
     let mut rows = statement.query(params![table, from.get(), to.get()])?;
     let mut out = Vec::new();
     let mut bytes = 0_usize;

@@ -18,6 +18,8 @@ use serde::de::DeserializeOwned;
 
 use crate::errors::{DbError, DbResult};
 
+pub(crate) mod text;
+
 /// Columns of [`table_record`], of `{p}tables t JOIN {p}mirror m`.
 macro_rules! table_columns {
     () => {

@@ -13,8 +13,8 @@ use deltalakedb_catalog_core::ids::TimestampMs;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::errors::{DbError, DbResult};
-use crate::session::Db;
-use crate::statements::statements;
+use crate::options::SqliteOptions;
+use crate::rows::text::{fill, statements};
 
 /// The version of our tables that this program reads and writes.
 pub(crate) const SCHEMA_VERSION: u32 = 2;
@@ -203,7 +203,7 @@ CREATE INDEX {p}mirror_status_open ON {p}mirror_status (table_id, version)
     WHERE state <> 'COMPLETE';
 ";
 
-/// The skipping index. It is derived: catalogs from before have none until their tables are written to.
+/// The skipping index. It is derived: older catalogs have none until their tables are written to.
 const VERSION_2: &str = "
 CREATE TABLE {p}skip_index (
     table_id TEXT NOT NULL PRIMARY KEY,
@@ -240,15 +240,12 @@ CREATE TABLE {p}skip_pages (
 const SCHEMA_COLUMNS: [&str; 3] = ["version", "applied_at_ms", "program"];
 
 statements! {
-    /// Statements about the schema itself.
-    SchemaSql {
-        create: "CREATE TABLE {p}schema (
-            version INTEGER NOT NULL PRIMARY KEY,
-            applied_at_ms INTEGER NOT NULL,
-            program TEXT NOT NULL)",
-        version: "SELECT max(version) FROM {p}schema",
-        record: "INSERT INTO {p}schema (version, applied_at_ms, program) VALUES (?1, ?2, ?3)",
-    }
+    CREATE: "CREATE TABLE {p}schema (
+        version INTEGER NOT NULL PRIMARY KEY,
+        applied_at_ms INTEGER NOT NULL,
+        program TEXT NOT NULL)",
+    VERSION: "SELECT max(version) FROM {p}schema",
+    RECORD: "INSERT INTO {p}schema (version, applied_at_ms, program) VALUES (?1, ?2, ?3)",
 }
 
 /// What a file is.
@@ -365,9 +362,13 @@ fn schema_error(message: String) -> DbError {
 ///
 /// The write lock is held from before the look to after the change, so of two processes the second
 /// finds the work done. All steps are one transaction: there is no schema half way.
-pub(crate) fn migrate(db: Db<'_>, now: TimestampMs) -> DbResult<bool> {
-    let options = &db.shared.options;
-    let found = inspect(db.conn, &options.path, &options.table_prefix)?;
+pub(crate) fn migrate(
+    conn: &Connection,
+    options: &SqliteOptions,
+    now: TimestampMs,
+) -> DbResult<bool> {
+    let prefix = &options.table_prefix;
+    let found = inspect(conn, &options.path, prefix)?;
     if found.version > SCHEMA_VERSION {
         return Err(too_new(found.version, &options.path).into());
     }
@@ -375,19 +376,19 @@ pub(crate) fn migrate(db: Db<'_>, now: TimestampMs) -> DbResult<bool> {
         return Ok(false);
     }
     if found.empty {
-        db.conn.pragma_update(None, "application_id", APPLICATION_ID)?;
+        conn.pragma_update(None, "application_id", APPLICATION_ID)?;
     }
     if found.version == 0 {
-        db.conn.execute_batch(&db.sql().schema.create)?;
+        conn.execute_batch(&fill(CREATE, prefix))?;
     }
     for (version, steps) in MIGRATIONS.iter().filter(|(version, _)| *version > found.version) {
-        db.conn.execute_batch(&steps.replace("{p}", &options.table_prefix))?;
-        db.execute(
-            &db.sql().schema.record,
+        conn.execute_batch(&fill(steps, prefix))?;
+        conn.execute(
+            &fill(RECORD, prefix),
             params![version, now.0, concat!("deltalakedb ", env!("CARGO_PKG_VERSION"))],
         )?;
     }
-    let after = inspect(db.conn, &options.path, &options.table_prefix)?;
+    let after = inspect(conn, &options.path, prefix)?;
     if after.version == SCHEMA_VERSION {
         Ok(true)
     } else {

@@ -29,8 +29,8 @@ use rusqlite::{CachedStatement, Connection, OpenFlags};
 
 use crate::errors::{DbError, DbResult, classify, is_busy};
 use crate::options::SqliteOptions;
+use crate::rows::text::Texts;
 use crate::schema::{self, SCHEMA_VERSION};
-use crate::statements::Statements;
 
 /// More than the number of different statements there are.
 const STATEMENT_CACHE: usize = 160;
@@ -80,7 +80,6 @@ fn file_id(_: &Path) -> FileId {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: SqliteOptions,
-    pub(crate) statements: Statements,
     /// Version of the schema when it was last looked at.
     schema_version: AtomicU32,
     /// Which file it was when it was opened.
@@ -102,21 +101,21 @@ impl Shared {
 pub(crate) struct Db<'a> {
     pub(crate) conn: &'a Connection,
     pub(crate) shared: &'a Shared,
+    texts: &'a Texts,
 }
 
 impl<'a> Db<'a> {
-    /// The statements with the prefix filled in.
-    pub(crate) fn sql(&self) -> &'a Statements {
-        &self.shared.statements
-    }
-
-    /// A prepared statement from the connection's cache.
-    pub(crate) fn prepare(&self, sql: &str) -> DbResult<CachedStatement<'a>> {
-        Ok(self.conn.prepare_cached(sql)?)
+    /// A prepared statement from the connection's cache; `{p}` in the text is filled in.
+    pub(crate) fn prepare(&self, sql: &'static str) -> DbResult<CachedStatement<'a>> {
+        Ok(self.conn.prepare_cached(&self.texts.get(sql))?)
     }
 
     /// Runs a statement once, returns the number of changed rows.
-    pub(crate) fn execute(&self, sql: &str, params: impl rusqlite::Params) -> DbResult<usize> {
+    pub(crate) fn execute(
+        &self,
+        sql: &'static str,
+        params: impl rusqlite::Params,
+    ) -> DbResult<usize> {
         Ok(self.prepare(sql)?.execute(params)?)
     }
 }
@@ -126,9 +125,15 @@ impl<'a> Db<'a> {
 pub(crate) struct Session {
     pub(crate) conn: Connection,
     pub(crate) shared: Arc<Shared>,
+    texts: Texts,
 }
 
 impl Session {
+    fn new(conn: Connection, shared: &Arc<Shared>) -> Session {
+        let texts = Texts::new(&shared.options.table_prefix);
+        Session { conn, shared: Arc::clone(shared), texts }
+    }
+
     /// Opens the connection that writes (in read-only mode: that stands in for it), after making
     /// sure that the file is ours or empty.
     pub(crate) fn open_first(options: SqliteOptions) -> Result<Session> {
@@ -151,7 +156,6 @@ impl Session {
             }
         }
         let shared = Arc::new(Shared {
-            statements: Statements::new(&options.table_prefix),
             options,
             schema_version: AtomicU32::new(0),
             file: OnceLock::new(),
@@ -167,7 +171,7 @@ impl Session {
     fn prepare_first(shared: &Arc<Shared>, flags: OpenFlags) -> DbResult<Session> {
         let options = &shared.options;
         let conn = Connection::open_with_flags(&options.path, flags)?;
-        let session = Session { conn, shared: Arc::clone(shared) };
+        let session = Session::new(conn, shared);
         shared.file.get_or_init(|| file_id(&options.path));
         session.adopt_thread();
         session.conn.busy_handler(Some(on_busy))?;
@@ -221,7 +225,7 @@ impl Session {
                 )
                 .into());
             }
-            let session = Session { conn, shared: Arc::clone(shared) };
+            let session = Session::new(conn, shared);
             session.adopt_thread();
             session.conn.busy_handler(Some(on_busy))?;
             session.conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
@@ -252,7 +256,7 @@ impl Session {
     }
 
     pub(crate) fn db(&self) -> Db<'_> {
-        Db { conn: &self.conn, shared: &self.shared }
+        Db { conn: &self.conn, shared: &self.shared, texts: &self.texts }
     }
 
     /// Sets a numeric pragma, and reads it back: SQLite ignores pragmas that it does not know.
@@ -374,10 +378,8 @@ impl Session {
         let run = || -> DbResult<T> {
             if needs_schema {
                 self.check_schema()?;
-                let version: u32 = self
-                    .db()
-                    .prepare(&self.shared.statements.schema.version)?
-                    .query_row([], |row| row.get(0))?;
+                let version: u32 =
+                    self.db().prepare(schema::VERSION)?.query_row([], |row| row.get(0))?;
                 if version != SCHEMA_VERSION {
                     self.look_at_schema()?;
                 }

@@ -9,37 +9,34 @@ use rusqlite::{OptionalExtension, params};
 use bytes::Bytes;
 
 use crate::errors::DbResult;
+use crate::rows::text::statements;
 use crate::rows::{Reader, file_columns, file_record};
 use crate::session::Db;
-use crate::statements::statements;
 
 statements! {
-    /// Statements on `{p}skip_index`, `{p}skip_segments` and `{p}skip_pages`.
-    SkipSql {
-        file_at: concat!("SELECT ", file_columns!(), " FROM {p}files
-            WHERE table_id = ?1 AND added_version = ?2 AND ordinal = ?3
-              AND added_version <= ?4 AND removed_version > ?4"),
-        generation: "SELECT generation FROM {p}skip_index WHERE table_id = ?1",
-        segments: "SELECT segment_id, after_version, after_ordinal, through_version,
-                through_ordinal, built_version, num_files, root
-            FROM {p}skip_segments WHERE table_id = ?1
-            ORDER BY through_version, through_ordinal",
-        /// The head, if no file comes after a cursor.
-        complete_to: "SELECT head_version FROM {p}tables WHERE id = ?1 AND NOT EXISTS (
-                SELECT 1 FROM {p}files
-                WHERE table_id = ?1 AND (added_version, ordinal) > (?2, ?3))",
-        page: "SELECT body FROM {p}skip_pages
-            WHERE table_id = ?1 AND segment_id = ?2 AND page_no = ?3",
-        advance: "INSERT INTO {p}skip_index (table_id, generation) VALUES (?1, ?2)
-            ON CONFLICT (table_id) DO UPDATE SET generation = excluded.generation",
-        remove_pages: "DELETE FROM {p}skip_pages WHERE table_id = ?1 AND segment_id = ?2",
-        remove_segment: "DELETE FROM {p}skip_segments WHERE table_id = ?1 AND segment_id = ?2",
-        insert_segment: "INSERT INTO {p}skip_segments (table_id, segment_id, after_version,
-                after_ordinal, through_version, through_ordinal, built_version, num_files, root)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        insert_page: "INSERT INTO {p}skip_pages (table_id, segment_id, page_no, body)
-            VALUES (?1, ?2, ?3, ?4)",
-    }
+    FILE_AT: concat!("SELECT ", file_columns!(), " FROM {p}files
+        WHERE table_id = ?1 AND added_version = ?2 AND ordinal = ?3
+          AND added_version <= ?4 AND removed_version > ?4"),
+    GENERATION: "SELECT generation FROM {p}skip_index WHERE table_id = ?1",
+    SEGMENTS: "SELECT segment_id, after_version, after_ordinal, through_version,
+            through_ordinal, built_version, num_files, root
+        FROM {p}skip_segments WHERE table_id = ?1
+        ORDER BY through_version, through_ordinal",
+    /// The head, if no file comes after a cursor.
+    COMPLETE_TO: "SELECT head_version FROM {p}tables WHERE id = ?1 AND NOT EXISTS (
+            SELECT 1 FROM {p}files
+            WHERE table_id = ?1 AND (added_version, ordinal) > (?2, ?3))",
+    PAGE: "SELECT body FROM {p}skip_pages
+        WHERE table_id = ?1 AND segment_id = ?2 AND page_no = ?3",
+    ADVANCE: "INSERT INTO {p}skip_index (table_id, generation) VALUES (?1, ?2)
+        ON CONFLICT (table_id) DO UPDATE SET generation = excluded.generation",
+    REMOVE_PAGES: "DELETE FROM {p}skip_pages WHERE table_id = ?1 AND segment_id = ?2",
+    REMOVE_SEGMENT: "DELETE FROM {p}skip_segments WHERE table_id = ?1 AND segment_id = ?2",
+    INSERT_SEGMENT: "INSERT INTO {p}skip_segments (table_id, segment_id, after_version,
+            after_ordinal, through_version, through_ordinal, built_version, num_files, root)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    INSERT_PAGE: "INSERT INTO {p}skip_pages (table_id, segment_id, page_no, body)
+        VALUES (?1, ?2, ?3, ?4)",
 }
 
 /// Single files by their key.
@@ -50,7 +47,7 @@ pub(crate) fn files_at(
     cursors: &[FileCursor],
 ) -> DbResult<Vec<FileRecord>> {
     let table = id.to_string();
-    let mut statement = db.prepare(&db.sql().skip.file_at)?;
+    let mut statement = db.prepare(FILE_AT)?;
     let mut files = Vec::with_capacity(cursors.len());
     for cursor in cursors {
         let key = params![table, cursor.added_version.get(), cursor.ordinal, version.get()];
@@ -64,11 +61,9 @@ pub(crate) fn files_at(
 
 /// All statements are in one read transaction.
 pub(crate) fn index(db: Db<'_>, id: TableId) -> DbResult<SkipIndex> {
-    let sql = &db.sql().skip;
     let table = id.to_string();
-    let generation =
-        db.prepare(&sql.generation)?.query_row([&table], |row| row.get(0)).optional()?;
-    let mut statement = db.prepare(&sql.segments)?;
+    let generation = db.prepare(GENERATION)?.query_row([&table], |row| row.get(0)).optional()?;
+    let mut statement = db.prepare(SEGMENTS)?;
     let mut rows = statement.query([&table])?;
     let mut segments = Vec::new();
     while let Some(row) = rows.next()? {
@@ -87,7 +82,7 @@ pub(crate) fn index(db: Db<'_>, id: TableId) -> DbResult<SkipIndex> {
     }
     let mut complete_to = None;
     if let Some(SkipSegment { through, .. }) = segments.last() {
-        let mut statement = db.prepare(&sql.complete_to)?;
+        let mut statement = db.prepare(COMPLETE_TO)?;
         let mut rows =
             statement.query(params![table, through.added_version.get(), through.ordinal])?;
         if let Some(row) = rows.next()? {
@@ -99,7 +94,7 @@ pub(crate) fn index(db: Db<'_>, id: TableId) -> DbResult<SkipIndex> {
 
 pub(crate) fn pages(db: Db<'_>, id: TableId, pages: &[SkipPage]) -> DbResult<Vec<Option<Bytes>>> {
     let table = id.to_string();
-    let mut statement = db.prepare(&db.sql().skip.page)?;
+    let mut statement = db.prepare(PAGE)?;
     let mut found = Vec::with_capacity(pages.len());
     for page in pages {
         let body: Option<Vec<u8>> = statement
@@ -118,21 +113,20 @@ pub(crate) fn replace(
     remove: &[i64],
     segment: &NewSkipSegment,
 ) -> DbResult<bool> {
-    let sql = &db.sql().skip;
     let table = id.to_string();
     let stored: Option<i64> =
-        db.prepare(&sql.generation)?.query_row([&table], |row| row.get(0)).optional()?;
+        db.prepare(GENERATION)?.query_row([&table], |row| row.get(0)).optional()?;
     if stored.unwrap_or(0) != generation {
         return Ok(false);
     }
     let next = generation.saturating_add(1);
-    db.execute(&sql.advance, params![table, next])?;
+    db.execute(ADVANCE, params![table, next])?;
     for old in remove {
-        db.execute(&sql.remove_pages, params![table, old])?;
-        db.execute(&sql.remove_segment, params![table, old])?;
+        db.execute(REMOVE_PAGES, params![table, old])?;
+        db.execute(REMOVE_SEGMENT, params![table, old])?;
     }
     db.execute(
-        &sql.insert_segment,
+        INSERT_SEGMENT,
         params![
             table,
             next,
@@ -145,7 +139,7 @@ pub(crate) fn replace(
             &*segment.root,
         ],
     )?;
-    let mut insert = db.prepare(&sql.insert_page)?;
+    let mut insert = db.prepare(INSERT_PAGE)?;
     for (number, page) in (0_i64..).zip(&segment.pages) {
         insert.execute(params![table, next, number, &**page])?;
     }

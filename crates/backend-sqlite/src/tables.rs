@@ -4,41 +4,38 @@ use deltalakedb_catalog_core::backend::TableFilter;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{TableId, TableName, TableRef, TimestampMs};
 use deltalakedb_catalog_core::model::{NewTable, Page, TableRecord, TableState};
+use deltalakedb_catalog_core::support::{fetch_limit, page};
 use rusqlite::{OptionalExtension, params};
 
 use crate::errors::DbResult;
+use crate::rows::text::statements;
 use crate::rows::{table_columns, table_record, table_source, to_json};
 use crate::session::Db;
-use crate::statements::statements;
-use deltalakedb_catalog_core::support::{fetch_limit, page};
 
 statements! {
-    /// Statements on `{p}tables` and `{p}mirror`.
-    TablesSql {
-        by_id: concat!("SELECT ", table_columns!(), " FROM ", table_source!(), " WHERE t.id = ?1"),
-        by_name: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
-            " WHERE t.namespace = ?1 AND t.name = ?2 AND t.drop_marker = ''"),
-        state: "SELECT state FROM {p}tables WHERE id = ?1",
-        live_name: "SELECT 1 FROM {p}tables
-            WHERE namespace = ?1 AND name = ?2 AND drop_marker = ''",
-        list: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
-            " WHERE (t.namespace, t.name, t.drop_marker) > (?1, ?2, ?3) AND t.state = ?4
-             ORDER BY t.namespace, t.name, t.drop_marker LIMIT ?5"),
-        list_namespace: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
-            " WHERE t.namespace = ?1 AND (t.name, t.drop_marker) > (?2, ?3) AND t.state = ?4
-             ORDER BY t.name, t.drop_marker LIMIT ?5"),
-        insert: "INSERT INTO {p}tables (id, namespace, name, drop_marker, location,
-                storage_options, state, created_at_ms, base_version, barrier_version,
-                import_from_json, import_base_done)
-            VALUES (?1, ?2, ?3, '', ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?9)",
-        insert_mirror: "INSERT INTO {p}mirror (table_id, mode, lease_epoch, lease_until_ms)
-            VALUES (?1, ?2, 0, 0)",
-        mark_dropped: "UPDATE {p}tables SET state = 'dropped', drop_marker = id, dropped_at_ms = ?2
-            WHERE id = ?1 AND state = 'active'",
-        undrop: "UPDATE {p}tables SET state = 'active', drop_marker = '', dropped_at_ms = NULL,
-                namespace = ?2, name = ?3
-            WHERE id = ?1 AND state = 'dropped'",
-    }
+    BY_ID: concat!("SELECT ", table_columns!(), " FROM ", table_source!(), " WHERE t.id = ?1"),
+    BY_NAME: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
+        " WHERE t.namespace = ?1 AND t.name = ?2 AND t.drop_marker = ''"),
+    STATE: "SELECT state FROM {p}tables WHERE id = ?1",
+    LIVE_NAME: "SELECT 1 FROM {p}tables
+        WHERE namespace = ?1 AND name = ?2 AND drop_marker = ''",
+    LIST: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
+        " WHERE (t.namespace, t.name, t.drop_marker) > (?1, ?2, ?3) AND t.state = ?4
+         ORDER BY t.namespace, t.name, t.drop_marker LIMIT ?5"),
+    LIST_NAMESPACE: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
+        " WHERE t.namespace = ?1 AND (t.name, t.drop_marker) > (?2, ?3) AND t.state = ?4
+         ORDER BY t.name, t.drop_marker LIMIT ?5"),
+    INSERT: "INSERT INTO {p}tables (id, namespace, name, drop_marker, location,
+            storage_options, state, created_at_ms, base_version, barrier_version,
+            import_from_json, import_base_done)
+        VALUES (?1, ?2, ?3, '', ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?9)",
+    INSERT_MIRROR: "INSERT INTO {p}mirror (table_id, mode, lease_epoch, lease_until_ms)
+        VALUES (?1, ?2, 0, 0)",
+    MARK_DROPPED: "UPDATE {p}tables SET state = 'dropped', drop_marker = id, dropped_at_ms = ?2
+        WHERE id = ?1 AND state = 'active'",
+    UNDROP: "UPDATE {p}tables SET state = 'active', drop_marker = '', dropped_at_ms = NULL,
+            namespace = ?2, name = ?3
+        WHERE id = ?1 AND state = 'dropped'",
 }
 
 pub(crate) fn not_found(id: TableId) -> CatalogError {
@@ -46,15 +43,14 @@ pub(crate) fn not_found(id: TableId) -> CatalogError {
 }
 
 pub(crate) fn get_table(db: Db<'_>, table: &TableRef) -> DbResult<Option<TableRecord>> {
-    let sql = &db.sql().tables;
     let (mut statement, mut rows);
     match table {
         TableRef::Id(id) => {
-            statement = db.prepare(&sql.by_id)?;
+            statement = db.prepare(BY_ID)?;
             rows = statement.query([id.to_string()])?;
         }
         TableRef::Name(name) => {
-            statement = db.prepare(&sql.by_name)?;
+            statement = db.prepare(BY_NAME)?;
             rows = statement.query([name.namespace(), name.name()])?;
         }
     }
@@ -68,10 +64,8 @@ pub(crate) fn require_table(db: Db<'_>, id: TableId) -> DbResult<TableRecord> {
 
 /// The state of a table.
 pub(crate) fn state_of(db: Db<'_>, id: TableId) -> DbResult<Option<TableState>> {
-    let state: Option<String> = db
-        .prepare(&db.sql().tables.state)?
-        .query_row([id.to_string()], |row| row.get(0))
-        .optional()?;
+    let state: Option<String> =
+        db.prepare(STATE)?.query_row([id.to_string()], |row| row.get(0)).optional()?;
     Ok(state.as_deref().map(TableState::parse).transpose()?)
 }
 
@@ -93,7 +87,7 @@ pub(crate) fn require_active(db: Db<'_>, id: TableId) -> DbResult<()> {
 
 /// Whether a live or importing table has this name.
 pub(crate) fn name_is_taken(db: Db<'_>, name: &TableName) -> DbResult<bool> {
-    Ok(db.prepare(&db.sql().tables.live_name)?.exists([name.namespace(), name.name()])?)
+    Ok(db.prepare(LIVE_NAME)?.exists([name.namespace(), name.name()])?)
 }
 
 /// Registers a table. The caller has checked id and name.
@@ -107,7 +101,7 @@ pub(crate) fn insert_table(
 ) -> DbResult<()> {
     let id = new.id.to_string();
     db.execute(
-        &db.sql().tables.insert,
+        INSERT,
         params![
             id,
             new.name.namespace(),
@@ -120,7 +114,7 @@ pub(crate) fn insert_table(
             from_json,
         ],
     )?;
-    db.execute(&db.sql().tables.insert_mirror, params![id, new.mirror.as_str()])?;
+    db.execute(INSERT_MIRROR, params![id, new.mirror.as_str()])?;
     Ok(())
 }
 
@@ -130,7 +124,6 @@ pub(crate) fn list_tables(
     after: Option<&(TableName, TableId)>,
     limit: usize,
 ) -> DbResult<Page<TableRecord, (TableName, TableId)>> {
-    let sql = &db.sql().tables;
     let state = filter.state.unwrap_or(TableState::Active);
     // Among dropped tables the marker is the id, among others it is '' and the name is unique:
     // so (namespace, name, marker) orders like (namespace, name, id).
@@ -149,7 +142,7 @@ pub(crate) fn list_tables(
         }
         (Some(wanted), _) => (wanted, "", String::new()),
     };
-    let text = if filter.namespace.is_some() { &sql.list_namespace } else { &sql.list };
+    let text = if filter.namespace.is_some() { LIST_NAMESPACE } else { LIST };
     let mut statement = db.prepare(text)?;
     let mut rows = statement.query(params![
         namespace,
@@ -166,7 +159,7 @@ pub(crate) fn list_tables(
 }
 
 pub(crate) fn drop_table(db: Db<'_>, id: TableId, now: TimestampMs) -> DbResult<TableRecord> {
-    let changed = db.execute(&db.sql().tables.mark_dropped, params![id.to_string(), now.0])?;
+    let changed = db.execute(MARK_DROPPED, params![id.to_string(), now.0])?;
     if changed == 0 {
         return Err(not_found(id).into());
     }
@@ -180,6 +173,6 @@ pub(crate) fn undrop_table(db: Db<'_>, id: TableId, name: &TableName) -> DbResul
     if name_is_taken(db, name)? {
         return Err(CatalogError::TableExists(name.clone()).into());
     }
-    db.execute(&db.sql().tables.undrop, params![id.to_string(), name.namespace(), name.name()])?;
+    db.execute(UNDROP, params![id.to_string(), name.namespace(), name.name()])?;
     require_table(db, id)
 }

@@ -19,7 +19,7 @@ use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::errors::{DbResult, after_failed_commit};
-use crate::readers::{ReadJob, Readers};
+use crate::readers::{ReadJob, Readers, spawn};
 use crate::session::{Db, Session, Shared};
 
 /// Writes, and reads, that wait in their queue before callers have to wait for a place in it.
@@ -216,19 +216,6 @@ impl Drop for Workers {
     }
 }
 
-pub(crate) fn spawn(
-    shared: &Shared,
-    what: &str,
-    body: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>> {
-    thread::Builder::new().name(format!("dl-sqlite-{what}")).spawn(body).map_err(|e| {
-        CatalogError::failed(
-            format!("cannot start a thread for database '{}': {e}", shared.path().display()),
-            WriteState::NotApplied,
-        )
-    })
-}
-
 fn writer_loop(session: &Session, mut queue: mpsc::Receiver<Box<dyn WriteJob>>) {
     session.adopt_thread();
     let mut last_pause = Instant::now();
@@ -260,7 +247,7 @@ fn run_group(
 ) {
     let started = Instant::now();
     if let Err(error) = begin(session) {
-        // They all waited for the same lock: nobody waits for it a second time here.
+        // They all waited for the same lock: no job waits for it a second time here.
         let mut jobs = vec![first];
         while jobs.len() < GROUP_JOBS
             && let Ok(job) = queue.try_recv()

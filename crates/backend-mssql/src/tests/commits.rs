@@ -327,8 +327,8 @@ fn columns() -> Reply {
         name if text.contains(&name) => Value::Text("x".to_owned()),
         _ => Value::Int(1),
     };
-    let row = crate::file_rows::COLUMNS.iter().map(sample).collect();
-    Reply::Sets(vec![Set(crate::file_rows::COLUMNS.to_vec(), vec![row])])
+    let row = crate::files::rows::COLUMNS.iter().map(sample).collect();
+    Reply::Sets(vec![Set(crate::files::rows::COLUMNS.to_vec(), vec![row])])
 }
 
 #[tokio::test]

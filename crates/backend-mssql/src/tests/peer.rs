@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::session::{Dial, Io};
+use crate::session::stream::{Dial, Io};
 
 const PRELOGIN: u8 = 0x12;
 const LOGIN: u8 = 0x10;

@@ -5,7 +5,8 @@ use deltalakedb_catalog_core::ids::{TimestampMs, Version};
 use rusqlite::params;
 
 use super::support::{Place, change, create, id, paths, raw};
-use crate::statements::Statements;
+use crate::reads::{FILES_AT_MANY, TOMBSTONES_MANY};
+use crate::rows::text::fill;
 
 #[tokio::test]
 async fn old_versions_list_what_went_since_in_order() {
@@ -24,12 +25,11 @@ async fn old_versions_list_what_went_since_in_order() {
         &["e", "g", "b", "c"],
     ];
     let conn = raw(&place.path());
-    let sql = Statements::new("dl_");
     for (version, expected) in (0_i64..).zip(expected) {
         assert_eq!(paths(&backend, 1, version).await, expected, "version {version}");
         // The way that is taken where very much went since.
         let listed: Vec<String> = conn
-            .prepare(&sql.reads.files_at_many)
+            .prepare(&fill(FILES_AT_MANY, "dl_"))
             .unwrap()
             .query_map(params![id(1).to_string(), -1, -1, 100, version], |row| row.get(2))
             .unwrap()
@@ -49,7 +49,6 @@ async fn both_ways_to_list_tombstones_agree() {
     change(&backend, 1, "3", &["a"], &["c"]).await;
     change(&backend, 1, "4", &[], &["a"]).await;
     let conn = raw(&place.path());
-    let sql = Statements::new("dl_");
     for (version, expected) in
         [(1, vec![]), (2, vec!["a", "b"]), (3, vec!["b", "c"]), (4, vec!["b", "c", "a"])]
     {
@@ -58,7 +57,7 @@ async fn both_ways_to_list_tombstones_agree() {
         let listed: Vec<_> = page.items.iter().map(|t| t.remove.path.as_str()).collect();
         assert_eq!(listed, expected, "version {version}");
         let many: i64 = conn
-            .prepare(&format!("SELECT count(*) FROM ({})", sql.reads.tombstones_many))
+            .prepare(&format!("SELECT count(*) FROM ({})", fill(TOMBSTONES_MANY, "dl_")))
             .unwrap()
             .query_row(params![id(1).to_string(), -1, -1, 100, version, 99], |row| row.get(0))
             .unwrap();

@@ -1,7 +1,25 @@
 //! Query plans: what reads and writes at every head must not scan or sort.
 
 use super::support::{Place, raw};
-use crate::statements::Statements;
+use crate::rows::text::fill;
+use crate::{commit, files, import, outbox, reads, schema, skip, tables};
+
+/// Every statement with its name.
+fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
+    [
+        schema::STATEMENTS,
+        tables::STATEMENTS,
+        reads::STATEMENTS,
+        files::STATEMENTS,
+        commit::STATEMENTS,
+        import::STATEMENTS,
+        outbox::STATEMENTS,
+        skip::STATEMENTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+}
 
 /// `EXPLAIN QUERY PLAN`, one string.
 fn plan(conn: &rusqlite::Connection, sql: &str) -> String {
@@ -24,10 +42,9 @@ async fn every_statement_fits_the_schema_with_any_prefix() {
             .await
             .unwrap();
         let conn = raw(&place.path());
-        let statements = Statements::new(prefix);
-        for (name, sql) in statements.all() {
-            if name != "create" {
-                conn.prepare(sql).unwrap_or_else(|e| panic!("{name}: {e}"));
+        for (name, sql) in statements() {
+            if name != "CREATE" {
+                conn.prepare(&fill(sql, prefix)).unwrap_or_else(|e| panic!("{name}: {e}"));
             }
         }
     }
@@ -38,12 +55,11 @@ async fn no_statement_scans_a_table() {
     let place = Place::new();
     drop(place.catalog().await);
     let conn = raw(&place.path());
-    let statements = Statements::new("dl_");
-    for (name, sql) in statements.all() {
-        if name == "create" {
+    for (name, sql) in statements() {
+        if name == "CREATE" {
             continue;
         }
-        let plan = plan(&conn, sql);
+        let plan = plan(&conn, &fill(sql, "dl_"));
         for line in plan.lines().filter(|line| line.contains("SCAN")) {
             // Recursive common tables and constant rows are not stored tables; claims and lists of
             // the whole outbox walk an index of what is open, and the list of tables its names.
@@ -63,27 +79,27 @@ async fn pages_come_in_the_order_of_an_index() {
     let place = Place::new();
     drop(place.catalog().await);
     let conn = raw(&place.path());
-    let sql = Statements::new("dl_");
     for (sql, index) in [
-        (&sql.reads.files_active, "INDEX dl_files_by_state"),
-        (&sql.reads.files_active_end, "COVERING INDEX dl_files_by_state"),
-        (&sql.reads.files_at_many, "INDEX sqlite_autoindex_dl_files_1"),
-        (&sql.reads.tombstones_many, "INDEX sqlite_autoindex_dl_files_1"),
-        (&sql.reads.commits, "PRIMARY KEY"),
-        (&sql.reads.bodies, "PRIMARY KEY"),
-        (&sql.files.find, "INDEX dl_files_by_key"),
-        (&sql.tables.list, "sqlite_autoindex_dl_tables_2"),
-        (&sql.tables.list_namespace, "sqlite_autoindex_dl_tables_2"),
-        (&sql.outbox.claimable, "INDEX dl_mirror_pending"),
-        (&sql.outbox.rows_open, "INDEX dl_mirror_status_open"),
-        (&sql.outbox.back_to_pending, "INDEX dl_mirror_status_open"),
+        (reads::FILES_ACTIVE, "INDEX dl_files_by_state"),
+        (reads::FILES_ACTIVE_END, "COVERING INDEX dl_files_by_state"),
+        (reads::FILES_AT_MANY, "INDEX sqlite_autoindex_dl_files_1"),
+        (reads::TOMBSTONES_MANY, "INDEX sqlite_autoindex_dl_files_1"),
+        (reads::COMMITS, "PRIMARY KEY"),
+        (reads::BODIES, "PRIMARY KEY"),
+        (files::FIND, "INDEX dl_files_by_key"),
+        (tables::LIST, "sqlite_autoindex_dl_tables_2"),
+        (tables::LIST_NAMESPACE, "sqlite_autoindex_dl_tables_2"),
+        (outbox::CLAIMABLE, "INDEX dl_mirror_pending"),
+        (outbox::ROWS_OPEN, "INDEX dl_mirror_status_open"),
+        (outbox::BACK_TO_PENDING, "INDEX dl_mirror_status_open"),
     ] {
-        let plan = plan(&conn, sql);
+        let plan = plan(&conn, &fill(sql, "dl_"));
         assert!(plan.contains(index), "{sql}\n{plan}");
         assert!(!plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
     }
     // Statistics must not change the important ones.
     conn.execute_batch("ANALYZE").unwrap();
-    assert!(plan(&conn, &sql.files.find).contains("dl_files_by_key"));
-    assert!(plan(&conn, &sql.reads.files_active).contains("dl_files_by_state"));
+    let plan = |sql| plan(&conn, &fill(sql, "dl_"));
+    assert!(plan(files::FIND).contains("dl_files_by_key"));
+    assert!(plan(reads::FILES_ACTIVE).contains("dl_files_by_state"));
 }

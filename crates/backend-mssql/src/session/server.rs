@@ -3,9 +3,9 @@
 use deltalakedb_catalog_core::error::CatalogError;
 use tiberius::Row;
 
+use super::Session;
 use crate::errors::{DbResult, Sent};
 use crate::rows::Reader;
-use crate::session::Session;
 
 /// SQL Server 2019 (<https://learn.microsoft.com/sql/sql-server/sql-server-version-15>).
 const OLDEST: u32 = 15;

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::session::Io;
+use super::stream::Io;
 
 /// Bytes of a packet's header ([MS-TDS] 2.2.3.1).
 const HEADER: usize = 8;

@@ -1,10 +1,10 @@
-//! SQL text and its parameters, put together at once: what is sent in one request.
+//! The text and the parameters of one request, put together at once.
+//!
+//! `{p}` in the text is filled in when the request is sent.
 
 use std::fmt::{self, Write};
 
 use tiberius::ColumnData;
-
-use crate::statements::Names;
 
 /// Most parameters in one request: 2,100, of which the driver needs two
 /// (<https://learn.microsoft.com/sql/sql-server/maximum-capacity-specifications-for-sql-server>).
@@ -40,9 +40,9 @@ impl<'a> Batch<'a> {
         P(self.values.len())
     }
 
-    /// Appends text that has placeholders of [`Names`] and arguments already filled in.
-    pub(crate) fn push(&mut self, names: &Names, text: &str) {
-        self.sql.push_str(&names.fill(text));
+    /// Appends a text.
+    pub(crate) fn push(&mut self, text: &str) {
+        self.sql.push_str(text);
         self.sql.push('\n');
     }
 

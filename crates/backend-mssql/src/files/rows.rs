@@ -9,9 +9,8 @@ use deltalakedb_catalog_core::ids::TableId;
 use deltalakedb_catalog_core::support::as_ordinal;
 use tiberius::ColumnData;
 
-use crate::batch::Batch;
 use crate::rows::{big, big_opt, flag, id, key, owned, text, text_opt, to_json};
-use crate::statements::Statements;
+use crate::session::batch::Batch;
 
 /// About the largest request, bytes.
 const REQUEST_BYTES: usize = 8 << 20;
@@ -175,7 +174,6 @@ pub(crate) fn parameters_per_row(rows: &[NewFile<'_>]) -> usize {
 /// Writes an `INSERT` of these rows. `table` and `version` are parameters or variables.
 pub(crate) fn insert<'a>(
     batch: &mut Batch<'a>,
-    sql: &Statements,
     rows: &'a [NewFile<'_>],
     table: &str,
     version: &str,
@@ -184,8 +182,7 @@ pub(crate) fn insert<'a>(
         return;
     }
     let used = used(rows);
-    let target = sql.names.table("files");
-    batch.write(format_args!("INSERT INTO {target} ({}) VALUES\n", COLUMNS.join(", ")));
+    batch.write(format_args!("INSERT INTO {{p}}files ({}) VALUES\n", COLUMNS.join(", ")));
     for (number, row) in rows.iter().enumerate() {
         let comma = if number == 0 { "" } else { ",\n" };
         let removed = if row.superseded { version } else { "9223372036854775807" };
@@ -208,7 +205,6 @@ pub(crate) fn insert<'a>(
 /// `@@ROWCOUNT`. The key's digest is compared in the index, the key itself besides.
 pub(crate) fn remove<'a>(
     batch: &mut Batch<'a>,
-    sql: &Statements,
     remove: &'a Remove,
     table: &str,
     version: &str,
@@ -219,9 +215,8 @@ pub(crate) fn remove<'a>(
     let dv_id = batch.bind(owned(dv_id.into_owned()));
     let deleted = batch.bind(big(remove.deletion_timestamp.unwrap_or(0)));
     let action = batch.bind(owned(to_json(remove)?));
-    let files = sql.names.table("files");
     batch.write(format_args!(
-        "UPDATE {files} SET removed_version = {version}, is_tombstone = 1, deletion_timestamp = \
+        "UPDATE {{p}}files SET removed_version = {version}, is_tombstone = 1, deletion_timestamp = \
          {deleted}, remove_action = {action} WHERE table_id = {table} AND file_key = {digest} AND \
          removed_version = 9223372036854775807 AND path = {path} AND dv_id = {dv_id};\n"
     ));
@@ -229,23 +224,17 @@ pub(crate) fn remove<'a>(
 }
 
 /// Writes what ends the active rows whose keys were added again, after the new rows were inserted.
-pub(crate) fn replace(
-    batch: &mut Batch<'_>,
-    sql: &Statements,
-    rows: &[NewFile<'_>],
-    table: &str,
-    version: &str,
-) {
+pub(crate) fn replace(batch: &mut Batch<'_>, rows: &[NewFile<'_>], table: &str, version: &str) {
     if rows.is_empty() {
         return;
     }
     let keys: Vec<String> = rows.iter().map(|row| batch.bind(key(row.key)).to_string()).collect();
-    let files = sql.names.table("files");
     batch.write(format_args!(
-        "UPDATE f SET removed_version = {version} FROM {files} f WHERE f.table_id = {table} AND \
-         f.removed_version = 9223372036854775807 AND f.added_version < {version} AND f.file_key IN \
-         ({}) AND EXISTS (SELECT 1 FROM {files} n WHERE n.table_id = {table} AND n.added_version = \
-         {version} AND n.file_key = f.file_key AND n.path = f.path AND n.dv_id = f.dv_id);\n",
+        "UPDATE f SET removed_version = {version} FROM {{p}}files f WHERE f.table_id = {table} \
+         AND f.removed_version = 9223372036854775807 AND f.added_version < {version} AND \
+         f.file_key IN ({}) AND EXISTS (SELECT 1 FROM {{p}}files n WHERE n.table_id = {table} AND \
+         n.added_version = {version} AND n.file_key = f.file_key AND n.path = f.path AND n.dv_id \
+         = f.dv_id);\n",
         keys.join(", ")
     ));
 }

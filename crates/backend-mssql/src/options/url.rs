@@ -7,7 +7,7 @@ use deltalakedb_catalog_core::error::{CatalogError, Result};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::options::{Encrypt, MssqlOptions};
+use super::{Encrypt, MssqlOptions};
 
 /// Options of a URL, as they are written in errors.
 const KEYS: [&str; 17] = [

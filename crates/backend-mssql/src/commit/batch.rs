@@ -1,26 +1,27 @@
 //! A commit as one request: the whole transaction, with its decisions, is one batch of T-SQL.
 //!
-//! The batch answers with rows: a first set that says what became of it (`kind`), a second one
-//! with the details.
+//! The batch answers with rows: the first set says how the commit ended (`kind`), the second set
+//! has the details.
 
 use deltalakedb_catalog_core::action::{FileKey, Remove};
 use deltalakedb_catalog_core::backend::{
     CommitOutcome, CommitRequest, CommitTarget, CommittedTable, Rejection, TableCommit,
 };
-use deltalakedb_catalog_core::error::{CatalogError, WriteState};
-use deltalakedb_catalog_core::ids::{TableId, TimestampMs};
+use deltalakedb_catalog_core::commit::commit_info_object;
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
+use deltalakedb_catalog_core::ids::{TimestampMs, Version};
 use deltalakedb_catalog_core::support::{CHUNK_BYTES, count, end_of_time};
 
-use crate::batch::{Batch, MAX_PARAMETERS};
-use crate::commit::{apart, committed_rows, takes_name_twice, version};
-use crate::commit_heads::{self, END_OF_TIME, FILE_NOT_ACTIVE, HEAD_MOVED, ID_TAKEN, NAME_TAKEN};
+use super::heads::{self, END_OF_TIME, FILE_NOT_ACTIVE, HEAD_MOVED, ID_TAKEN, NAME_TAKEN};
+use super::request::{lock_order, table_of, takes_name_twice};
+use super::token::committed_rows;
 use crate::errors::{DbResult, Sent};
-use crate::file_rows::{self, NewFile, new_files, parameters_per_row, weight};
+use crate::files::rows::{self as file_rows, NewFile, new_files, parameters_per_row, weight};
 use crate::rows::{
     Reader, big, big_opt, bytes, flag, id, owned, text, text_key, text_opt, to_json,
 };
+use crate::session::batch::{Batch, MAX_PARAMETERS};
 use crate::session::{Lease, Session};
-use crate::statements::Statements;
 
 /// Largest request, bytes: beyond, the commit goes in several.
 const MAX_BYTES: usize = 4 << 20;
@@ -29,7 +30,7 @@ const MAX_REMOVES: usize = 200;
 /// Most tables in one request.
 const MAX_TABLES: usize = 64;
 
-/// What became of the whole (`kind`).
+/// How the whole commit ended (`kind`).
 const COMMITTED: i64 = 0;
 const REPLAYED: i64 = 1;
 const REFUSED: i64 = 2;
@@ -42,21 +43,6 @@ pub(crate) struct Plan<'r> {
     order: Vec<usize>,
 }
 
-/// The id of the table that a part of a commit is for.
-pub(crate) fn table_of(part: &TableCommit) -> TableId {
-    match &part.target {
-        CommitTarget::Create(new) => new.id,
-        CommitTarget::Existing { table_id, .. } => *table_id,
-    }
-}
-
-/// Positions in a request, in the order of the tables' ids.
-pub(crate) fn lock_order(request: &CommitRequest) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..request.tables.len()).collect();
-    order.sort_by_key(|index| request.tables.get(*index).map(table_of));
-    order
-}
-
 impl<'r> Plan<'r> {
     pub(crate) fn new(request: &'r CommitRequest) -> DbResult<Self> {
         let files = request.tables.iter().map(|part| new_files(&part.index.adds, 0));
@@ -67,7 +53,7 @@ impl<'r> Plan<'r> {
         })
     }
 
-    /// Whether it is worth writing as one request, before that is done.
+    /// Whether the commit may fit into one request, before that request is written.
     fn may_fit(&self) -> bool {
         let mut parameters = 2_usize;
         let mut size = 0_usize;
@@ -87,31 +73,26 @@ impl<'r> Plan<'r> {
         self.request.tables.len() <= MAX_TABLES
     }
 
-    /// The request as one batch; none if it is too large for one.
-    pub(crate) fn batch(
-        &'r self,
-        session: &Session,
-        sql: &Statements,
-    ) -> DbResult<Option<Batch<'r>>> {
+    /// The request as one batch; none if it is too large for a batch.
+    pub(crate) fn batch(&'r self, session: &Session) -> DbResult<Option<Batch<'r>>> {
         if !self.may_fit() {
             return Ok(None);
         }
         let mut batch = Batch::new();
-        self.write(&mut batch, &session.settings(), sql)?;
+        self.write(&mut batch, &session.settings())?;
         let size: usize = batch.values.iter().map(weight).sum();
         let fits = batch.values.len() <= MAX_PARAMETERS && size <= MAX_BYTES;
         Ok(fits.then_some(batch))
     }
 
-    fn write(&'r self, batch: &mut Batch<'r>, settings: &str, sql: &Statements) -> DbResult<()> {
-        let names = &sql.names;
+    fn write(&'r self, batch: &mut Batch<'r>, settings: &str) -> DbResult<()> {
         let token = batch.bind(bytes(self.request.token.as_str().as_bytes()));
         let now = batch.bind(big(self.request.now.0));
         debug_assert_eq!((token.to_string(), now.to_string()), ("@P1".into(), "@P2".into()));
-        batch.push(names, settings);
-        batch.push(names, "DECLARE @known BIGINT, @depth BIGINT, @n BIGINT, @ok BIGINT;");
-        batch.push(names, "DECLARE @f BIGINT, @b DECIMAL(38, 0), @ended BIGINT;");
-        batch.push(names, "DECLARE @gone DECIMAL(38, 0), @removed DECIMAL(38, 0);");
+        batch.push(settings);
+        batch.push("DECLARE @known BIGINT, @depth BIGINT, @n BIGINT, @ok BIGINT;");
+        batch.push("DECLARE @f BIGINT, @b DECIMAL(38, 0), @ended BIGINT;");
+        batch.push("DECLARE @gone DECIMAL(38, 0), @removed DECIMAL(38, 0);");
         for index in 0..self.request.tables.len() {
             batch.write(format_args!(
                 "DECLARE @s{index} BIGINT, @v{index} BIGINT, @t{index} BIGINT, @h{index} BIGINT, \
@@ -119,7 +100,6 @@ impl<'r> Plan<'r> {
             ));
         }
         batch.push(
-            names,
             "BEGIN TRANSACTION;
             SET @depth = @@TRANCOUNT;
             SELECT @known = COUNT(*) FROM {p}batches WHERE token = @P1;
@@ -147,27 +127,27 @@ impl<'r> Plan<'r> {
             match &part.target {
                 CommitTarget::Create(new) => {
                     let twice = takes_name_twice(self.request, *index).is_some();
-                    commit_heads::create(batch, sql, new, *index, &table, twice)?;
+                    heads::create(batch, new, *index, &table, twice)?;
                 }
                 CommitTarget::Existing { rule, .. } => {
                     let barrier = part.index.metadata.is_some() || part.index.protocol.is_some();
-                    commit_heads::move_head(batch, sql, *rule, barrier, *index, &table);
+                    heads::move_head(batch, *rule, barrier, *index, &table);
                 }
             }
             if let Some(slot) = ids.get_mut(*index) {
                 *slot = table;
             }
         }
-        // 2. Removes, in the order of the request: which refusal is told is by that order.
-        batch.push(names, "SET @ok = 1;");
+        // 2. Removes, in the order of the request: the first refusal in that order is told.
+        batch.push("SET @ok = 1;");
         for (index, (part, table)) in self.request.tables.iter().zip(&ids).enumerate() {
             batch.write(format_args!("IF @s{index} <> 0 SET @ok = 0;\n"));
             if part.index.removes.is_empty() {
                 continue;
             }
-            batch.push(names, "IF @ok = 1\nBEGIN");
+            batch.push("IF @ok = 1\nBEGIN");
             for (number, remove) in part.index.removes.iter().enumerate() {
-                file_rows::remove(batch, sql, remove, table, &format!("@v{index}"))?;
+                file_rows::remove(batch, remove, table, &format!("@v{index}"))?;
                 batch.write(format_args!(
                     "SET @n = @@ROWCOUNT;\nIF @n <> 1 AND @x{index} IS NULL SET @x{index} = \
                      {number};\n"
@@ -179,9 +159,9 @@ impl<'r> Plan<'r> {
             ));
         }
         // 3. Everything else.
-        batch.push(names, "IF @ok = 1\nBEGIN");
+        batch.push("IF @ok = 1\nBEGIN");
         for (index, table) in ids.iter().enumerate() {
-            self.rows(batch, sql, index, table)?;
+            self.rows(batch, index, table)?;
         }
         batch.write(format_args!("COMMIT TRANSACTION;\nSELECT {COMMITTED} AS kind;\nSELECT "));
         self.columns(batch, &["v", "t"]);
@@ -189,7 +169,7 @@ impl<'r> Plan<'r> {
             "\nEND\nELSE\nBEGIN\nROLLBACK TRANSACTION;\nSELECT {REFUSED} AS kind;\nSELECT "
         ));
         self.columns(batch, &["s", "h", "x"]);
-        batch.push(names, "\nEND\nEND");
+        batch.push("\nEND\nEND");
         Ok(())
     }
 
@@ -205,61 +185,49 @@ impl<'r> Plan<'r> {
     }
 
     /// The rows of one table's version.
-    fn rows(
-        &'r self,
-        batch: &mut Batch<'r>,
-        sql: &Statements,
-        index: usize,
-        table: &str,
-    ) -> DbResult<()> {
+    fn rows(&'r self, batch: &mut Batch<'r>, index: usize, table: &str) -> DbResult<()> {
         let (Some(part), Some(rows)) = (self.request.tables.get(index), self.files.get(index))
         else {
             return Ok(());
         };
-        let names = &sql.names;
         let version = format!("@v{index}");
         let is_new = matches!(part.target, CommitTarget::Create(_));
-        file_rows::insert(batch, sql, rows, table, &version);
+        file_rows::insert(batch, rows, table, &version);
         let (added, removes) = (&part.index.adds, &part.index.removes);
         if !is_new {
-            file_rows::replace(batch, sql, rows, table, &version);
+            file_rows::replace(batch, rows, table, &version);
         }
-        Self::projection(batch, sql, part, table, &version)?;
+        Self::projection(batch, part, table, &version)?;
 
-        batch.push(names, "SET @f = 0; SET @b = 0; SET @ended = 0; SET @gone = 0;");
-        batch.push(names, "SET @removed = 0;");
+        batch.push("SET @f = 0; SET @b = 0; SET @ended = 0; SET @gone = 0;");
+        batch.push("SET @removed = 0;");
         if !is_new {
             batch.write(format_args!(
-                "SELECT @f = total_files, @b = total_bytes FROM {} WHERE table_id = {table} AND \
-                 version = {version} - 1;\n",
-                names.table("commits")
+                "SELECT @f = total_files, @b = total_bytes FROM {{p}}commits WHERE table_id = \
+                 {table} AND version = {version} - 1;\n"
             ));
             if !added.is_empty() || !removes.is_empty() {
                 batch.write(format_args!(
                     "SELECT @ended = COUNT(*), @gone = COALESCE(SUM(CAST(size AS DECIMAL(38, 0))), \
                      0), @removed = COALESCE(SUM(CASE WHEN is_tombstone = 1 THEN CAST(size AS \
-                     DECIMAL(38, 0)) ELSE 0 END), 0) FROM {} WHERE table_id = {table} AND \
-                     removed_version = {version} AND added_version < {version};\n",
-                    names.table("files")
+                     DECIMAL(38, 0)) ELSE 0 END), 0) FROM {{p}}files WHERE table_id = {table} AND \
+                     removed_version = {version} AND added_version < {version};\n"
                 ));
             }
         }
-        Self::commit_row(batch, sql, index, part, rows, table);
+        Self::commit_row(batch, index, part, rows, table);
 
         for (number, chunk) in part.rest.zstd.chunks(CHUNK_BYTES).enumerate() {
             let chunk = batch.bind(bytes(chunk));
             batch.write(format_args!(
-                "INSERT INTO {} (table_id, version, chunk_no, body) VALUES ({table}, {version}, \
-                 {number}, {chunk});\n",
-                names.table("commit_chunks")
+                "INSERT INTO {{p}}commit_chunks (table_id, version, chunk_no, body) VALUES \
+                 ({table}, {version}, {number}, {chunk});\n"
             ));
         }
         batch.write(format_args!(
-            "INSERT INTO {} (table_id, version, state, attempts, enqueued_at_ms) SELECT \
-             m.table_id, {version}, N'PENDING', 0, @P2 FROM {} m WHERE m.table_id = {table} AND \
-             m.mode <> N'off';\n",
-            names.table("mirror_status"),
-            names.table("mirror")
+            "INSERT INTO {{p}}mirror_status (table_id, version, state, attempts, enqueued_at_ms) \
+             SELECT m.table_id, {version}, N'PENDING', 0, @P2 FROM {{p}}mirror m WHERE m.table_id \
+             = {table} AND m.mode <> N'off';\n"
         ));
         Ok(())
     }
@@ -267,26 +235,22 @@ impl<'r> Plan<'r> {
     /// Protocol, metadata, application transactions and domain metadata.
     fn projection(
         batch: &mut Batch<'r>,
-        sql: &Statements,
         part: &'r TableCommit,
         table: &str,
         version: &str,
     ) -> DbResult<()> {
-        let names = &sql.names;
         if let Some(protocol) = &part.index.protocol {
             let protocol = batch.bind(owned(to_json(protocol)?));
             batch.write(format_args!(
-                "INSERT INTO {} (table_id, version, protocol) VALUES ({table}, {version}, \
-                 {protocol});\n",
-                names.table("protocols")
+                "INSERT INTO {{p}}protocols (table_id, version, protocol) VALUES ({table}, \
+                 {version}, {protocol});\n"
             ));
         }
         if let Some(metadata) = &part.index.metadata {
             let metadata = batch.bind(owned(to_json(metadata)?));
             batch.write(format_args!(
-                "INSERT INTO {} (table_id, version, metadata) VALUES ({table}, {version}, \
-                 {metadata});\n",
-                names.table("metadata")
+                "INSERT INTO {{p}}metadata (table_id, version, metadata) VALUES ({table}, \
+                 {version}, {metadata});\n"
             ));
         }
         for txn in &part.index.txns {
@@ -295,9 +259,9 @@ impl<'r> Plan<'r> {
             let (number, updated) =
                 (batch.bind(big(txn.version)), batch.bind(big_opt(txn.last_updated)));
             batch.write(format_args!(
-                "INSERT INTO {} (table_id, app_key, version, app_id, app_version, last_updated) \
-                 VALUES ({table}, {app_key}, {version}, {app_id}, {number}, {updated});\n",
-                names.table("txns")
+                "INSERT INTO {{p}}txns (table_id, app_key, version, app_id, app_version, \
+                 last_updated) VALUES ({table}, {app_key}, {version}, {app_id}, {number}, \
+                 {updated});\n"
             ));
         }
         for domain in &part.index.domain_metadata {
@@ -306,9 +270,9 @@ impl<'r> Plan<'r> {
             let removed = batch.bind(flag(domain.removed));
             let configuration = batch.bind(text(&domain.configuration));
             batch.write(format_args!(
-                "INSERT INTO {} (table_id, domain_key, version, domain, removed, configuration) \
-                 VALUES ({table}, {domain_key}, {version}, {name}, {removed}, {configuration});\n",
-                names.table("domain_metadata")
+                "INSERT INTO {{p}}domain_metadata (table_id, domain_key, version, domain, \
+                 removed, configuration) VALUES ({table}, {domain_key}, {version}, {name}, \
+                 {removed}, {configuration});\n"
             ));
         }
         Ok(())
@@ -317,7 +281,6 @@ impl<'r> Plan<'r> {
     /// The row of the commit. Its first line is put together here, where its timestamp is known.
     fn commit_row(
         batch: &mut Batch<'r>,
-        sql: &Statements,
         index: usize,
         part: &'r TableCommit,
         rows: &[NewFile<'_>],
@@ -344,25 +307,24 @@ impl<'r> Plan<'r> {
                 line.push(format!("CAST(@t{index} AS NVARCHAR(20))"));
                 line.push(piece.to_string());
             } else {
-                // The first of them decides how long the sum may be.
+                // The type of the first piece decides how long the sum may be.
                 line.push(format!("CAST({piece} AS NVARCHAR(MAX))"));
             }
         }
         let line = if line.is_empty() { "N''".to_owned() } else { line.join(" + ") };
         batch.write(format_args!(
-            "SET @b = @b + {bytes} - @gone;\nINSERT INTO {} (table_id, version, timestamp_ms, \
-             token, batch_position, num_added, num_removed, bytes_added, bytes_removed, \
-             changes_metadata, changes_protocol, total_files, total_bytes, has_body, body_len, \
-             first_line, commit_info) VALUES ({table}, @v{index}, @t{index}, @P1, {position}, \
-             {num_added}, {num_removed}, {bytes_added}, {}, {metadata}, {protocol}, @f + {files} - \
-             @ended, {}, 1, {body_len}, {line}, {info});\n",
-            sql.names.table("commits"),
+            "SET @b = @b + {bytes} - @gone;\nINSERT INTO {{p}}commits (table_id, version, \
+             timestamp_ms, token, batch_position, num_added, num_removed, bytes_added, \
+             bytes_removed, changes_metadata, changes_protocol, total_files, total_bytes, \
+             has_body, body_len, first_line, commit_info) VALUES ({table}, @v{index}, @t{index}, \
+             @P1, {position}, {num_added}, {num_removed}, {bytes_added}, {}, {metadata}, \
+             {protocol}, @f + {files} - @ended, {}, 1, {body_len}, {line}, {info});\n",
             clamped("@removed"),
-            clamped("@b"),
+            clamped("@b")
         ));
     }
 
-    /// Sends the batch, and reads what became of it.
+    /// Sends the batch, and reads how the commit ended.
     pub(crate) async fn send(
         &self,
         lease: &mut Lease,
@@ -395,7 +357,8 @@ impl<'r> Plan<'r> {
                 )
                 .into())
             }
-            // No answer at all, though the server says that it is done: ask by the token.
+            // There is no answer, though the server says that it is done: the caller asks by the
+            // token.
             (None, _) => Err(CatalogError::busy(
                 "SQL Server answered a commit with no rows",
                 WriteState::Unknown,
@@ -412,7 +375,7 @@ impl<'r> Plan<'r> {
             let reason = match (status, &part.target) {
                 (0, _) => continue,
                 (HEAD_MOVED, _) => {
-                    let head = version(r.i64(index * 3 + 1)?)?;
+                    let head = Version::new(r.i64(index * 3 + 1)?)?;
                     return Ok(CommitOutcome::HeadMoved { index, head });
                 }
                 (END_OF_TIME, _) => return Err(end_of_time(table).into()),
@@ -431,6 +394,13 @@ impl<'r> Plan<'r> {
         }
         Err(r.corrupt(0, "a commit was refused for no reason"))
     }
+}
+
+/// The `commitInfo` of a commit of ours, unless its first line holds it, whatever its timestamp.
+fn apart(part: &TableCommit) -> Option<&str> {
+    let line = part.first_line.render(TimestampMs(0));
+    let in_first_line = commit_info_object(&line).is_some();
+    part.index.commit_info.as_deref().filter(|_| !in_first_line)
 }
 
 /// A sum as a 64-bit column holds it.
