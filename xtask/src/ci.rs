@@ -262,7 +262,7 @@ fn may_use(package: &Package, used: &str) -> bool {
     ];
     let backend = |name: &str| name.starts_with("deltalakedb-backend-");
     match package.name.as_str() {
-        CORE | SERVERS | POOL => false,
+        CORE | SERVERS => false,
         "xtask" => used == SERVERS,
         "deltalakedb-backend-postgres" | "deltalakedb-backend-mysql" => {
             [CORE, POOL].contains(&used)
@@ -270,7 +270,7 @@ fn may_use(package: &Package, used: &str) -> bool {
         "deltalakedb" => BELOW_FACADE.contains(&used) || backend(used),
         // Virtual checkpoints are encoded as published ones are.
         "deltalakedb-log-store" => [CORE, ENGINE, MIRROR].contains(&used),
-        ENGINE | "deltalakedb-cache" => used == CORE,
+        ENGINE | POOL | "deltalakedb-cache" => used == CORE,
         "deltalakedb-mirror" | "deltalakedb-replicas" | "deltalakedb-conformance" => {
             [CORE, ENGINE].contains(&used)
         }
