@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::TimestampMs;
+pub(crate) use deltalakedb_catalog_core::support::TABLES;
 use deltalakedb_catalog_core::support::{check_schema_version, schema_too_new};
 use sqlx::Row;
 
@@ -22,24 +23,6 @@ use crate::session::{Call, Session, first};
 
 /// The version of our tables that this program reads and writes.
 pub(crate) const SCHEMA_VERSION: u32 = 2;
-
-/// Tables besides `{p}schema`, without prefix.
-pub(crate) const TABLES: [&str; 14] = [
-    "tables",
-    "commits",
-    "commit_chunks",
-    "files",
-    "protocols",
-    "metadata",
-    "txns",
-    "domain_metadata",
-    "batches",
-    "mirror",
-    "mirror_status",
-    "skip_index",
-    "skip_segments",
-    "skip_pages",
-];
 
 /// Each version's steps from the one before it. A step that was done already changes nothing.
 const MIGRATIONS: [(u32, &[&str]); 2] = [(1, &VERSION_1), (2, &VERSION_2)];

@@ -4,7 +4,9 @@ use deltalakedb_catalog_core::backend::TableFilter;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{TableId, TableName, TableRef, TimestampMs};
 use deltalakedb_catalog_core::model::{NewTable, Page, TableRecord, TableState};
-use deltalakedb_catalog_core::support::{fetch_limit, page, table_record, to_json};
+use deltalakedb_catalog_core::support::{
+    fetch_limit, page, table_list_start, table_record, to_json,
+};
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
@@ -135,24 +137,11 @@ pub(crate) async fn list_tables(
     limit: usize,
 ) -> DbResult<Page<TableRecord, (TableName, TableId)>> {
     let state = filter.state.unwrap_or(TableState::Active);
-    // Among dropped tables the marker is the id, among others it is '' and the name is unique:
-    // so (namespace, name, marker) orders like (namespace, name, id).
-    let marker = |id: &TableId| match state {
-        TableState::Dropped => id.to_string(),
-        TableState::Active | TableState::Importing => String::new(),
+    let Some(start) = table_list_start(filter, after) else {
+        return Ok(Page { items: Vec::new(), next: None });
     };
-    let (namespace, name, marker) = match (filter.namespace.as_deref(), after) {
-        (None, Some((name, id))) => (name.namespace(), name.name(), marker(id)),
-        (None, None) => ("", "", String::new()),
-        (Some(wanted), Some((name, id))) if name.namespace() == wanted => {
-            (wanted, name.name(), marker(id))
-        }
-        (Some(wanted), Some((name, _))) if name.namespace() > wanted => {
-            return Ok(Page { items: Vec::new(), next: None });
-        }
-        (Some(wanted), _) => (wanted, "", String::new()),
-    };
-    let (namespace, name, marker) = (namespace.into(), name.into(), (&marker).into());
+    let (namespace, name, marker) =
+        (start.namespace.into(), start.name.into(), (&start.marker).into());
     let (state, limited) = (state.as_str().into(), fetch_limit(limit).into());
     let sets = if let Some(wanted) = &filter.namespace {
         // A namespace with a space at its end is none, and would be compared without it.

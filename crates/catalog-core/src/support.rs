@@ -6,6 +6,7 @@ mod imports;
 mod outbox;
 mod records;
 mod schema;
+mod tables;
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -31,7 +32,8 @@ pub use records::{
     commit_record, corrupt, domain_metadata, file_record, mirror_row, skip_index, snapshot,
     table_id, table_record, to_json, tombstone_record,
 };
-pub use schema::{GrantRole, check_schema_version, quoted, schema_too_new};
+pub use schema::{GrantRole, TABLES, check_schema_version, quoted, schema_too_new};
+pub use tables::{TableListStart, table_list_start};
 
 /// Largest piece of a commit's compressed bytes in one row, bytes.
 pub const CHUNK_BYTES: usize = 1 << 20;

@@ -1,6 +1,24 @@
-//! Checks of the schema's version, and the rights of logins.
+//! The tables of a catalog: their names, checks of their version, and the rights of logins.
 
 use crate::error::{CatalogError, Result};
+
+/// Tables of a catalog besides `{p}schema`, without prefix.
+pub const TABLES: [&str; 14] = [
+    "tables",
+    "commits",
+    "commit_chunks",
+    "files",
+    "protocols",
+    "metadata",
+    "txns",
+    "domain_metadata",
+    "batches",
+    "mirror",
+    "mirror_status",
+    "skip_index",
+    "skip_segments",
+    "skip_pages",
+];
 
 /// Checks that a catalog has the schema version that this program works with. `at` is the database, `nothing`
 /// says why it is known to hold no catalog where `found` is 0.
