@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, WriteState};
 use deltalakedb_catalog_core::ids::InvalidId;
-use deltalakedb_sqlx_pool::{Place, driver_error, timed_out};
+use deltalakedb_sqlx_shared::{Place, driver_error, timed_out};
 use sqlx::mysql::MySqlDatabaseError;
 
 /// What a piece of database work may fail with, before it is known where it ran.

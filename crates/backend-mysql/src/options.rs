@@ -7,7 +7,7 @@ use std::time::Duration;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 pub use deltalakedb_catalog_core::secrets::Secret;
 use deltalakedb_catalog_core::support::{check_identifier, check_text, check_time};
-pub use deltalakedb_sqlx_pool::PoolOptions;
+pub use deltalakedb_sqlx_shared::PoolOptions;
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 
 /// `ssl-mode` of MySQL's clients
@@ -52,7 +52,7 @@ impl TlsMode {
 }
 
 /// Encryption of connections.
-pub type TlsOptions = deltalakedb_sqlx_pool::TlsOptions<TlsMode>;
+pub type TlsOptions = deltalakedb_sqlx_shared::TlsOptions<TlsMode>;
 
 /// Where the catalog's database is and how it is used.
 #[derive(Clone, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
-use deltalakedb_sqlx_pool::{Lease, Pool};
+use deltalakedb_sqlx_shared::{Lease, Pool};
 use futures::TryStreamExt;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Either, Row};

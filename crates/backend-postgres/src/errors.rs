@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, WriteState};
 use deltalakedb_catalog_core::ids::InvalidId;
-use deltalakedb_sqlx_pool::{Place, driver_error, timed_out};
+use deltalakedb_sqlx_shared::{Place, driver_error, timed_out};
 use sqlx::postgres::PgDatabaseError;
 
 /// What a piece of database work may fail with, before it is known where it ran.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 pub use deltalakedb_catalog_core::secrets::Secret;
 use deltalakedb_catalog_core::support::{check_identifier, check_text, check_time};
-pub use deltalakedb_sqlx_pool::PoolOptions;
+pub use deltalakedb_sqlx_shared::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 /// `sslmode` of libpq (<https://www.postgresql.org/docs/current/libpq-ssl.html>).
@@ -50,7 +50,7 @@ impl TlsMode {
 }
 
 /// Encryption of connections.
-pub type TlsOptions = deltalakedb_sqlx_pool::TlsOptions<TlsMode>;
+pub type TlsOptions = deltalakedb_sqlx_shared::TlsOptions<TlsMode>;
 
 /// Where the catalog's database is and how it is used.
 ///
