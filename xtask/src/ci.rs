@@ -267,7 +267,7 @@ fn may_use(package: &Package, used: &str) -> bool {
     const CORE: &str = "deltalakedb-catalog-core";
     const ENGINE: &str = "deltalakedb-catalog-engine";
     const SERVERS: &str = "deltalakedb-test-servers";
-    const POOL: &str = "deltalakedb-sqlx-pool";
+    const SQLX_SHARED: &str = "deltalakedb-sqlx-shared";
     const MIRROR: &str = "deltalakedb-mirror";
     const BELOW_FACADE: [&str; 6] = [
         CORE,
@@ -279,15 +279,15 @@ fn may_use(package: &Package, used: &str) -> bool {
     ];
     let backend = |name: &str| name.starts_with("deltalakedb-backend-");
     match package.name.as_str() {
-        CORE | SERVERS | POOL => false,
+        CORE | SERVERS => false,
         "xtask" => used == SERVERS,
         "deltalakedb-backend-postgres" | "deltalakedb-backend-mysql" => {
-            [CORE, POOL].contains(&used)
+            [CORE, SQLX_SHARED].contains(&used)
         }
         "deltalakedb" => BELOW_FACADE.contains(&used) || backend(used),
         // Virtual checkpoints are encoded as published ones are.
         "deltalakedb-log-store" => [CORE, ENGINE, MIRROR].contains(&used),
-        ENGINE | "deltalakedb-cache" => used == CORE,
+        ENGINE | SQLX_SHARED | "deltalakedb-cache" => used == CORE,
         "deltalakedb-mirror" | "deltalakedb-replicas" | "deltalakedb-conformance" => {
             [CORE, ENGINE].contains(&used)
         }

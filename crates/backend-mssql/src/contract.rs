@@ -11,7 +11,7 @@ use deltalakedb_catalog_core::backend::{
     SkipBackend, TableBackend, TableFilter, in_memory,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
-use deltalakedb_catalog_core::error::{ReadResult, Result, WriteResult};
+use deltalakedb_catalog_core::error::{CatalogError, ReadResult, Result, WriteResult};
 use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
@@ -19,8 +19,9 @@ use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
     NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
+use deltalakedb_catalog_core::support::claim_in_rounds;
 
-use super::{CLAIM_ROUNDS, MssqlBackend, commit, import, outbox, reads, schema, skip, tables};
+use super::{MssqlBackend, commit, import, outbox, reads, schema, skip, tables};
 use crate::errors::DbError;
 use crate::schema::SCHEMA_VERSION;
 
@@ -293,7 +294,13 @@ impl ImportBackend for MssqlBackend {
 #[async_trait]
 impl OutboxBackend for MssqlBackend {
     async fn mirror_claim(&self, request: &ClaimRequest) -> WriteResult<Vec<MirrorTask>> {
-        Ok(self.claim(request).await?)
+        let doing = "claiming work";
+        let look = || async { read!(self, doing, |lease| outbox::candidates(&mut lease, request)) };
+        let lease = |found: Vec<TableId>| async move {
+            let tasks = write!(self, doing, |lease| outbox::claim(&mut lease, request, &found))?;
+            Ok::<Vec<MirrorTask>, CatalogError>(tasks.into_iter().flatten().collect())
+        };
+        Ok(claim_in_rounds(request, look, lease).await?)
     }
 
     async fn mirror_renew(
@@ -350,23 +357,6 @@ impl OutboxBackend for MssqlBackend {
 }
 
 impl MssqlBackend {
-    /// Tries to lease tables that are not leased by this call yet; an entry for each that was
-    /// tried, none for one that another owner got.
-    async fn claim_round(
-        &self,
-        request: &ClaimRequest,
-        have: &[MirrorTask],
-    ) -> Result<Vec<Option<MirrorTask>>> {
-        let doing = "claiming work";
-        let mut found = read!(self, doing, |lease| outbox::candidates(&mut lease, request))?;
-        found.retain(|id| have.iter().all(|task| task.table.id != *id));
-        found.truncate(request.max_tables.saturating_sub(have.len()));
-        if found.is_empty() {
-            return Ok(Vec::new());
-        }
-        write!(self, doing, |lease| outbox::claim(&mut lease, request, &found))
-    }
-
     /// Stores a chunk of an import's base, in one transaction.
     async fn import_base_once(
         &self,
@@ -430,23 +420,5 @@ impl MssqlBackend {
             return self.import_commits_once(table_id, &commits).await;
         }
         answer
-    }
-
-    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<MirrorTask>> {
-        let mut tasks: Vec<MirrorTask> = Vec::new();
-        // What others took between the look and the transaction is made up for.
-        for _ in 0..CLAIM_ROUNDS {
-            match self.claim_round(request, &tasks).await {
-                Ok(more) if more.is_empty() => break,
-                Ok(more) => tasks.extend(more.into_iter().flatten()),
-                Err(error) if tasks.is_empty() => return Err(error),
-                // These are ours already: the rest can wait for the next call.
-                Err(_) => break,
-            }
-            if tasks.len() >= request.max_tables {
-                break;
-            }
-        }
-        Ok(tasks)
     }
 }

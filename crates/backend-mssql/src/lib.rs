@@ -35,7 +35,6 @@ use std::sync::Arc;
 
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::TimestampMs;
-use deltalakedb_catalog_core::support::CLAIM_ROUNDS;
 
 pub use grants::{GrantRole, grants};
 pub use options::{Encrypt, MssqlOptions, PoolOptions, TlsOptions};

@@ -14,30 +14,33 @@
 //! 3. COMMIT. Only while it is on its way may the commit have happened without us knowing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use deltalakedb_catalog_core::action::FileKey;
 use deltalakedb_catalog_core::backend::{
     CommitOutcome, CommitRequest, CommitTarget, CommittedTable, HeadRule, Rejection,
 };
 use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex};
-use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{CommitToken, TableId, TableName, TimestampMs, Version};
 use deltalakedb_catalog_core::later::LaterAdds;
 use deltalakedb_catalog_core::model::{MirrorMode, TableState};
 use deltalakedb_catalog_core::support::{
-    CHUNK_BYTES, body_len, check_shape, count, next_timestamp, stored_commit_info,
+    CHUNK_BYTES, body_len, check_shape, count, next_timestamp, stored_commit_info, table_id,
+    to_json,
 };
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
-use crate::errors::{DbError, DbResult};
+use crate::errors::{DbError, DbResult, conflicting};
 use crate::files::{self, Active, FileDelta, Plan, UnknownFile};
-use crate::literals::{Value, list};
 use crate::outbox;
-use crate::rows::{Reader, id_of, to_json};
-use crate::session::{Call, Set};
-use crate::tables::{INSERT as INSERT_TABLE, INSERT_MIRROR};
-use crate::writer::Writer;
+use crate::rows::{MySqlFormat, Reader};
+use crate::schema;
+use crate::session::literals::{Value, list};
+use crate::session::writer::Writer;
+use crate::session::{Call, Session, Set};
+use crate::tables::insert_table;
 
 /// Lookups of files that go into the first message; more follow in messages of their own.
 const FIRST_LOOKUPS: usize = 4;
@@ -107,7 +110,7 @@ fn replayed(sets: &[Set]) -> DbResult<Option<Vec<CommittedTable>>> {
     }
     let mut done = Vec::with_capacity(rows.rows.len());
     for row in &rows.rows {
-        let table_id = id_of(row, 0)?;
+        let table_id = table_id::<MySqlFormat>(row, 0)?;
         let called = table_id.to_string();
         let r = Reader::new(row, &called, row.try_get(1).ok());
         done.push(CommittedTable {
@@ -128,7 +131,7 @@ struct Locked {
 }
 
 fn locked(row: &MySqlRow) -> DbResult<(TableId, Locked)> {
-    let id = id_of(row, 0)?;
+    let id = table_id::<MySqlFormat>(row, 0)?;
     let called = id.to_string();
     let r = Reader::new(row, &called, row.try_get(2).ok());
     let head = match r.version_opt(2)? {
@@ -150,8 +153,38 @@ fn locked(row: &MySqlRow) -> DbResult<(TableId, Locked)> {
     ))
 }
 
-/// Commits a batch in a transaction that the caller ends: by COMMIT only if it is `Committed`.
-pub(crate) async fn commit(call: &mut Call, request: &CommitRequest) -> DbResult<CommitOutcome> {
+/// Commits a batch in one transaction.
+pub(crate) async fn commit(
+    session: &Arc<Session>,
+    request: &CommitRequest,
+) -> Result<CommitOutcome> {
+    let mut call = schema::begin(session, "committing").await?;
+    match check_and_write(&mut call, request).await {
+        Ok(outcome @ CommitOutcome::Committed(_)) => call.end(Ok(outcome)).await,
+        Ok(outcome) => {
+            call.roll_back().await;
+            Ok(outcome)
+        }
+        Err(error) if error.is_duplicate() => {
+            call.roll_back().await;
+            let first_error = call.fail(error);
+            if !call.is_usable() {
+                return Err(first_error);
+            }
+            let outcome = after_duplicate(&mut call, request).await;
+            match call.end(outcome).await? {
+                Some(outcome) => Ok(outcome),
+                // Another writer of the version, on a node whose locks this one does not see.
+                None => Err(conflicting(&session.at)),
+            }
+        }
+        Err(error) => call.end(Err(error)).await,
+    }
+}
+
+/// The checks and the writes of a commit. The caller ends the transaction: by COMMIT only if the answer is
+/// `Committed`.
+async fn check_and_write(call: &mut Call, request: &CommitRequest) -> DbResult<CommitOutcome> {
     if let Err(wrong) = check_shape(request) {
         // What a token wrote comes first, whatever else the request says.
         let done = resolve_token(call, &request.token).await?;
@@ -245,22 +278,7 @@ pub(crate) async fn commit(call: &mut Call, request: &CommitRequest) -> DbResult
     for (position, (committed, part, head, mirror, plan)) in parts.iter().enumerate() {
         let CommittedTable { table_id, version, timestamp } = *committed;
         if let CommitTarget::Create(new) = &part.target {
-            let storage_options = to_json(&new.storage_options)?;
-            let values = [
-                new.id.into(),
-                new.name.namespace().into(),
-                new.name.name().into(),
-                (&new.location).into(),
-                (&storage_options).into(),
-                TableState::Active.as_str().into(),
-                request.now.0.into(),
-                0.into(),
-                0.into(),
-                false.into(),
-                false.into(),
-            ];
-            out.push(INSERT_TABLE, &values).await?;
-            out.push(INSERT_MIRROR, &[new.id.into(), new.mirror.as_str().into()]).await?;
+            insert_table(&mut out, new, TableState::Active, 0, false, request.now).await?;
         }
         let body = CommitBody {
             first_line: Some(part.first_line.render(timestamp)),
@@ -285,7 +303,7 @@ pub(crate) async fn commit(call: &mut Call, request: &CommitRequest) -> DbResult
 }
 
 /// After a duplicate key: who was first, if it is known by now. The transaction is rolled back.
-pub(crate) async fn after_duplicate(
+async fn after_duplicate(
     call: &mut Call,
     request: &CommitRequest,
 ) -> DbResult<Option<CommitOutcome>> {

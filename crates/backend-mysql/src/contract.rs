@@ -9,7 +9,7 @@ use deltalakedb_catalog_core::backend::{
     TableBackend, TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
-use deltalakedb_catalog_core::error::{ReadResult, Result, WriteResult};
+use deltalakedb_catalog_core::error::{ReadResult, WriteResult};
 use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
@@ -17,16 +17,14 @@ use deltalakedb_catalog_core::model::{
     CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState, NewSkipSegment,
     NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
+use deltalakedb_catalog_core::support::claim_in_rounds;
 
-use super::{
-    CLAIM_ROUNDS, MySqlBackend, SCHEMA_VERSION, commit, errors, import, outbox, reads, schema,
-    skip, tables,
-};
+use super::{MySqlBackend, SCHEMA_VERSION, commit, import, outbox, reads, schema, skip, tables};
 
 /// One call: begin, work, end.
 macro_rules! call {
     ($self:ident, $doing:literal, |$call:ident| $work:expr) => {{
-        let mut call = $self.session.begin($doing).await?;
+        let mut call = schema::begin(&$self.session, $doing).await?;
         let $call = &mut call;
         let result = $work.await;
         call.end(result).await
@@ -191,7 +189,7 @@ impl ReadBackend for MySqlBackend {
 #[async_trait]
 impl CommitBackend for MySqlBackend {
     async fn commit(&self, request: CommitRequest) -> WriteResult<CommitOutcome> {
-        Ok(self.commit_request(request).await?)
+        Ok(commit::commit(&self.session, &request).await?)
     }
 
     async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>> {
@@ -284,7 +282,12 @@ impl ImportBackend for MySqlBackend {
 #[async_trait]
 impl OutboxBackend for MySqlBackend {
     async fn mirror_claim(&self, request: &ClaimRequest) -> WriteResult<Vec<MirrorTask>> {
-        Ok(self.claim(request).await?)
+        let look =
+            || async { call!(self, "looking for work", |call| outbox::candidates(call, request)) };
+        let lease = |found: Vec<TableId>| async move {
+            call!(self, "claiming work", |call| outbox::claim(call, request, &found))
+        };
+        Ok(claim_in_rounds(request, look, lease).await?)
     }
 
     async fn mirror_renew(
@@ -335,69 +338,5 @@ impl OutboxBackend for MySqlBackend {
         now: TimestampMs,
     ) -> WriteResult<TableRecord> {
         Ok(call!(self, "changing the mirror", |call| outbox::set_mode(call, table_id, mode, now))?)
-    }
-}
-
-impl MySqlBackend {
-    /// Tries to lease tables that this call has not leased yet; none if there are none.
-    async fn claim_round(
-        &self,
-        request: &ClaimRequest,
-        have: &[MirrorTask],
-        wanted: usize,
-    ) -> Result<Option<Vec<MirrorTask>>> {
-        let mut found = call!(self, "looking for work", |call| outbox::candidates(call, request))?;
-        found.retain(|id| have.iter().all(|task| task.table.id != *id));
-        found.truncate(wanted);
-        if found.is_empty() {
-            return Ok(None);
-        }
-        let tasks = call!(self, "claiming work", |call| outbox::claim(call, request, &found))?;
-        Ok(Some(tasks))
-    }
-}
-
-impl MySqlBackend {
-    async fn commit_request(&self, request: CommitRequest) -> Result<CommitOutcome> {
-        let mut call = self.session.begin("committing").await?;
-        match commit::commit(&mut call, &request).await {
-            Ok(outcome @ CommitOutcome::Committed(_)) => call.end(Ok(outcome)).await,
-            Ok(outcome) => {
-                call.roll_back().await;
-                Ok(outcome)
-            }
-            Err(error) if error.is_duplicate() => {
-                call.roll_back().await;
-                let first_error = call.fail(error);
-                if !call.is_usable() {
-                    return Err(first_error);
-                }
-                let outcome = commit::after_duplicate(&mut call, &request).await;
-                match call.end(outcome).await? {
-                    Some(outcome) => Ok(outcome),
-                    // Another writer of the version, on a node whose locks this one does not see.
-                    None => Err(errors::conflicting(&self.session.at)),
-                }
-            }
-            Err(error) => call.end(Err(error)).await,
-        }
-    }
-
-    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<MirrorTask>> {
-        let mut tasks: Vec<MirrorTask> = Vec::new();
-        // What others took between the look and the transaction is made up for.
-        for _ in 0..CLAIM_ROUNDS {
-            let wanted = request.max_tables.saturating_sub(tasks.len());
-            if wanted == 0 {
-                break;
-            }
-            match self.claim_round(request, &tasks, wanted).await {
-                Ok(Some(more)) => tasks.extend(more),
-                Err(error) if tasks.is_empty() => return Err(error),
-                // What was had is ours: the rest can wait for the next call.
-                Ok(None) | Err(_) => break,
-            }
-        }
-        Ok(tasks)
     }
 }

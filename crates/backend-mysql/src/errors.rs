@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, WriteState};
 use deltalakedb_catalog_core::ids::InvalidId;
+use deltalakedb_sqlx_shared::{Place, driver_error, timed_out};
 use sqlx::mysql::MySqlDatabaseError;
 
 /// What a piece of database work may fail with, before it is known where it ran.
@@ -91,14 +92,9 @@ impl DbError {
     pub(crate) fn into_catalog(self, at: &str, doing: &str, write: WriteState) -> CatalogError {
         match self {
             DbError::Catalog(error) => error,
-            DbError::Timeout(after) => CatalogError::busy(
-                format!(
-                    "database '{at}' did not answer within {} ms while {doing}: raise \
-                     statement_timeout, or look for what blocks it with SHOW PROCESSLIST",
-                    after.as_millis()
-                ),
-                write,
-            ),
+            DbError::Timeout(after) => {
+                timed_out(after, Place { at, doing }, "with SHOW PROCESSLIST", write)
+            }
             DbError::Sqlx(sqlx::Error::Database(error)) => {
                 match error.try_downcast::<MySqlDatabaseError>() {
                     Ok(error) => server_error(error.number(), error.message(), at, doing, write),
@@ -108,7 +104,7 @@ impl DbError {
                     ),
                 }
             }
-            DbError::Sqlx(error) => driver_error(&error, at, doing, write),
+            DbError::Sqlx(error) => driver_error(&error, Place { at, doing }, "ssl-mode", write),
         }
     }
 }
@@ -197,56 +193,6 @@ pub(crate) fn server_error(
              were they changed by another program? Restore a backup"
         )),
         _ => failed(""),
-    }
-}
-
-/// Errors of the driver and the network. Their texts hold no secrets.
-fn driver_error(error: &sqlx::Error, at: &str, doing: &str, write: WriteState) -> CatalogError {
-    match error {
-        // What rustls refuses comes as an I/O error.
-        sqlx::Error::Io(why) if why.kind() == std::io::ErrorKind::InvalidData => {
-            CatalogError::failed(
-                format!(
-                    "no encrypted connection to database '{at}' for {doing}: the server's \
-                     certificate or encryption was refused: {why}; check ssl-mode and the \
-                     certificate files"
-                ),
-                write,
-            )
-        }
-        sqlx::Error::Io(why) => CatalogError::busy(
-            format!(
-                "the connection to database '{at}' failed while {doing}: {why}; check that the \
-                 server runs and can be reached"
-            ),
-            write,
-        ),
-        sqlx::Error::PoolTimedOut => CatalogError::busy(
-            format!(
-                "no connection to database '{at}' could be had in time for {doing}: the server \
-                 does not answer, or all connections are in use (max_connections, acquire_timeout)"
-            ),
-            write,
-        ),
-        sqlx::Error::Tls(why) => CatalogError::failed(
-            format!(
-                "no encrypted connection to database '{at}' for {doing}: {why}; check ssl-mode and \
-                 the certificate files"
-            ),
-            write,
-        ),
-        sqlx::Error::Configuration(why) => {
-            CatalogError::invalid(format!("the options of database '{at}' are wrong: {why}"))
-        }
-        sqlx::Error::ColumnDecode { .. }
-        | sqlx::Error::Decode(_)
-        | sqlx::Error::ColumnIndexOutOfBounds { .. }
-        | sqlx::Error::RowNotFound => CatalogError::corrupt(format!(
-            "database '{at}' holds an unexpected value, found while {doing}: {error}; was it \
-             changed by another program?"
-        )),
-        // What is left are breaches of the protocol, as a connection that breaks may cause.
-        _ => CatalogError::busy(format!("database '{at}' failed while {doing}: {error}"), write),
     }
 }
 

@@ -10,14 +10,13 @@ use deltalakedb_catalog_core::action::{Add, FileKey, Remove, dv_id};
 use deltalakedb_catalog_core::commit::CommitIndex;
 use deltalakedb_catalog_core::ids::{TableId, Version};
 use deltalakedb_catalog_core::later::LaterAdds;
-use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, count};
+use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, count, to_json};
 use sqlx::Row;
 
 use crate::errors::DbResult;
-use crate::literals::{Value, list};
-use crate::rows::to_json;
+use crate::session::literals::{Value, list};
+use crate::session::writer::Writer;
 use crate::session::{Call, Session, Set};
-use crate::writer::Writer;
 
 /// Keys in one `IN (…)`: beyond some ten thousand, the optimizer gives ranges up.
 const KEYS: usize = 2_000;

@@ -1,18 +1,11 @@
 //! What a login needs (<https://dev.mysql.com/doc/refman/8.0/en/grant.html>).
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
+pub use deltalakedb_catalog_core::support::GrantRole;
+use deltalakedb_catalog_core::support::quoted;
 
 use crate::options::MySqlOptions;
 use crate::schema::TABLES;
-
-/// What a login may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GrantRole {
-    /// Everything but creating and upgrading the tables.
-    Writer,
-    /// Every read.
-    Reader,
-}
 
 /// The statements that give an existing login what it needs, on our tables and nothing else.
 /// `login` is `user` (from any host) or `user@host`.
@@ -27,10 +20,7 @@ pub fn grants(options: &MySqlOptions, role: GrantRole, login: &str) -> Result<Ve
             "bad login {login:?}: it is a user, or user@host"
         )));
     }
-    let rights = match role {
-        GrantRole::Writer => "SELECT, INSERT, UPDATE, DELETE",
-        GrantRole::Reader => "SELECT",
-    };
+    let rights = role.rights();
     let (database, grantee) =
         (quoted(&options.database, '`'), format!("{}@{}", quoted(user, '`'), quoted(host, '`')));
     let prefix = &options.table_prefix;
@@ -39,19 +29,6 @@ pub fn grants(options: &MySqlOptions, role: GrantRole, login: &str) -> Result<Ve
         statements.push(format!("GRANT {rights} ON {database}.`{prefix}{table}` TO {grantee};"));
     }
     Ok(statements)
-}
-
-/// An identifier, with its quotes doubled.
-fn quoted(name: &str, quote: char) -> String {
-    let mut out = String::from(quote);
-    for c in name.chars() {
-        if c == quote {
-            out.push(quote);
-        }
-        out.push(c);
-    }
-    out.push(quote);
-    out
 }
 
 #[cfg(test)]

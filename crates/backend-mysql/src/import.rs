@@ -9,8 +9,9 @@ use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, MirrorMode, NewTable, TableRecord, TableState,
 };
 use deltalakedb_catalog_core::support::{
-    ImportPosition, body_len, check_between, check_import_commits, check_published, count,
-    stored_commit_info,
+    ImportPosition, StoredTimes, body_len, check_base_chunk, check_between, check_import_commits,
+    check_import_start, check_published, check_whole, count, id_exists, is_same_import, range_of,
+    removed_bytes, stored_commit_info, table_record,
 };
 use sqlx::Row;
 
@@ -20,10 +21,10 @@ use crate::commit::{
 use crate::errors::{DbError, DbResult};
 use crate::files::{self, Active, Plan, UnknownFile};
 use crate::outbox;
-use crate::rows::{Reader, TABLE_COLUMNS, table_columns, table_record, table_source};
+use crate::rows::{MySqlFormat, Reader, TABLE_COLUMNS, table_columns, table_source};
+use crate::session::writer::Writer;
 use crate::session::{Call, first};
 use crate::tables::{LOCK, get_table, insert_table, not_found, require_table, state_of};
-use crate::writer::Writer;
 
 const PROGRESS: &str = concat!(
     "SELECT ",
@@ -112,7 +113,7 @@ async fn progress(call: &mut Call, id: TableId) -> DbResult<Importing> {
         live_files: r.get(at + 4)?,
         live_bytes: r.get(at + 5)?,
         progress: ImportProgress {
-            table: table_record(&row)?,
+            table: table_record::<MySqlFormat>(&row)?,
             base_done: r.get(at + 1)?,
             base_files: r.count(at + 2)?,
             base_tombstones: r.count(at + 3)?,
@@ -128,10 +129,6 @@ async fn open(call: &mut Call, id: TableId) -> DbResult<Importing> {
     progress(call, id).await
 }
 
-fn invalid<T>(message: String) -> DbResult<T> {
-    Err(DbError::Catalog(CatalogError::invalid(message)))
-}
-
 pub(crate) async fn begin(
     call: &mut Call,
     new: &NewTable,
@@ -139,18 +136,10 @@ pub(crate) async fn begin(
     from_json: bool,
     now: TimestampMs,
 ) -> DbResult<ImportProgress> {
-    if from_json && base != Version::ZERO {
-        return invalid(format!(
-            "import of '{}': a log that is replayed from JSON starts at version 0, not {base}",
-            new.name
-        ));
-    }
+    check_import_start(new, base, from_json)?;
     call.open("SELECT 1").await?;
     if let Some(live) = get_table(call, &TableRef::Name(new.name.clone())).await? {
-        if live.state == TableState::Importing
-            && live.location == new.location
-            && live.base_version == base
-        {
+        if is_same_import(&live, new, base) {
             let found = progress(call, live.id).await?;
             if found.from_json == from_json {
                 return Ok(found.progress);
@@ -159,9 +148,15 @@ pub(crate) async fn begin(
         return Err(CatalogError::TableExists(new.name.clone()).into());
     }
     if state_of(call, new.id).await?.is_some() {
-        return invalid(format!("table id {} exists already", new.id));
+        return Err(id_exists(new).into());
     }
-    match insert_table(call, new, TableState::Importing, base.get(), from_json, now).await {
+    let mut out = Writer::new(call);
+    let state = TableState::Importing;
+    let registered = match insert_table(&mut out, new, state, base.get(), from_json, now).await {
+        Ok(()) => out.finish().await,
+        Err(error) => Err(error),
+    };
+    match registered {
         // Someone else took the name since we looked.
         Err(error) if error.is_duplicate() => {
             return Err(CatalogError::TableExists(new.name.clone()).into());
@@ -180,17 +175,7 @@ pub(crate) async fn store_base(
 ) -> DbResult<ImportProgress> {
     let import = open(call, id).await?;
     let done = &import.progress;
-    let name = &done.table.name;
-    if done.base_done {
-        return invalid(format!("import of '{name}': its base is complete"));
-    }
-    if skip != (done.base_files, done.base_tombstones) {
-        return invalid(format!(
-            "import of '{name}': this chunk continues after {} files and {} tombstones, but {} \
-             and {} are stored: another import is at work",
-            skip.0, skip.1, done.base_files, done.base_tombstones
-        ));
-    }
+    check_base_chunk(done, skip)?;
     let base = done.table.base_version;
     if let Some(tail) = tail {
         let known = stored_times(call, id, base, base).await?;
@@ -245,19 +230,13 @@ fn stored(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Timestamps of the stored versions in and around a range, by version.
-struct Times(Vec<(Version, TimestampMs)>);
-
-impl Times {
-    /// Of the versions next below and next above.
-    fn around(&self, version: Version) -> (Option<TimestampMs>, Option<TimestampMs>) {
-        let below = self.0.iter().rev().find(|(stored, _)| *stored < version);
-        let above = self.0.iter().find(|(stored, _)| *stored > version);
-        (below.map(|(_, time)| *time), above.map(|(_, time)| *time))
-    }
-}
-
-async fn stored_times(call: &mut Call, id: TableId, from: Version, to: Version) -> DbResult<Times> {
+/// Timestamps of the stored versions in and around a range.
+async fn stored_times(
+    call: &mut Call,
+    id: TableId,
+    from: Version,
+    to: Version,
+) -> DbResult<StoredTimes> {
     let session = call.session.clone();
     let (key, from, to) = (id.into(), from.get().into(), to.get().into());
     let statements = [
@@ -270,7 +249,7 @@ async fn stored_times(call: &mut Call, id: TableId, from: Version, to: Version) 
         let version = Version::new(row.try_get(0)?)?;
         times.push((version, TimestampMs(row.try_get(1)?)));
     }
-    Ok(Times(times))
+    Ok(StoredTimes(times))
 }
 
 pub(crate) async fn store_commits(
@@ -285,14 +264,12 @@ pub(crate) async fn store_commits(
         base_done: import.progress.base_done,
         history_through: import.progress.history_through,
     };
-    let versions = || commits.iter().map(|commit| commit.version);
-    let (Some(lowest), Some(highest)) = (versions().min(), versions().max()) else {
+    let Some((lowest, highest)) = range_of(commits) else {
         return Ok(import.progress);
     };
     let times = stored_times(call, id, lowest, highest).await?;
     check_import_commits(position, commits, |version| Ok::<_, DbError>(times.around(version)))?;
 
-    let known = |version| times.0.iter().any(|(stored, _)| *stored == version);
     let mut head = import_head(call, id).await?;
     let mut history = None;
     // After files that come in pages, what the next commits may end is looked up anew: nobody keeps up to
@@ -314,7 +291,7 @@ pub(crate) async fn store_commits(
             if position.is_applied(commit.version) {
                 head = apply(&mut out, id, head, commit, &mut active).await?;
             } else {
-                store_history(&mut out, id, commit, known(commit.version)).await?;
+                store_history(&mut out, id, commit, times.has(commit.version)).await?;
                 history = Some(commit.version);
             }
         }
@@ -343,8 +320,11 @@ async fn apply(
         later: commit.later.as_ref(),
     };
     let plan = Plan::of(&commit.index, commit.version, active, UnknownFile::Tombstone)?;
-    let plan = plan.or_else(|key| {
-        invalid(format!("version {} removes {key}, which is not in the table", commit.version))
+    let plan = plan.map_err(|key| {
+        CatalogError::invalid(format!(
+            "version {} removes {key}, which is not in the table",
+            commit.version
+        ))
     })?;
     write_version(out, id, head, &new, &plan).await
 }
@@ -357,14 +337,12 @@ async fn store_history(
     stored: bool,
 ) -> DbResult<()> {
     let index = &commit.index;
-    let bytes_removed =
-        index.removes.iter().fold(0_i64, |sum, r| sum.saturating_add(r.size.unwrap_or(0)));
     let (key, version) = (id.into(), commit.version.get().into());
     let counts = [
         count(commit.num_added()).into(),
         count(index.removes.len()).into(),
         commit.added_bytes().into(),
-        bytes_removed.into(),
+        removed_bytes(index).into(),
         index.metadata.is_some().into(),
         index.protocol.is_some().into(),
     ];
@@ -398,14 +376,7 @@ pub(crate) async fn finish(
         Some(row) => row.try_get(0)?,
         None => false,
     };
-    if record.head.is_none() || !has_state {
-        return Err(CatalogError::corrupt(format!(
-            "import of '{}' has no version, protocol or metadata: the log it was read from is \
-             incomplete",
-            record.name
-        ))
-        .into());
-    }
+    check_whole(record, has_state)?;
     check_published(record, end.published)?;
     let (state, marker) = match end.dropped_at {
         Some(_) => (TableState::Dropped, id.to_string()),

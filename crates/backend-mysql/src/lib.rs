@@ -12,14 +12,12 @@
 //! `wsrep_sync_wait` covers reads (1): set it on the nodes or for the login.
 #![forbid(unsafe_code)]
 
-mod abandoned;
 mod commit;
 mod contract;
 mod errors;
 mod files;
 mod grants;
 mod import;
-mod literals;
 mod options;
 mod outbox;
 mod reads;
@@ -28,12 +26,10 @@ mod schema;
 mod session;
 mod skip;
 mod tables;
-mod writer;
 
 use std::sync::Arc;
 
 use deltalakedb_catalog_core::error::Result;
-use deltalakedb_catalog_core::support::CLAIM_ROUNDS;
 
 pub use grants::{GrantRole, grants};
 pub use options::{MySqlOptions, PoolOptions, Secret, TlsMode, TlsOptions};

@@ -5,38 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
-use deltalakedb_catalog_core::support::check_identifier;
-pub use deltalakedb_sqlx_pool::PoolOptions;
+pub use deltalakedb_catalog_core::secrets::Secret;
+use deltalakedb_catalog_core::support::{check_identifier, check_text, check_time};
+pub use deltalakedb_sqlx_shared::PoolOptions;
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
-
-/// Text that is never shown: `Debug` prints `***`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides a text.
-    pub fn new(text: impl Into<String>) -> Self {
-        Secret(text.into())
-    }
-
-    /// The text itself.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl<T: Into<String>> From<T> for Secret {
-    fn from(text: T) -> Self {
-        Secret::new(text)
-    }
-}
 
 /// `ssl-mode` of MySQL's clients
 /// (<https://dev.mysql.com/doc/refman/8.0/en/connection-options.html#option_general_ssl-mode>).
@@ -80,18 +52,7 @@ impl TlsMode {
 }
 
 /// Encryption of connections.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TlsOptions {
-    /// When to use TLS and what to verify.
-    pub mode: TlsMode,
-    /// Certificates (PEM) of the authorities that may have signed the server's; none = the
-    /// well-known public ones.
-    pub ca_file: Option<PathBuf>,
-    /// Certificate (PEM) that this client shows.
-    pub cert_file: Option<PathBuf>,
-    /// Its private key (PEM).
-    pub key_file: Option<PathBuf>,
-}
+pub type TlsOptions = deltalakedb_sqlx_shared::TlsOptions<TlsMode>;
 
 /// Where the catalog's database is and how it is used.
 #[derive(Clone, PartialEq, Eq)]
@@ -155,32 +116,11 @@ impl MySqlOptions {
         for (option, text) in
             [("host", &self.host), ("database", &self.database), ("user", &self.user)]
         {
-            if text.contains('\0') || text.is_empty() {
-                return Err(CatalogError::invalid(format!(
-                    "bad {option} {text:?}: it is not empty and has no NUL character"
-                )));
-            }
+            check_text(option, text, false)?;
         }
         check_identifier("table_prefix", &self.table_prefix, Self::MAX_PREFIX_CHARS)?;
-        let pool = &self.pool;
-        if pool.max_connections == 0 || pool.min_connections > pool.max_connections {
-            return Err(CatalogError::invalid(format!(
-                "bad pool: max_connections is {}, min_connections {}; at least 1 is needed, and \
-                 no more can be kept than there may be",
-                pool.max_connections, pool.min_connections
-            )));
-        }
-        for (option, time) in [
-            ("acquire_timeout", pool.acquire_timeout),
-            ("statement_timeout", self.statement_timeout),
-        ] {
-            if time.is_zero() {
-                return Err(CatalogError::invalid(format!(
-                    "bad {option}: nothing can be done in no time"
-                )));
-            }
-        }
-        Ok(())
+        self.pool.validate()?;
+        check_time("statement_timeout", self.statement_timeout)
     }
 
     /// `host:port/database`, for messages.

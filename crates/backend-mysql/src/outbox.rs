@@ -8,18 +8,21 @@
 use deltalakedb_catalog_core::backend::{
     ClaimRequest, MirrorLease, MirrorTask, PublishFailure, Published,
 };
-use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{TableId, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorRow, MirrorState, Page, TableRecord};
-use deltalakedb_catalog_core::support::{fetch_limit, page};
+use deltalakedb_catalog_core::support::{
+    Claimable, attempts, check_gapless, fetch_limit, mirror_row, most_versions, next_version,
+    not_waiting, out_of_order, outbox_start, page, table_id,
+};
 use sqlx::Row;
 
-use crate::errors::{DbError, DbResult};
-use crate::literals::{Value, list};
-use crate::rows::{attempts, corrupt, id_of, mirror_columns, mirror_row};
+use crate::errors::DbResult;
+use crate::rows::{MySqlFormat, mirror_columns};
+use crate::session::literals::{Value, list};
+use crate::session::writer::Writer;
 use crate::session::{Call, first};
 use crate::tables::{open_active, require_readable, require_table};
-use crate::writer::Writer;
 
 const ENQUEUE: &str =
     "INSERT INTO {p}mirror_status (table_id, version, state, attempts, enqueued_at_ms) VALUES ";
@@ -113,19 +116,10 @@ pub(crate) async fn enqueue_missing(
     published: Option<Version>,
     now: TimestampMs,
 ) -> DbResult<()> {
-    let next = published.map_or(0, |published| published.get().saturating_add(1));
+    let next = next_version(published);
     call.execute(ENQUEUE_MISSING, &[now.0.into(), id.into(), next.into()]).await?;
     call.execute(UPDATE_PENDING, &[id.into()]).await?;
     Ok(())
-}
-
-struct Claimable {
-    table: TableId,
-    published: Option<i64>,
-    same_holder: bool,
-    epoch: i64,
-    attempts: u32,
-    pending_since: i64,
 }
 
 fn claimable(call: &Call, request: &ClaimRequest) -> String {
@@ -145,7 +139,8 @@ pub(crate) async fn candidates(call: &mut Call, request: &ClaimRequest) -> DbRes
     let oldest = " ORDER BY m.pending_since_ms, m.table_id LIMIT ?";
     let sql = claimable(call, request) + &call.session.sql(oldest, &[limit.into()]);
     let sets = call.run(sql).await?;
-    sets.first().into_iter().flat_map(|set| &set.rows).map(|row| id_of(row, 0)).collect()
+    let rows = sets.first().into_iter().flat_map(|set| &set.rows);
+    Ok(rows.map(|row| table_id::<MySqlFormat>(row, 0)).collect::<Result<_>>()?)
 }
 
 /// Leases them, as far as nobody else has meanwhile.
@@ -168,18 +163,19 @@ pub(crate) async fn claim(
     let sets = call.open(&format!("{lock}; {again}")).await?;
     let mut found = Vec::new();
     for row in sets.get(1).into_iter().flat_map(|set| &set.rows) {
-        found.push(Claimable {
-            table: id_of(row, 0)?,
+        let pending_since: i64 = row.try_get(5)?;
+        let candidate = Claimable {
+            table: table_id::<MySqlFormat>(row, 0)?,
             published: row.try_get(1)?,
             same_holder: row.try_get(2)?,
             epoch: row.try_get(3)?,
             attempts: attempts(row.try_get(4)?),
-            pending_since: row.try_get(5)?,
-        });
+        };
+        found.push((pending_since, candidate));
     }
-    found.sort_by_key(|candidate| (candidate.pending_since, candidate.table));
+    found.sort_by_key(|(pending_since, candidate)| (*pending_since, candidate.table));
     let mut tasks = Vec::with_capacity(found.len());
-    for candidate in found {
+    for (_, candidate) in found {
         tasks.push(take(call, request, &candidate).await?);
     }
     Ok(tasks)
@@ -190,38 +186,24 @@ async fn take(
     request: &ClaimRequest,
     candidate: &Claimable,
 ) -> DbResult<MirrorTask> {
-    let table_id = candidate.table;
-    let called = table_id.to_string();
-    let epoch =
-        if candidate.same_holder { candidate.epoch } else { candidate.epoch.saturating_add(1) };
-    let until = request.now.plus_ms(request.lease_ms);
-    let next = candidate.published.map_or(0, |published| published.saturating_add(1));
-    let limit = i64::try_from(request.max_versions.max(1)).unwrap_or(i64::MAX);
+    let id = candidate.table;
+    let (first, lease) = (candidate.first(), candidate.lease(request));
     let session = call.session.clone();
     let statements = [
-        session.sql(NEXT_VERSIONS, &[table_id.into(), next.into(), limit.into()]),
-        session
-            .sql(LEASE, &[(&request.owner).into(), epoch.into(), until.0.into(), table_id.into()]),
+        session.sql(NEXT_VERSIONS, &[id.into(), first.into(), most_versions(request).into()]),
+        session.sql(
+            LEASE,
+            &[(&lease.owner).into(), lease.epoch.into(), lease.until.0.into(), id.into()],
+        ),
     ];
     let sets = call.run(statements.join("; ")).await?;
     let mut versions = Vec::new();
     for row in sets.first().into_iter().flat_map(|set| &set.rows) {
         versions.push(row.try_get::<i64, _>(0)?);
     }
-    let gapless = (next..).zip(&versions).all(|(expected, found)| expected == *found);
-    let (Some(last), true) = (versions.last(), gapless) else {
-        return Err(corrupt(&called, Some(next), "outbox", "a version is missing in it"));
-    };
-    call.execute(START, &[table_id.into(), next.into(), (*last).into()]).await?;
-    Ok(MirrorTask {
-        lease: MirrorLease { table_id, owner: request.owner.clone(), epoch, until },
-        table: require_table(call, table_id).await?,
-        versions: versions
-            .into_iter()
-            .map(Version::new)
-            .collect::<Result<_, deltalakedb_catalog_core::ids::InvalidId>>()?,
-        attempts: candidate.attempts,
-    })
+    let last = check_gapless(id, first, &versions)?;
+    call.execute(START, &[id.into(), first.into(), last.into()]).await?;
+    Ok(candidate.task(lease, require_table(call, id).await?, &versions)?)
 }
 
 /// Opens a transaction and locks a leased table; the next version to publish, none if the lease is
@@ -248,11 +230,6 @@ pub(crate) async fn renew(
     Ok((renewed == 1).then(|| MirrorLease { until, ..lease.clone() }))
 }
 
-async fn invalid<T>(call: &mut Call, id: TableId, what: String) -> DbResult<T> {
-    let name = require_table(call, id).await?.name;
-    Err(DbError::Catalog(CatalogError::invalid(format!("table '{name}': {what}"))))
-}
-
 pub(crate) async fn complete(
     call: &mut Call,
     lease: &MirrorLease,
@@ -272,11 +249,8 @@ pub(crate) async fn complete(
         for (position, row) in some.iter().enumerate() {
             let known = sets.get(position).is_some_and(|set| set.affected == 1);
             if row.version.get() != next || !known {
-                let what = format!(
-                    "version {} was published out of order, {next} comes next",
-                    row.version
-                );
-                return invalid(call, table, what).await;
+                let record = require_table(call, table).await?;
+                return Err(out_of_order(&record, row.version, next).into());
             }
             next = next.saturating_add(1);
         }
@@ -311,8 +285,8 @@ pub(crate) async fn fail(
         failure.version.get().into(),
     ];
     if call.execute(FAIL, &values).await? != 1 {
-        let what = format!("version {} is not waiting to be published", failure.version);
-        return invalid(call, table, what).await;
+        let record = require_table(call, table).await?;
+        return Err(not_waiting(&record, failure.version).into());
     }
     if failure.diverged {
         call.execute(DIVERGE, &[table.into()]).await?;
@@ -339,9 +313,7 @@ pub(crate) async fn rows(
     if let Some(id) = table_id {
         require_readable(call, id).await?;
     }
-    let nowhere = TableId(uuid::Uuid::nil());
-    let (after_table, after_version) =
-        after.map_or((nowhere, -1), |(id, version)| (id, version.get()));
+    let (after_table, after_version) = outbox_start(after);
     let open = [MirrorState::Pending, MirrorState::InFlight, MirrorState::Failed];
     let states = state.map_or(open.to_vec(), |state| vec![state]);
     let session = call.session.clone();
@@ -359,7 +331,7 @@ pub(crate) async fn rows(
     }
     let mut items = Vec::new();
     for row in call.read(&statements.join("; ")).await?.iter().flat_map(|set| &set.rows) {
-        items.push(mirror_row(row)?);
+        items.push(mirror_row::<MySqlFormat>(row)?);
     }
     items.sort_unstable_by_key(|row| (row.table_id, row.version));
     Ok(page(items, limit, |row| (row.table_id, row.version)))

@@ -2,30 +2,29 @@
 //!
 //! Each is one message: one statement, or several in a read-only transaction that see one state.
 
+use std::collections::BTreeMap;
+
 use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
 use deltalakedb_catalog_core::backend::CommitFilter;
 use deltalakedb_catalog_core::commit::CommitBody;
-use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{
-    CommitRecord, FileCursor, FileRecord, Page, Snapshot, TableState, TombstoneRecord,
+    CommitRecord, FileCursor, FileRecord, Page, Snapshot, TombstoneRecord,
 };
-use deltalakedb_catalog_core::support::{BODIES_BYTES, fetch_limit, merge, page};
+use deltalakedb_catalog_core::support::{
+    self, SORTED_ROWS, bodies_in_one_call, commit_body, commit_range, commit_record, fetch_limit,
+    file_record, files_start, merge, page,
+};
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
 use crate::errors::DbResult;
-use crate::literals::Value;
-use crate::rows::{
-    Reader, TABLE_COLUMNS, commit_body, commit_columns, commit_record, corrupt, file_columns,
-    file_record, table_columns, table_record, table_source,
-};
+use crate::rows::{MySqlFormat, commit_columns, file_columns, table_columns, table_source};
+use crate::session::literals::Value;
 use crate::session::{Call, Set, first};
 use crate::tables::not_found;
 
-/// Up to so many candidate rows are sorted for each page; beyond, a page is read in the order of
-/// the key, passing over rows that do not belong to it.
-const SORTED_ROWS: i64 = 50_000;
 /// Most commits in one call of `read_bodies`.
 const MAX_BODIES: i64 = 10_000;
 
@@ -213,54 +212,8 @@ pub(crate) async fn snapshot(call: &mut Call, table: &TableRef, at: At) -> DbRes
             by_name
         }
     };
-    let called = table.to_string();
-    let not_found = || CatalogError::TableNotFound(called.clone());
-    let row = call.row(text, &values).await?.ok_or_else(not_found)?;
-    let record = table_record(&row)?;
-    let hidden = record.state == TableState::Importing && matches!(table, TableRef::Name(_));
-    let Some(head) = record.head.filter(|_| !hidden) else {
-        return Err(not_found().into());
-    };
-    let r = Reader::new(&row, &called, None);
-    let at_version = TABLE_COLUMNS;
-    // History below the base has commits, but no state.
-    let version = r.version_opt(at_version)?.filter(|v| *v >= record.base_version);
-    let Some(version) = version else {
-        return Err(CatalogError::VersionNotFound {
-            version: match at {
-                At::Head => head.to_string(),
-                At::Version(v) => v.to_string(),
-                At::Timestamp(t) => format!("at {t} ms"),
-            },
-            table: called,
-            earliest: record.base_version,
-            latest: head,
-        }
-        .into());
-    };
-    let r = Reader::new(&row, &called, Some(version.get()));
-    let (Some(protocol_version), Some(metadata_version)) =
-        (r.version_opt(at_version + 4)?, r.version_opt(at_version + 6)?)
-    else {
-        let what = "protocol or metadata";
-        return Err(corrupt(&called, Some(version.get()), what, "there is none at this version"));
-    };
-    Ok(Snapshot {
-        table: record,
-        version,
-        timestamp: TimestampMs(r.get(at_version + 1)?),
-        protocol: r.json(at_version + 5)?,
-        protocol_version,
-        metadata: r.json(at_version + 7)?,
-        metadata_version,
-        num_files: r.count(at_version + 2)?,
-        size_bytes: r.count(at_version + 3)?,
-    })
-}
-
-/// Where a page starts: before everything, or after a cursor.
-fn start(after: Option<FileCursor>) -> (i64, i64) {
-    after.map_or((-1, -1), |cursor| (cursor.added_version.get(), cursor.ordinal))
+    let row = call.row(text, &values).await?;
+    Ok(support::snapshot::<MySqlFormat>(row.as_ref(), table, at)?)
 }
 
 /// The sets after the first, which says whether the table exists.
@@ -294,7 +247,8 @@ pub(crate) async fn list_files(
 ) -> DbResult<Page<FileRecord, FileCursor>> {
     let session = call.session.clone();
     let table = id.to_string();
-    let (added, ordinal) = start(after);
+    let (added, ordinal) = files_start(after);
+    let table_id = id;
     let (id, version, limited) = (id.into(), version.get().into(), fetch_limit(limit).into());
     let (added, ordinal) = (Value::Int(added), Value::Int(ordinal));
     let statements = [
@@ -303,14 +257,14 @@ pub(crate) async fn list_files(
         session.sql(FILES_ACTIVE, &[id, added, added, ordinal, version, limited]),
         session.sql(FILES_CLOSED_FEW, &[id, version, added, added, ordinal, version, limited]),
     ];
-    let records = |set: Option<&Set>| -> DbResult<Vec<FileRecord>> {
+    let records = |set: Option<&Set>| -> Result<Vec<FileRecord>> {
         let rows = set.into_iter().flat_map(|set| &set.rows);
-        rows.map(|row| file_record(row, &table)).collect()
+        rows.map(|row| file_record::<MySqlFormat>(row, &table)).collect()
     };
     // How much went since is asked first where that can be much.
     let sets = call.read(&statements[..2].join("; ")).await?;
     if first(&sets).is_none() {
-        return Err(CatalogError::TableNotFound(table).into());
+        return Err(not_found(table_id).into());
     }
     let closed = number(&sets, 1)?;
     let items = if closed > SORTED_ROWS {
@@ -346,7 +300,7 @@ pub(crate) async fn list_tombstones(
         return Err(not_found(id).into());
     }
     let text = if number(&sets, 1)? > SORTED_ROWS { TOMBSTONES_MANY } else { TOMBSTONES_FEW };
-    let (added, ordinal) = start(after);
+    let (added, ordinal) = files_start(after);
     let at = Value::Int(version.get());
     let values = [
         id.into(),
@@ -360,16 +314,11 @@ pub(crate) async fn list_tombstones(
         fetch_limit(limit).into(),
     ];
     let table = id.to_string();
-    let mut items = Vec::new();
-    for row in call.query(text, &values).await?.iter().flat_map(|set| &set.rows) {
-        let removed = Reader::new(row, &table, None).version(2)?;
-        let r = Reader::new(row, &table, Some(removed.get()));
-        items.push(TombstoneRecord {
-            cursor: FileCursor { added_version: r.version(0)?, ordinal: r.get(1)? },
-            removed_version: removed,
-            remove: r.json(3)?,
-        });
-    }
+    let sets = call.query(text, &values).await?;
+    let rows = sets.iter().flat_map(|set| &set.rows);
+    let items = rows
+        .map(|row| support::tombstone_record::<MySqlFormat>(row, &table))
+        .collect::<Result<Vec<_>>>()?;
     Ok(page(items, limit, |tombstone| tombstone.cursor))
 }
 
@@ -384,11 +333,9 @@ pub(crate) async fn app_transactions(
     let statements = [session.sql(EXISTS, &values[..1]), session.sql(APP_TRANSACTIONS, &values)];
     let sets = call.read(&statements.join("; ")).await?;
     let table = id.to_string();
-    let mut txns = Vec::new();
-    for row in of_table(&sets, id)? {
-        let r = Reader::new(row, &table, row.try_get(3).ok());
-        txns.push(Txn { app_id: r.get(0)?, version: r.get(1)?, last_updated: r.get(2)? });
-    }
+    let mut txns = of_table(&sets, id)?
+        .map(|row| support::app_transaction::<MySqlFormat>(row, &table))
+        .collect::<Result<Vec<_>>>()?;
     txns.sort_unstable_by(|a, b| a.app_id.cmp(&b.app_id));
     Ok(txns)
 }
@@ -404,15 +351,9 @@ pub(crate) async fn domain_metadata(
     let statements = [session.sql(EXISTS, &values[..1]), session.sql(DOMAIN_METADATA, &values)];
     let sets = call.read(&statements.join("; ")).await?;
     let table = id.to_string();
-    let mut domains = Vec::new();
-    for row in of_table(&sets, id)? {
-        let r = Reader::new(row, &table, row.try_get(2).ok());
-        domains.push(DomainMetadata {
-            domain: r.get(0)?,
-            configuration: r.get(1)?,
-            removed: false,
-        });
-    }
+    let mut domains = of_table(&sets, id)?
+        .map(|row| support::domain_metadata::<MySqlFormat>(row, &table))
+        .collect::<Result<Vec<_>>>()?;
     domains.sort_unstable_by(|a, b| a.domain.cmp(&b.domain));
     Ok(domains)
 }
@@ -424,11 +365,7 @@ pub(crate) async fn list_commits(
     before: Option<Version>,
     limit: usize,
 ) -> DbResult<Page<CommitRecord, Version>> {
-    let from = filter.from_version.map_or(0, Version::get);
-    let mut to = filter.to_version.map_or(i64::MAX, Version::get);
-    if let Some(before) = before {
-        to = to.min(before.get() - 1);
-    }
+    let (from, to) = commit_range(filter, before);
     let session = call.session.clone();
     let (key, limited) = (Value::from(id), Value::Int(fetch_limit(limit)));
     let mut statement = session.sql(COMMITS, &[key, from.into(), to.into()]);
@@ -442,8 +379,8 @@ pub(crate) async fn list_commits(
     let sets = call.read(&statements.join("; ")).await?;
     let table = id.to_string();
     let items = of_table(&sets, id)?
-        .map(|row| commit_record(row, id, &table))
-        .collect::<DbResult<Vec<_>>>()?;
+        .map(|row| commit_record::<MySqlFormat>(row, id, &table))
+        .collect::<Result<Vec<_>>>()?;
     Ok(page(items, limit, |commit| commit.version))
 }
 
@@ -468,26 +405,26 @@ pub(crate) async fn read_bodies(
     }
     let table = id.to_string();
     // Commits are never changed: what the next message reads belongs to these.
-    let mut lengths = std::collections::BTreeMap::new();
+    let mut lengths = BTreeMap::new();
     for row in sets.get(1).into_iter().flat_map(|set| &set.rows) {
         let (version, length): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
         lengths.insert(version, usize::try_from(length).unwrap_or(usize::MAX));
     }
-    let mut taken: Vec<(CommitRecord, &MySqlRow)> = Vec::new();
-    let mut bytes = 0_usize;
-    for row in sets.get(2).into_iter().flat_map(|set| &set.rows) {
-        let record = commit_record(row, id, &table)?;
-        bytes = bytes.saturating_add(lengths.get(&record.version.get()).copied().unwrap_or(0));
-        if bytes > BODIES_BYTES && !taken.is_empty() {
-            break;
-        }
-        taken.push((record, row));
+    let rows: Vec<&MySqlRow> = sets.get(2).into_iter().flat_map(|set| &set.rows).collect();
+    let mut row_lengths = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let version: i64 = row.try_get(0)?;
+        row_lengths.push(lengths.get(&version).copied().unwrap_or(0));
     }
+    let answered = rows.into_iter().take(bodies_in_one_call(&row_lengths));
+    let taken = answered
+        .map(|row| Ok((commit_record::<MySqlFormat>(row, id, &table)?, row)))
+        .collect::<Result<Vec<_>>>()?;
     let (Some((first_taken, _)), Some((last_taken, _))) = (taken.first(), taken.last()) else {
         return Ok(Vec::new());
     };
     let values = [id.into(), first_taken.version.get().into(), last_taken.version.get().into()];
-    let mut chunks: std::collections::BTreeMap<i64, Vec<u8>> = std::collections::BTreeMap::new();
+    let mut chunks: BTreeMap<i64, Vec<u8>> = BTreeMap::new();
     for row in call.query(CHUNKS, &values).await?.iter().flat_map(|set| &set.rows) {
         chunks.entry(row.try_get(0)?).or_default().extend_from_slice(row.try_get(1)?);
     }
@@ -495,7 +432,7 @@ pub(crate) async fn read_bodies(
         .into_iter()
         .map(|(record, row)| {
             let zstd = chunks.remove(&record.version.get()).unwrap_or_default();
-            Ok((record, commit_body(row, &table, zstd)?))
+            Ok((record, commit_body::<MySqlFormat>(row, &table, zstd)?))
         })
         .collect()
 }

@@ -9,34 +9,20 @@
 //! * DDL commits by itself. `{p}schema` is created first and marks the tables as ours; its row, the
 //!   version, is written last. So a migration that was killed is known as one, and goes on.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::TimestampMs;
+pub(crate) use deltalakedb_catalog_core::support::TABLES;
+use deltalakedb_catalog_core::support::{check_schema_version, schema_too_new};
 use sqlx::Row;
 
 use crate::errors::{DbError, DbResult};
-use crate::options::MySqlOptions;
-use crate::session::{Call, first};
+use crate::session::{Call, Session, first};
 
 /// The version of our tables that this program reads and writes.
 pub(crate) const SCHEMA_VERSION: u32 = 2;
-
-/// Tables besides `{p}schema`, without prefix.
-pub(crate) const TABLES: [&str; 14] = [
-    "tables",
-    "commits",
-    "commit_chunks",
-    "files",
-    "protocols",
-    "metadata",
-    "txns",
-    "domain_metadata",
-    "batches",
-    "mirror",
-    "mirror_status",
-    "skip_index",
-    "skip_segments",
-    "skip_pages",
-];
 
 /// Each version's steps from the one before it. A step that was done already changes nothing.
 const MIGRATIONS: [(u32, &[&str]); 2] = [(1, &VERSION_1), (2, &VERSION_2)];
@@ -258,7 +244,7 @@ pub(crate) async fn inspect(call: &mut Call) -> DbResult<Found> {
     let wanted: Vec<String> = TABLES.iter().map(|table| format!("{prefix}{table}")).collect();
     let mut sql = session.sql(NAMES, &[(&schema_table).into()]);
     let names = wanted.iter().chain([&schema_table]);
-    sql.push_str(&crate::literals::list(names.map(Into::into)));
+    sql.push_str(&crate::session::literals::list(names.map(Into::into)));
     sql.push(')');
     let mut found: Vec<(String, Option<String>)> = Vec::new();
     for row in call.run(sql).await?.iter().flat_map(|set| &set.rows) {
@@ -293,28 +279,18 @@ pub(crate) async fn inspect(call: &mut Call) -> DbResult<Found> {
     })
 }
 
-/// Fails unless this is the version that this program works with.
-pub(crate) fn require(version: u32, options: &MySqlOptions) -> Result<()> {
-    let (at, prefix) = (options.place(), &options.table_prefix);
-    match version {
-        SCHEMA_VERSION => Ok(()),
-        0 => Err(CatalogError::Schema(format!(
-            "database '{at}' holds no catalog yet (there is no table {prefix}schema with a \
-             version): run `dl init` first"
-        ))),
-        newer if newer > SCHEMA_VERSION => Err(too_new(newer, &at)),
-        older => Err(CatalogError::Schema(format!(
-            "the catalog in database '{at}' has schema version {older}, this program works with \
-             {SCHEMA_VERSION}: make a backup and run `dl init`, which upgrades it"
-        ))),
+/// Begins a call that needs our tables.
+pub(crate) async fn begin(session: &Arc<Session>, doing: &'static str) -> Result<Call> {
+    if !session.schema_is_right.load(Ordering::Acquire) {
+        let mut call = session.unchecked(doing).await?;
+        let found = inspect(&mut call).await;
+        let found = call.end(found).await?;
+        let prefix = &session.options.table_prefix;
+        let nothing = format!("there is no table {prefix}schema with a version");
+        check_schema_version(found.version(), SCHEMA_VERSION, &session.at, &nothing)?;
+        session.schema_is_right.store(true, Ordering::Release);
     }
-}
-
-fn too_new(version: u32, at: &str) -> CatalogError {
-    CatalogError::Schema(format!(
-        "the catalog in database '{at}' has schema version {version}, this program knows versions \
-         up to {SCHEMA_VERSION}: use a newer version of this program. Nothing was changed"
-    ))
+    session.unchecked(doing).await
 }
 
 fn schema_error(message: String) -> DbError {
@@ -327,7 +303,7 @@ pub(crate) async fn migrate(call: &mut Call, now: TimestampMs) -> DbResult<()> {
     let found = inspect(call).await?.version();
     let at = call.session.at.clone();
     if found > SCHEMA_VERSION {
-        return Err(too_new(found, &at).into());
+        return Err(schema_too_new(found, SCHEMA_VERSION, &at).into());
     }
     if found == SCHEMA_VERSION {
         return Ok(());

@@ -5,24 +5,28 @@
 //!
 //! So there is no limit of time that the server would know. It does not look at a connection while it
 //! waits for a lock or works, either: a call that ends by its deadline, or is dropped, is ended there by
-//! another connection (`abandoned`). What nobody can end any more, as that of a program that was killed,
+//! another connection ([`abandoned`]). What nobody can end any more, as that of a program that was killed,
 //! ends with the server's own `innodb_lock_wait_timeout` (50 s).
 
+mod abandoned;
+pub(crate) mod literals;
+pub(crate) mod writer;
+
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
-use deltalakedb_sqlx_pool::{Lease, Pool};
+use deltalakedb_sqlx_shared::{Lease, Pool};
 use futures::TryStreamExt;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Either, Row};
 
-use crate::abandoned::{Abandoned, Mark};
 use crate::errors::{DbError, DbResult};
-use crate::literals::{Value, fill};
 use crate::options::MySqlOptions;
-use crate::schema;
+
+use abandoned::{Abandoned, Mark};
+use literals::{Value, fill};
 
 /// Most bytes of one message, if the server would take more: what is held in memory twice.
 const MOST_BYTES: usize = 8 << 20;
@@ -86,7 +90,7 @@ pub(crate) struct Session {
     pub(crate) at: String,
     pub(crate) server: OnceLock<Server>,
     /// Whether our tables were seen to have the version that this program works with.
-    schema_is_right: AtomicBool,
+    pub(crate) schema_is_right: AtomicBool,
 }
 
 impl fmt::Debug for Session {
@@ -173,18 +177,6 @@ impl Session {
     /// Fills a text of ours, see [`fill`].
     pub(crate) fn sql(&self, text: &str, values: &[Value<'_>]) -> String {
         fill(text, &self.options.table_prefix, values)
-    }
-
-    /// Begins a call that needs our tables.
-    pub(crate) async fn begin(self: &Arc<Self>, doing: &'static str) -> Result<Call> {
-        if !self.schema_is_right.load(Ordering::Acquire) {
-            let mut call = self.unchecked(doing).await?;
-            let found = schema::inspect(&mut call).await;
-            let found = call.end(found).await?;
-            schema::require(found.version(), &self.options)?;
-            self.schema_is_right.store(true, Ordering::Release);
-        }
-        self.unchecked(doing).await
     }
 
     /// Begins a call, whatever tables there are.

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{TableId, Version};
 use deltalakedb_catalog_core::model::{
-    FileCursor, FileRecord, NewSkipSegment, SkipIndex, SkipPage, SkipSegment,
+    FileCursor, FileRecord, NewSkipSegment, SkipIndex, SkipPage,
 };
+use deltalakedb_catalog_core::support::{file_record, skip_index};
 use sqlx::Row;
 
 use crate::errors::DbResult;
-use crate::literals::Value;
-use crate::rows::{Reader, file_columns, file_record};
+use crate::rows::{MySqlFormat, file_columns};
+use crate::session::literals::Value;
+use crate::session::writer::Writer;
 use crate::session::{Call, Session, Set};
-use crate::writer::Writer;
 
 /// Keys in one statement; see `NEXT_KEY`.
 const KEYS: usize = 200;
@@ -110,35 +112,15 @@ pub(crate) async fn files_at(
     let table = id.to_string();
     let rows = sets.iter().flat_map(|set| &set.rows);
     let mut files: Vec<FileRecord> =
-        rows.map(|row| file_record(row, &table)).collect::<DbResult<_>>()?;
+        rows.map(|row| file_record::<MySqlFormat>(row, &table)).collect::<Result<_>>()?;
     files.sort_by_key(|file| file.cursor);
     Ok(files)
 }
 
 pub(crate) async fn index(call: &mut Call, id: TableId) -> DbResult<SkipIndex> {
     let sets = call.query(INDEX, &[id.into(), id.into()]).await?;
-    let table = id.to_string();
-    let mut index = SkipIndex::default();
-    for row in sets.iter().flat_map(|set| &set.rows) {
-        let r = Reader::new(row, &table, None);
-        index.generation = r.get(0)?;
-        let Some(segment) = r.get::<Option<i64>>(1)? else { continue };
-        // The last row decides.
-        index.complete_to = r.version_opt(9)?;
-        let after = match r.version_opt(2)? {
-            Some(added_version) => Some(FileCursor { added_version, ordinal: r.get(3)? }),
-            None => None,
-        };
-        index.segments.push(SkipSegment {
-            id: segment,
-            after,
-            through: FileCursor { added_version: r.version(4)?, ordinal: r.get(5)? },
-            version: r.version(6)?,
-            files: r.get(7)?,
-            root: r.get::<Vec<u8>>(8)?.into(),
-        });
-    }
-    Ok(index)
+    let rows = sets.iter().flat_map(|set| &set.rows);
+    Ok(skip_index::<MySqlFormat>(rows, &id.to_string())?)
 }
 
 pub(crate) async fn pages(

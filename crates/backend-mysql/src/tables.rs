@@ -1,15 +1,18 @@
 //! Registered tables: look up, list, drop, undrop.
 
 use deltalakedb_catalog_core::backend::TableFilter;
-use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{TableId, TableName, TableRef, TimestampMs};
 use deltalakedb_catalog_core::model::{NewTable, Page, TableRecord, TableState};
-use deltalakedb_catalog_core::support::{fetch_limit, page};
+use deltalakedb_catalog_core::support::{
+    fetch_limit, page, table_list_start, table_record, to_json,
+};
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
 use crate::errors::DbResult;
-use crate::rows::{table_columns, table_record, table_source, to_json};
+use crate::rows::{MySqlFormat, table_columns, table_source};
+use crate::session::writer::Writer;
 use crate::session::{Call, first};
 
 const BY_ID: &str =
@@ -42,11 +45,11 @@ const LIST_NAMESPACE: &str = concat!(
         AND t.state = ?
       ORDER BY t.name, t.drop_marker LIMIT ?"
 );
-pub(crate) const INSERT: &str = "INSERT INTO {p}tables (id, namespace, name, drop_marker, location,
+const INSERT: &str = "INSERT INTO {p}tables (id, namespace, name, drop_marker, location,
         storage_options, state, created_at_ms, base_version, barrier_version, import_from_json,
         import_base_done)
     VALUES (?, ?, ?, '', ?, ?, ?, ?, ?, ?, ?, ?)";
-pub(crate) const INSERT_MIRROR: &str =
+const INSERT_MIRROR: &str =
     "INSERT INTO {p}mirror (table_id, mode, lease_epoch, lease_until_ms) VALUES (?, ?, 0, 0)";
 
 pub(crate) fn not_found(id: TableId) -> CatalogError {
@@ -60,7 +63,7 @@ pub(crate) async fn get_table(call: &mut Call, table: &TableRef) -> DbResult<Opt
             call.row(BY_NAME, &[name.namespace().into(), name.name().into()]).await?
         }
     };
-    row.as_ref().map(table_record).transpose()
+    Ok(row.as_ref().map(table_record::<MySqlFormat>).transpose()?)
 }
 
 /// The row of a table that is known to exist.
@@ -102,7 +105,7 @@ pub(crate) async fn require_readable(call: &mut Call, id: TableId) -> DbResult<(
 
 /// Registers a table. The caller has checked id and name.
 pub(crate) async fn insert_table(
-    call: &mut Call,
+    out: &mut Writer<'_>,
     new: &NewTable,
     state: TableState,
     base: i64,
@@ -123,11 +126,8 @@ pub(crate) async fn insert_table(
         from_json.into(),
         from_json.into(),
     ];
-    let mut sql = call.session.sql(INSERT, &values);
-    sql.push_str("; ");
-    sql.push_str(&call.session.sql(INSERT_MIRROR, &[new.id.into(), new.mirror.as_str().into()]));
-    call.run(sql).await?;
-    Ok(())
+    out.push(INSERT, &values).await?;
+    out.push(INSERT_MIRROR, &[new.id.into(), new.mirror.as_str().into()]).await
 }
 
 pub(crate) async fn list_tables(
@@ -137,24 +137,11 @@ pub(crate) async fn list_tables(
     limit: usize,
 ) -> DbResult<Page<TableRecord, (TableName, TableId)>> {
     let state = filter.state.unwrap_or(TableState::Active);
-    // Among dropped tables the marker is the id, among others it is '' and the name is unique:
-    // so (namespace, name, marker) orders like (namespace, name, id).
-    let marker = |id: &TableId| match state {
-        TableState::Dropped => id.to_string(),
-        TableState::Active | TableState::Importing => String::new(),
+    let Some(start) = table_list_start(filter, after) else {
+        return Ok(Page { items: Vec::new(), next: None });
     };
-    let (namespace, name, marker) = match (filter.namespace.as_deref(), after) {
-        (None, Some((name, id))) => (name.namespace(), name.name(), marker(id)),
-        (None, None) => ("", "", String::new()),
-        (Some(wanted), Some((name, id))) if name.namespace() == wanted => {
-            (wanted, name.name(), marker(id))
-        }
-        (Some(wanted), Some((name, _))) if name.namespace() > wanted => {
-            return Ok(Page { items: Vec::new(), next: None });
-        }
-        (Some(wanted), _) => (wanted, "", String::new()),
-    };
-    let (namespace, name, marker) = (namespace.into(), name.into(), (&marker).into());
+    let (namespace, name, marker) =
+        (start.namespace.into(), start.name.into(), (&start.marker).into());
     let (state, limited) = (state.as_str().into(), fetch_limit(limit).into());
     let sets = if let Some(wanted) = &filter.namespace {
         // A namespace with a space at its end is none, and would be compared without it.
@@ -167,7 +154,7 @@ pub(crate) async fn list_tables(
         call.query(LIST, &values).await?
     };
     let rows = sets.iter().flat_map(|set| &set.rows);
-    let items = rows.map(table_record).collect::<DbResult<Vec<_>>>()?;
+    let items = rows.map(table_record::<MySqlFormat>).collect::<Result<Vec<_>>>()?;
     Ok(page(items, limit, |table| (table.name.clone(), table.id)))
 }
 

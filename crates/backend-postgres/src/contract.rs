@@ -9,7 +9,7 @@ use deltalakedb_catalog_core::backend::{
     TableBackend, TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
-use deltalakedb_catalog_core::error::{ReadResult, Result, WriteResult};
+use deltalakedb_catalog_core::error::{ReadResult, WriteResult};
 use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
@@ -17,10 +17,11 @@ use deltalakedb_catalog_core::model::{
     CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState, NewSkipSegment,
     NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
+use deltalakedb_catalog_core::support::claim_in_rounds;
 
 use super::{
-    CLAIM_ROUNDS, Mode, PostgresBackend, SCHEMA_VERSION, commit, groups, import, outbox, reads,
-    schema, skip, tables,
+    Mode, PostgresBackend, SCHEMA_VERSION, commit, groups, import, outbox, reads, schema, skip,
+    tables,
 };
 
 /// One call: begin, work, end.
@@ -303,7 +304,13 @@ impl ImportBackend for PostgresBackend {
 #[async_trait]
 impl OutboxBackend for PostgresBackend {
     async fn mirror_claim(&self, request: &ClaimRequest) -> WriteResult<Vec<MirrorTask>> {
-        Ok(self.claim(request).await?)
+        let look = || async {
+            call!(self, ReadOne, "looking for work", |call| outbox::candidates(call, request))
+        };
+        let lease = |found: Vec<TableId>| async move {
+            call!(self, Write, "claiming work", |call| outbox::claim(call, request, &found))
+        };
+        Ok(claim_in_rounds(request, look, lease).await?)
     }
 
     async fn mirror_renew(
@@ -360,46 +367,5 @@ impl OutboxBackend for PostgresBackend {
         Ok(call!(self, Write, "changing the mirror", |call| outbox::set_mode(
             call, table_id, mode, now
         ))?)
-    }
-}
-
-impl PostgresBackend {
-    /// Tries to lease tables that this call has not leased yet; none if there are none.
-    async fn claim_round(
-        &self,
-        request: &ClaimRequest,
-        have: &[MirrorTask],
-        wanted: usize,
-    ) -> Result<Option<Vec<MirrorTask>>> {
-        let mut found =
-            call!(self, ReadOne, "looking for work", |call| outbox::candidates(call, request))?;
-        found.retain(|id| have.iter().all(|task| task.table.id != *id));
-        found.truncate(wanted);
-        if found.is_empty() {
-            return Ok(None);
-        }
-        let tasks =
-            call!(self, Write, "claiming work", |call| outbox::claim(call, request, &found))?;
-        Ok(Some(tasks))
-    }
-}
-
-impl PostgresBackend {
-    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<MirrorTask>> {
-        let mut tasks: Vec<MirrorTask> = Vec::new();
-        // What others took between the look and the transaction is made up for.
-        for _ in 0..CLAIM_ROUNDS {
-            let wanted = request.max_tables.saturating_sub(tasks.len());
-            if wanted == 0 {
-                break;
-            }
-            match self.claim_round(request, &tasks, wanted).await {
-                Ok(Some(more)) => tasks.extend(more),
-                Err(error) if tasks.is_empty() => return Err(error),
-                // What was had is ours: the rest can wait for the next call.
-                Ok(None) | Err(_) => break,
-            }
-        }
-        Ok(tasks)
     }
 }

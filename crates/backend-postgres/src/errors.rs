@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, WriteState};
 use deltalakedb_catalog_core::ids::InvalidId;
+use deltalakedb_sqlx_shared::{Place, driver_error, timed_out};
 use sqlx::postgres::PgDatabaseError;
 
 /// What a piece of database work may fail with, before it is known where it ran.
@@ -102,14 +103,9 @@ impl DbError {
     pub(crate) fn into_catalog(self, at: &str, doing: &str, write: WriteState) -> CatalogError {
         match self {
             DbError::Catalog(error) => error,
-            DbError::Timeout(after) => CatalogError::busy(
-                format!(
-                    "database '{at}' did not answer within {} ms while {doing}: raise \
-                     statement_timeout, or look for what blocks it in pg_stat_activity",
-                    after.as_millis()
-                ),
-                write,
-            ),
+            DbError::Timeout(after) => {
+                timed_out(after, Place { at, doing }, "in pg_stat_activity", write)
+            }
             DbError::Sqlx(sqlx::Error::Database(error)) => {
                 match error.try_downcast::<PgDatabaseError>() {
                     Ok(error) => server_error(&error, at, doing, write),
@@ -119,7 +115,7 @@ impl DbError {
                     ),
                 }
             }
-            DbError::Sqlx(error) => driver_error(&error, at, doing, write),
+            DbError::Sqlx(error) => driver_error(&error, Place { at, doing }, "sslmode", write),
         }
     }
 }
@@ -189,58 +185,5 @@ fn server_error(error: &PgDatabaseError, at: &str, doing: &str, write: WriteStat
         // of our tables by another process; the next try prepares anew.
         "0A000" => busy(""),
         _ => failed(""),
-    }
-}
-
-/// Errors of the driver and the network. Their texts hold no secrets.
-fn driver_error(error: &sqlx::Error, at: &str, doing: &str, write: WriteState) -> CatalogError {
-    match error {
-        // What rustls refuses comes as an I/O error.
-        sqlx::Error::Io(why) if why.kind() == std::io::ErrorKind::InvalidData => {
-            CatalogError::failed(
-                format!(
-                    "no encrypted connection to database '{at}' for {doing}: the server's \
-                     certificate or encryption was refused: {why}; check sslmode and the \
-                     certificate files"
-                ),
-                write,
-            )
-        }
-        sqlx::Error::Io(why) => CatalogError::busy(
-            format!(
-                "the connection to database '{at}' failed while {doing}: {why}; check that the \
-                 server runs and can be reached"
-            ),
-            write,
-        ),
-        sqlx::Error::PoolTimedOut => CatalogError::busy(
-            format!(
-                "no connection to database '{at}' could be had in time for {doing}: the server \
-                 does not answer, or all connections are in use (max_connections, acquire_timeout)"
-            ),
-            write,
-        ),
-        sqlx::Error::Tls(why) => CatalogError::failed(
-            format!(
-                "no encrypted connection to database '{at}' for {doing}: {why}; check sslmode and \
-                 the certificate files"
-            ),
-            write,
-        ),
-        sqlx::Error::Configuration(why) => {
-            CatalogError::invalid(format!("the options of database '{at}' are wrong: {why}"))
-        }
-        sqlx::Error::Encode(why) => CatalogError::invalid(format!(
-            "database '{at}' cannot take a value, while {doing}: {why}"
-        )),
-        sqlx::Error::ColumnDecode { .. }
-        | sqlx::Error::Decode(_)
-        | sqlx::Error::ColumnIndexOutOfBounds { .. }
-        | sqlx::Error::RowNotFound => CatalogError::corrupt(format!(
-            "database '{at}' holds an unexpected value, found while {doing}: {error}; was it \
-             changed by another program?"
-        )),
-        // What is left are breaches of the protocol, as a connection that breaks may cause.
-        _ => CatalogError::busy(format!("database '{at}' failed while {doing}: {error}"), write),
     }
 }

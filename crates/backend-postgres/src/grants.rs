@@ -1,18 +1,11 @@
 //! What a login needs (<https://www.postgresql.org/docs/current/sql-grant.html>).
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
+pub use deltalakedb_catalog_core::support::GrantRole;
+use deltalakedb_catalog_core::support::quoted;
 
 use crate::options::PostgresOptions;
 use crate::schema::TABLES;
-
-/// What a login may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GrantRole {
-    /// Everything but creating and upgrading the tables.
-    Writer,
-    /// Every read.
-    Reader,
-}
 
 /// The statements that give an existing role what it needs, on our tables and nothing else.
 ///
@@ -25,12 +18,9 @@ pub fn grants(options: &PostgresOptions, role: GrantRole, login: &str) -> Result
             "bad login {login:?}: it is the name of a role"
         )));
     }
-    let rights = match role {
-        GrantRole::Writer => "SELECT, INSERT, UPDATE, DELETE",
-        GrantRole::Reader => "SELECT",
-    };
-    let (database, grantee) = (quoted(&options.database), quoted(login));
-    let schema = quoted(options.schema.as_deref().unwrap_or("public"));
+    let rights = role.rights();
+    let (database, grantee) = (quoted(&options.database, '"'), quoted(login, '"'));
+    let schema = quoted(options.schema.as_deref().unwrap_or("public"), '"');
     let prefix = &options.table_prefix;
     let mut statements = vec![
         format!("GRANT CONNECT ON DATABASE {database} TO {grantee};"),
@@ -41,11 +31,6 @@ pub fn grants(options: &PostgresOptions, role: GrantRole, login: &str) -> Result
         statements.push(format!("GRANT {rights} ON TABLE {schema}.{prefix}{table} TO {grantee};"));
     }
     Ok(statements)
-}
-
-/// An identifier, with its quotes doubled.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]

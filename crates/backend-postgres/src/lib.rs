@@ -36,7 +36,6 @@ mod tables;
 use std::sync::Arc;
 
 use deltalakedb_catalog_core::error::Result;
-use deltalakedb_catalog_core::support::CLAIM_ROUNDS;
 
 pub use grants::{GrantRole, grants};
 pub use options::{PoolOptions, PostgresOptions, Secret, TlsMode, TlsOptions};

@@ -1,42 +1,13 @@
 //! How a PostgreSQL catalog is reached.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
-use deltalakedb_catalog_core::support::check_identifier;
-pub use deltalakedb_sqlx_pool::PoolOptions;
+pub use deltalakedb_catalog_core::secrets::Secret;
+use deltalakedb_catalog_core::support::{check_identifier, check_text, check_time};
+pub use deltalakedb_sqlx_shared::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-
-/// Text that is never shown: `Debug` prints `***`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides a text.
-    pub fn new(text: impl Into<String>) -> Self {
-        Secret(text.into())
-    }
-
-    /// The text itself.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl<T: Into<String>> From<T> for Secret {
-    fn from(text: T) -> Self {
-        Secret::new(text)
-    }
-}
 
 /// `sslmode` of libpq (<https://www.postgresql.org/docs/current/libpq-ssl.html>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,18 +50,7 @@ impl TlsMode {
 }
 
 /// Encryption of connections.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TlsOptions {
-    /// When to use TLS and what to verify.
-    pub mode: TlsMode,
-    /// Certificates (PEM) of the authorities that may have signed the server's; none = the
-    /// well-known public ones.
-    pub ca_file: Option<PathBuf>,
-    /// Certificate (PEM) that this client shows.
-    pub cert_file: Option<PathBuf>,
-    /// Its private key (PEM).
-    pub key_file: Option<PathBuf>,
-}
+pub type TlsOptions = deltalakedb_sqlx_shared::TlsOptions<TlsMode>;
 
 /// Where the catalog's database is and how it is used.
 ///
@@ -196,11 +156,7 @@ impl PostgresOptions {
             ("user", &self.user),
             ("application_name", &self.application_name),
         ] {
-            if text.contains('\0') || (text.is_empty() && option != "application_name") {
-                return Err(CatalogError::invalid(format!(
-                    "bad {option} {text:?}: it is not empty and has no NUL character"
-                )));
-            }
+            check_text(option, text, option == "application_name")?;
         }
         check_identifier("table_prefix", &self.table_prefix, Self::MAX_PREFIX_CHARS)?;
         // PostgreSQL folds names that are not quoted, and ours are not: `DL_` and `dl_` are one.
@@ -225,25 +181,8 @@ impl PostgresOptions {
                 )));
             }
         }
-        let pool = &self.pool;
-        if pool.max_connections == 0 || pool.min_connections > pool.max_connections {
-            return Err(CatalogError::invalid(format!(
-                "bad pool: max_connections is {}, min_connections {}; at least 1 is needed, and \
-                 no more can be kept than there may be",
-                pool.max_connections, pool.min_connections
-            )));
-        }
-        for (option, time) in [
-            ("acquire_timeout", pool.acquire_timeout),
-            ("statement_timeout", self.statement_timeout),
-        ] {
-            if time.is_zero() {
-                return Err(CatalogError::invalid(format!(
-                    "bad {option}: nothing can be done in no time"
-                )));
-            }
-        }
-        Ok(())
+        self.pool.validate()?;
+        check_time("statement_timeout", self.statement_timeout)
     }
 
     /// What every table name starts with in SQL.

@@ -25,7 +25,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
-use deltalakedb_sqlx_pool::{Lease, Pool};
+use deltalakedb_sqlx_shared::{Lease, Pool};
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Encode, Postgres, Type};
 

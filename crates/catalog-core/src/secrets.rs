@@ -1,8 +1,38 @@
-//! Secrets in options of object stores: a catalog holds references to them only.
+//! Secrets: text that is never shown, and options of object stores, of which a catalog holds references only.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::error::{CatalogError, Result};
+
+/// Text that is never shown: `Debug` prints `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Secret(text.into())
+    }
+
+    /// The text itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl<T: Into<String>> From<T> for Secret {
+    fn from(text: T) -> Self {
+        Secret::new(text)
+    }
+}
 
 /// A value that names the environment variable with the real one.
 pub const ENV_REFERENCE: &str = "env:";

@@ -1,22 +1,47 @@
-//! What every backend does in the same way, whatever its database: pure checks and small
-//! conversions. For authors of backends; nothing here knows SQL.
+//! What every backend does in the same way, whatever its database: rows to the model, pages, checks,
+//! arithmetic of the outbox and of imports. For authors of backends. It knows the names of columns, and no
+//! other SQL.
+
+mod imports;
+mod outbox;
+mod records;
+mod schema;
+mod tables;
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use crate::backend::{CommitRequest, CommitTarget, ImportedCommit};
+use crate::backend::{CommitFilter, CommitRequest, CommitTarget};
 use crate::commit::{CommitBody, CommitIndex, commit_info_object};
 use crate::error::{CatalogError, Result};
 use crate::ids::{TableId, TimestampMs, Version};
-use crate::model::{FileRecord, Page, TableRecord};
+use crate::model::{FileCursor, FileRecord, Page};
 
-/// How often one claim of mirror work looks for more, where other workers took what it had found.
-pub const CLAIM_ROUNDS: usize = 8;
+pub use imports::{
+    ImportPosition, StoredTimes, check_base_chunk, check_between, check_import_commits,
+    check_import_start, check_published, check_whole, id_exists, is_same_import, range_of,
+    removed_bytes,
+};
+pub use outbox::{
+    Claimable, check_gapless, claim_in_rounds, most_versions, next_version, not_waiting,
+    out_of_order, outbox_start,
+};
+pub use records::{
+    ColumnValue, Reader, RowFormat, TABLE_COLUMNS, app_transaction, attempts, commit_body,
+    commit_record, corrupt, domain_metadata, file_record, mirror_row, skip_index, snapshot,
+    table_id, table_record, to_json, tombstone_record,
+};
+pub use schema::{GrantRole, TABLES, check_schema_version, quoted, schema_too_new};
+pub use tables::{TableListStart, table_list_start};
 
 /// Largest piece of a commit's compressed bytes in one row, bytes.
 pub const CHUNK_BYTES: usize = 1 << 20;
 /// Compressed bytes after which `read_bodies` ends a call.
 pub const BODIES_BYTES: usize = 32 << 20;
+/// Candidate rows of a page that are sorted at most. Of more, a page is read in the order of the key, and
+/// rows that do not belong to it are passed over.
+pub const SORTED_ROWS: i64 = 50_000;
 /// Ordinals from here on belong to tombstones without a file: removes, in imports, of files that
 /// nothing is known about. Adds never get there.
 pub const TOMBSTONE_ONLY: i64 = 1 << 62;
@@ -125,6 +150,32 @@ pub fn page<T, C>(mut items: Vec<T>, limit: usize, cursor: impl Fn(&T) -> C) -> 
     Page { items, next }
 }
 
+/// The key after which a page of files starts: before all files, or that of a cursor.
+#[must_use]
+pub fn files_start(after: Option<FileCursor>) -> (i64, i64) {
+    after.map_or((-1, -1), |cursor| (cursor.added_version.get(), cursor.ordinal))
+}
+
+/// First and last version that a page of commits may hold.
+#[must_use]
+pub fn commit_range(filter: &CommitFilter, before: Option<Version>) -> (i64, i64) {
+    let to = filter.to_version.map_or(i64::MAX, Version::get);
+    let before = before.map_or(i64::MAX, |before| before.get() - 1);
+    (filter.from_version.map_or(0, Version::get), to.min(before))
+}
+
+/// How many of the commits with these lengths, bytes, one call of `read_bodies` answers. A commit that is too
+/// long for a call is a call of its own.
+#[must_use]
+pub fn bodies_in_one_call(lengths: &[usize]) -> usize {
+    let mut bytes = 0_usize;
+    let fits = lengths.iter().take_while(|length| {
+        bytes = bytes.saturating_add(**length);
+        bytes <= BODIES_BYTES
+    });
+    fits.count().max(1).min(lengths.len())
+}
+
 /// Merges two lists of files that are in the order of their cursors.
 #[must_use]
 pub fn merge(left: Vec<FileRecord>, right: Vec<FileRecord>) -> Vec<FileRecord> {
@@ -162,106 +213,28 @@ pub fn check_identifier(option: &str, text: &str, max: usize) -> Result<()> {
     )))
 }
 
-/// Where an import is, for [`check_import_commits`].
-#[derive(Debug, Clone, Copy)]
-pub struct ImportPosition<'t> {
-    /// The table, in state `Importing`.
-    pub table: &'t TableRecord,
-    /// Whether it is replayed from version 0.
-    pub from_json: bool,
-    /// Whether its base is complete.
-    pub base_done: bool,
-    /// Highest version of the history that is stored.
-    pub history_through: Option<Version>,
-}
-
-impl ImportPosition<'_> {
-    /// Whether a commit is applied to the state; else it is history only.
-    #[must_use]
-    pub fn is_applied(&self, version: Version) -> bool {
-        self.from_json || version > self.table.base_version
-    }
-}
-
-/// Checks that commits continue an import. `neighbours` gives the timestamps of the stored
-/// versions next below and next above a version.
+/// Whether text may be the value of an option that is sent to a server.
 ///
 /// # Errors
-/// `InvalidInput`, and what `neighbours` fails with.
-pub fn check_import_commits<E: From<CatalogError>>(
-    import: ImportPosition<'_>,
-    commits: &[ImportedCommit],
-    mut neighbours: impl FnMut(Version) -> Result<(Option<TimestampMs>, Option<TimestampMs>), E>,
-) -> Result<(), E> {
-    let name = &import.table.name;
-    let invalid = |what: String| CatalogError::invalid(format!("import of '{name}': {what}"));
-    let mut head = import.table.head;
-    let mut history = import.history_through;
-    let mut last: Option<TimestampMs> = None;
-    for commit in commits {
-        let version = commit.version;
-        if import.is_applied(version) {
-            if !import.base_done {
-                return Err(invalid(format!(
-                    "version {version} lies above the base, which is not complete"
-                ))
-                .into());
-            }
-            let expected = head.map_or(Version::ZERO, Version::next);
-            if version != expected {
-                return Err(invalid(format!("version {expected} comes next, not {version}")).into());
-            }
-            head = Some(version);
-        } else {
-            if history.is_some_and(|history| version <= history) {
-                return Err(
-                    invalid(format!("version {version} of the history is stored already")).into()
-                );
-            }
-            history = Some(version);
-        }
-        let (below, above) = neighbours(version)?;
-        check_between(import.table, version, commit.timestamp, last.max(below), above)?;
-        last = Some(commit.timestamp);
+/// `InvalidInput` that names the option.
+pub fn check_text(option: &str, text: &str, may_be_empty: bool) -> Result<()> {
+    if text.contains('\0') || (text.is_empty() && !may_be_empty) {
+        return Err(CatalogError::invalid(format!(
+            "bad {option} {text:?}: it is not empty and has no NUL character"
+        )));
     }
     Ok(())
 }
 
-/// Checks that the timestamp of an imported version lies between those of its neighbours.
+/// Whether a limit of time leaves any.
 ///
 /// # Errors
-/// `InvalidInput`.
-pub fn check_between(
-    table: &TableRecord,
-    version: Version,
-    timestamp: TimestampMs,
-    below: Option<TimestampMs>,
-    above: Option<TimestampMs>,
-) -> Result<()> {
-    if below.is_none_or(|below| below < timestamp) && above.is_none_or(|above| timestamp < above) {
-        return Ok(());
+/// `InvalidInput` that names the option.
+pub fn check_time(option: &str, time: Duration) -> Result<()> {
+    if time.is_zero() {
+        return Err(CatalogError::invalid(format!("bad {option}: nothing can be done in no time")));
     }
-    Err(CatalogError::invalid(format!(
-        "import of '{}': timestamp {timestamp} of version {version} does not lie between those of \
-         its neighbours",
-        table.name
-    )))
-}
-
-/// Checks how an import ends.
-///
-/// # Errors
-/// `InvalidInput` if more is said to be published than there is.
-pub fn check_published(table: &TableRecord, published: Option<Version>) -> Result<()> {
-    if published <= table.head {
-        return Ok(());
-    }
-    Err(CatalogError::invalid(format!(
-        "import of '{}': version {} cannot be published, the head is {}",
-        table.name,
-        published.unwrap_or(Version::ZERO),
-        table.head.map_or_else(|| "before version 0".to_owned(), |head| head.to_string())
-    )))
+    Ok(())
 }
 
 #[cfg(test)]
@@ -297,5 +270,12 @@ mod tests {
         let full = page(vec![1, 2, 3], 2, |n| *n);
         assert_eq!((full.items, full.next), (vec![1, 2], Some(2)));
         assert_eq!(page(vec![1, 2], 2, |n| *n).next, None);
+    }
+
+    #[test]
+    fn a_call_answers_bodies_up_to_its_limit_and_at_least_one() {
+        assert_eq!(bodies_in_one_call(&[]), 0);
+        assert_eq!(bodies_in_one_call(&[BODIES_BYTES + 1, 1]), 1);
+        assert_eq!(bodies_in_one_call(&[BODIES_BYTES - 1, 1, 1]), 2);
     }
 }

@@ -3,8 +3,8 @@
 use deltalakedb_catalog_core::error::CatalogError;
 
 use crate::errors::{DbError, DbResult, conflicting};
-use crate::literals::{Value, tuple};
 use crate::session::Call;
+use crate::session::literals::{Value, tuple};
 
 /// What has to be right about the number of rows that a statement wrote or found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

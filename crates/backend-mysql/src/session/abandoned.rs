@@ -11,7 +11,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use deltalakedb_sqlx_pool::Pool;
+use deltalakedb_sqlx_shared::Pool;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use tokio::runtime::Handle;

@@ -6,7 +6,6 @@
 //!
 //! A connection that was left in the middle of anything must not come back: [`Lease::discard`]
 //! says so, and the server rolls back what was open when the connection closes.
-#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -21,6 +20,8 @@ use deadpool::managed::{
 use sqlx::{ConnectOptions, Connection, Error};
 use tokio::time::timeout;
 
+use crate::options::PoolOptions;
+
 /// A connection that was used within this time is not asked before it is used again.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// First pause before a server that refuses connections is tried again; it doubles.
@@ -29,37 +30,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Resting connections are looked through this often at most.
 const SHORTEST_SWEEP: Duration = Duration::from_millis(500);
-
-/// How many connections are kept, and for how long.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PoolOptions {
-    /// Most connections at a time. Default 10.
-    pub max_connections: u32,
-    /// Connections that are opened at the start and kept although nothing needs them. Default 0.
-    pub min_connections: u32,
-    /// How long a call waits for a connection. Default 10 s.
-    pub acquire_timeout: Duration,
-    /// After how long an unused connection is closed; zero = never. Default 10 min.
-    pub idle_timeout: Duration,
-    /// After how long a connection is replaced; zero = never. Default 30 min.
-    pub max_lifetime: Duration,
-    /// Whether a connection that was unused for more than a second is tried before it is used.
-    /// Default true.
-    pub test_before_acquire: bool,
-}
-
-impl Default for PoolOptions {
-    fn default() -> Self {
-        PoolOptions {
-            max_connections: 10,
-            min_connections: 0,
-            acquire_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(600),
-            max_lifetime: Duration::from_secs(1800),
-            test_before_acquire: true,
-        }
-    }
-}
 
 struct Kept<C, N> {
     connection: C,

@@ -1,0 +1,79 @@
+//! The tables of a catalog: their names, checks of their version, and the rights of logins.
+
+use crate::error::{CatalogError, Result};
+
+/// Tables of a catalog besides `{p}schema`, without prefix.
+pub const TABLES: [&str; 14] = [
+    "tables",
+    "commits",
+    "commit_chunks",
+    "files",
+    "protocols",
+    "metadata",
+    "txns",
+    "domain_metadata",
+    "batches",
+    "mirror",
+    "mirror_status",
+    "skip_index",
+    "skip_segments",
+    "skip_pages",
+];
+
+/// Checks that a catalog has the schema version that this program works with. `at` is the database, `nothing`
+/// says why it is known to hold no catalog where `found` is 0.
+///
+/// # Errors
+/// `Schema`, with what to do.
+pub fn check_schema_version(found: u32, supported: u32, at: &str, nothing: &str) -> Result<()> {
+    if found == supported {
+        return Ok(());
+    }
+    if found > supported {
+        return Err(schema_too_new(found, supported, at));
+    }
+    Err(CatalogError::Schema(if found == 0 {
+        format!("database '{at}' holds no catalog yet ({nothing}): run `dl init` first")
+    } else {
+        format!(
+            "the catalog in database '{at}' has schema version {found}, this program works with \
+             {supported}: make a backup and run `dl init`, which upgrades it"
+        )
+    }))
+}
+
+/// The error of a catalog that a newer program has upgraded.
+#[must_use]
+pub fn schema_too_new(found: u32, supported: u32, at: &str) -> CatalogError {
+    CatalogError::Schema(format!(
+        "the catalog in database '{at}' has schema version {found}, this program knows versions up to \
+         {supported}: use a newer version of this program. Nothing was changed"
+    ))
+}
+
+/// What a login may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrantRole {
+    /// Everything but creating and upgrading the tables.
+    Writer,
+    /// Every read.
+    Reader,
+}
+
+impl GrantRole {
+    /// The rights on each table, as they stand in a `GRANT`.
+    #[must_use]
+    pub fn rights(self) -> &'static str {
+        match self {
+            GrantRole::Writer => "SELECT, INSERT, UPDATE, DELETE",
+            GrantRole::Reader => "SELECT",
+        }
+    }
+}
+
+/// An identifier between quotes; a quote inside of it is doubled.
+#[must_use]
+pub fn quoted(name: &str, quote: char) -> String {
+    let doubled = name.replace(quote, &format!("{quote}{quote}"));
+    format!("{quote}{doubled}{quote}")
+}
