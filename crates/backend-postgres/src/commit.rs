@@ -62,34 +62,31 @@ use crate::commit_sql::COMMIT;
 use crate::errors::{DbError, DbResult};
 use crate::files::{Adds, Digest, FileWriter, Keys, ROWS, Removes, first_missing, reported};
 use crate::rows::{Id, Reader, corrupt, to_json};
-use crate::session::{Args, Call, Mode, Session};
-use crate::statements::statements;
+use crate::schema;
+use crate::session::{Args, Call, Mode, Session, statements};
 
 /// Compressed bytes of bodies that travel in the one statement; larger ones in their own.
 pub(crate) const BODY_BYTES: usize = 16 << 20;
 
+// Statements that commit.
 statements! {
-    /// Statements that commit.
-    CommitSql {
-        commit: COMMIT,
-        lock: "SELECT t.id FROM {p}tables t WHERE t.id = ANY ($1::uuid[]) ORDER BY t.id FOR UPDATE",
-        resolve: "SELECT c.table_id, c.version, c.timestamp_ms
-            FROM {p}batches b LEFT JOIN {p}commits c ON c.token = b.token
-            WHERE b.token = $1 ORDER BY c.batch_position",
-        insert_chunks: "INSERT INTO {p}commit_chunks (table_id, version, chunk_no, body)
-            SELECT $1, $2, k.chunk_no, k.body
-            FROM unnest($3::int8[], $4::bytea[]) AS k (chunk_no, body)",
-        /// Takes what a large commit ended off the totals that its first statement wrote.
-        correct_totals: "WITH corrected AS (
-                UPDATE {p}tables SET head_files = head_files - $3,
-                    head_bytes = head_bytes - $4::text::numeric
-                WHERE id = $1
-                RETURNING head_files, head_bytes)
-            UPDATE {p}commits c SET total_files = n.head_files,
-                total_bytes = least(greatest(n.head_bytes, 0), 9223372036854775807)::int8,
-                bytes_removed = $5
-            FROM corrected n WHERE c.table_id = $1 AND c.version = $2",
-    }
+    LOCK: "SELECT t.id FROM {p}tables t WHERE t.id = ANY ($1::uuid[]) ORDER BY t.id FOR UPDATE",
+    RESOLVE: "SELECT c.table_id, c.version, c.timestamp_ms
+        FROM {p}batches b LEFT JOIN {p}commits c ON c.token = b.token
+        WHERE b.token = $1 ORDER BY c.batch_position",
+    INSERT_CHUNKS: "INSERT INTO {p}commit_chunks (table_id, version, chunk_no, body)
+        SELECT $1, $2, k.chunk_no, k.body
+        FROM unnest($3::int8[], $4::bytea[]) AS k (chunk_no, body)",
+    /// Takes what a large commit ended off the totals that its first statement wrote.
+    CORRECT_TOTALS: "WITH corrected AS (
+            UPDATE {p}tables SET head_files = head_files - $3,
+                head_bytes = head_bytes - $4::text::numeric
+            WHERE id = $1
+            RETURNING head_files, head_bytes)
+        UPDATE {p}commits c SET total_files = n.head_files,
+            total_bytes = least(greatest(n.head_bytes, 0), 9223372036854775807)::int8,
+            bytes_removed = $5
+        FROM corrected n WHERE c.table_id = $1 AND c.version = $2",
 }
 
 /// What the statement answers.
@@ -106,8 +103,7 @@ pub(crate) async fn resolve_token(
     call: &mut Call,
     token: &CommitToken,
 ) -> DbResult<Option<Vec<CommittedTable>>> {
-    let sql = call.session.sql.commit.resolve.clone();
-    let rows = call.fetch(&sql, Args::new().bind(token.as_str())).await?;
+    let rows = call.fetch(RESOLVE, Args::new().bind(token.as_str())).await?;
     if rows.is_empty() {
         return Ok(None);
     }
@@ -134,7 +130,7 @@ async fn find_token(
     session: &Arc<Session>,
     token: &CommitToken,
 ) -> Result<Option<Vec<CommittedTable>>> {
-    let mut call = session.begin("looking up a commit token", Mode::ReadOne).await?;
+    let mut call = schema::begin(session, "looking up a commit token", Mode::ReadOne).await?;
     let found = resolve_token(&mut call, token).await;
     call.end(found).await
 }
@@ -155,7 +151,7 @@ pub(crate) async fn commit_now(
     if batch.is_large() || contended {
         return commit_in_steps(session, &batch).await;
     }
-    let mut call = session.begin("committing", Mode::WriteOne).await?;
+    let mut call = schema::begin(session, "committing", Mode::WriteOne).await?;
     match attempt(&mut call, &batch).await {
         Ok(Verdict::Final(outcome)) => return call.end(Ok(outcome)).await,
         Ok(Verdict::FinalIfNew(outcome)) => {
@@ -179,9 +175,8 @@ fn note_size(session: &Session, rows: &[PgRow]) -> DbResult<()> {
 }
 
 async fn attempt(call: &mut Call, batch: &Batch<'_>) -> DbResult<Verdict> {
-    let sql = call.session.sql.commit.commit.clone();
     let args = batch.args(true)?;
-    let rows = call.fetch(&sql, args).await?;
+    let rows = call.fetch(COMMIT, args).await?;
     note_size(&call.session, &rows)?;
     if let Some(table) = batch.only_table()
         && rows.iter().any(|row| row.try_get::<bool, _>(7).unwrap_or(false))
@@ -232,7 +227,7 @@ impl Contended {
 /// Locks the tables, then runs the statement with a snapshot that is younger than the locks; the
 /// rows of a large batch follow in the same transaction, in parts.
 async fn commit_in_steps(session: &Arc<Session>, batch: &Batch<'_>) -> Result<CommitOutcome> {
-    let mut call = session.begin("committing", Mode::Write).await?;
+    let mut call = schema::begin(session, "committing", Mode::Write).await?;
     let result = steps(&mut call, batch).await;
     match result {
         Ok(outcome @ CommitOutcome::Committed(_)) => call.end(Ok(outcome)).await,
@@ -250,12 +245,11 @@ async fn commit_in_steps(session: &Arc<Session>, batch: &Batch<'_>) -> Result<Co
 
 async fn steps(call: &mut Call, batch: &Batch<'_>) -> DbResult<CommitOutcome> {
     let session = call.session.clone();
-    let sql = &session.sql.commit;
     let ids: Vec<Id> = batch.parts.iter().map(|part| part.id.into()).collect();
-    call.fetch(&sql.lock, Args::new().bind(&ids)).await?;
+    call.fetch(LOCK, Args::new().bind(&ids)).await?;
     let large = batch.is_large();
     let args = batch.args(!large)?;
-    let rows = call.fetch(&sql.commit, args).await?;
+    let rows = call.fetch(COMMIT, args).await?;
     note_size(&session, &rows)?;
     let outcome = match batch.verdict(&rows)? {
         Verdict::Final(outcome) | Verdict::FinalIfNew(outcome) => outcome,
@@ -301,7 +295,6 @@ async fn write_part(
     version: i64,
     files_before: Option<i64>,
 ) -> DbResult<Option<usize>> {
-    let session = call.session.clone();
     let index = &part.commit.index;
     let mut writer = FileWriter::new(call, part.id, version);
     if let Some(position) = writer.remove(&index.removes, &part.keys).await?.first() {
@@ -321,7 +314,7 @@ async fn write_part(
         .bind(ended.files)
         .bind(ended.bytes.to_string())
         .bind(reported(ended.bytes_removed));
-    call.execute(&session.sql.commit.correct_totals, args).await?;
+    call.execute(CORRECT_TOTALS, args).await?;
     Ok(None)
 }
 
@@ -332,13 +325,12 @@ pub(crate) async fn insert_chunks(
     version: i64,
     zstd: &[u8],
 ) -> DbResult<()> {
-    let sql = call.session.sql.commit.insert_chunks.clone();
     let chunks: Vec<&[u8]> = zstd.chunks(CHUNK_BYTES).collect();
     let together = BODY_BYTES / CHUNK_BYTES;
     for (group, bodies) in chunks.chunks(together).enumerate() {
         let numbers: Vec<i64> = (0..bodies.len()).map(|n| count(group * together + n)).collect();
         let args = Args::new().bind(Id::from(table)).bind(version).bind(&numbers).bind(bodies);
-        call.execute(&sql, args).await?;
+        call.execute(INSERT_CHUNKS, args).await?;
     }
     Ok(())
 }

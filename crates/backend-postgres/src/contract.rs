@@ -26,7 +26,7 @@ use super::{
 /// One call: begin, work, end.
 macro_rules! call {
     ($self:ident, $mode:ident, $doing:literal, |$call:ident| $work:expr) => {{
-        let mut call = $self.session.begin($doing, Mode::$mode).await?;
+        let mut call = schema::begin(&$self.session, $doing, Mode::$mode).await?;
         let $call = &mut call;
         let result = $work.await;
         call.end(result).await
@@ -36,17 +36,8 @@ macro_rules! call {
 #[async_trait]
 impl SchemaBackend for PostgresBackend {
     async fn info(&self) -> ReadResult<BackendInfo> {
-        let schema_version = if self.session.schema_is_right() {
-            SCHEMA_VERSION
-        } else {
-            let doing = "reading the schema version";
-            let mut call = self.session.unchecked(doing, Mode::ReadOne).await?;
-            let found = schema::version(&mut call).await;
-            let found = call.end(found).await?;
-            self.session.saw_schema(found);
-            found
-        };
-        let mut call = self.session.unchecked("asking what time it is", Mode::ReadOne).await?;
+        let schema_version = schema::current(&self.session).await?;
+        let mut call = self.session.begin("asking what time it is", Mode::ReadOne).await?;
         let clock = schema::clock(&mut call).await;
         let clock = call.end(clock).await?;
         Ok(BackendInfo {
@@ -60,7 +51,7 @@ impl SchemaBackend for PostgresBackend {
 
     async fn migrate(&self, now: TimestampMs) -> WriteResult<()> {
         let doing = "creating or upgrading the schema";
-        let mut call = self.session.unchecked(doing, Mode::Write).await?;
+        let mut call = self.session.begin(doing, Mode::Write).await?;
         let result = schema::migrate(&mut call, now).await;
         Ok(call.end(result).await?)
     }

@@ -30,25 +30,8 @@ use tokio::sync::Semaphore;
 use crate::commit;
 use crate::groups_queue::{Append, Part, Queue, Waiting};
 use crate::groups_send::{Way, send};
-use crate::groups_sql::{APPENDS, APPENDS_ACROSS};
+use crate::schema;
 use crate::session::{Mode, Session};
-use crate::statements::statements;
-
-statements! {
-    /// The statement that commits several appends.
-    GroupSql {
-        appends: APPENDS,
-        /// The same to several tables.
-        appends_across: APPENDS_ACROSS,
-        /// To one, through the function of `APPEND_FUNCTION`.
-        appends_in_turn: "SELECT f.* FROM {p}append_2($1::uuid[],
-            CASE WHEN true{wait} THEN $2::int8 END, $3::text, $4::text[], $5::int8[],
-            $6::text[], $7::text[], $8::int8[], $9::int8[], $10::int8[], $11::text[], $12::int4[],
-            $13::int8[], $14::bytea[], $15::int4[], $16::int8[], $17::bytea[], $18::int8[],
-            $19::int8[], $20::bool[], $21::int8[], $22::int8[], $23::text[], $24::text[],
-            $25::text[], $26::text[], $27::text[], $28::text[], $29::text[]) f",
-    }
-}
 
 /// Those that wait.
 #[derive(Debug)]
@@ -300,7 +283,7 @@ async fn together(
     appends: &[Append<'_>],
     way: Way,
 ) -> Result<Vec<CommittedTable>> {
-    let mut call = session.begin("committing", Mode::WriteOne).await?;
+    let mut call = schema::begin(session, "committing", Mode::WriteOne).await?;
     match send(&mut call, appends, way).await {
         Err(error) if error.is_unique_violation() => {
             call.end_rolled_back(Ok(())).await?;

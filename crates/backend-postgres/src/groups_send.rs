@@ -10,6 +10,7 @@ use crate::commit::separator;
 use crate::errors::DbResult;
 use crate::files::{Adds, Keys, reported};
 use crate::groups_queue::Append;
+use crate::groups_sql::{APPENDS, APPENDS_ACROSS, APPENDS_IN_TURN};
 use crate::rows::{Id, Reader};
 use crate::session::{Args, Call};
 
@@ -55,14 +56,12 @@ pub(crate) async fn send(
     let args = Args::new().bind(&tables).bind(now).bind(separator.as_str());
     let args = columns.bind(args).bind(&chunks.0).bind(&chunks.1).bind(&chunks.2);
     let args = adds.bind_values(args.bind(&adds.tables).bind(&adds.ordinals));
-    let texts = &call.session.sql.groups;
     let sql = match way {
-        Way::Waiting => &texts.appends,
-        Way::InTurn => &texts.appends_in_turn,
-        Way::Across => &texts.appends_across,
+        Way::Waiting => APPENDS,
+        Way::InTurn => APPENDS_IN_TURN,
+        Way::Across => APPENDS_ACROSS,
     };
-    let sql = sql.clone();
-    let rows = call.fetch(&sql, args).await?;
+    let rows = call.fetch(sql, args).await?;
     let mut done = Vec::with_capacity(rows.len());
     for row in &rows {
         let number: i64 = row.try_get(0)?;

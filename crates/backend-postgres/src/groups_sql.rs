@@ -1,5 +1,7 @@
 //! The text of a commit of appends. Why it is right is said in `commit` and `groups`.
 
+use crate::session::statements;
+
 /// Parameters: `$1` the table of each commit, `$2` now, `$3` what stands for the timestamp in first lines,
 /// `$4`–`$11` the commits, one array a column; `$12`–`$14` pieces of bodies, `$15`–`$29` adds, each with the
 /// commit's number, from 1 on, first. Answers a row a commit, in order, for each table all or none; and
@@ -115,12 +117,19 @@ macro_rules! appends_to_one {
     };
 }
 
-/// The statement for one table.
-pub(crate) const APPENDS: &str = appends_to_one!();
-
-/// The statement for several tables. It waits for none of them: one that others hold has no rows in the
-/// answer. Rows of mirrors are waited for, in the order in which those who publish take them.
-pub(crate) const APPENDS_ACROSS: &str = appends!(
+statements! {
+    /// The statement for one table.
+    pub(crate) APPENDS: appends_to_one!(),
+    /// The same, through the function of `APPEND_FUNCTION`.
+    pub(crate) APPENDS_IN_TURN: "SELECT f.* FROM {p}append_2($1::uuid[],
+        CASE WHEN true{wait} THEN $2::int8 END, $3::text, $4::text[], $5::int8[],
+        $6::text[], $7::text[], $8::int8[], $9::int8[], $10::int8[], $11::text[], $12::int4[],
+        $13::int8[], $14::bytea[], $15::int4[], $16::int8[], $17::bytea[], $18::int8[],
+        $19::int8[], $20::bool[], $21::int8[], $22::int8[], $23::text[], $24::text[],
+        $25::text[], $26::text[], $27::text[], $28::text[], $29::text[]) f",
+    /// The statement for several tables. It waits for none of them: one that others hold has no rows in the
+    /// answer. Rows of mirrors are waited for, in the order in which those who publish take them.
+    pub(crate) APPENDS_ACROSS: appends!(
     part: "min(p.since) OVER (PARTITION BY p.id) AS since",
     locked: "t.id = ANY ($1::uuid[]) ORDER BY t.id FOR UPDATE SKIP LOCKED",
     go: "SELECT p.*, n.waited, n.head_version + row_number() OVER of_table AS version,
@@ -133,7 +142,8 @@ pub(crate) const APPENDS_ACROSS: &str = appends!(
     last: "SELECT DISTINCT ON (g.id) g.* FROM go g ORDER BY g.id, g.number DESC",
     mirrors: "SELECT l.table_id AS id FROM {p}mirror l WHERE l.table_id IN (SELECT g.id FROM go g)
         ORDER BY l.table_id FOR UPDATE"
-);
+),
+}
 
 /// A function that runs the statement with the table's row locked before: each statement in it has a
 /// snapshot of its own, which is younger than the lock. Otherwise a statement that has waited is evaluated

@@ -30,7 +30,6 @@ mod rows;
 mod schema;
 mod session;
 mod skip;
-mod statements;
 mod tables;
 
 use std::sync::Arc;
@@ -59,7 +58,10 @@ impl PostgresBackend {
     /// * `Unsupported`: the server is older than PostgreSQL 11.
     /// * `Unavailable`: it cannot be reached, or refuses user, password or database.
     pub async fn connect(options: PostgresOptions) -> Result<Arc<PostgresBackend>> {
-        Ok(Arc::new(PostgresBackend { session: Session::connect(options).await? }))
+        let session = Session::connect(options).await?;
+        schema::check_server(&session).await?;
+        session.fill_pool().await?;
+        Ok(Arc::new(PostgresBackend { session }))
     }
 
     /// Closes all connections; calls that begin after it fail.
