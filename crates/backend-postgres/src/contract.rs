@@ -19,8 +19,8 @@ use deltalakedb_catalog_core::model::{
 };
 
 use super::{
-    CLAIM_ROUNDS, Mode, PostgresBackend, SCHEMA_VERSION, commit, groups, import, outbox, reads,
-    schema, skip, tables,
+    CLAIM_ROUNDS, Mode, PostgresBackend, SCHEMA_VERSION, commit, import, outbox, reads, schema,
+    skip, tables,
 };
 
 /// One call: begin, work, end.
@@ -52,7 +52,11 @@ impl SchemaBackend for PostgresBackend {
     async fn migrate(&self, now: TimestampMs) -> WriteResult<()> {
         let doing = "creating or upgrading the schema";
         let mut call = self.session.begin(doing, Mode::Write).await?;
-        let result = schema::migrate(&mut call, now).await;
+        let result = async {
+            schema::migrate(&mut call, now).await?;
+            commit::append_sql::make_function(&mut call).await
+        }
+        .await;
         Ok(call.end(result).await?)
     }
 }
@@ -123,7 +127,7 @@ impl ReadBackend for PostgresBackend {
         version: Version,
         cursors: &[FileCursor],
     ) -> ReadResult<Vec<FileRecord>> {
-        Ok(call!(self, ReadOne, "reading files", |call| skip::files_at(
+        Ok(call!(self, ReadOne, "reading files", |call| reads::files_at(
             call, table_id, version, cursors
         ))?)
     }
@@ -197,7 +201,7 @@ impl ReadBackend for PostgresBackend {
 #[async_trait]
 impl CommitBackend for PostgresBackend {
     async fn commit(&self, request: CommitRequest) -> WriteResult<CommitOutcome> {
-        Ok(groups::commit(&self.session, request).await?)
+        Ok(self.committer.commit(request).await?)
     }
 
     async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>> {

@@ -17,7 +17,7 @@ use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, count};
 use sqlx::Row;
 
 use crate::errors::DbResult;
-use crate::rows::{Id, to_json};
+use crate::rows::to_json;
 use crate::session::{Args, Call, statements};
 
 /// Rows in one statement of a large commit or an import.
@@ -307,7 +307,7 @@ impl<'c> FileWriter<'c> {
     }
 
     fn args(&self) -> Args {
-        Args::new().bind(Id::from(self.table)).bind(self.version)
+        Args::of(self.table).bind(self.version)
     }
 
     /// Ends the files that removes name. Returns the positions of those that are not active.
@@ -421,7 +421,7 @@ pub(crate) async fn first_missing(
         for (position, remove) in removes.iter().enumerate().skip(from).take(ROWS) {
             rows.push(0, position, remove)?;
         }
-        let args = rows.bind_keys(Args::new().bind(Id::from(table)).bind(&rows.positions));
+        let args = rows.bind_keys(Args::of(table).bind(&rows.positions));
         let found: Option<i64> = call.fetch_one(FIRST_MISSING, args).await?.try_get(0)?;
         if let Some(position) = found.and_then(|position| usize::try_from(position).ok()) {
             first = Some(first.map_or(position, |first| first.min(position)));

@@ -2,6 +2,8 @@
 //!
 //! Each verb is one transaction that holds the table's row.
 
+pub(crate) mod run;
+
 use std::collections::HashSet;
 
 use deltalakedb_catalog_core::action::{DomainMetadata, Metadata, Protocol, Remove, Txn};
@@ -18,16 +20,16 @@ use deltalakedb_catalog_core::support::{
 };
 use sqlx::Row;
 
-use crate::commit::{DomainColumns, TxnColumns, insert_chunks};
+use crate::commit::columns::{DomainColumns, TxnColumns, insert_chunks};
 use crate::errors::{DbError, DbResult};
 use crate::files::{FileWriter, Keys, big, reported};
-use crate::import_run::Run;
 use crate::outbox;
-use crate::rows::{Id, Reader, TABLE_COLUMNS, table_columns, table_record, table_source, to_json};
+use crate::rows::{Reader, TABLE_COLUMNS, table_columns, table_record, table_source, to_json};
 use crate::session::{Args, Call, statements};
 use crate::tables::{get_table, insert_table, lock, not_found, require_table, state_of};
 
-// Statements of imports.
+use run::Run;
+
 statements! {
     PROGRESS: concat!("SELECT ", table_columns!(), ", t.import_from_json, t.import_base_done,
             t.import_files, t.import_tombstones, t.import_history_through, t.head_files,
@@ -120,7 +122,7 @@ struct Importing {
 }
 
 async fn find(call: &mut Call, id: TableId) -> DbResult<Importing> {
-    let Some(row) = call.fetch_optional(PROGRESS, Args::new().bind(Id::from(id))).await? else {
+    let Some(row) = call.fetch_optional(PROGRESS, Args::of(id)).await? else {
         return Err(not_found(id).into());
     };
     let called = id.to_string();
@@ -224,8 +226,7 @@ pub(crate) async fn store_base(
     let files = import.files.saturating_add(keys.live_files).saturating_sub(ended.files);
     let bytes = import.bytes + keys.live_bytes - ended.bytes;
     let stored = |before: u64, more: usize| count(position(before).saturating_add(more));
-    let args = Args::new()
-        .bind(Id::from(id))
+    let args = Args::of(id)
         .bind(stored(progress.base_files, chunk.files.len()))
         .bind(stored(progress.base_tombstones, chunk.tombstones.len()))
         .bind(files)
@@ -240,17 +241,12 @@ pub(crate) async fn store_base(
         };
         projection.write(call, id, base).await?;
         let totals = || {
-            Args::new()
-                .bind(Id::from(id))
-                .bind(base.get())
-                .bind(tail.timestamp.0)
-                .bind(files)
-                .bind(reported(bytes))
+            Args::of(id).bind(base.get()).bind(tail.timestamp.0).bind(files).bind(reported(bytes))
         };
         if call.execute(UPDATE_BASE, totals()).await? == 0 {
             call.execute(INSERT_BASE, totals()).await?;
         }
-        let args = Args::new().bind(Id::from(id)).bind(tail.timestamp.0);
+        let args = Args::of(id).bind(tail.timestamp.0);
         call.execute(FINISH_BASE, args).await?;
     }
     Ok(find(call, id).await?.progress)
@@ -266,7 +262,7 @@ struct Projection<'v> {
 
 impl Projection<'_> {
     async fn write(&self, call: &mut Call, id: TableId, version: Version) -> DbResult<()> {
-        let args = || Args::new().bind(Id::from(id)).bind(version.get());
+        let args = || Args::of(id).bind(version.get());
         if let Some(protocol) = self.protocol {
             call.execute(INSERT_PROTOCOL, args().bind(to_json(protocol)?)).await?;
         }
@@ -275,12 +271,12 @@ impl Projection<'_> {
         }
         if !self.txns.is_empty() {
             let mut columns = TxnColumns::default();
-            columns.push_all(0, self.txns);
+            columns.push(0, self.txns);
             call.execute(INSERT_TXNS, columns.bind_values(args())).await?;
         }
         if !self.domains.is_empty() {
             let mut columns = DomainColumns::default();
-            columns.push_all(0, self.domains);
+            columns.push(0, self.domains);
             call.execute(INSERT_DOMAINS, columns.bind_values(args())).await?;
         }
         Ok(())
@@ -300,7 +296,7 @@ impl Times {
 }
 
 async fn stored_times(call: &mut Call, id: TableId, from: Version, to: Version) -> DbResult<Times> {
-    let args = Args::new().bind(Id::from(id)).bind(from.get()).bind(to.get());
+    let args = Args::of(id).bind(from.get()).bind(to.get());
     let mut times = Vec::new();
     for row in &call.fetch(TIMES, args).await? {
         times.push((Version::new(row.try_get(0)?)?, TimestampMs(row.try_get(1)?)));
@@ -356,7 +352,7 @@ pub(crate) async fn store_commits(
         }
     }
     if let Some(history) = history {
-        let args = Args::new().bind(Id::from(id)).bind(history.get());
+        let args = Args::of(id).bind(history.get());
         call.execute(STORE_HISTORY, args).await?;
     }
     Ok(find(call, id).await?.progress)
@@ -367,8 +363,7 @@ fn line(id: TableId, commit: &ImportedCommit, bytes_removed: i64) -> Args {
     let index = &commit.index;
     let added: i128 = index.adds.iter().map(|add| i128::from(add.size)).sum();
     let added = added + i128::from(commit.later.as_ref().map_or(0, LaterAdds::bytes));
-    Args::new()
-        .bind(Id::from(id))
+    Args::of(id)
         .bind(commit.version.get())
         .bind(count(commit.num_added()))
         .bind(count(index.removes.len()))
@@ -440,8 +435,7 @@ pub(crate) async fn move_head(
     commit: &ImportedCommit,
     expected: Option<Version>,
 ) -> DbResult<()> {
-    let args = Args::new()
-        .bind(Id::from(id))
+    let args = Args::of(id)
         .bind(commit.version.get())
         .bind(commit.timestamp.0)
         .bind(head.files)
@@ -474,7 +468,7 @@ pub(crate) async fn finish(
 ) -> DbResult<TableRecord> {
     let import = find_locked(call, id).await?;
     let record = &import.progress.table;
-    let row = call.fetch_one(HAS_STATE, Args::new().bind(Id::from(id))).await?;
+    let row = call.fetch_one(HAS_STATE, Args::of(id)).await?;
     if record.head.is_none() || !row.try_get::<bool, _>(0)? {
         return Err(CatalogError::corrupt(format!(
             "import of '{}' has no version, protocol or metadata: the log it was read from is \
@@ -485,13 +479,12 @@ pub(crate) async fn finish(
     }
     check_published(record, end.published)?;
     let state = if end.dropped_at.is_some() { TableState::Dropped } else { TableState::Active };
-    let args = Args::new()
-        .bind(Id::from(id))
+    let args = Args::of(id)
         .bind(state.as_str())
         .bind(end.created_at.unwrap_or(record.created_at).0)
         .bind(end.dropped_at.map(|time| time.0));
     call.execute(FINISH, args).await?;
-    let args = Args::new().bind(Id::from(id)).bind(end.published.map(Version::get));
+    let args = Args::of(id).bind(end.published.map(Version::get));
     call.execute(PUBLISH, args).await?;
     if record.mirror != MirrorMode::Off {
         outbox::enqueue_missing(call, id, end.published, now).await?;
@@ -513,7 +506,7 @@ pub(crate) async fn abort(call: &mut Call, id: TableId) -> DbResult<()> {
         DELETE_MIRROR,
         DELETE_TABLE,
     ] {
-        call.execute(text, Args::new().bind(Id::from(id))).await?;
+        call.execute(text, Args::of(id)).await?;
     }
     Ok(())
 }

@@ -10,17 +10,11 @@
 #![forbid(unsafe_code)]
 
 mod commit;
-mod commit_sql;
 mod contract;
 mod errors;
 mod files;
 mod grants;
-mod groups;
-mod groups_queue;
-mod groups_send;
-mod groups_sql;
 mod import;
-mod import_run;
 mod options;
 mod outbox;
 #[cfg(test)]
@@ -40,6 +34,7 @@ use deltalakedb_catalog_core::support::CLAIM_ROUNDS;
 pub use grants::{GrantRole, grants};
 pub use options::{PoolOptions, PostgresOptions, Secret, TlsMode, TlsOptions};
 
+use commit::Committer;
 use schema::SCHEMA_VERSION;
 use session::{Mode, Session};
 
@@ -47,6 +42,7 @@ use session::{Mode, Session};
 #[derive(Debug)]
 pub struct PostgresBackend {
     session: Arc<Session>,
+    committer: Arc<Committer>,
 }
 
 impl PostgresBackend {
@@ -61,7 +57,7 @@ impl PostgresBackend {
         let session = Session::connect(options).await?;
         schema::check_server(&session).await?;
         session.fill_pool().await?;
-        Ok(Arc::new(PostgresBackend { session }))
+        Ok(Arc::new(PostgresBackend { committer: Committer::new(&session), session }))
     }
 
     /// Closes all connections; calls that begin after it fail.

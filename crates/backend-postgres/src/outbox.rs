@@ -101,10 +101,6 @@ statements! {
         ORDER BY table_id, version LIMIT $4"),
 }
 
-fn of(id: TableId) -> Args {
-    Args::new().bind(Id::from(id))
-}
-
 /// Enqueues every version after the published one that is not.
 pub(crate) async fn enqueue_missing(
     call: &mut Call,
@@ -113,8 +109,8 @@ pub(crate) async fn enqueue_missing(
     now: TimestampMs,
 ) -> DbResult<()> {
     let next = published.map_or(0, |published| published.get().saturating_add(1));
-    call.execute(ENQUEUE_MISSING, of(id).bind(next).bind(now.0)).await?;
-    call.execute(UPDATE_PENDING, of(id)).await?;
+    call.execute(ENQUEUE_MISSING, Args::of(id).bind(next).bind(now.0)).await?;
+    call.execute(UPDATE_PENDING, Args::of(id)).await?;
     Ok(())
 }
 
@@ -172,20 +168,20 @@ async fn take(
     let epoch =
         if candidate.same_holder { candidate.epoch } else { candidate.epoch.saturating_add(1) };
     let until = request.now.plus_ms(request.lease_ms);
-    let args = of(table_id).bind(request.owner.as_str()).bind(epoch).bind(until.0);
+    let args = Args::of(table_id).bind(request.owner.as_str()).bind(epoch).bind(until.0);
     call.execute(LEASE, args).await?;
 
     let first = candidate.published.map_or(0, |published| published.saturating_add(1));
     let limit = i64::try_from(request.max_versions.max(1)).unwrap_or(i64::MAX);
     let mut versions: Vec<i64> = Vec::new();
-    for row in &call.fetch(NEXT_VERSIONS, of(table_id).bind(first).bind(limit)).await? {
+    for row in &call.fetch(NEXT_VERSIONS, Args::of(table_id).bind(first).bind(limit)).await? {
         versions.push(row.try_get(0)?);
     }
     let gapless = (first..).zip(&versions).all(|(expected, found)| expected == *found);
     let (Some(last), true) = (versions.last(), gapless) else {
         return Err(corrupt(table_id, Some(first), "outbox", "a version is missing in it"));
     };
-    call.execute(START, of(table_id).bind(first).bind(*last)).await?;
+    call.execute(START, Args::of(table_id).bind(first).bind(*last)).await?;
     Ok(MirrorTask {
         lease: MirrorLease { table_id, owner: request.owner.clone(), epoch, until },
         table: require_table(call, table_id).await?,
@@ -198,7 +194,7 @@ async fn take(
 }
 
 fn lease_args(lease: &MirrorLease) -> Args {
-    of(lease.table_id).text("the owner of a lease", &lease.owner).bind(lease.epoch)
+    Args::of(lease.table_id).text("the owner of a lease", &lease.owner).bind(lease.epoch)
 }
 
 /// Locks a leased table; the next version to publish, none if the lease is lost.
@@ -241,7 +237,7 @@ pub(crate) async fn complete(
     let versions: Vec<i64> = done.iter().map(|row| row.version.get()).collect();
     let digests: Vec<&str> = done.iter().map(|row| row.digest.as_str()).collect();
     let times: Vec<i64> = done.iter().map(|row| row.at.0).collect();
-    let args = of(id).bind(&versions).texts("the digest of a version", &digests).bind(&times);
+    let args = Args::of(id).bind(&versions).texts("the digest of a version", &digests).bind(&times);
     let known = call.execute(COMPLETE, args).await?;
     if usize::try_from(known).ok() != Some(done.len()) {
         let next = first.saturating_add(i64::try_from(known).unwrap_or(i64::MAX));
@@ -249,15 +245,15 @@ pub(crate) async fn complete(
             format!("version {} was published out of order, {next} comes next", last.version);
         return invalid(call, id, what).await;
     }
-    call.execute(PUBLISH, of(id).bind(last.version.get())).await?;
-    call.execute(UPDATE_PENDING, of(id)).await?;
+    call.execute(PUBLISH, Args::of(id).bind(last.version.get())).await?;
+    call.execute(UPDATE_PENDING, Args::of(id)).await?;
     Ok(true)
 }
 
 /// Frees a lease: its rows in flight wait again.
 async fn give_up(call: &mut Call, id: TableId) -> DbResult<()> {
-    call.execute(GIVE_UP, of(id)).await?;
-    call.execute(BACK_TO_PENDING, of(id)).await?;
+    call.execute(GIVE_UP, Args::of(id)).await?;
+    call.execute(BACK_TO_PENDING, Args::of(id)).await?;
     Ok(())
 }
 
@@ -270,7 +266,7 @@ pub(crate) async fn fail(
     if held(call, lease).await?.is_none() {
         return Ok(false);
     }
-    let args = of(id)
+    let args = Args::of(id)
         .bind(failure.version.get())
         .text("the error of a version", &failure.error)
         .bind(failure.retry_at.0);
@@ -279,7 +275,7 @@ pub(crate) async fn fail(
         return invalid(call, id, what).await;
     }
     if failure.diverged {
-        call.execute(DIVERGE, of(id)).await?;
+        call.execute(DIVERGE, Args::of(id)).await?;
     }
     give_up(call, id).await?;
     Ok(true)
@@ -321,8 +317,8 @@ pub(crate) async fn rows(
 
 pub(crate) async fn retry(call: &mut Call, id: TableId, now: TimestampMs) -> DbResult<u64> {
     lock_active(call, id).await?;
-    call.execute(ACTIVATE_DIVERGED, of(id)).await?;
-    call.execute(RETRY, of(id).bind(now.0)).await
+    call.execute(ACTIVATE_DIVERGED, Args::of(id)).await?;
+    call.execute(RETRY, Args::of(id).bind(now.0)).await
 }
 
 pub(crate) async fn set_mode(
@@ -333,10 +329,10 @@ pub(crate) async fn set_mode(
 ) -> DbResult<TableRecord> {
     lock_active(call, id).await?;
     if mode == MirrorMode::Diverged {
-        call.execute(DIVERGE, of(id)).await?;
+        call.execute(DIVERGE, Args::of(id)).await?;
         return require_table(call, id).await;
     }
-    let args = of(id).bind(mode.as_str());
+    let args = Args::of(id).bind(mode.as_str());
     call.execute(SET_MODE, args).await?;
     if mode == MirrorMode::Active {
         let published = require_table(call, id).await?.published_version;

@@ -8,8 +8,7 @@ use url::Url;
 
 use crate::session::texts::Texts;
 use crate::{
-    PostgresBackend, PostgresOptions, commit, commit_sql, files, groups_sql, import, import_run,
-    outbox, reads, schema, skip, tables,
+    PostgresBackend, PostgresOptions, commit, files, import, outbox, reads, schema, skip, tables,
 };
 
 /// Tables that may grow without bound: a plan that reads all of one is a defect.
@@ -24,10 +23,12 @@ fn statements(prefix: &str) -> Vec<(String, String)> {
         ("reads", reads::STATEMENTS),
         ("files", files::STATEMENTS),
         ("commit", commit::STATEMENTS),
-        ("commit", commit_sql::STATEMENTS),
-        ("commit", groups_sql::STATEMENTS),
+        ("commit", commit::statement_sql::STATEMENTS),
+        ("commit", commit::append_sql::STATEMENTS),
+        ("commit", commit::locked::STATEMENTS),
+        ("commit", commit::columns::STATEMENTS),
         ("import", import::STATEMENTS),
-        ("import", import_run::STATEMENTS),
+        ("import", import::run::STATEMENTS),
         ("outbox", outbox::STATEMENTS),
         ("skip", skip::STATEMENTS),
     ];

@@ -19,7 +19,7 @@ use sqlx::postgres::PgRow;
 
 use crate::errors::DbResult;
 use crate::rows::{
-    Id, Reader, TABLE_COLUMNS, commit_body, commit_columns, commit_record, corrupt, file_columns,
+    Reader, TABLE_COLUMNS, commit_body, commit_columns, commit_record, corrupt, file_columns,
     file_record, table_columns, table_record, table_source,
 };
 use crate::session::{Args, Call, statements};
@@ -150,6 +150,14 @@ statements! {
         WHERE table_id = $1 AND (added_version, ordinal) > ($2, $3) AND added_version <= $5
           AND removed_version + 0 > $5
         ORDER BY added_version, ordinal LIMIT $4"),
+    /// `OFFSET 0` keeps the planner from making a join of it: a key is a look into the index.
+    FILES_AT: concat!("SELECT f.* FROM unnest($2::int8[], $3::int8[])
+            WITH ORDINALITY AS k (key_version, key_ordinal, place)
+        CROSS JOIN LATERAL (SELECT ", file_columns!(), " FROM {p}files
+            WHERE table_id = (SELECT $1::uuid) AND added_version = k.key_version
+              AND ordinal = k.key_ordinal AND added_version <= $4 AND removed_version > $4
+            OFFSET 0) f
+        ORDER BY k.place"),
     /// Whether the table exists, and the number of tombstones that are young enough, up to a
     /// limit.
     TOMBSTONE_CANDIDATES: "SELECT EXISTS (SELECT 1 FROM {p}tables WHERE id = $1), (
@@ -198,7 +206,7 @@ pub(crate) async fn snapshot(call: &mut Call, table: &TableRef, at: At) -> DbRes
         At::Timestamp(time) => (SNAPSHOT_TIME_BY_ID, SNAPSHOT_TIME_BY_NAME, Some(time.0)),
     };
     let (text, mut args) = match table {
-        TableRef::Id(id) => (by_id, Args::new().bind(Id::from(*id))),
+        TableRef::Id(id) => (by_id, Args::of(*id)),
         TableRef::Name(name) => (by_name, Args::new().bind(name.namespace()).bind(name.name())),
     };
     if let Some(point) = point {
@@ -257,7 +265,7 @@ fn start(after: Option<FileCursor>) -> (i64, i64) {
 
 /// Whether a table has more candidates than are sorted.
 async fn many(call: &mut Call, sql: &'static str, id: TableId, bound: i64) -> DbResult<bool> {
-    let args = Args::new().bind(Id::from(id)).bind(bound).bind(SORTED_ROWS + 1);
+    let args = Args::of(id).bind(bound).bind(SORTED_ROWS + 1);
     let row = call.fetch_one(sql, args).await?;
     if !row.try_get::<bool, _>(0)? {
         return Err(not_found(id).into());
@@ -281,12 +289,7 @@ pub(crate) async fn list_files(
     let many = many(call, CLOSED_SINCE, id, version.get()).await?;
     let text = if many { FILES_MANY } else { FILES_FEW };
     let (added, ordinal) = start(after);
-    let args = Args::new()
-        .bind(Id::from(id))
-        .bind(added)
-        .bind(ordinal)
-        .bind(fetch_limit(limit))
-        .bind(version.get());
+    let args = Args::of(id).bind(added).bind(ordinal).bind(fetch_limit(limit)).bind(version.get());
     let table = id.to_string();
     let rows = call.fetch(text, args).await?;
     let items = rows.iter().map(|row| file_record(row, &table)).collect::<DbResult<Vec<_>>>()?;
@@ -301,17 +304,27 @@ pub(crate) async fn files_end(
     limit: usize,
 ) -> DbResult<Option<FileCursor>> {
     let (added, ordinal) = start(Some(after));
-    let args = Args::new()
-        .bind(Id::from(id))
-        .bind(added)
-        .bind(ordinal)
-        .bind(fetch_limit(limit) - 2)
-        .bind(version.get());
+    let args =
+        Args::of(id).bind(added).bind(ordinal).bind(fetch_limit(limit) - 2).bind(version.get());
     let rows = call.fetch(FILES_ACTIVE_END, args).await?;
     let [last, _] = rows.as_slice() else { return Ok(None) };
     let table = id.to_string();
     let r = Reader::new(last, &table, None);
     Ok(Some(FileCursor { added_version: r.version(0)?, ordinal: r.get(1)? }))
+}
+
+/// Single files by their key.
+pub(crate) async fn files_at(
+    call: &mut Call,
+    id: TableId,
+    version: Version,
+    cursors: &[FileCursor],
+) -> DbResult<Vec<FileRecord>> {
+    let versions: Vec<i64> = cursors.iter().map(|cursor| cursor.added_version.get()).collect();
+    let ordinals: Vec<i64> = cursors.iter().map(|cursor| cursor.ordinal).collect();
+    let args = Args::of(id).bind(versions).bind(ordinals).bind(version.get());
+    let table = id.to_string();
+    call.fetch(FILES_AT, args).await?.iter().map(|row| file_record(row, &table)).collect()
 }
 
 pub(crate) async fn list_tombstones(
@@ -325,8 +338,7 @@ pub(crate) async fn list_tombstones(
     let many = many(call, TOMBSTONE_CANDIDATES, id, deleted_after.0).await?;
     let text = if many { TOMBSTONES_MANY } else { TOMBSTONES_FEW };
     let (added, ordinal) = start(after);
-    let args = Args::new()
-        .bind(Id::from(id))
+    let args = Args::of(id)
         .bind(added)
         .bind(ordinal)
         .bind(fetch_limit(limit))
@@ -366,7 +378,7 @@ pub(crate) async fn app_transactions(
     id: TableId,
     version: Version,
 ) -> DbResult<Vec<Txn>> {
-    let args = Args::new().bind(Id::from(id)).bind(version.get());
+    let args = Args::of(id).bind(version.get());
     let table = id.to_string();
     let mut txns = Vec::new();
     for row in &rows_of(call, APP_TRANSACTIONS, id, args).await? {
@@ -383,7 +395,7 @@ pub(crate) async fn domain_metadata(
     id: TableId,
     version: Version,
 ) -> DbResult<Vec<DomainMetadata>> {
-    let args = Args::new().bind(Id::from(id)).bind(version.get());
+    let args = Args::of(id).bind(version.get());
     let table = id.to_string();
     let mut domains = Vec::new();
     for row in &rows_of(call, DOMAIN_METADATA, id, args).await? {
@@ -409,8 +421,7 @@ pub(crate) async fn list_commits(
     if let Some(before) = before {
         to = to.min(before.get() - 1);
     }
-    let args = Args::new()
-        .bind(Id::from(id))
+    let args = Args::of(id)
         .bind(from)
         .bind(to)
         .bind(fetch_limit(limit))
@@ -431,7 +442,7 @@ pub(crate) async fn read_bodies(
     limit: usize,
 ) -> DbResult<Vec<(CommitRecord, CommitBody)>> {
     let limited = i64::try_from(limit.max(1)).unwrap_or(MAX_BODIES).min(MAX_BODIES);
-    let args = Args::new().bind(Id::from(id)).bind(from.get()).bind(to.get()).bind(limited);
+    let args = Args::of(id).bind(from.get()).bind(to.get()).bind(limited);
     let rows = rows_of(call, BODIES, id, args).await?;
     let table = id.to_string();
     let mut taken: Vec<(CommitRecord, &PgRow)> = Vec::new();
@@ -448,7 +459,7 @@ pub(crate) async fn read_bodies(
         return Ok(Vec::new());
     };
     // Commits are never changed: what this reads belongs to them.
-    let args = Args::new().bind(Id::from(id)).bind(first.version.get()).bind(last.version.get());
+    let args = Args::of(id).bind(first.version.get()).bind(last.version.get());
     let mut chunks: BTreeMap<i64, Vec<u8>> = BTreeMap::new();
     for row in &call.fetch(CHUNKS, args).await? {
         chunks.entry(row.try_get(0)?).or_default().extend_from_slice(row.try_get(1)?);

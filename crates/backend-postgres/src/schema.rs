@@ -22,7 +22,6 @@ use deltalakedb_catalog_core::ids::TimestampMs;
 use sqlx::Row;
 
 use crate::errors::{DbError, DbResult};
-use crate::groups_sql::{APPEND_FUNCTION, EARLIER_FUNCTION};
 use crate::options::PostgresOptions;
 use crate::session::{Args, Call, Mode, Session, statements};
 
@@ -290,9 +289,6 @@ statements! {
             current_setting('server_version'), max(version)::int8, max(applied_at_ms)::int8,
             max(program)::text
         FROM {p}schema",
-    /// Whether the function is there that appends go through where they wait for others.
-    HAS_FUNCTION: "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_proc
-        WHERE oid = pg_catalog.to_regproc('{p}append_2'))",
     /// Tables under our names: in the schema that is asked for, else those that a name
     /// without schema finds. Everyone may read the system catalogs.
     NAMES: "SELECT c.relname::text, n.nspname::text, ARRAY(
@@ -327,8 +323,8 @@ const OLDEST_SERVER: i32 = 110_000;
 pub(crate) async fn check_server(session: &Arc<Session>) -> Result<()> {
     let mut call = session.begin("connecting", Mode::ReadOne).await?;
     let result = async {
-        // Mostly there are tables of ours: one question for both. In a transaction, as poolers
-        // need them, nothing could follow its failure.
+        // Mostly our tables are there: one statement reads both versions. In a transaction, as poolers need
+        // them, nothing could follow the failure of that statement.
         let both = if session.options.statement_cache > 0 {
             call.fetch_one(SERVER_AND_KNOWN, Args::new()).await.ok()
         } else {
@@ -388,7 +384,7 @@ async fn look(session: &Arc<Session>, doing: &'static str) -> Result<u32> {
     Ok(found)
 }
 
-/// The version of our tables, 0 = none, where nothing has to be asked once they were seen to be right.
+/// The version of our tables, 0 = none. The server is not asked once they were seen to be right.
 pub(crate) async fn current(session: &Arc<Session>) -> Result<u32> {
     if is_right(session) {
         return Ok(SCHEMA_VERSION);
@@ -398,8 +394,8 @@ pub(crate) async fn current(session: &Arc<Session>) -> Result<u32> {
 
 /// The version of our tables, 0 = none, for a call that reads only.
 ///
-/// What is asked first is the table that says it: where it answers, all is said, and the system catalogs,
-/// which a new connection has not read yet, are left alone.
+/// The table that has the version is read first. Where it answers, the system catalogs, which a new connection
+/// has not read yet, are not needed.
 ///
 /// # Errors
 /// Those of [`inspect`].
@@ -493,8 +489,7 @@ fn schema_error(message: String) -> DbError {
 /// Creates or upgrades our tables inside of the caller's transaction: DDL is transactional, so
 /// there is no schema half way.
 pub(crate) async fn migrate(call: &mut Call, now: TimestampMs) -> DbResult<()> {
-    let created = steps(call, now).await;
-    match created {
+    match upgrade(call, now).await {
         // Another process created them between our look and our CREATE, on a server where the
         // lock does nothing.
         Err(error) if error.is_duplicate_object() => {
@@ -508,7 +503,7 @@ pub(crate) async fn migrate(call: &mut Call, now: TimestampMs) -> DbResult<()> {
     }
 }
 
-async fn steps(call: &mut Call, now: TimestampMs) -> DbResult<()> {
+async fn upgrade(call: &mut Call, now: TimestampMs) -> DbResult<()> {
     let session = call.session.clone();
     let options = &session.options;
     let place = options.qualified_prefix();
@@ -525,9 +520,7 @@ async fn steps(call: &mut Call, now: TimestampMs) -> DbResult<()> {
     if found > SCHEMA_VERSION {
         return Err(too_new(found, &session.at).into());
     }
-    let fill = |text: &str| {
-        text.replace("{p}", &place).replace("{i}", &options.table_prefix).replace("{wait}", "")
-    };
+    let fill = |text| filled(options, text);
     if found == 0 {
         if let Some(schema) = &options.schema {
             let row = call.fetch_one(SCHEMA_EXISTS, Args::new().bind(schema.as_str())).await?;
@@ -547,25 +540,22 @@ async fn steps(call: &mut Call, now: TimestampMs) -> DbResult<()> {
         call.execute(RECORD, args).await?;
     }
     if found == 0 {
-        for_speed(call, fill(SEED_STATISTICS)).await?;
+        for_speed(call, SEED_STATISTICS).await?;
     }
-    call.simple("SAVEPOINT dl_look".to_owned()).await?;
-    match call.fetch_one(HAS_FUNCTION, Args::new()).await {
-        Ok(row) if row.try_get::<bool, _>(0)? => Ok(()),
-        Ok(_) => {
-            for_speed(call, fill(APPEND_FUNCTION)).await?;
-            for_speed(call, fill(EARLIER_FUNCTION)).await
-        }
-        Err(error) if error.code().is_some() && error.leaves_connection_usable() => {
-            call.simple("ROLLBACK TO SAVEPOINT dl_look".to_owned()).await
-        }
-        Err(error) => Err(error),
-    }
+    Ok(())
 }
 
-/// What is done without where it cannot be had: engines that only speak the protocol plan in their own way,
+/// A text of DDL with the names of our tables in it.
+fn filled(options: &PostgresOptions, text: &str) -> String {
+    text.replace("{p}", &options.qualified_prefix())
+        .replace("{i}", &options.table_prefix)
+        .replace("{wait}", "")
+}
+
+/// Runs what is done without where it cannot be had: engines that only speak the protocol plan in their own way,
 /// and may have no functions; a login may lack the right to make one.
-async fn for_speed(call: &mut Call, text: String) -> DbResult<()> {
+pub(crate) async fn for_speed(call: &mut Call, text: &str) -> DbResult<()> {
+    let text = filled(&call.session.options, text);
     call.simple("SAVEPOINT dl_speed".to_owned()).await?;
     match call.simple(text).await {
         Err(error) if error.code().is_some() && error.leaves_connection_usable() => {

@@ -24,7 +24,7 @@ mod start;
 pub(crate) mod texts;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -34,9 +34,7 @@ use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Postgres};
 use tokio::time::error::Elapsed;
 
-use crate::commit::Contended;
 use crate::errors::{DbError, DbResult};
-use crate::groups::Groups;
 use crate::options::PostgresOptions;
 
 use start::{LimitSetBy, first_connection};
@@ -71,15 +69,10 @@ pub(crate) struct Session {
     pub(crate) at: String,
     /// As the server calls it, once it is known.
     pub(crate) server_version: OnceLock<String>,
-    /// The room of our tables has seen that they are as this program needs them.
+    /// Our tables were seen to have the version that this program works with, see `schema`.
     pub(crate) schema_is_right: AtomicBool,
     /// Size class of the largest table that was seen, see [`Session::note_size`].
     size_class: AtomicU32,
-    /// Commits of this process.
-    commits: AtomicI64,
-    /// Commits that wait for each other.
-    pub(crate) groups: Groups,
-    pub(crate) contended: Contended,
 }
 
 impl fmt::Debug for Session {
@@ -104,13 +97,10 @@ impl Session {
             limit_set_by,
             texts: Texts::new(options.qualified_prefix(), wait),
             at,
-            groups: Groups::new(options.pool.max_connections),
             options,
             server_version: OnceLock::new(),
             schema_is_right: AtomicBool::new(false),
             size_class: AtomicU32::new(0),
-            commits: AtomicI64::new(0),
-            contended: Contended::default(),
         }))
     }
 
@@ -120,7 +110,7 @@ impl Session {
         filled.map_err(|e| e.into_catalog(&self.at, "connecting", WriteState::NotApplied))
     }
 
-    /// Begins a call, whatever tables there are.
+    /// Begins a call, whether our tables are there or not.
     pub(crate) async fn begin(self: &Arc<Self>, doing: &'static str, mode: Mode) -> Result<Call> {
         let connection = self.pool.acquire().await.map_err(|error| {
             DbError::Sqlx(error).into_catalog(&self.at, doing, WriteState::NotApplied)
@@ -153,12 +143,6 @@ impl Session {
     /// one transaction. So statements are prepared anew when a table has grown twofold.
     pub(crate) fn note_size(&self, rows: i64) {
         self.size_class.fetch_max(size_class(rows), Ordering::Relaxed);
-    }
-
-    /// Tells of a commit, and which version it made: what all tables have in common grows too.
-    pub(crate) fn note_commit(&self, version: i64) {
-        let commits = self.commits.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        self.note_size(version.max(commits));
     }
 
     /// Closes all connections.

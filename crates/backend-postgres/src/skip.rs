@@ -1,26 +1,18 @@
 //! Skipping indexes: bytes by their key.
 
 use bytes::Bytes;
-use deltalakedb_catalog_core::ids::{TableId, Version};
+use deltalakedb_catalog_core::ids::TableId;
 use deltalakedb_catalog_core::model::{
-    FileCursor, FileRecord, NewSkipSegment, SkipIndex, SkipPage, SkipSegment,
+    FileCursor, NewSkipSegment, SkipIndex, SkipPage, SkipSegment,
 };
 use sqlx::Row;
 
 use crate::errors::DbResult;
-use crate::rows::{Id, Reader, file_columns, file_record};
+use crate::rows::Reader;
 use crate::session::{Args, Call, statements};
 
 // Statements on `{p}skip_index`, `{p}skip_segments` and `{p}skip_pages`.
 statements! {
-    /// `OFFSET 0` keeps the planner from making a join of it: a key is a look into the index.
-    FILES_AT: concat!("SELECT f.* FROM unnest($2::int8[], $3::int8[])
-            WITH ORDINALITY AS k (key_version, key_ordinal, place)
-        CROSS JOIN LATERAL (SELECT ", file_columns!(), " FROM {p}files
-            WHERE table_id = (SELECT $1::uuid) AND added_version = k.key_version
-              AND ordinal = k.key_ordinal AND added_version <= $4 AND removed_version > $4
-            OFFSET 0) f
-        ORDER BY k.place"),
     /// One statement, so that all is of one moment. Not `NOT EXISTS`, of which the planner may make a
     /// join with all files.
     INDEX: "SELECT i.generation, s.segment_id, s.after_version, s.after_ordinal,
@@ -56,28 +48,10 @@ statements! {
         FROM unnest($3::int8[], $4::bytea[]) AS k (page_no, body)",
 }
 
-fn of(id: TableId) -> Args {
-    Args::new().bind(Id::from(id))
-}
-
-/// Single files by their key.
-pub(crate) async fn files_at(
-    call: &mut Call,
-    id: TableId,
-    version: Version,
-    cursors: &[FileCursor],
-) -> DbResult<Vec<FileRecord>> {
-    let versions: Vec<i64> = cursors.iter().map(|cursor| cursor.added_version.get()).collect();
-    let ordinals: Vec<i64> = cursors.iter().map(|cursor| cursor.ordinal).collect();
-    let args = of(id).bind(versions).bind(ordinals).bind(version.get());
-    let table = id.to_string();
-    call.fetch(FILES_AT, args).await?.iter().map(|row| file_record(row, &table)).collect()
-}
-
 pub(crate) async fn index(call: &mut Call, id: TableId) -> DbResult<SkipIndex> {
     let table = id.to_string();
     let mut index = SkipIndex::default();
-    for row in &call.fetch(INDEX, of(id)).await? {
+    for row in &call.fetch(INDEX, Args::of(id)).await? {
         let r = Reader::new(row, &table, None);
         index.generation = r.get(0)?;
         let Some(segment) = r.get::<Option<i64>>(1)? else { continue };
@@ -106,7 +80,7 @@ pub(crate) async fn pages(
 ) -> DbResult<Vec<Option<Bytes>>> {
     let segments: Vec<i64> = pages.iter().map(|page| page.segment).collect();
     let numbers: Vec<i64> = pages.iter().map(|page| page.page.into()).collect();
-    let rows = call.fetch(PAGES, of(id).bind(segments).bind(numbers)).await?;
+    let rows = call.fetch(PAGES, Args::of(id).bind(segments).bind(numbers)).await?;
     let body = |row| Ok(Row::try_get::<Option<Vec<u8>>, _>(row, 0)?.map(Bytes::from));
     rows.iter().map(body).collect()
 }
@@ -120,17 +94,17 @@ pub(crate) async fn replace(
     segment: &NewSkipSegment,
 ) -> DbResult<bool> {
     if generation == 0 {
-        call.execute(BEGIN, of(id)).await?;
+        call.execute(BEGIN, Args::of(id)).await?;
     }
-    if call.execute(ADVANCE, of(id).bind(generation)).await? != 1 {
+    if call.execute(ADVANCE, Args::of(id).bind(generation)).await? != 1 {
         return Ok(false);
     }
     let next = generation.saturating_add(1);
     if !remove.is_empty() {
-        call.execute(REMOVE_PAGES, of(id).bind(remove)).await?;
-        call.execute(REMOVE_SEGMENTS, of(id).bind(remove)).await?;
+        call.execute(REMOVE_PAGES, Args::of(id).bind(remove)).await?;
+        call.execute(REMOVE_SEGMENTS, Args::of(id).bind(remove)).await?;
     }
-    let args = of(id)
+    let args = Args::of(id)
         .bind(next)
         .bind(segment.after.map(|after| after.added_version.get()))
         .bind(segment.after.map(|after| after.ordinal))
@@ -142,6 +116,6 @@ pub(crate) async fn replace(
     call.execute(INSERT_SEGMENT, args).await?;
     let numbers: Vec<i64> = (0_i64..).take(segment.pages.len()).collect();
     let bodies: Vec<&[u8]> = segment.pages.iter().map(|page| &**page).collect();
-    call.execute(INSERT_PAGES, of(id).bind(next).bind(numbers).bind(bodies)).await?;
+    call.execute(INSERT_PAGES, Args::of(id).bind(next).bind(numbers).bind(bodies)).await?;
     Ok(true)
 }

@@ -48,7 +48,7 @@ pub(crate) fn not_found(id: TableId) -> CatalogError {
 
 pub(crate) async fn get_table(call: &mut Call, table: &TableRef) -> DbResult<Option<TableRecord>> {
     let row = match table {
-        TableRef::Id(id) => call.fetch_optional(BY_ID, Args::new().bind(Id::from(*id))).await?,
+        TableRef::Id(id) => call.fetch_optional(BY_ID, Args::of(*id)).await?,
         TableRef::Name(name) => call.fetch_optional(BY_NAME, name_args(name)).await?,
     };
     row.as_ref().map(table_record).transpose()
@@ -70,12 +70,12 @@ fn state(row: Option<sqlx::postgres::PgRow>) -> DbResult<Option<TableState>> {
 
 /// The state of a table.
 pub(crate) async fn state_of(call: &mut Call, id: TableId) -> DbResult<Option<TableState>> {
-    state(call.fetch_optional(STATE, Args::new().bind(Id::from(id))).await?)
+    state(call.fetch_optional(STATE, Args::of(id)).await?)
 }
 
 /// The state of a table, whose row nobody else changes until the transaction ends.
 pub(crate) async fn lock(call: &mut Call, id: TableId) -> DbResult<Option<TableState>> {
-    state(call.fetch_optional(LOCK, Args::new().bind(Id::from(id))).await?)
+    state(call.fetch_optional(LOCK, Args::of(id)).await?)
 }
 
 /// Fails unless the table exists: by id, dropped and importing ones can be read too.
@@ -169,7 +169,7 @@ pub(crate) async fn drop_table(
     id: TableId,
     now: TimestampMs,
 ) -> DbResult<TableRecord> {
-    let changed = call.execute(MARK_DROPPED, Args::new().bind(Id::from(id)).bind(now.0)).await?;
+    let changed = call.execute(MARK_DROPPED, Args::of(id).bind(now.0)).await?;
     if changed == 0 {
         return Err(not_found(id).into());
     }
@@ -187,7 +187,7 @@ pub(crate) async fn undrop_table(
     if name_is_taken(call, name).await? {
         return Err(CatalogError::TableExists(name.clone()).into());
     }
-    let args = Args::new().bind(Id::from(id)).bind(name.namespace()).bind(name.name());
+    let args = Args::of(id).bind(name.namespace()).bind(name.name());
     match call.execute(UNDROP, args).await {
         Ok(_) => require_table(call, id).await,
         // Someone else took the name since we looked.

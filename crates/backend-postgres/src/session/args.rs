@@ -1,10 +1,12 @@
 //! Parameters of a statement.
 
 use deltalakedb_catalog_core::error::CatalogError;
+use deltalakedb_catalog_core::ids::TableId;
 use sqlx::postgres::PgArguments;
 use sqlx::{Encode, Postgres, Type};
 
 use crate::errors::{DbError, DbResult};
+use crate::rows::Id;
 
 /// Parameters of a statement.
 pub(crate) struct Args {
@@ -15,6 +17,11 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn new() -> Self {
         Args { arguments: PgArguments::default(), error: None }
+    }
+
+    /// The parameters of a statement about one table: its id comes first.
+    pub(crate) fn of(table: TableId) -> Self {
+        Args::new().bind(Id::from(table))
     }
 
     /// The next parameter. Text from users goes through [`Args::text`] and its like.

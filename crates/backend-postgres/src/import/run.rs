@@ -5,15 +5,15 @@ use std::collections::{HashMap, HashSet};
 
 use deltalakedb_catalog_core::backend::ImportedCommit;
 use deltalakedb_catalog_core::ids::{TableId, Version};
-use deltalakedb_catalog_core::support::{CHUNK_BYTES, body_len, count, stored_commit_info};
+use deltalakedb_catalog_core::support::{body_len, count, stored_commit_info};
 use sqlx::Row;
 
-use crate::commit::BODY_BYTES;
+use crate::commit::columns::{BODY_BYTES, Chunks};
 use crate::errors::DbResult;
 use crate::files::{Adds, Digest, Keys, ROWS, big, reported};
-use crate::import::{Head, move_head};
-use crate::rows::Id;
 use crate::session::{Args, Call, statements};
+
+use super::{Head, move_head};
 
 /// Most commits in one run.
 const MOST: usize = 2_000;
@@ -108,7 +108,7 @@ impl<'c> Run<'c> {
     ) -> DbResult<()> {
         let session = call.session.clone();
         session.note_size(head.files);
-        let table = || Args::new().bind(Id::from(id));
+        let table = || Args::of(id);
         let mut adds = Adds::default();
         let mut versions: Vec<i64> = Vec::new();
         for (commit, keys) in self.commits.iter().zip(&self.keys) {
@@ -128,7 +128,7 @@ impl<'c> Run<'c> {
         call.execute(INSERT, args).await?;
 
         let mut columns = Columns::default();
-        let mut chunks: (Vec<i64>, Vec<i64>, Vec<&[u8]>) = Default::default();
+        let mut chunks = Chunks::default();
         let expected = head.version;
         for (commit, keys) in self.commits.iter().zip(&self.keys) {
             let version = commit.version.get();
@@ -137,14 +137,10 @@ impl<'c> Run<'c> {
             head.bytes += keys.live_bytes - bytes;
             head.version = Some(commit.version);
             columns.push(commit, head);
-            for (chunk_no, body) in commit.body.rest.zstd.chunks(CHUNK_BYTES).enumerate() {
-                chunks.0.push(version);
-                chunks.1.push(count(chunk_no));
-                chunks.2.push(body);
-            }
+            chunks.push(version, &commit.body.rest.zstd);
         }
         call.execute(COMMITS, columns.bind(table())).await?;
-        let args = table().bind(&chunks.0).bind(&chunks.1).bind(&chunks.2);
+        let args = table().bind(&chunks.commits).bind(&chunks.positions).bind(&chunks.bodies);
         call.execute(CHUNKS, args).await?;
         match self.commits.last() {
             Some(last) => move_head(call, id, head, last, expected).await,
