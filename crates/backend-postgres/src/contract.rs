@@ -20,14 +20,13 @@ use deltalakedb_catalog_core::model::{
 use deltalakedb_catalog_core::support::claim_in_rounds;
 
 use super::{
-    Mode, PostgresBackend, SCHEMA_VERSION, commit, groups, import, outbox, reads, schema, skip,
-    tables,
+    Mode, PostgresBackend, SCHEMA_VERSION, commit, import, outbox, reads, schema, skip, tables,
 };
 
 /// One call: begin, work, end.
 macro_rules! call {
     ($self:ident, $mode:ident, $doing:literal, |$call:ident| $work:expr) => {{
-        let mut call = $self.session.begin($doing, Mode::$mode).await?;
+        let mut call = schema::begin(&$self.session, $doing, Mode::$mode).await?;
         let $call = &mut call;
         let result = $work.await;
         call.end(result).await
@@ -37,17 +36,8 @@ macro_rules! call {
 #[async_trait]
 impl SchemaBackend for PostgresBackend {
     async fn info(&self) -> ReadResult<BackendInfo> {
-        let schema_version = if self.session.schema_is_right() {
-            SCHEMA_VERSION
-        } else {
-            let doing = "reading the schema version";
-            let mut call = self.session.unchecked(doing, Mode::ReadOne).await?;
-            let found = schema::version(&mut call).await;
-            let found = call.end(found).await?;
-            self.session.saw_schema(found);
-            found
-        };
-        let mut call = self.session.unchecked("asking what time it is", Mode::ReadOne).await?;
+        let schema_version = schema::current(&self.session).await?;
+        let mut call = self.session.begin("asking what time it is", Mode::ReadOne).await?;
         let clock = schema::clock(&mut call).await;
         let clock = call.end(clock).await?;
         Ok(BackendInfo {
@@ -61,8 +51,12 @@ impl SchemaBackend for PostgresBackend {
 
     async fn migrate(&self, now: TimestampMs) -> WriteResult<()> {
         let doing = "creating or upgrading the schema";
-        let mut call = self.session.unchecked(doing, Mode::Write).await?;
-        let result = schema::migrate(&mut call, now).await;
+        let mut call = self.session.begin(doing, Mode::Write).await?;
+        let result = async {
+            schema::migrate(&mut call, now).await?;
+            commit::append_sql::make_function(&mut call).await
+        }
+        .await;
         Ok(call.end(result).await?)
     }
 }
@@ -133,7 +127,7 @@ impl ReadBackend for PostgresBackend {
         version: Version,
         cursors: &[FileCursor],
     ) -> ReadResult<Vec<FileRecord>> {
-        Ok(call!(self, ReadOne, "reading files", |call| skip::files_at(
+        Ok(call!(self, ReadOne, "reading files", |call| reads::files_at(
             call, table_id, version, cursors
         ))?)
     }
@@ -207,7 +201,7 @@ impl ReadBackend for PostgresBackend {
 #[async_trait]
 impl CommitBackend for PostgresBackend {
     async fn commit(&self, request: CommitRequest) -> WriteResult<CommitOutcome> {
-        Ok(groups::commit(&self.session, request).await?)
+        Ok(self.committer.commit(request).await?)
     }
 
     async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>> {

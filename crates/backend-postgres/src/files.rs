@@ -17,9 +17,8 @@ use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, count};
 use sqlx::Row;
 
 use crate::errors::DbResult;
-use crate::rows::{Id, to_json};
-use crate::session::{Args, Call};
-use crate::statements::statements;
+use crate::rows::to_json;
+use crate::session::{Args, Call, statements};
 
 /// Rows in one statement of a large commit or an import.
 pub(crate) const ROWS: usize = 10_000;
@@ -27,63 +26,61 @@ pub(crate) const ROWS: usize = 10_000;
 /// The digest that stands for a key in indexes.
 pub(crate) type Digest = [u8; 16];
 
+// Statements that write `{p}files`, for transactions that hold the table's row.
+//
+// The table's id comes from a sub-select where rows are looked up: the planner, who knows the value of
+// a parameter, would look it up in its statistics, find that a table which is new has no rows, and read
+// all active ones for each key.
 statements! {
-    /// Statements that write `{p}files`, for transactions that hold the table's row.
-    ///
-    /// The table's id comes from a sub-select where rows are looked up: the planner, who knows the value of
-    /// a parameter, would look it up in its statistics, find that a table which is new has no rows, and read
-    /// all active ones for each key.
-    FilesSql {
-        remove: "WITH ended AS (
-                UPDATE {p}files f SET removed_version = $2, is_tombstone = true,
-                    deletion_timestamp = r.deleted, remove_action = r.action
-                FROM unnest($3::int8[], $4::bytea[], $5::text[], $6::text[], $7::int8[],
-                    $8::text[]) AS r (position, key, path, dv_id, deleted, action)
-                WHERE f.table_id = (SELECT $1::uuid) AND f.file_key = r.key
-                  AND f.removed_version = 9223372036854775807
-                  AND f.path = r.path AND f.dv_id = r.dv_id
-                RETURNING r.position, f.size)
-            SELECT position, size FROM ended",
-        replace: "WITH ended AS (
-                UPDATE {p}files f SET removed_version = $2
-                FROM unnest($3::bytea[], $4::text[], $5::text[]) AS a (key, path, dv_id)
-                WHERE f.table_id = (SELECT $1::uuid) AND f.file_key = a.key
-                  AND f.removed_version = 9223372036854775807
-                  AND f.path = a.path AND f.dv_id = a.dv_id
-                RETURNING f.size)
-            SELECT count(*), coalesce(sum(size), 0)::text FROM ended",
-        insert: "INSERT INTO {p}files (table_id, added_version, ordinal, removed_version,
-                is_tombstone, file_key, size, modification_time, data_change, base_row_id,
-                default_row_commit_version, path, dv_id, partition_values, tags, deletion_vector,
-                clustering_provider, stats)
-            SELECT $1, $2, a.ordinal, CASE WHEN a.ended THEN $2 ELSE 9223372036854775807 END,
-                false, a.key, a.size, a.modification_time, a.data_change, a.base_row_id,
-                a.default_row_commit_version, a.path, a.dv_id, a.partition_values, a.tags,
-                a.deletion_vector, a.clustering_provider, a.stats
-            FROM unnest($3::int8[], $4::bool[], $5::bytea[], $6::int8[], $7::int8[], $8::bool[],
-                $9::int8[], $10::int8[], $11::text[], $12::text[], $13::text[], $14::text[],
-                $15::text[], $16::text[], $17::text[]) AS a (ordinal, ended, key, size,
-                modification_time, data_change, base_row_id, default_row_commit_version, path,
-                dv_id, partition_values, tags, deletion_vector, clustering_provider, stats)",
-        insert_tombstones: "INSERT INTO {p}files (table_id, added_version, ordinal,
-                removed_version, is_tombstone, deletion_timestamp, file_key, size,
-                modification_time, data_change, path, dv_id, remove_action)
-            SELECT $1, $2, r.ordinal, $2, true, r.deleted, r.key, r.size, 0, r.data_change, r.path,
-                r.dv_id, r.action
-            FROM unnest($3::int8[], $4::bytea[], $5::text[], $6::text[], $7::int8[], $8::text[],
-                $9::int8[], $10::bool[]) AS r (ordinal, key, path, dv_id, deleted, action, size,
-                data_change)",
-        /// The first of these removes whose file is not active.
-        first_missing: "SELECT min(r.position)
-            FROM unnest($2::int8[], $3::bytea[], $4::text[], $5::text[])
-                AS r (position, key, path, dv_id)
-            WHERE (
-                SELECT 1 FROM {p}files f
-                WHERE f.table_id = (SELECT $1::uuid) AND f.file_key = r.key
-                  AND f.removed_version = 9223372036854775807
-                  AND f.path = r.path AND f.dv_id = r.dv_id
-                LIMIT 1) IS NULL",
-    }
+    REMOVE: "WITH ended AS (
+            UPDATE {p}files f SET removed_version = $2, is_tombstone = true,
+                deletion_timestamp = r.deleted, remove_action = r.action
+            FROM unnest($3::int8[], $4::bytea[], $5::text[], $6::text[], $7::int8[],
+                $8::text[]) AS r (position, key, path, dv_id, deleted, action)
+            WHERE f.table_id = (SELECT $1::uuid) AND f.file_key = r.key
+              AND f.removed_version = 9223372036854775807
+              AND f.path = r.path AND f.dv_id = r.dv_id
+            RETURNING r.position, f.size)
+        SELECT position, size FROM ended",
+    REPLACE: "WITH ended AS (
+            UPDATE {p}files f SET removed_version = $2
+            FROM unnest($3::bytea[], $4::text[], $5::text[]) AS a (key, path, dv_id)
+            WHERE f.table_id = (SELECT $1::uuid) AND f.file_key = a.key
+              AND f.removed_version = 9223372036854775807
+              AND f.path = a.path AND f.dv_id = a.dv_id
+            RETURNING f.size)
+        SELECT count(*), coalesce(sum(size), 0)::text FROM ended",
+    INSERT: "INSERT INTO {p}files (table_id, added_version, ordinal, removed_version,
+            is_tombstone, file_key, size, modification_time, data_change, base_row_id,
+            default_row_commit_version, path, dv_id, partition_values, tags, deletion_vector,
+            clustering_provider, stats)
+        SELECT $1, $2, a.ordinal, CASE WHEN a.ended THEN $2 ELSE 9223372036854775807 END,
+            false, a.key, a.size, a.modification_time, a.data_change, a.base_row_id,
+            a.default_row_commit_version, a.path, a.dv_id, a.partition_values, a.tags,
+            a.deletion_vector, a.clustering_provider, a.stats
+        FROM unnest($3::int8[], $4::bool[], $5::bytea[], $6::int8[], $7::int8[], $8::bool[],
+            $9::int8[], $10::int8[], $11::text[], $12::text[], $13::text[], $14::text[],
+            $15::text[], $16::text[], $17::text[]) AS a (ordinal, ended, key, size,
+            modification_time, data_change, base_row_id, default_row_commit_version, path,
+            dv_id, partition_values, tags, deletion_vector, clustering_provider, stats)",
+    INSERT_TOMBSTONES: "INSERT INTO {p}files (table_id, added_version, ordinal,
+            removed_version, is_tombstone, deletion_timestamp, file_key, size,
+            modification_time, data_change, path, dv_id, remove_action)
+        SELECT $1, $2, r.ordinal, $2, true, r.deleted, r.key, r.size, 0, r.data_change, r.path,
+            r.dv_id, r.action
+        FROM unnest($3::int8[], $4::bytea[], $5::text[], $6::text[], $7::int8[], $8::text[],
+            $9::int8[], $10::bool[]) AS r (ordinal, key, path, dv_id, deleted, action, size,
+            data_change)",
+    /// The first of these removes whose file is not active.
+    FIRST_MISSING: "SELECT min(r.position)
+        FROM unnest($2::int8[], $3::bytea[], $4::text[], $5::text[])
+            AS r (position, key, path, dv_id)
+        WHERE (
+            SELECT 1 FROM {p}files f
+            WHERE f.table_id = (SELECT $1::uuid) AND f.file_key = r.key
+              AND f.removed_version = 9223372036854775807
+              AND f.path = r.path AND f.dv_id = r.dv_id
+            LIMIT 1) IS NULL",
 }
 
 /// Adds, column by column.
@@ -310,12 +307,11 @@ impl<'c> FileWriter<'c> {
     }
 
     fn args(&self) -> Args {
-        Args::new().bind(Id::from(self.table)).bind(self.version)
+        Args::of(self.table).bind(self.version)
     }
 
     /// Ends the files that removes name. Returns the positions of those that are not active.
     pub(crate) async fn remove(&mut self, removes: &[Remove], keys: &Keys) -> DbResult<Vec<usize>> {
-        let sql = self.call.session.sql.files.remove.clone();
         let again: HashSet<usize> = keys.again.iter().copied().collect();
         let first: Vec<usize> = (0..removes.len()).filter(|p| !again.contains(p)).collect();
         let mut missing = keys.again.clone();
@@ -326,7 +322,7 @@ impl<'c> FileWriter<'c> {
             }
             let args = rows.bind_values(self.args().bind(&rows.positions));
             let mut found = HashSet::new();
-            for row in self.call.fetch(&sql, args).await? {
+            for row in self.call.fetch(REMOVE, args).await? {
                 let (position, size): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
                 found.insert(position);
                 self.ended.files += 1;
@@ -343,7 +339,6 @@ impl<'c> FileWriter<'c> {
     /// Inserts files; ordinals begin at `offset`.
     pub(crate) async fn add(&mut self, adds: &[Add], keys: &Keys, offset: usize) -> DbResult<()> {
         let session = self.call.session.clone();
-        let sql = &session.sql.files;
         for from in (0..adds.len()).step_by(ROWS) {
             // What this transaction has added is read again for each part.
             session.note_size(count(from.saturating_add(offset)));
@@ -359,12 +354,12 @@ impl<'c> FileWriter<'c> {
                     .bind(&replaced)
                     .texts("the path of an add", &paths)
                     .texts("the deletion vector of an add", &dvs);
-                let row = self.call.fetch_one(&sql.replace, args).await?;
+                let row = self.call.fetch_one(REPLACE, args).await?;
                 self.ended.files += row.try_get::<i64, _>(0)?;
                 self.ended.bytes += big(row.try_get(1)?)?;
             }
             let args = rows.bind(self.args());
-            self.call.execute(&sql.insert, args).await?;
+            self.call.execute(INSERT, args).await?;
         }
         Ok(())
     }
@@ -396,7 +391,6 @@ impl<'c> FileWriter<'c> {
         removes: &[(usize, &Remove)],
         offset: usize,
     ) -> DbResult<()> {
-        let sql = self.call.session.sql.files.insert_tombstones.clone();
         for chunk in removes.chunks(ROWS) {
             let mut rows = Removes::default();
             for (position, remove) in chunk {
@@ -408,7 +402,7 @@ impl<'c> FileWriter<'c> {
                 .bind_values(self.args().bind(&ordinals))
                 .bind(&rows.sizes)
                 .bind(&rows.data_changes);
-            self.call.execute(&sql, args).await?;
+            self.call.execute(INSERT_TOMBSTONES, args).await?;
         }
         Ok(())
     }
@@ -421,15 +415,14 @@ pub(crate) async fn first_missing(
     removes: &[Remove],
     keys: &Keys,
 ) -> DbResult<Option<usize>> {
-    let sql = call.session.sql.files.first_missing.clone();
     let mut first = keys.again.first().copied();
     for from in (0..removes.len()).step_by(ROWS) {
         let mut rows = Removes::default();
         for (position, remove) in removes.iter().enumerate().skip(from).take(ROWS) {
             rows.push(0, position, remove)?;
         }
-        let args = rows.bind_keys(Args::new().bind(Id::from(table)).bind(&rows.positions));
-        let found: Option<i64> = call.fetch_one(&sql, args).await?.try_get(0)?;
+        let args = rows.bind_keys(Args::of(table).bind(&rows.positions));
+        let found: Option<i64> = call.fetch_one(FIRST_MISSING, args).await?.try_get(0)?;
         if let Some(position) = found.and_then(|position| usize::try_from(position).ok()) {
             first = Some(first.map_or(position, |first| first.min(position)));
             break;

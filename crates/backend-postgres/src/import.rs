@@ -2,6 +2,8 @@
 //!
 //! Each verb is one transaction that holds the table's row.
 
+pub(crate) mod run;
+
 use std::collections::HashSet;
 
 use deltalakedb_catalog_core::action::{DomainMetadata, Metadata, Protocol, Remove, Txn};
@@ -18,100 +20,97 @@ use deltalakedb_catalog_core::support::{
 };
 use sqlx::Row;
 
-use crate::commit::{DomainColumns, TxnColumns, insert_chunks};
+use crate::commit::columns::{DomainColumns, TxnColumns, insert_chunks};
 use crate::errors::{DbError, DbResult};
 use crate::files::{FileWriter, Keys, big, reported};
-use crate::import_run::Run;
 use crate::outbox;
-use crate::rows::{Id, Reader, TABLE_COLUMNS, table_columns, table_record, table_source, to_json};
-use crate::session::{Args, Call};
-use crate::statements::statements;
+use crate::rows::{Reader, TABLE_COLUMNS, table_columns, table_record, table_source, to_json};
+use crate::session::{Args, Call, statements};
 use crate::tables::{get_table, insert_table, lock, not_found, require_table, state_of};
 
+use run::Run;
+
 statements! {
-    /// Statements of imports.
-    ImportSql {
-        progress: concat!("SELECT ", table_columns!(), ", t.import_from_json, t.import_base_done,
-                t.import_files, t.import_tombstones, t.import_history_through, t.head_files,
-                t.head_bytes::text
-            FROM ", table_source!(), " WHERE t.id = $1 AND t.state = 'importing'"),
-        store_base: "UPDATE {p}tables SET import_files = $2, import_tombstones = $3,
-                head_files = $4, head_bytes = $5::text::numeric
-            WHERE id = $1",
-        finish_base: "UPDATE {p}tables SET import_base_done = true, head_version = base_version,
-                head_timestamp_ms = $2
-            WHERE id = $1",
-        /// The base may have its history already: then it keeps its bytes.
-        update_base: "UPDATE {p}commits SET timestamp_ms = $3, total_files = $4, total_bytes = $5
-            WHERE table_id = $1 AND version = $2",
-        insert_base: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
-                num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol,
-                total_files, total_bytes, has_body, body_len)
-            VALUES ($1, $2, $3, 0, 0, 0, 0, false, false, $4, $5, false, 0)",
-        /// The base may be there without its bytes: then it keeps its timestamp and totals.
-        update_history: "UPDATE {p}commits SET num_added = $3, num_removed = $4, bytes_added = $5,
-                bytes_removed = $6, changes_metadata = $7, changes_protocol = $8, has_body = true,
-                body_len = $9, first_line = $10, commit_info = $11, token = $12,
-                batch_position = $13
-            WHERE table_id = $1 AND version = $2",
-        insert_commit: "INSERT INTO {p}commits (table_id, version, num_added, num_removed,
-                bytes_added, bytes_removed, changes_metadata, changes_protocol, body_len,
-                first_line, commit_info, token, batch_position, timestamp_ms, total_files,
-                total_bytes, has_body)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, true)",
-        store_history: "UPDATE {p}tables SET import_history_through = $2 WHERE id = $1",
-        /// The compare-and-set of an applied commit.
-        move_head: "UPDATE {p}tables SET head_version = $2, head_timestamp_ms = $3,
-                head_files = $4, head_bytes = $5::text::numeric,
-                barrier_version = CASE WHEN $6 THEN $2 ELSE barrier_version END
-            WHERE id = $1 AND head_version IS NOT DISTINCT FROM $7",
-        /// Timestamps of the stored versions in and around a range.
-        times: "(SELECT version, timestamp_ms FROM {p}commits
-                WHERE table_id = $1 AND version < $2 ORDER BY version DESC LIMIT 1)
-            UNION ALL
-            (SELECT version, timestamp_ms FROM {p}commits
-                WHERE table_id = $1 AND version >= $2 AND version <= $3)
-            UNION ALL
-            (SELECT version, timestamp_ms FROM {p}commits
-                WHERE table_id = $1 AND version > $3 ORDER BY version LIMIT 1)
-            ORDER BY 1",
-        know_token: "INSERT INTO {p}batches (token, committed_at_ms) VALUES ($1, $2)
-            ON CONFLICT (token) DO NOTHING",
-        insert_protocol: "INSERT INTO {p}protocols (table_id, version, protocol)
-            VALUES ($1, $2, $3)",
-        insert_metadata: "INSERT INTO {p}metadata (table_id, version, metadata)
-            VALUES ($1, $2, $3)",
-        insert_txns: "INSERT INTO {p}txns (table_id, version, app_key, app_id, app_version,
-                last_updated)
-            SELECT $1, $2, x.key, x.app_id, x.app_version, x.last_updated
-            FROM unnest($3::bytea[], $4::text[], $5::int8[], $6::int8[])
-                AS x (key, app_id, app_version, last_updated)",
-        insert_domains: "INSERT INTO {p}domain_metadata (table_id, version, domain_key, domain,
-                removed, configuration)
-            SELECT $1, $2, x.key, x.domain, x.removed, x.configuration
-            FROM unnest($3::bytea[], $4::text[], $5::bool[], $6::text[])
-                AS x (key, domain, removed, configuration)",
-        has_state: "SELECT EXISTS (SELECT 1 FROM {p}protocols WHERE table_id = $1)
-            AND EXISTS (SELECT 1 FROM {p}metadata WHERE table_id = $1)",
-        finish: "UPDATE {p}tables SET state = $2, created_at_ms = $3, dropped_at_ms = $4,
-                drop_marker = CASE WHEN $4::int8 IS NULL THEN '' ELSE id::text END
-            WHERE id = $1",
-        publish: "UPDATE {p}mirror SET published_version = $2 WHERE table_id = $1",
-        /// Tokens that nothing but this table's commits know.
-        delete_batches: "DELETE FROM {p}batches b
-            USING {p}commits c
-            WHERE c.table_id = $1 AND c.token = b.token AND NOT EXISTS (
-                SELECT 1 FROM {p}commits o WHERE o.token = c.token AND o.table_id <> $1)",
-        delete_files: "DELETE FROM {p}files WHERE table_id = $1",
-        delete_chunks: "DELETE FROM {p}commit_chunks WHERE table_id = $1",
-        delete_commits: "DELETE FROM {p}commits WHERE table_id = $1",
-        delete_protocols: "DELETE FROM {p}protocols WHERE table_id = $1",
-        delete_metadata: "DELETE FROM {p}metadata WHERE table_id = $1",
-        delete_txns: "DELETE FROM {p}txns WHERE table_id = $1",
-        delete_domains: "DELETE FROM {p}domain_metadata WHERE table_id = $1",
-        delete_mirror: "DELETE FROM {p}mirror WHERE table_id = $1",
-        delete_table: "DELETE FROM {p}tables WHERE id = $1",
-    }
+    PROGRESS: concat!("SELECT ", table_columns!(), ", t.import_from_json, t.import_base_done,
+            t.import_files, t.import_tombstones, t.import_history_through, t.head_files,
+            t.head_bytes::text
+        FROM ", table_source!(), " WHERE t.id = $1 AND t.state = 'importing'"),
+    STORE_BASE: "UPDATE {p}tables SET import_files = $2, import_tombstones = $3,
+            head_files = $4, head_bytes = $5::text::numeric
+        WHERE id = $1",
+    FINISH_BASE: "UPDATE {p}tables SET import_base_done = true, head_version = base_version,
+            head_timestamp_ms = $2
+        WHERE id = $1",
+    /// The base may have its history already: then it keeps its bytes.
+    UPDATE_BASE: "UPDATE {p}commits SET timestamp_ms = $3, total_files = $4, total_bytes = $5
+        WHERE table_id = $1 AND version = $2",
+    INSERT_BASE: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
+            num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol,
+            total_files, total_bytes, has_body, body_len)
+        VALUES ($1, $2, $3, 0, 0, 0, 0, false, false, $4, $5, false, 0)",
+    /// The base may be there without its bytes: then it keeps its timestamp and totals.
+    UPDATE_HISTORY: "UPDATE {p}commits SET num_added = $3, num_removed = $4, bytes_added = $5,
+            bytes_removed = $6, changes_metadata = $7, changes_protocol = $8, has_body = true,
+            body_len = $9, first_line = $10, commit_info = $11, token = $12,
+            batch_position = $13
+        WHERE table_id = $1 AND version = $2",
+    INSERT_COMMIT: "INSERT INTO {p}commits (table_id, version, num_added, num_removed,
+            bytes_added, bytes_removed, changes_metadata, changes_protocol, body_len,
+            first_line, commit_info, token, batch_position, timestamp_ms, total_files,
+            total_bytes, has_body)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, true)",
+    STORE_HISTORY: "UPDATE {p}tables SET import_history_through = $2 WHERE id = $1",
+    /// The compare-and-set of an applied commit.
+    MOVE_HEAD: "UPDATE {p}tables SET head_version = $2, head_timestamp_ms = $3,
+            head_files = $4, head_bytes = $5::text::numeric,
+            barrier_version = CASE WHEN $6 THEN $2 ELSE barrier_version END
+        WHERE id = $1 AND head_version IS NOT DISTINCT FROM $7",
+    /// Timestamps of the stored versions in and around a range.
+    TIMES: "(SELECT version, timestamp_ms FROM {p}commits
+            WHERE table_id = $1 AND version < $2 ORDER BY version DESC LIMIT 1)
+        UNION ALL
+        (SELECT version, timestamp_ms FROM {p}commits
+            WHERE table_id = $1 AND version >= $2 AND version <= $3)
+        UNION ALL
+        (SELECT version, timestamp_ms FROM {p}commits
+            WHERE table_id = $1 AND version > $3 ORDER BY version LIMIT 1)
+        ORDER BY 1",
+    KNOW_TOKEN: "INSERT INTO {p}batches (token, committed_at_ms) VALUES ($1, $2)
+        ON CONFLICT (token) DO NOTHING",
+    INSERT_PROTOCOL: "INSERT INTO {p}protocols (table_id, version, protocol)
+        VALUES ($1, $2, $3)",
+    INSERT_METADATA: "INSERT INTO {p}metadata (table_id, version, metadata)
+        VALUES ($1, $2, $3)",
+    INSERT_TXNS: "INSERT INTO {p}txns (table_id, version, app_key, app_id, app_version,
+            last_updated)
+        SELECT $1, $2, x.key, x.app_id, x.app_version, x.last_updated
+        FROM unnest($3::bytea[], $4::text[], $5::int8[], $6::int8[])
+            AS x (key, app_id, app_version, last_updated)",
+    INSERT_DOMAINS: "INSERT INTO {p}domain_metadata (table_id, version, domain_key, domain,
+            removed, configuration)
+        SELECT $1, $2, x.key, x.domain, x.removed, x.configuration
+        FROM unnest($3::bytea[], $4::text[], $5::bool[], $6::text[])
+            AS x (key, domain, removed, configuration)",
+    HAS_STATE: "SELECT EXISTS (SELECT 1 FROM {p}protocols WHERE table_id = $1)
+        AND EXISTS (SELECT 1 FROM {p}metadata WHERE table_id = $1)",
+    FINISH: "UPDATE {p}tables SET state = $2, created_at_ms = $3, dropped_at_ms = $4,
+            drop_marker = CASE WHEN $4::int8 IS NULL THEN '' ELSE id::text END
+        WHERE id = $1",
+    PUBLISH: "UPDATE {p}mirror SET published_version = $2 WHERE table_id = $1",
+    /// Tokens that nothing but this table's commits know.
+    DELETE_BATCHES: "DELETE FROM {p}batches b
+        USING {p}commits c
+        WHERE c.table_id = $1 AND c.token = b.token AND NOT EXISTS (
+            SELECT 1 FROM {p}commits o WHERE o.token = c.token AND o.table_id <> $1)",
+    DELETE_FILES: "DELETE FROM {p}files WHERE table_id = $1",
+    DELETE_CHUNKS: "DELETE FROM {p}commit_chunks WHERE table_id = $1",
+    DELETE_COMMITS: "DELETE FROM {p}commits WHERE table_id = $1",
+    DELETE_PROTOCOLS: "DELETE FROM {p}protocols WHERE table_id = $1",
+    DELETE_METADATA: "DELETE FROM {p}metadata WHERE table_id = $1",
+    DELETE_TXNS: "DELETE FROM {p}txns WHERE table_id = $1",
+    DELETE_DOMAINS: "DELETE FROM {p}domain_metadata WHERE table_id = $1",
+    DELETE_MIRROR: "DELETE FROM {p}mirror WHERE table_id = $1",
+    DELETE_TABLE: "DELETE FROM {p}tables WHERE id = $1",
 }
 
 /// Where an import is, with what only the backend wants to know.
@@ -123,8 +122,7 @@ struct Importing {
 }
 
 async fn find(call: &mut Call, id: TableId) -> DbResult<Importing> {
-    let sql = call.session.sql.import.progress.clone();
-    let Some(row) = call.fetch_optional(&sql, Args::new().bind(Id::from(id))).await? else {
+    let Some(row) = call.fetch_optional(PROGRESS, Args::of(id)).await? else {
         return Err(not_found(id).into());
     };
     let called = id.to_string();
@@ -199,8 +197,6 @@ pub(crate) async fn store_base(
     chunk: &BaseChunk,
     tail: Option<&BaseTail>,
 ) -> DbResult<ImportProgress> {
-    let session = call.session.clone();
-    let sql = &session.sql.import;
     let import = find_locked(call, id).await?;
     let progress = &import.progress;
     let name = &progress.table.name;
@@ -230,13 +226,12 @@ pub(crate) async fn store_base(
     let files = import.files.saturating_add(keys.live_files).saturating_sub(ended.files);
     let bytes = import.bytes + keys.live_bytes - ended.bytes;
     let stored = |before: u64, more: usize| count(position(before).saturating_add(more));
-    let args = Args::new()
-        .bind(Id::from(id))
+    let args = Args::of(id)
         .bind(stored(progress.base_files, chunk.files.len()))
         .bind(stored(progress.base_tombstones, chunk.tombstones.len()))
         .bind(files)
         .bind(bytes.to_string());
-    call.execute(&sql.store_base, args).await?;
+    call.execute(STORE_BASE, args).await?;
     if let Some(tail) = tail {
         let projection = Projection {
             protocol: Some(&tail.protocol),
@@ -246,18 +241,13 @@ pub(crate) async fn store_base(
         };
         projection.write(call, id, base).await?;
         let totals = || {
-            Args::new()
-                .bind(Id::from(id))
-                .bind(base.get())
-                .bind(tail.timestamp.0)
-                .bind(files)
-                .bind(reported(bytes))
+            Args::of(id).bind(base.get()).bind(tail.timestamp.0).bind(files).bind(reported(bytes))
         };
-        if call.execute(&sql.update_base, totals()).await? == 0 {
-            call.execute(&sql.insert_base, totals()).await?;
+        if call.execute(UPDATE_BASE, totals()).await? == 0 {
+            call.execute(INSERT_BASE, totals()).await?;
         }
-        let args = Args::new().bind(Id::from(id)).bind(tail.timestamp.0);
-        call.execute(&sql.finish_base, args).await?;
+        let args = Args::of(id).bind(tail.timestamp.0);
+        call.execute(FINISH_BASE, args).await?;
     }
     Ok(find(call, id).await?.progress)
 }
@@ -272,24 +262,22 @@ struct Projection<'v> {
 
 impl Projection<'_> {
     async fn write(&self, call: &mut Call, id: TableId, version: Version) -> DbResult<()> {
-        let session = call.session.clone();
-        let sql = &session.sql.import;
-        let args = || Args::new().bind(Id::from(id)).bind(version.get());
+        let args = || Args::of(id).bind(version.get());
         if let Some(protocol) = self.protocol {
-            call.execute(&sql.insert_protocol, args().bind(to_json(protocol)?)).await?;
+            call.execute(INSERT_PROTOCOL, args().bind(to_json(protocol)?)).await?;
         }
         if let Some(metadata) = self.metadata {
-            call.execute(&sql.insert_metadata, args().bind(to_json(metadata)?)).await?;
+            call.execute(INSERT_METADATA, args().bind(to_json(metadata)?)).await?;
         }
         if !self.txns.is_empty() {
             let mut columns = TxnColumns::default();
-            columns.push_all(0, self.txns);
-            call.execute(&sql.insert_txns, columns.bind_values(args())).await?;
+            columns.push(0, self.txns);
+            call.execute(INSERT_TXNS, columns.bind_values(args())).await?;
         }
         if !self.domains.is_empty() {
             let mut columns = DomainColumns::default();
-            columns.push_all(0, self.domains);
-            call.execute(&sql.insert_domains, columns.bind_values(args())).await?;
+            columns.push(0, self.domains);
+            call.execute(INSERT_DOMAINS, columns.bind_values(args())).await?;
         }
         Ok(())
     }
@@ -308,10 +296,9 @@ impl Times {
 }
 
 async fn stored_times(call: &mut Call, id: TableId, from: Version, to: Version) -> DbResult<Times> {
-    let sql = call.session.sql.import.times.clone();
-    let args = Args::new().bind(Id::from(id)).bind(from.get()).bind(to.get());
+    let args = Args::of(id).bind(from.get()).bind(to.get());
     let mut times = Vec::new();
-    for row in &call.fetch(&sql, args).await? {
+    for row in &call.fetch(TIMES, args).await? {
         times.push((Version::new(row.try_get(0)?)?, TimestampMs(row.try_get(1)?)));
     }
     Ok(Times(times))
@@ -329,8 +316,6 @@ pub(crate) async fn store_commits(
     id: TableId,
     commits: &[ImportedCommit],
 ) -> DbResult<ImportProgress> {
-    let session = call.session.clone();
-    let sql = &session.sql.import;
     let import = find_locked(call, id).await?;
     let position = ImportPosition {
         table: &import.progress.table,
@@ -357,7 +342,7 @@ pub(crate) async fn store_commits(
         rest = others;
         if let Some((token, _)) = &commit.token {
             let args = Args::new().bind(token.as_str()).bind(commit.timestamp.0);
-            call.execute(&sql.know_token, args).await?;
+            call.execute(KNOW_TOKEN, args).await?;
         }
         if position.is_applied(commit.version) {
             apply(call, id, &mut head, commit).await?;
@@ -367,8 +352,8 @@ pub(crate) async fn store_commits(
         }
     }
     if let Some(history) = history {
-        let args = Args::new().bind(Id::from(id)).bind(history.get());
-        call.execute(&sql.store_history, args).await?;
+        let args = Args::of(id).bind(history.get());
+        call.execute(STORE_HISTORY, args).await?;
     }
     Ok(find(call, id).await?.progress)
 }
@@ -378,8 +363,7 @@ fn line(id: TableId, commit: &ImportedCommit, bytes_removed: i64) -> Args {
     let index = &commit.index;
     let added: i128 = index.adds.iter().map(|add| i128::from(add.size)).sum();
     let added = added + i128::from(commit.later.as_ref().map_or(0, LaterAdds::bytes));
-    Args::new()
-        .bind(Id::from(id))
+    Args::of(id)
         .bind(commit.version.get())
         .bind(count(commit.num_added()))
         .bind(count(index.removes.len()))
@@ -402,7 +386,6 @@ async fn apply(
     commit: &ImportedCommit,
 ) -> DbResult<()> {
     let session = call.session.clone();
-    let sql = &session.sql.import;
     let index = &commit.index;
     let version = commit.version;
     let keys = Keys::of(&index.adds, &index.removes);
@@ -438,7 +421,7 @@ async fn apply(
         .bind(commit.timestamp.0)
         .bind(head.files)
         .bind(reported(head.bytes));
-    call.execute(&sql.insert_commit, args).await?;
+    call.execute(INSERT_COMMIT, args).await?;
     insert_chunks(call, id, version.get(), &commit.body.rest.zstd).await?;
     let expected = head.version.replace(version);
     move_head(call, id, head, commit, expected).await
@@ -452,16 +435,14 @@ pub(crate) async fn move_head(
     commit: &ImportedCommit,
     expected: Option<Version>,
 ) -> DbResult<()> {
-    let sql = call.session.sql.import.move_head.clone();
-    let args = Args::new()
-        .bind(Id::from(id))
+    let args = Args::of(id)
         .bind(commit.version.get())
         .bind(commit.timestamp.0)
         .bind(head.files)
         .bind(head.bytes.to_string())
         .bind(commit.index.metadata.is_some() || commit.index.protocol.is_some())
         .bind(expected.map(Version::get));
-    if call.execute(&sql, args).await? != 1 {
+    if call.execute(MOVE_HEAD, args).await? != 1 {
         let what = "it moved while its row was locked";
         return Err(crate::rows::corrupt(id, Some(commit.version.get()), "head", what));
     }
@@ -470,13 +451,11 @@ pub(crate) async fn move_head(
 
 /// A commit at or below the base: a line of history and its bytes.
 async fn store_history(call: &mut Call, id: TableId, commit: &ImportedCommit) -> DbResult<()> {
-    let session = call.session.clone();
-    let sql = &session.sql.import;
     let removes = &commit.index.removes;
     let bytes_removed = reported(removes.iter().map(|r| i128::from(r.size.unwrap_or(0))).sum());
-    if call.execute(&sql.update_history, line(id, commit, bytes_removed)).await? == 0 {
+    if call.execute(UPDATE_HISTORY, line(id, commit, bytes_removed)).await? == 0 {
         let args = line(id, commit, bytes_removed).bind(commit.timestamp.0).bind(0_i64).bind(0_i64);
-        call.execute(&sql.insert_commit, args).await?;
+        call.execute(INSERT_COMMIT, args).await?;
     }
     insert_chunks(call, id, commit.version.get(), &commit.body.rest.zstd).await
 }
@@ -487,11 +466,9 @@ pub(crate) async fn finish(
     end: ImportEnd,
     now: TimestampMs,
 ) -> DbResult<TableRecord> {
-    let session = call.session.clone();
-    let sql = &session.sql.import;
     let import = find_locked(call, id).await?;
     let record = &import.progress.table;
-    let row = call.fetch_one(&sql.has_state, Args::new().bind(Id::from(id))).await?;
+    let row = call.fetch_one(HAS_STATE, Args::of(id)).await?;
     if record.head.is_none() || !row.try_get::<bool, _>(0)? {
         return Err(CatalogError::corrupt(format!(
             "import of '{}' has no version, protocol or metadata: the log it was read from is \
@@ -502,14 +479,13 @@ pub(crate) async fn finish(
     }
     check_published(record, end.published)?;
     let state = if end.dropped_at.is_some() { TableState::Dropped } else { TableState::Active };
-    let args = Args::new()
-        .bind(Id::from(id))
+    let args = Args::of(id)
         .bind(state.as_str())
         .bind(end.created_at.unwrap_or(record.created_at).0)
         .bind(end.dropped_at.map(|time| time.0));
-    call.execute(&sql.finish, args).await?;
-    let args = Args::new().bind(Id::from(id)).bind(end.published.map(Version::get));
-    call.execute(&sql.publish, args).await?;
+    call.execute(FINISH, args).await?;
+    let args = Args::of(id).bind(end.published.map(Version::get));
+    call.execute(PUBLISH, args).await?;
     if record.mirror != MirrorMode::Off {
         outbox::enqueue_missing(call, id, end.published, now).await?;
     }
@@ -518,21 +494,19 @@ pub(crate) async fn finish(
 
 pub(crate) async fn abort(call: &mut Call, id: TableId) -> DbResult<()> {
     find_locked(call, id).await?;
-    let session = call.session.clone();
-    let sql = &session.sql.import;
     for text in [
-        &sql.delete_batches,
-        &sql.delete_files,
-        &sql.delete_chunks,
-        &sql.delete_commits,
-        &sql.delete_protocols,
-        &sql.delete_metadata,
-        &sql.delete_txns,
-        &sql.delete_domains,
-        &sql.delete_mirror,
-        &sql.delete_table,
+        DELETE_BATCHES,
+        DELETE_FILES,
+        DELETE_CHUNKS,
+        DELETE_COMMITS,
+        DELETE_PROTOCOLS,
+        DELETE_METADATA,
+        DELETE_TXNS,
+        DELETE_DOMAINS,
+        DELETE_MIRROR,
+        DELETE_TABLE,
     ] {
-        call.execute(text, Args::new().bind(Id::from(id))).await?;
+        call.execute(text, Args::of(id)).await?;
     }
     Ok(())
 }

@@ -10,17 +10,11 @@
 #![forbid(unsafe_code)]
 
 mod commit;
-mod commit_sql;
 mod contract;
 mod errors;
 mod files;
 mod grants;
-mod groups;
-mod groups_queue;
-mod groups_send;
-mod groups_sql;
 mod import;
-mod import_run;
 mod options;
 mod outbox;
 #[cfg(test)]
@@ -30,7 +24,6 @@ mod rows;
 mod schema;
 mod session;
 mod skip;
-mod statements;
 mod tables;
 
 use std::sync::Arc;
@@ -40,6 +33,7 @@ use deltalakedb_catalog_core::error::Result;
 pub use grants::{GrantRole, grants};
 pub use options::{PoolOptions, PostgresOptions, Secret, TlsMode, TlsOptions};
 
+use commit::Committer;
 use schema::SCHEMA_VERSION;
 use session::{Mode, Session};
 
@@ -47,6 +41,7 @@ use session::{Mode, Session};
 #[derive(Debug)]
 pub struct PostgresBackend {
     session: Arc<Session>,
+    committer: Arc<Committer>,
 }
 
 impl PostgresBackend {
@@ -58,7 +53,10 @@ impl PostgresBackend {
     /// * `Unsupported`: the server is older than PostgreSQL 11.
     /// * `Unavailable`: it cannot be reached, or refuses user, password or database.
     pub async fn connect(options: PostgresOptions) -> Result<Arc<PostgresBackend>> {
-        Ok(Arc::new(PostgresBackend { session: Session::connect(options).await? }))
+        let session = Session::connect(options).await?;
+        schema::check_server(&session).await?;
+        session.fill_pool().await?;
+        Ok(Arc::new(PostgresBackend { committer: Committer::new(&session), session }))
     }
 
     /// Closes all connections; calls that begin after it fail.

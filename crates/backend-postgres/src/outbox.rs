@@ -19,8 +19,7 @@ use sqlx::Row;
 
 use crate::errors::{DbError, DbResult};
 use crate::rows::{Id, attempts, corrupt, mirror_columns, mirror_row};
-use crate::session::{Args, Call};
-use crate::statements::statements;
+use crate::session::{Args, Call, statements};
 use crate::tables::{lock_active, require_readable, require_table};
 
 /// Tables whose next version may be published by $2 at $1: a lease holds before its end and
@@ -37,75 +36,69 @@ macro_rules! claimable {
     };
 }
 
+// Statements on `{p}mirror` and `{p}mirror_status`.
 statements! {
-    /// Statements on `{p}mirror` and `{p}mirror_status`.
-    OutboxSql {
-        enqueue_missing: "INSERT INTO {p}mirror_status (table_id, version, state, attempts,
-                enqueued_at_ms)
-            SELECT c.table_id, c.version, 'PENDING', 0, $3 FROM {p}commits c
-            WHERE c.table_id = $1 AND c.version >= $2 AND NOT EXISTS (
-                SELECT 1 FROM {p}mirror_status s
-                WHERE s.table_id = c.table_id AND s.version = c.version)",
-        /// From the row of the first unpublished version.
-        update_pending: "UPDATE {p}mirror m SET pending_since_ms = (
-                SELECT s.enqueued_at_ms FROM {p}mirror_status s
-                WHERE s.table_id = m.table_id
-                  AND s.version = coalesce(m.published_version + 1, 0))
-            WHERE m.table_id = $1",
-        /// Looked for without locks: idle workers are in nobody's way.
-        candidates: concat!("SELECT m.table_id FROM ", claimable!(), "
-              AND ($3::uuid IS NULL OR m.table_id = $3)
-            ORDER BY m.pending_since_ms, m.table_id LIMIT $4"),
-        /// In one order, so that claims do not wait for each other in a circle.
-        lock_many: "SELECT m.table_id FROM {p}mirror m WHERE m.table_id = ANY ($1::uuid[])
-            ORDER BY m.table_id FOR UPDATE",
-        claimable: concat!("SELECT m.table_id, m.published_version,
-                coalesce(m.lease_owner = $2, false), m.lease_epoch, s.attempts
-            FROM ", claimable!(), " AND m.table_id = ANY ($3::uuid[])
-            ORDER BY m.pending_since_ms, m.table_id"),
-        next_versions: "SELECT version FROM {p}mirror_status
-            WHERE table_id = $1 AND version >= $2 ORDER BY version LIMIT $3",
-        lease: "UPDATE {p}mirror SET lease_owner = $2, lease_epoch = $3, lease_until_ms = $4
-            WHERE table_id = $1",
-        start: "UPDATE {p}mirror_status SET state = 'IN_FLIGHT', attempts = attempts + 1
-            WHERE table_id = $1 AND version >= $2 AND version <= $3",
-        /// A holder is known by its name and epoch: whoever takes a lapsed lease has another one.
-        held: "SELECT coalesce(published_version + 1, 0) FROM {p}mirror
-            WHERE table_id = $1 AND lease_owner = $2 AND lease_epoch = $3 FOR UPDATE",
-        renew: "UPDATE {p}mirror SET lease_until_ms = $4
-            WHERE table_id = $1 AND lease_owner = $2 AND lease_epoch = $3",
-        complete: "UPDATE {p}mirror_status s SET state = 'COMPLETE', digest = d.digest,
-                published_at_ms = d.published_at, retry_at_ms = NULL, last_error = NULL
-            FROM unnest($2::int8[], $3::text[], $4::int8[]) AS d (version, digest, published_at)
-            WHERE s.table_id = $1 AND s.version = d.version",
-        publish: "UPDATE {p}mirror SET published_version = $2 WHERE table_id = $1",
-        fail: "UPDATE {p}mirror_status SET state = 'FAILED', last_error = $3, retry_at_ms = $4
-            WHERE table_id = $1 AND version = $2 AND state <> 'COMPLETE'",
-        /// A table that was switched off meanwhile stays off.
-        diverge: "UPDATE {p}mirror SET mode = 'diverged'
-            WHERE table_id = $1 AND mode = 'active'",
-        set_mode: "UPDATE {p}mirror SET mode = $2 WHERE table_id = $1",
-        give_up: "UPDATE {p}mirror SET lease_owner = NULL WHERE table_id = $1",
-        back_to_pending: "UPDATE {p}mirror_status SET state = 'PENDING'
-            WHERE table_id = $1 AND state <> 'COMPLETE' AND state = 'IN_FLIGHT'",
-        retry: "UPDATE {p}mirror_status SET retry_at_ms = $2
-            WHERE table_id = $1 AND state <> 'COMPLETE' AND state = 'FAILED'",
-        activate_diverged: "UPDATE {p}mirror SET mode = 'active'
-            WHERE table_id = $1 AND mode = 'diverged'",
-        /// The open states have an index of their own; `state <> 'COMPLETE'` selects it.
-        rows_open: concat!("SELECT ", mirror_columns!(), " FROM {p}mirror_status
-            WHERE state <> 'COMPLETE' AND ($1::text IS NULL OR state = $1)
-              AND (table_id, version) > ($2, $3) AND ($5::uuid IS NULL OR table_id = $5)
-            ORDER BY table_id, version LIMIT $4"),
-        rows_complete: concat!("SELECT ", mirror_columns!(), " FROM {p}mirror_status
-            WHERE state = $1 AND (table_id, version) > ($2, $3)
-              AND ($5::uuid IS NULL OR table_id = $5)
-            ORDER BY table_id, version LIMIT $4"),
-    }
-}
-
-fn of(id: TableId) -> Args {
-    Args::new().bind(Id::from(id))
+    ENQUEUE_MISSING: "INSERT INTO {p}mirror_status (table_id, version, state, attempts,
+            enqueued_at_ms)
+        SELECT c.table_id, c.version, 'PENDING', 0, $3 FROM {p}commits c
+        WHERE c.table_id = $1 AND c.version >= $2 AND NOT EXISTS (
+            SELECT 1 FROM {p}mirror_status s
+            WHERE s.table_id = c.table_id AND s.version = c.version)",
+    /// From the row of the first unpublished version.
+    UPDATE_PENDING: "UPDATE {p}mirror m SET pending_since_ms = (
+            SELECT s.enqueued_at_ms FROM {p}mirror_status s
+            WHERE s.table_id = m.table_id
+              AND s.version = coalesce(m.published_version + 1, 0))
+        WHERE m.table_id = $1",
+    /// Looked for without locks: idle workers are in nobody's way.
+    CANDIDATES: concat!("SELECT m.table_id FROM ", claimable!(), "
+          AND ($3::uuid IS NULL OR m.table_id = $3)
+        ORDER BY m.pending_since_ms, m.table_id LIMIT $4"),
+    /// In one order, so that claims do not wait for each other in a circle.
+    LOCK_MANY: "SELECT m.table_id FROM {p}mirror m WHERE m.table_id = ANY ($1::uuid[])
+        ORDER BY m.table_id FOR UPDATE",
+    CLAIMABLE: concat!("SELECT m.table_id, m.published_version,
+            coalesce(m.lease_owner = $2, false), m.lease_epoch, s.attempts
+        FROM ", claimable!(), " AND m.table_id = ANY ($3::uuid[])
+        ORDER BY m.pending_since_ms, m.table_id"),
+    NEXT_VERSIONS: "SELECT version FROM {p}mirror_status
+        WHERE table_id = $1 AND version >= $2 ORDER BY version LIMIT $3",
+    LEASE: "UPDATE {p}mirror SET lease_owner = $2, lease_epoch = $3, lease_until_ms = $4
+        WHERE table_id = $1",
+    START: "UPDATE {p}mirror_status SET state = 'IN_FLIGHT', attempts = attempts + 1
+        WHERE table_id = $1 AND version >= $2 AND version <= $3",
+    /// A holder is known by its name and epoch: whoever takes a lapsed lease has another one.
+    HELD: "SELECT coalesce(published_version + 1, 0) FROM {p}mirror
+        WHERE table_id = $1 AND lease_owner = $2 AND lease_epoch = $3 FOR UPDATE",
+    RENEW: "UPDATE {p}mirror SET lease_until_ms = $4
+        WHERE table_id = $1 AND lease_owner = $2 AND lease_epoch = $3",
+    COMPLETE: "UPDATE {p}mirror_status s SET state = 'COMPLETE', digest = d.digest,
+            published_at_ms = d.published_at, retry_at_ms = NULL, last_error = NULL
+        FROM unnest($2::int8[], $3::text[], $4::int8[]) AS d (version, digest, published_at)
+        WHERE s.table_id = $1 AND s.version = d.version",
+    PUBLISH: "UPDATE {p}mirror SET published_version = $2 WHERE table_id = $1",
+    FAIL: "UPDATE {p}mirror_status SET state = 'FAILED', last_error = $3, retry_at_ms = $4
+        WHERE table_id = $1 AND version = $2 AND state <> 'COMPLETE'",
+    /// A table that was switched off meanwhile stays off.
+    DIVERGE: "UPDATE {p}mirror SET mode = 'diverged'
+        WHERE table_id = $1 AND mode = 'active'",
+    SET_MODE: "UPDATE {p}mirror SET mode = $2 WHERE table_id = $1",
+    GIVE_UP: "UPDATE {p}mirror SET lease_owner = NULL WHERE table_id = $1",
+    BACK_TO_PENDING: "UPDATE {p}mirror_status SET state = 'PENDING'
+        WHERE table_id = $1 AND state <> 'COMPLETE' AND state = 'IN_FLIGHT'",
+    RETRY: "UPDATE {p}mirror_status SET retry_at_ms = $2
+        WHERE table_id = $1 AND state <> 'COMPLETE' AND state = 'FAILED'",
+    ACTIVATE_DIVERGED: "UPDATE {p}mirror SET mode = 'active'
+        WHERE table_id = $1 AND mode = 'diverged'",
+    /// The open states have an index of their own; `state <> 'COMPLETE'` selects it.
+    ROWS_OPEN: concat!("SELECT ", mirror_columns!(), " FROM {p}mirror_status
+        WHERE state <> 'COMPLETE' AND ($1::text IS NULL OR state = $1)
+          AND (table_id, version) > ($2, $3) AND ($5::uuid IS NULL OR table_id = $5)
+        ORDER BY table_id, version LIMIT $4"),
+    ROWS_COMPLETE: concat!("SELECT ", mirror_columns!(), " FROM {p}mirror_status
+        WHERE state = $1 AND (table_id, version) > ($2, $3)
+          AND ($5::uuid IS NULL OR table_id = $5)
+        ORDER BY table_id, version LIMIT $4"),
 }
 
 /// Enqueues every version after the published one that is not.
@@ -115,23 +108,20 @@ pub(crate) async fn enqueue_missing(
     published: Option<Version>,
     now: TimestampMs,
 ) -> DbResult<()> {
-    let session = call.session.clone();
-    let sql = &session.sql.outbox;
     let next = published.map_or(0, |published| published.get().saturating_add(1));
-    call.execute(&sql.enqueue_missing, of(id).bind(next).bind(now.0)).await?;
-    call.execute(&sql.update_pending, of(id)).await?;
+    call.execute(ENQUEUE_MISSING, Args::of(id).bind(next).bind(now.0)).await?;
+    call.execute(UPDATE_PENDING, Args::of(id)).await?;
     Ok(())
 }
 
 /// Tables that could be claimed, oldest work first.
 pub(crate) async fn candidates(call: &mut Call, request: &ClaimRequest) -> DbResult<Vec<TableId>> {
-    let sql = call.session.sql.outbox.candidates.clone();
     let args = Args::new()
         .bind(request.now.0)
         .text("the owner of a lease", &request.owner)
         .bind(request.only.map(Id::from))
         .bind(i64::try_from(request.max_tables).unwrap_or(i64::MAX));
-    let rows = call.fetch(&sql, args).await?;
+    let rows = call.fetch(CANDIDATES, args).await?;
     rows.iter().map(|row| Ok(TableId(row.try_get::<Id, _>(0)?.0))).collect()
 }
 
@@ -149,13 +139,11 @@ pub(crate) async fn claim(
     request: &ClaimRequest,
     candidates: &[TableId],
 ) -> DbResult<Vec<MirrorTask>> {
-    let session = call.session.clone();
-    let sql = &session.sql.outbox;
     let ids: Vec<Id> = candidates.iter().map(|id| Id::from(*id)).collect();
-    call.fetch(&sql.lock_many, Args::new().bind(&ids)).await?;
+    call.fetch(LOCK_MANY, Args::new().bind(&ids)).await?;
     let args = Args::new().bind(request.now.0).bind(request.owner.as_str()).bind(&ids);
     let mut found = Vec::new();
-    for row in &call.fetch(&sql.claimable, args).await? {
+    for row in &call.fetch(CLAIMABLE, args).await? {
         found.push(Claimable {
             table: TableId(row.try_get::<Id, _>(0)?.0),
             published: row.try_get(1)?,
@@ -176,26 +164,24 @@ async fn take(
     request: &ClaimRequest,
     candidate: &Claimable,
 ) -> DbResult<MirrorTask> {
-    let session = call.session.clone();
-    let sql = &session.sql.outbox;
     let table_id = candidate.table;
     let epoch =
         if candidate.same_holder { candidate.epoch } else { candidate.epoch.saturating_add(1) };
     let until = request.now.plus_ms(request.lease_ms);
-    let args = of(table_id).bind(request.owner.as_str()).bind(epoch).bind(until.0);
-    call.execute(&sql.lease, args).await?;
+    let args = Args::of(table_id).bind(request.owner.as_str()).bind(epoch).bind(until.0);
+    call.execute(LEASE, args).await?;
 
     let first = candidate.published.map_or(0, |published| published.saturating_add(1));
     let limit = i64::try_from(request.max_versions.max(1)).unwrap_or(i64::MAX);
     let mut versions: Vec<i64> = Vec::new();
-    for row in &call.fetch(&sql.next_versions, of(table_id).bind(first).bind(limit)).await? {
+    for row in &call.fetch(NEXT_VERSIONS, Args::of(table_id).bind(first).bind(limit)).await? {
         versions.push(row.try_get(0)?);
     }
     let gapless = (first..).zip(&versions).all(|(expected, found)| expected == *found);
     let (Some(last), true) = (versions.last(), gapless) else {
         return Err(corrupt(table_id, Some(first), "outbox", "a version is missing in it"));
     };
-    call.execute(&sql.start, of(table_id).bind(first).bind(*last)).await?;
+    call.execute(START, Args::of(table_id).bind(first).bind(*last)).await?;
     Ok(MirrorTask {
         lease: MirrorLease { table_id, owner: request.owner.clone(), epoch, until },
         table: require_table(call, table_id).await?,
@@ -208,13 +194,12 @@ async fn take(
 }
 
 fn lease_args(lease: &MirrorLease) -> Args {
-    of(lease.table_id).text("the owner of a lease", &lease.owner).bind(lease.epoch)
+    Args::of(lease.table_id).text("the owner of a lease", &lease.owner).bind(lease.epoch)
 }
 
 /// Locks a leased table; the next version to publish, none if the lease is lost.
 async fn held(call: &mut Call, lease: &MirrorLease) -> DbResult<Option<i64>> {
-    let sql = call.session.sql.outbox.held.clone();
-    let row = call.fetch_optional(&sql, lease_args(lease)).await?;
+    let row = call.fetch_optional(HELD, lease_args(lease)).await?;
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
@@ -224,9 +209,8 @@ pub(crate) async fn renew(
     now: TimestampMs,
     lease_ms: i64,
 ) -> DbResult<Option<MirrorLease>> {
-    let sql = call.session.sql.outbox.renew.clone();
     let until = now.plus_ms(lease_ms);
-    let renewed = call.execute(&sql, lease_args(lease).bind(until.0)).await?;
+    let renewed = call.execute(RENEW, lease_args(lease).bind(until.0)).await?;
     Ok((renewed == 1).then(|| MirrorLease { until, ..lease.clone() }))
 }
 
@@ -240,8 +224,6 @@ pub(crate) async fn complete(
     lease: &MirrorLease,
     done: &[Published],
 ) -> DbResult<bool> {
-    let session = call.session.clone();
-    let sql = &session.sql.outbox;
     let id = lease.table_id;
     let Some(first) = held(call, lease).await? else { return Ok(false) };
     for (next, row) in (first..).zip(done) {
@@ -255,25 +237,23 @@ pub(crate) async fn complete(
     let versions: Vec<i64> = done.iter().map(|row| row.version.get()).collect();
     let digests: Vec<&str> = done.iter().map(|row| row.digest.as_str()).collect();
     let times: Vec<i64> = done.iter().map(|row| row.at.0).collect();
-    let args = of(id).bind(&versions).texts("the digest of a version", &digests).bind(&times);
-    let known = call.execute(&sql.complete, args).await?;
+    let args = Args::of(id).bind(&versions).texts("the digest of a version", &digests).bind(&times);
+    let known = call.execute(COMPLETE, args).await?;
     if usize::try_from(known).ok() != Some(done.len()) {
         let next = first.saturating_add(i64::try_from(known).unwrap_or(i64::MAX));
         let what =
             format!("version {} was published out of order, {next} comes next", last.version);
         return invalid(call, id, what).await;
     }
-    call.execute(&sql.publish, of(id).bind(last.version.get())).await?;
-    call.execute(&sql.update_pending, of(id)).await?;
+    call.execute(PUBLISH, Args::of(id).bind(last.version.get())).await?;
+    call.execute(UPDATE_PENDING, Args::of(id)).await?;
     Ok(true)
 }
 
 /// Frees a lease: its rows in flight wait again.
 async fn give_up(call: &mut Call, id: TableId) -> DbResult<()> {
-    let session = call.session.clone();
-    let sql = &session.sql.outbox;
-    call.execute(&sql.give_up, of(id)).await?;
-    call.execute(&sql.back_to_pending, of(id)).await?;
+    call.execute(GIVE_UP, Args::of(id)).await?;
+    call.execute(BACK_TO_PENDING, Args::of(id)).await?;
     Ok(())
 }
 
@@ -282,22 +262,20 @@ pub(crate) async fn fail(
     lease: &MirrorLease,
     failure: &PublishFailure,
 ) -> DbResult<bool> {
-    let session = call.session.clone();
-    let sql = &session.sql.outbox;
     let id = lease.table_id;
     if held(call, lease).await?.is_none() {
         return Ok(false);
     }
-    let args = of(id)
+    let args = Args::of(id)
         .bind(failure.version.get())
         .text("the error of a version", &failure.error)
         .bind(failure.retry_at.0);
-    if call.execute(&sql.fail, args).await? != 1 {
+    if call.execute(FAIL, args).await? != 1 {
         let what = format!("version {} is not waiting to be published", failure.version);
         return invalid(call, id, what).await;
     }
     if failure.diverged {
-        call.execute(&sql.diverge, of(id)).await?;
+        call.execute(DIVERGE, Args::of(id)).await?;
     }
     give_up(call, id).await?;
     Ok(true)
@@ -318,8 +296,6 @@ pub(crate) async fn rows(
     after: Option<(TableId, Version)>,
     limit: usize,
 ) -> DbResult<Page<MirrorRow, (TableId, Version)>> {
-    let session = call.session.clone();
-    let sql = &session.sql.outbox;
     if let Some(id) = table_id {
         require_readable(call, id).await?;
     }
@@ -327,7 +303,7 @@ pub(crate) async fn rows(
     let (after_table, after_version) =
         after.map_or((nowhere, -1), |(id, version)| (id, version.get()));
     let complete = state == Some(MirrorState::Complete);
-    let text = if complete { &sql.rows_complete } else { &sql.rows_open };
+    let text = if complete { ROWS_COMPLETE } else { ROWS_OPEN };
     let args = Args::new()
         .bind(state.map(MirrorState::as_str))
         .bind(Id::from(after_table))
@@ -340,11 +316,9 @@ pub(crate) async fn rows(
 }
 
 pub(crate) async fn retry(call: &mut Call, id: TableId, now: TimestampMs) -> DbResult<u64> {
-    let session = call.session.clone();
-    let sql = &session.sql.outbox;
     lock_active(call, id).await?;
-    call.execute(&sql.activate_diverged, of(id)).await?;
-    call.execute(&sql.retry, of(id).bind(now.0)).await
+    call.execute(ACTIVATE_DIVERGED, Args::of(id)).await?;
+    call.execute(RETRY, Args::of(id).bind(now.0)).await
 }
 
 pub(crate) async fn set_mode(
@@ -353,14 +327,13 @@ pub(crate) async fn set_mode(
     mode: MirrorMode,
     now: TimestampMs,
 ) -> DbResult<TableRecord> {
-    let session = call.session.clone();
     lock_active(call, id).await?;
     if mode == MirrorMode::Diverged {
-        call.execute(&session.sql.outbox.diverge, of(id)).await?;
+        call.execute(DIVERGE, Args::of(id)).await?;
         return require_table(call, id).await;
     }
-    let args = of(id).bind(mode.as_str());
-    call.execute(&session.sql.outbox.set_mode, args).await?;
+    let args = Args::of(id).bind(mode.as_str());
+    call.execute(SET_MODE, args).await?;
     if mode == MirrorMode::Active {
         let published = require_table(call, id).await?.published_version;
         enqueue_missing(call, id, published, now).await?;

@@ -19,11 +19,10 @@ use sqlx::postgres::PgRow;
 
 use crate::errors::DbResult;
 use crate::rows::{
-    Id, Reader, TABLE_COLUMNS, commit_body, commit_columns, commit_record, corrupt, file_columns,
+    Reader, TABLE_COLUMNS, commit_body, commit_columns, commit_record, corrupt, file_columns,
     file_record, table_columns, table_record, table_source,
 };
-use crate::session::{Args, Call};
-use crate::statements::statements;
+use crate::session::{Args, Call, statements};
 use crate::tables::{not_found, require_readable};
 
 /// Up to so many candidate rows are sorted for each page; beyond, a page is read in the order of
@@ -111,99 +110,103 @@ macro_rules! tombstones {
     };
 }
 
+// Statements that read a table's rows.
 statements! {
-    /// Statements that read a table's rows.
-    ReadsSql {
-        snapshot_head_by_id: snapshot!("t.head_version", by_id!()),
-        snapshot_head_by_name: snapshot!("t.head_version", by_name!()),
-        snapshot_version_by_id: snapshot!("$2::int8", by_id!()),
-        snapshot_version_by_name: snapshot!("$3::int8", by_name!()),
-        snapshot_time_by_id: snapshot!(at_time!("$2::int8"), by_id!()),
-        snapshot_time_by_name: snapshot!(at_time!("$3::int8"), by_name!()),
-        /// Whether the table exists, and the number of files that went after a version, up to a
-        /// limit.
-        closed_since: "SELECT EXISTS (SELECT 1 FROM {p}tables WHERE id = $1), (
-            SELECT count(*) FROM (SELECT 1 FROM {p}files
-                WHERE table_id = $1 AND removed_version > $2
-                  AND removed_version < 9223372036854775807 LIMIT $3) few)",
-        /// Where a page of files ends, if others follow: read from the index alone. Of a version that
-        /// is not the latest one, two lists are merged: nothing.
-        files_active_end: "SELECT added_version, ordinal FROM {p}files
+    SNAPSHOT_HEAD_BY_ID: snapshot!("t.head_version", by_id!()),
+    SNAPSHOT_HEAD_BY_NAME: snapshot!("t.head_version", by_name!()),
+    SNAPSHOT_VERSION_BY_ID: snapshot!("$2::int8", by_id!()),
+    SNAPSHOT_VERSION_BY_NAME: snapshot!("$3::int8", by_name!()),
+    SNAPSHOT_TIME_BY_ID: snapshot!(at_time!("$2::int8"), by_id!()),
+    SNAPSHOT_TIME_BY_NAME: snapshot!(at_time!("$3::int8"), by_name!()),
+    /// Whether the table exists, and the number of files that went after a version, up to a
+    /// limit.
+    CLOSED_SINCE: "SELECT EXISTS (SELECT 1 FROM {p}tables WHERE id = $1), (
+        SELECT count(*) FROM (SELECT 1 FROM {p}files
+            WHERE table_id = $1 AND removed_version > $2
+              AND removed_version < 9223372036854775807 LIMIT $3) few)",
+    /// Where a page of files ends, if others follow: read from the index alone. Of a version that
+    /// is not the latest one, two lists are merged: nothing.
+    FILES_ACTIVE_END: "SELECT added_version, ordinal FROM {p}files
+        WHERE table_id = $1 AND removed_version = 9223372036854775807
+          AND (added_version, ordinal) > ($2, $3) AND added_version <= $5
+          AND (SELECT head_version FROM {p}tables WHERE id = $1) <= $5
+        ORDER BY added_version, ordinal LIMIT 2 OFFSET $4",
+    /// Files that are still there, and those that were there at a version and went after it:
+    /// few of them, which are sorted.
+    FILES_FEW: concat!("SELECT * FROM (
+            (SELECT ", file_columns!(), " FROM {p}files
             WHERE table_id = $1 AND removed_version = 9223372036854775807
               AND (added_version, ordinal) > ($2, $3) AND added_version <= $5
-              AND (SELECT head_version FROM {p}tables WHERE id = $1) <= $5
-            ORDER BY added_version, ordinal LIMIT 2 OFFSET $4",
-        /// Files that are still there, and those that were there at a version and went after it:
-        /// few of them, which are sorted.
-        files_few: concat!("SELECT * FROM (
-                (SELECT ", file_columns!(), " FROM {p}files
-                WHERE table_id = $1 AND removed_version = 9223372036854775807
-                  AND (added_version, ordinal) > ($2, $3) AND added_version <= $5
-                ORDER BY added_version, ordinal LIMIT $4)
-                UNION ALL
-                (SELECT ", file_columns!(), " FROM {p}files
-                WHERE table_id = $1 AND removed_version > $5
-                  AND removed_version < 9223372036854775807
-                  AND (added_version, ordinal) > ($2, $3) AND added_version <= $5
-                ORDER BY added_version, ordinal LIMIT $4)
-            ) f ORDER BY added_version, ordinal LIMIT $4"),
-        /// The same where many went after it: both kinds in the order of the key.
-        files_many: concat!("SELECT ", file_columns!(), " FROM {p}files
-            WHERE table_id = $1 AND (added_version, ordinal) > ($2, $3) AND added_version <= $5
-              AND removed_version + 0 > $5
-            ORDER BY added_version, ordinal LIMIT $4"),
-        /// Whether the table exists, and the number of tombstones that are young enough, up to a
-        /// limit.
-        tombstone_candidates: "SELECT EXISTS (SELECT 1 FROM {p}tables WHERE id = $1), (
-            SELECT count(*) FROM (SELECT 1 FROM {p}files
-                WHERE table_id = $1 AND is_tombstone AND deletion_timestamp > $2 LIMIT $3) few)",
-        tombstones_few: tombstones!("f.is_tombstone AND f.deletion_timestamp > $6"),
-        tombstones_many: tombstones!(
-            "(f.is_tombstone OR false) AND f.deletion_timestamp + 0 > $6"),
-        app_transactions: "SELECT DISTINCT ON (x.app_key) x.app_id, x.app_version, x.last_updated,
-                x.version
-            FROM {p}txns x WHERE x.table_id = $1 AND x.version <= $2
-            ORDER BY x.app_key, x.version DESC",
-        domain_metadata: "SELECT DISTINCT ON (x.domain_key) x.domain, x.configuration, x.version,
-                x.removed
-            FROM {p}domain_metadata x WHERE x.table_id = $1 AND x.version <= $2
-            ORDER BY x.domain_key, x.version DESC",
-        /// Times become versions, because both grow together: no row outside of the range is read.
-        commits: concat!("SELECT ", commit_columns!(), " FROM {p}commits c
-            WHERE c.table_id = $1
-              AND c.version >= $2 AND c.version <= $3
-              AND c.version >= (CASE WHEN $5::int8 IS NULL THEN 0 ELSE coalesce(
-                (SELECT a.version FROM {p}commits a WHERE a.table_id = $1 AND a.timestamp_ms >= $5
-                    ORDER BY a.timestamp_ms LIMIT 1), 9223372036854775807) END)
-              AND c.version <= (CASE WHEN $6::int8 IS NULL THEN 9223372036854775807 ELSE coalesce(
-                (SELECT b.version FROM {p}commits b WHERE b.table_id = $1 AND b.timestamp_ms < $6
-                    ORDER BY b.timestamp_ms DESC LIMIT 1), -1) END)
-            ORDER BY c.version DESC LIMIT $4"),
-        /// With the length of what is stored, so that no more is fetched than is answered.
-        bodies: concat!("SELECT ", commit_columns!(), ", (
-                SELECT coalesce(sum(octet_length(k.body)), 0)::int8 FROM {p}commit_chunks k
-                WHERE k.table_id = c.table_id AND k.version = c.version)
-            FROM {p}commits c
-            WHERE c.table_id = $1 AND c.version >= $2 AND c.version <= $3 AND c.has_body
-            ORDER BY c.version LIMIT $4"),
-        chunks: "SELECT version, body FROM {p}commit_chunks
-            WHERE table_id = $1 AND version >= $2 AND version <= $3 ORDER BY version, chunk_no",
-    }
+            ORDER BY added_version, ordinal LIMIT $4)
+            UNION ALL
+            (SELECT ", file_columns!(), " FROM {p}files
+            WHERE table_id = $1 AND removed_version > $5
+              AND removed_version < 9223372036854775807
+              AND (added_version, ordinal) > ($2, $3) AND added_version <= $5
+            ORDER BY added_version, ordinal LIMIT $4)
+        ) f ORDER BY added_version, ordinal LIMIT $4"),
+    /// The same where many went after it: both kinds in the order of the key.
+    FILES_MANY: concat!("SELECT ", file_columns!(), " FROM {p}files
+        WHERE table_id = $1 AND (added_version, ordinal) > ($2, $3) AND added_version <= $5
+          AND removed_version + 0 > $5
+        ORDER BY added_version, ordinal LIMIT $4"),
+    /// `OFFSET 0` keeps the planner from making a join of it: a key is a look into the index.
+    FILES_AT: concat!("SELECT f.* FROM unnest($2::int8[], $3::int8[])
+            WITH ORDINALITY AS k (key_version, key_ordinal, place)
+        CROSS JOIN LATERAL (SELECT ", file_columns!(), " FROM {p}files
+            WHERE table_id = (SELECT $1::uuid) AND added_version = k.key_version
+              AND ordinal = k.key_ordinal AND added_version <= $4 AND removed_version > $4
+            OFFSET 0) f
+        ORDER BY k.place"),
+    /// Whether the table exists, and the number of tombstones that are young enough, up to a
+    /// limit.
+    TOMBSTONE_CANDIDATES: "SELECT EXISTS (SELECT 1 FROM {p}tables WHERE id = $1), (
+        SELECT count(*) FROM (SELECT 1 FROM {p}files
+            WHERE table_id = $1 AND is_tombstone AND deletion_timestamp > $2 LIMIT $3) few)",
+    TOMBSTONES_FEW: tombstones!("f.is_tombstone AND f.deletion_timestamp > $6"),
+    TOMBSTONES_MANY: tombstones!(
+        "(f.is_tombstone OR false) AND f.deletion_timestamp + 0 > $6"),
+    APP_TRANSACTIONS: "SELECT DISTINCT ON (x.app_key) x.app_id, x.app_version, x.last_updated,
+            x.version
+        FROM {p}txns x WHERE x.table_id = $1 AND x.version <= $2
+        ORDER BY x.app_key, x.version DESC",
+    DOMAIN_METADATA: "SELECT DISTINCT ON (x.domain_key) x.domain, x.configuration, x.version,
+            x.removed
+        FROM {p}domain_metadata x WHERE x.table_id = $1 AND x.version <= $2
+        ORDER BY x.domain_key, x.version DESC",
+    /// Times become versions, because both grow together: no row outside of the range is read.
+    COMMITS: concat!("SELECT ", commit_columns!(), " FROM {p}commits c
+        WHERE c.table_id = $1
+          AND c.version >= $2 AND c.version <= $3
+          AND c.version >= (CASE WHEN $5::int8 IS NULL THEN 0 ELSE coalesce(
+            (SELECT a.version FROM {p}commits a WHERE a.table_id = $1 AND a.timestamp_ms >= $5
+                ORDER BY a.timestamp_ms LIMIT 1), 9223372036854775807) END)
+          AND c.version <= (CASE WHEN $6::int8 IS NULL THEN 9223372036854775807 ELSE coalesce(
+            (SELECT b.version FROM {p}commits b WHERE b.table_id = $1 AND b.timestamp_ms < $6
+                ORDER BY b.timestamp_ms DESC LIMIT 1), -1) END)
+        ORDER BY c.version DESC LIMIT $4"),
+    /// With the length of what is stored, so that no more is fetched than is answered.
+    BODIES: concat!("SELECT ", commit_columns!(), ", (
+            SELECT coalesce(sum(octet_length(k.body)), 0)::int8 FROM {p}commit_chunks k
+            WHERE k.table_id = c.table_id AND k.version = c.version)
+        FROM {p}commits c
+        WHERE c.table_id = $1 AND c.version >= $2 AND c.version <= $3 AND c.has_body
+        ORDER BY c.version LIMIT $4"),
+    CHUNKS: "SELECT version, body FROM {p}commit_chunks
+        WHERE table_id = $1 AND version >= $2 AND version <= $3 ORDER BY version, chunk_no",
 }
 
 /// One query; see `snapshot!`.
 pub(crate) async fn snapshot(call: &mut Call, table: &TableRef, at: At) -> DbResult<Snapshot> {
-    let session = call.session.clone();
-    let sql = &session.sql.reads;
     let (by_id, by_name, point) = match at {
-        At::Head => (&sql.snapshot_head_by_id, &sql.snapshot_head_by_name, None),
+        At::Head => (SNAPSHOT_HEAD_BY_ID, SNAPSHOT_HEAD_BY_NAME, None),
         At::Version(version) => {
-            (&sql.snapshot_version_by_id, &sql.snapshot_version_by_name, Some(version.get()))
+            (SNAPSHOT_VERSION_BY_ID, SNAPSHOT_VERSION_BY_NAME, Some(version.get()))
         }
-        At::Timestamp(time) => (&sql.snapshot_time_by_id, &sql.snapshot_time_by_name, Some(time.0)),
+        At::Timestamp(time) => (SNAPSHOT_TIME_BY_ID, SNAPSHOT_TIME_BY_NAME, Some(time.0)),
     };
     let (text, mut args) = match table {
-        TableRef::Id(id) => (by_id, Args::new().bind(Id::from(*id))),
+        TableRef::Id(id) => (by_id, Args::of(*id)),
         TableRef::Name(name) => (by_name, Args::new().bind(name.namespace()).bind(name.name())),
     };
     if let Some(point) = point {
@@ -261,13 +264,8 @@ fn start(after: Option<FileCursor>) -> (i64, i64) {
 }
 
 /// Whether a table has more candidates than are sorted.
-async fn many(
-    call: &mut Call,
-    sql: &std::sync::Arc<str>,
-    id: TableId,
-    bound: i64,
-) -> DbResult<bool> {
-    let args = Args::new().bind(Id::from(id)).bind(bound).bind(SORTED_ROWS + 1);
+async fn many(call: &mut Call, sql: &'static str, id: TableId, bound: i64) -> DbResult<bool> {
+    let args = Args::of(id).bind(bound).bind(SORTED_ROWS + 1);
     let row = call.fetch_one(sql, args).await?;
     if !row.try_get::<bool, _>(0)? {
         return Err(not_found(id).into());
@@ -288,17 +286,10 @@ pub(crate) async fn list_files(
     after: Option<FileCursor>,
     limit: usize,
 ) -> DbResult<Page<FileRecord, FileCursor>> {
-    let session = call.session.clone();
-    let sql = &session.sql.reads;
-    let many = many(call, &sql.closed_since, id, version.get()).await?;
-    let text = if many { &sql.files_many } else { &sql.files_few };
+    let many = many(call, CLOSED_SINCE, id, version.get()).await?;
+    let text = if many { FILES_MANY } else { FILES_FEW };
     let (added, ordinal) = start(after);
-    let args = Args::new()
-        .bind(Id::from(id))
-        .bind(added)
-        .bind(ordinal)
-        .bind(fetch_limit(limit))
-        .bind(version.get());
+    let args = Args::of(id).bind(added).bind(ordinal).bind(fetch_limit(limit)).bind(version.get());
     let table = id.to_string();
     let rows = call.fetch(text, args).await?;
     let items = rows.iter().map(|row| file_record(row, &table)).collect::<DbResult<Vec<_>>>()?;
@@ -312,19 +303,28 @@ pub(crate) async fn files_end(
     after: FileCursor,
     limit: usize,
 ) -> DbResult<Option<FileCursor>> {
-    let session = call.session.clone();
     let (added, ordinal) = start(Some(after));
-    let args = Args::new()
-        .bind(Id::from(id))
-        .bind(added)
-        .bind(ordinal)
-        .bind(fetch_limit(limit) - 2)
-        .bind(version.get());
-    let rows = call.fetch(&session.sql.reads.files_active_end, args).await?;
+    let args =
+        Args::of(id).bind(added).bind(ordinal).bind(fetch_limit(limit) - 2).bind(version.get());
+    let rows = call.fetch(FILES_ACTIVE_END, args).await?;
     let [last, _] = rows.as_slice() else { return Ok(None) };
     let table = id.to_string();
     let r = Reader::new(last, &table, None);
     Ok(Some(FileCursor { added_version: r.version(0)?, ordinal: r.get(1)? }))
+}
+
+/// Single files by their key.
+pub(crate) async fn files_at(
+    call: &mut Call,
+    id: TableId,
+    version: Version,
+    cursors: &[FileCursor],
+) -> DbResult<Vec<FileRecord>> {
+    let versions: Vec<i64> = cursors.iter().map(|cursor| cursor.added_version.get()).collect();
+    let ordinals: Vec<i64> = cursors.iter().map(|cursor| cursor.ordinal).collect();
+    let args = Args::of(id).bind(versions).bind(ordinals).bind(version.get());
+    let table = id.to_string();
+    call.fetch(FILES_AT, args).await?.iter().map(|row| file_record(row, &table)).collect()
 }
 
 pub(crate) async fn list_tombstones(
@@ -335,13 +335,10 @@ pub(crate) async fn list_tombstones(
     after: Option<FileCursor>,
     limit: usize,
 ) -> DbResult<Page<TombstoneRecord, FileCursor>> {
-    let session = call.session.clone();
-    let sql = &session.sql.reads;
-    let many = many(call, &sql.tombstone_candidates, id, deleted_after.0).await?;
-    let text = if many { &sql.tombstones_many } else { &sql.tombstones_few };
+    let many = many(call, TOMBSTONE_CANDIDATES, id, deleted_after.0).await?;
+    let text = if many { TOMBSTONES_MANY } else { TOMBSTONES_FEW };
     let (added, ordinal) = start(after);
-    let args = Args::new()
-        .bind(Id::from(id))
+    let args = Args::of(id)
         .bind(added)
         .bind(ordinal)
         .bind(fetch_limit(limit))
@@ -364,7 +361,7 @@ pub(crate) async fn list_tombstones(
 /// The rows of a read of a table; without any, whether there is such a table is looked at too.
 async fn rows_of(
     call: &mut Call,
-    sql: &std::sync::Arc<str>,
+    sql: &'static str,
     id: TableId,
     args: Args,
 ) -> DbResult<Vec<PgRow>> {
@@ -381,11 +378,10 @@ pub(crate) async fn app_transactions(
     id: TableId,
     version: Version,
 ) -> DbResult<Vec<Txn>> {
-    let sql = call.session.sql.reads.app_transactions.clone();
-    let args = Args::new().bind(Id::from(id)).bind(version.get());
+    let args = Args::of(id).bind(version.get());
     let table = id.to_string();
     let mut txns = Vec::new();
-    for row in &rows_of(call, &sql, id, args).await? {
+    for row in &rows_of(call, APP_TRANSACTIONS, id, args).await? {
         let r = Reader::new(row, &table, row.try_get(3).ok());
         txns.push(Txn { app_id: r.get(0)?, version: r.get(1)?, last_updated: r.get(2)? });
     }
@@ -399,11 +395,10 @@ pub(crate) async fn domain_metadata(
     id: TableId,
     version: Version,
 ) -> DbResult<Vec<DomainMetadata>> {
-    let sql = call.session.sql.reads.domain_metadata.clone();
-    let args = Args::new().bind(Id::from(id)).bind(version.get());
+    let args = Args::of(id).bind(version.get());
     let table = id.to_string();
     let mut domains = Vec::new();
-    for row in &rows_of(call, &sql, id, args).await? {
+    for row in &rows_of(call, DOMAIN_METADATA, id, args).await? {
         let r = Reader::new(row, &table, row.try_get(2).ok());
         if !r.get::<bool>(3)? {
             let (domain, configuration) = (r.get(0)?, r.get(1)?);
@@ -426,16 +421,14 @@ pub(crate) async fn list_commits(
     if let Some(before) = before {
         to = to.min(before.get() - 1);
     }
-    let sql = call.session.sql.reads.commits.clone();
-    let args = Args::new()
-        .bind(Id::from(id))
+    let args = Args::of(id)
         .bind(from)
         .bind(to)
         .bind(fetch_limit(limit))
         .bind(filter.from_time.map(|time| time.0))
         .bind(filter.to_time.map(|time| time.0));
     let table = id.to_string();
-    let rows = rows_of(call, &sql, id, args).await?;
+    let rows = rows_of(call, COMMITS, id, args).await?;
     let items =
         rows.iter().map(|row| commit_record(row, id, &table)).collect::<DbResult<Vec<_>>>()?;
     Ok(page(items, limit, |commit| commit.version))
@@ -448,11 +441,9 @@ pub(crate) async fn read_bodies(
     to: Version,
     limit: usize,
 ) -> DbResult<Vec<(CommitRecord, CommitBody)>> {
-    let session = call.session.clone();
-    let sql = &session.sql.reads;
     let limited = i64::try_from(limit.max(1)).unwrap_or(MAX_BODIES).min(MAX_BODIES);
-    let args = Args::new().bind(Id::from(id)).bind(from.get()).bind(to.get()).bind(limited);
-    let rows = rows_of(call, &sql.bodies, id, args).await?;
+    let args = Args::of(id).bind(from.get()).bind(to.get()).bind(limited);
+    let rows = rows_of(call, BODIES, id, args).await?;
     let table = id.to_string();
     let mut taken: Vec<(CommitRecord, &PgRow)> = Vec::new();
     let mut bytes = 0_usize;
@@ -468,9 +459,9 @@ pub(crate) async fn read_bodies(
         return Ok(Vec::new());
     };
     // Commits are never changed: what this reads belongs to them.
-    let args = Args::new().bind(Id::from(id)).bind(first.version.get()).bind(last.version.get());
+    let args = Args::of(id).bind(first.version.get()).bind(last.version.get());
     let mut chunks: BTreeMap<i64, Vec<u8>> = BTreeMap::new();
-    for row in &call.fetch(&sql.chunks, args).await? {
+    for row in &call.fetch(CHUNKS, args).await? {
         chunks.entry(row.try_get(0)?).or_default().extend_from_slice(row.try_get(1)?);
     }
     taken

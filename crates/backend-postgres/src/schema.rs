@@ -14,15 +14,16 @@
 //!   indexed column, so that these are heap-only updates
 //!   (<https://www.postgresql.org/docs/current/storage-hot.html>).
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::TimestampMs;
 use sqlx::Row;
 
 use crate::errors::{DbError, DbResult};
-use crate::groups_sql::{APPEND_FUNCTION, EARLIER_FUNCTION};
 use crate::options::PostgresOptions;
-use crate::session::{Args, Call};
-use crate::statements::statements;
+use crate::session::{Args, Call, Mode, Session, statements};
 
 /// The version of our tables that this program reads and writes.
 pub(crate) const SCHEMA_VERSION: u32 = 2;
@@ -279,86 +280,154 @@ TRUNCATE {p}files";
 /// Columns of `{p}schema`.
 const SCHEMA_COLUMNS: [&str; 3] = ["version", "applied_at_ms", "program"];
 
+// Statements about the server and the schema itself.
 statements! {
-    /// Statements about the server and the schema itself.
-    SchemaSql {
-        server: "SELECT current_setting('server_version_num')::int4,
-                current_setting('server_version')",
-        /// The same, and the version of our tables, where there are tables of this name.
-        server_and_known: "SELECT current_setting('server_version_num')::int4,
-                current_setting('server_version'), max(version)::int8, max(applied_at_ms)::int8,
-                max(program)::text
-            FROM {p}schema",
-        /// Whether the function is there that appends go through where they wait for others.
-        has_function: "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_proc
-            WHERE oid = pg_catalog.to_regproc('{p}append_2'))",
-        /// Tables under our names: in the schema that is asked for, else those that a name
-        /// without schema finds. Everyone may read the system catalogs.
-        names: "SELECT c.relname::text, n.nspname::text, ARRAY(
-                SELECT a.attname::text FROM pg_catalog.pg_attribute a
-                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-                ORDER BY a.attnum)
-            FROM pg_catalog.pg_class c
-            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-            WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relname::text = ANY ($2::text[])
-              AND CASE WHEN $1::text IS NULL THEN pg_catalog.pg_table_is_visible(c.oid)
-                ELSE n.nspname::text = $1::text END
-            ORDER BY c.relname::text",
-        schema_exists: "SELECT EXISTS (
-            SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname::text = $1::text)",
-        version: "SELECT max(version) FROM {p}schema",
-        /// The same of a table that has our columns.
-        known: "SELECT max(version)::int8, max(applied_at_ms)::int8, max(program)::text
-            FROM {p}schema",
-        /// The server's clock, now and not when the transaction began, milliseconds.
-        clock: "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::int8",
-        record: "INSERT INTO {p}schema (version, applied_at_ms, program) VALUES ($1, $2, $3)",
-        /// Makes the second of two migrations wait. Nothing rests on it: the tables' names and the
-        /// primary key of `{p}schema` let one of them through.
-        lock: "SELECT 1 FROM (SELECT pg_advisory_xact_lock(
-            7812738666512280684::bigint # hashtext($1::text)::bigint)) AS locked",
+    SERVER: "SELECT current_setting('server_version_num')::int4,
+            current_setting('server_version')",
+    /// The same, and the version of our tables, where there are tables of this name.
+    SERVER_AND_KNOWN: "SELECT current_setting('server_version_num')::int4,
+            current_setting('server_version'), max(version)::int8, max(applied_at_ms)::int8,
+            max(program)::text
+        FROM {p}schema",
+    /// Tables under our names: in the schema that is asked for, else those that a name
+    /// without schema finds. Everyone may read the system catalogs.
+    NAMES: "SELECT c.relname::text, n.nspname::text, ARRAY(
+            SELECT a.attname::text FROM pg_catalog.pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+            ORDER BY a.attnum)
+        FROM pg_catalog.pg_class c
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relname::text = ANY ($2::text[])
+          AND CASE WHEN $1::text IS NULL THEN pg_catalog.pg_table_is_visible(c.oid)
+            ELSE n.nspname::text = $1::text END
+        ORDER BY c.relname::text",
+    SCHEMA_EXISTS: "SELECT EXISTS (
+        SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname::text = $1::text)",
+    VERSION: "SELECT max(version) FROM {p}schema",
+    /// The same of a table that has our columns.
+    KNOWN: "SELECT max(version)::int8, max(applied_at_ms)::int8, max(program)::text
+        FROM {p}schema",
+    /// The server's clock, now and not when the transaction began, milliseconds.
+    CLOCK: "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::int8",
+    RECORD: "INSERT INTO {p}schema (version, applied_at_ms, program) VALUES ($1, $2, $3)",
+    /// Makes the second of two migrations wait. Nothing rests on it: the tables' names and the
+    /// primary key of `{p}schema` let one of them through.
+    LOCK: "SELECT 1 FROM (SELECT pg_advisory_xact_lock(
+        7812738666512280684::bigint # hashtext($1::text)::bigint)) AS locked",
+}
+
+/// The oldest server that works, as `server_version_num`.
+const OLDEST_SERVER: i32 = 110_000;
+
+/// Refuses servers that are too old.
+pub(crate) async fn check_server(session: &Arc<Session>) -> Result<()> {
+    let mut call = session.begin("connecting", Mode::ReadOne).await?;
+    let result = async {
+        // Mostly our tables are there: one statement reads both versions. In a transaction, as poolers need
+        // them, nothing could follow the failure of that statement.
+        let both = if session.options.statement_cache > 0 {
+            call.fetch_one(SERVER_AND_KNOWN, Args::new()).await.ok()
+        } else {
+            None
+        };
+        let row = match both {
+            Some(row) => {
+                let version = row.try_get::<Option<i64>, _>(2)?;
+                saw(session, version.and_then(|v| u32::try_from(v).ok()).unwrap_or(0));
+                row
+            }
+            None => call.fetch_one(SERVER, Args::new()).await?,
+        };
+        let (number, text): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
+        if number < OLDEST_SERVER {
+            return Err(DbError::Catalog(CatalogError::Unsupported(format!(
+                "database '{}' is PostgreSQL {text}, {} or newer is needed: upgrade the server",
+                session.at,
+                OLDEST_SERVER / 10_000
+            ))));
+        }
+        Ok(text)
     }
+    .await;
+    let text = call.end(result).await?;
+    session.server_version.get_or_init(|| text);
+    Ok(())
+}
+
+/// Begins a call that needs our tables.
+pub(crate) async fn begin(session: &Arc<Session>, doing: &'static str, mode: Mode) -> Result<Call> {
+    if !is_right(session) {
+        let found = look(session, doing).await?;
+        require(found, &session.options)?;
+    }
+    session.begin(doing, mode).await
+}
+
+/// Whether our tables were seen to have the version that this program works with.
+fn is_right(session: &Session) -> bool {
+    session.schema_is_right.load(Ordering::Acquire)
+}
+
+/// Remembers that our tables have the version that this program works with, if they do.
+fn saw(session: &Session, version: u32) {
+    if version == SCHEMA_VERSION {
+        session.schema_is_right.store(true, Ordering::Release);
+    }
+}
+
+/// Looks up the version of our tables, in a call of its own; 0 = none.
+async fn look(session: &Arc<Session>, doing: &'static str) -> Result<u32> {
+    let mut call = session.begin(doing, Mode::ReadOne).await?;
+    let found = version(&mut call).await;
+    let found = call.end(found).await?;
+    saw(session, found);
+    Ok(found)
+}
+
+/// The version of our tables, 0 = none. The server is not asked once they were seen to be right.
+pub(crate) async fn current(session: &Arc<Session>) -> Result<u32> {
+    if is_right(session) {
+        return Ok(SCHEMA_VERSION);
+    }
+    look(session, "reading the schema version").await
 }
 
 /// The version of our tables, 0 = none, for a call that reads only.
 ///
-/// What is asked first is the table that says it: where it answers, all is said, and the system catalogs,
-/// which a new connection has not read yet, are left alone.
+/// The table that has the version is read first. Where it answers, the system catalogs, which a new connection
+/// has not read yet, are not needed.
 ///
 /// # Errors
 /// Those of [`inspect`].
-pub(crate) async fn version(call: &mut Call) -> DbResult<u32> {
+async fn version(call: &mut Call) -> DbResult<u32> {
     // In a transaction, as poolers need them, nothing could follow the first statement's failure.
-    if call.session.options.statement_cache > 0 {
-        let sql = call.session.sql.schema.known.clone();
-        if let Ok(Some(row)) = call.fetch_optional(&sql, Args::new()).await
-            && let Ok(Some(version)) = row.try_get::<Option<i64>, _>(0)
-            && let Ok(version) = u32::try_from(version)
-        {
-            return Ok(version);
-        }
+    if call.session.options.statement_cache > 0
+        && let Ok(Some(row)) = call.fetch_optional(KNOWN, Args::new()).await
+        && let Ok(Some(version)) = row.try_get::<Option<i64>, _>(0)
+        && let Ok(version) = u32::try_from(version)
+    {
+        return Ok(version);
     }
     inspect(call).await
 }
 
 /// What time it is at the server.
 pub(crate) async fn clock(call: &mut Call) -> DbResult<TimestampMs> {
-    let sql = call.session.sql.schema.clock.clone();
-    Ok(TimestampMs(call.fetch_one(&sql, Args::new()).await?.try_get(0)?))
+    Ok(TimestampMs(call.fetch_one(CLOCK, Args::new()).await?.try_get(0)?))
 }
 
 /// Looks for our tables: their version, 0 = none.
 ///
 /// # Errors
 /// `Schema` if another program's tables stand under our names.
-pub(crate) async fn inspect(call: &mut Call) -> DbResult<u32> {
+async fn inspect(call: &mut Call) -> DbResult<u32> {
     let session = call.session.clone();
-    let (options, sql) = (&session.options, &session.sql.schema);
+    let options = &session.options;
     let prefix = &options.table_prefix;
     let wanted: Vec<String> = TABLES.iter().map(|table| format!("{prefix}{table}")).collect();
     let args = Args::new().bind(options.schema.as_deref()).bind(&wanted);
     let mut found: Vec<(String, String, Vec<String>)> = Vec::new();
-    for row in call.fetch(&sql.names, args).await? {
+    for row in call.fetch(NAMES, args).await? {
         found.push((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
     }
     let at = &session.at;
@@ -379,7 +448,7 @@ pub(crate) async fn inspect(call: &mut Call) -> DbResult<u32> {
             columns.join(", ")
         )));
     }
-    let row = call.fetch_one(&sql.version, Args::new()).await?;
+    let row = call.fetch_one(VERSION, Args::new()).await?;
     let version: Option<i64> = row.try_get(0)?;
     version.and_then(|version| u32::try_from(version).ok()).ok_or_else(|| {
         schema_error(format!(
@@ -390,7 +459,7 @@ pub(crate) async fn inspect(call: &mut Call) -> DbResult<u32> {
 }
 
 /// Fails unless this is the version that this program works with.
-pub(crate) fn require(version: u32, options: &PostgresOptions) -> Result<()> {
+fn require(version: u32, options: &PostgresOptions) -> Result<()> {
     let (at, prefix) = (options.place(), options.qualified_prefix());
     match version {
         SCHEMA_VERSION => Ok(()),
@@ -420,8 +489,7 @@ fn schema_error(message: String) -> DbError {
 /// Creates or upgrades our tables inside of the caller's transaction: DDL is transactional, so
 /// there is no schema half way.
 pub(crate) async fn migrate(call: &mut Call, now: TimestampMs) -> DbResult<()> {
-    let created = steps(call, now).await;
-    match created {
+    match upgrade(call, now).await {
         // Another process created them between our look and our CREATE, on a server where the
         // lock does nothing.
         Err(error) if error.is_duplicate_object() => {
@@ -435,12 +503,12 @@ pub(crate) async fn migrate(call: &mut Call, now: TimestampMs) -> DbResult<()> {
     }
 }
 
-async fn steps(call: &mut Call, now: TimestampMs) -> DbResult<()> {
+async fn upgrade(call: &mut Call, now: TimestampMs) -> DbResult<()> {
     let session = call.session.clone();
-    let (options, sql) = (&session.options, &session.sql.schema);
+    let options = &session.options;
     let place = options.qualified_prefix();
     call.simple("SAVEPOINT dl_lock".to_owned()).await?;
-    match call.fetch(&sql.lock, Args::new().bind(place.as_str())).await {
+    match call.fetch(LOCK, Args::new().bind(place.as_str())).await {
         Ok(_) => {}
         // feature_not_supported, undefined_function: engines that only speak the protocol.
         Err(error) if matches!(error.code(), Some("0A000" | "42883")) => {
@@ -452,12 +520,10 @@ async fn steps(call: &mut Call, now: TimestampMs) -> DbResult<()> {
     if found > SCHEMA_VERSION {
         return Err(too_new(found, &session.at).into());
     }
-    let fill = |text: &str| {
-        text.replace("{p}", &place).replace("{i}", &options.table_prefix).replace("{wait}", "")
-    };
+    let fill = |text| filled(options, text);
     if found == 0 {
         if let Some(schema) = &options.schema {
-            let row = call.fetch_one(&sql.schema_exists, Args::new().bind(schema.as_str())).await?;
+            let row = call.fetch_one(SCHEMA_EXISTS, Args::new().bind(schema.as_str())).await?;
             // Even IF NOT EXISTS needs the right to create one.
             if !row.try_get::<bool, _>(0)? {
                 call.simple(format!("CREATE SCHEMA \"{schema}\"")).await?;
@@ -471,28 +537,25 @@ async fn steps(call: &mut Call, now: TimestampMs) -> DbResult<()> {
             .bind(i64::from(*version))
             .bind(now.0)
             .bind(concat!("deltalakedb ", env!("CARGO_PKG_VERSION")));
-        call.execute(&sql.record, args).await?;
+        call.execute(RECORD, args).await?;
     }
     if found == 0 {
-        for_speed(call, fill(SEED_STATISTICS)).await?;
+        for_speed(call, SEED_STATISTICS).await?;
     }
-    call.simple("SAVEPOINT dl_look".to_owned()).await?;
-    match call.fetch_one(&sql.has_function, Args::new()).await {
-        Ok(row) if row.try_get::<bool, _>(0)? => Ok(()),
-        Ok(_) => {
-            for_speed(call, fill(APPEND_FUNCTION)).await?;
-            for_speed(call, fill(EARLIER_FUNCTION)).await
-        }
-        Err(error) if error.code().is_some() && error.leaves_connection_usable() => {
-            call.simple("ROLLBACK TO SAVEPOINT dl_look".to_owned()).await
-        }
-        Err(error) => Err(error),
-    }
+    Ok(())
 }
 
-/// What is done without where it cannot be had: engines that only speak the protocol plan in their own way,
+/// A text of DDL with the names of our tables in it.
+fn filled(options: &PostgresOptions, text: &str) -> String {
+    text.replace("{p}", &options.qualified_prefix())
+        .replace("{i}", &options.table_prefix)
+        .replace("{wait}", "")
+}
+
+/// Runs what is done without where it cannot be had: engines that only speak the protocol plan in their own way,
 /// and may have no functions; a login may lack the right to make one.
-async fn for_speed(call: &mut Call, text: String) -> DbResult<()> {
+pub(crate) async fn for_speed(call: &mut Call, text: &str) -> DbResult<()> {
+    let text = filled(&call.session.options, text);
     call.simple("SAVEPOINT dl_speed".to_owned()).await?;
     match call.simple(text).await {
         Err(error) if error.code().is_some() && error.leaves_connection_usable() => {

@@ -1,88 +1,57 @@
 //! Skipping indexes: bytes by their key.
 
 use bytes::Bytes;
-use deltalakedb_catalog_core::ids::{TableId, Version};
+use deltalakedb_catalog_core::ids::TableId;
 use deltalakedb_catalog_core::model::{
-    FileCursor, FileRecord, NewSkipSegment, SkipIndex, SkipPage, SkipSegment,
+    FileCursor, NewSkipSegment, SkipIndex, SkipPage, SkipSegment,
 };
 use sqlx::Row;
 
 use crate::errors::DbResult;
-use crate::rows::{Id, Reader, file_columns, file_record};
-use crate::session::{Args, Call};
-use crate::statements::statements;
+use crate::rows::Reader;
+use crate::session::{Args, Call, statements};
 
+// Statements on `{p}skip_index`, `{p}skip_segments` and `{p}skip_pages`.
 statements! {
-    /// Statements on `{p}skip_index`, `{p}skip_segments` and `{p}skip_pages`.
-    SkipSql {
-        /// `OFFSET 0` keeps the planner from making a join of it: a key is a look into the index.
-        files_at: concat!("SELECT f.* FROM unnest($2::int8[], $3::int8[])
-                WITH ORDINALITY AS k (key_version, key_ordinal, place)
-            CROSS JOIN LATERAL (SELECT ", file_columns!(), " FROM {p}files
-                WHERE table_id = (SELECT $1::uuid) AND added_version = k.key_version
-                  AND ordinal = k.key_ordinal AND added_version <= $4 AND removed_version > $4
-                OFFSET 0) f
-            ORDER BY k.place"),
-        /// One statement, so that all is of one moment. Not `NOT EXISTS`, of which the planner may make a
-        /// join with all files.
-        index: "SELECT i.generation, s.segment_id, s.after_version, s.after_ordinal,
-                s.through_version, s.through_ordinal, s.built_version, s.num_files, s.root,
-                CASE WHEN (SELECT f.ordinal FROM {p}files f WHERE f.table_id = s.table_id
-                    AND (f.added_version, f.ordinal) > (s.through_version, s.through_ordinal)
-                    ORDER BY f.added_version, f.ordinal LIMIT 1) IS NULL
-                    THEN (SELECT t.head_version FROM {p}tables t WHERE t.id = s.table_id) END
-            FROM {p}skip_index i LEFT JOIN {p}skip_segments s ON s.table_id = i.table_id
-            WHERE i.table_id = $1
-            ORDER BY s.through_version, s.through_ordinal",
-        pages: "SELECT f.body FROM unnest($2::int8[], $3::int8[])
-                WITH ORDINALITY AS k (key_segment, key_page, place)
-            LEFT JOIN LATERAL (SELECT p.body FROM {p}skip_pages p
-                WHERE p.table_id = (SELECT $1::uuid) AND p.segment_id = k.key_segment
-                  AND p.page_no = k.key_page
-                OFFSET 0) f ON true
-            ORDER BY k.place",
-        begin: "INSERT INTO {p}skip_index (table_id, generation) VALUES ($1, 0)
-            ON CONFLICT (table_id) DO NOTHING",
-        /// Of two at once the second waits here, and then finds another generation.
-        advance: "UPDATE {p}skip_index SET generation = generation + 1
-            WHERE table_id = $1 AND generation = $2",
-        remove_pages: "DELETE FROM {p}skip_pages
-            WHERE table_id = $1 AND segment_id = ANY ($2::int8[])",
-        remove_segments: "DELETE FROM {p}skip_segments
-            WHERE table_id = $1 AND segment_id = ANY ($2::int8[])",
-        insert_segment: "INSERT INTO {p}skip_segments (table_id, segment_id, after_version,
-                after_ordinal, through_version, through_ordinal, built_version, num_files, root)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-        insert_pages: "INSERT INTO {p}skip_pages (table_id, segment_id, page_no, body)
-            SELECT $1, $2, k.page_no, k.body
-            FROM unnest($3::int8[], $4::bytea[]) AS k (page_no, body)",
-    }
-}
-
-fn of(id: TableId) -> Args {
-    Args::new().bind(Id::from(id))
-}
-
-/// Single files by their key.
-pub(crate) async fn files_at(
-    call: &mut Call,
-    id: TableId,
-    version: Version,
-    cursors: &[FileCursor],
-) -> DbResult<Vec<FileRecord>> {
-    let sql = call.session.sql.skip.files_at.clone();
-    let versions: Vec<i64> = cursors.iter().map(|cursor| cursor.added_version.get()).collect();
-    let ordinals: Vec<i64> = cursors.iter().map(|cursor| cursor.ordinal).collect();
-    let args = of(id).bind(versions).bind(ordinals).bind(version.get());
-    let table = id.to_string();
-    call.fetch(&sql, args).await?.iter().map(|row| file_record(row, &table)).collect()
+    /// One statement, so that all is of one moment. Not `NOT EXISTS`, of which the planner may make a
+    /// join with all files.
+    INDEX: "SELECT i.generation, s.segment_id, s.after_version, s.after_ordinal,
+            s.through_version, s.through_ordinal, s.built_version, s.num_files, s.root,
+            CASE WHEN (SELECT f.ordinal FROM {p}files f WHERE f.table_id = s.table_id
+                AND (f.added_version, f.ordinal) > (s.through_version, s.through_ordinal)
+                ORDER BY f.added_version, f.ordinal LIMIT 1) IS NULL
+                THEN (SELECT t.head_version FROM {p}tables t WHERE t.id = s.table_id) END
+        FROM {p}skip_index i LEFT JOIN {p}skip_segments s ON s.table_id = i.table_id
+        WHERE i.table_id = $1
+        ORDER BY s.through_version, s.through_ordinal",
+    PAGES: "SELECT f.body FROM unnest($2::int8[], $3::int8[])
+            WITH ORDINALITY AS k (key_segment, key_page, place)
+        LEFT JOIN LATERAL (SELECT p.body FROM {p}skip_pages p
+            WHERE p.table_id = (SELECT $1::uuid) AND p.segment_id = k.key_segment
+              AND p.page_no = k.key_page
+            OFFSET 0) f ON true
+        ORDER BY k.place",
+    BEGIN: "INSERT INTO {p}skip_index (table_id, generation) VALUES ($1, 0)
+        ON CONFLICT (table_id) DO NOTHING",
+    /// Of two at once the second waits here, and then finds another generation.
+    ADVANCE: "UPDATE {p}skip_index SET generation = generation + 1
+        WHERE table_id = $1 AND generation = $2",
+    REMOVE_PAGES: "DELETE FROM {p}skip_pages
+        WHERE table_id = $1 AND segment_id = ANY ($2::int8[])",
+    REMOVE_SEGMENTS: "DELETE FROM {p}skip_segments
+        WHERE table_id = $1 AND segment_id = ANY ($2::int8[])",
+    INSERT_SEGMENT: "INSERT INTO {p}skip_segments (table_id, segment_id, after_version,
+            after_ordinal, through_version, through_ordinal, built_version, num_files, root)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    INSERT_PAGES: "INSERT INTO {p}skip_pages (table_id, segment_id, page_no, body)
+        SELECT $1, $2, k.page_no, k.body
+        FROM unnest($3::int8[], $4::bytea[]) AS k (page_no, body)",
 }
 
 pub(crate) async fn index(call: &mut Call, id: TableId) -> DbResult<SkipIndex> {
-    let sql = call.session.sql.skip.index.clone();
     let table = id.to_string();
     let mut index = SkipIndex::default();
-    for row in &call.fetch(&sql, of(id)).await? {
+    for row in &call.fetch(INDEX, Args::of(id)).await? {
         let r = Reader::new(row, &table, None);
         index.generation = r.get(0)?;
         let Some(segment) = r.get::<Option<i64>>(1)? else { continue };
@@ -109,10 +78,9 @@ pub(crate) async fn pages(
     id: TableId,
     pages: &[SkipPage],
 ) -> DbResult<Vec<Option<Bytes>>> {
-    let sql = call.session.sql.skip.pages.clone();
     let segments: Vec<i64> = pages.iter().map(|page| page.segment).collect();
     let numbers: Vec<i64> = pages.iter().map(|page| page.page.into()).collect();
-    let rows = call.fetch(&sql, of(id).bind(segments).bind(numbers)).await?;
+    let rows = call.fetch(PAGES, Args::of(id).bind(segments).bind(numbers)).await?;
     let body = |row| Ok(Row::try_get::<Option<Vec<u8>>, _>(row, 0)?.map(Bytes::from));
     rows.iter().map(body).collect()
 }
@@ -125,20 +93,18 @@ pub(crate) async fn replace(
     remove: &[i64],
     segment: &NewSkipSegment,
 ) -> DbResult<bool> {
-    let session = call.session.clone();
-    let sql = &session.sql.skip;
     if generation == 0 {
-        call.execute(&sql.begin, of(id)).await?;
+        call.execute(BEGIN, Args::of(id)).await?;
     }
-    if call.execute(&sql.advance, of(id).bind(generation)).await? != 1 {
+    if call.execute(ADVANCE, Args::of(id).bind(generation)).await? != 1 {
         return Ok(false);
     }
     let next = generation.saturating_add(1);
     if !remove.is_empty() {
-        call.execute(&sql.remove_pages, of(id).bind(remove)).await?;
-        call.execute(&sql.remove_segments, of(id).bind(remove)).await?;
+        call.execute(REMOVE_PAGES, Args::of(id).bind(remove)).await?;
+        call.execute(REMOVE_SEGMENTS, Args::of(id).bind(remove)).await?;
     }
-    let args = of(id)
+    let args = Args::of(id)
         .bind(next)
         .bind(segment.after.map(|after| after.added_version.get()))
         .bind(segment.after.map(|after| after.ordinal))
@@ -147,9 +113,9 @@ pub(crate) async fn replace(
         .bind(segment.version.get())
         .bind(segment.files)
         .bind(&*segment.root);
-    call.execute(&sql.insert_segment, args).await?;
+    call.execute(INSERT_SEGMENT, args).await?;
     let numbers: Vec<i64> = (0_i64..).take(segment.pages.len()).collect();
     let bodies: Vec<&[u8]> = segment.pages.iter().map(|page| &**page).collect();
-    call.execute(&sql.insert_pages, of(id).bind(next).bind(numbers).bind(bodies)).await?;
+    call.execute(INSERT_PAGES, Args::of(id).bind(next).bind(numbers).bind(bodies)).await?;
     Ok(true)
 }

@@ -9,40 +9,37 @@ use sqlx::Row;
 
 use crate::errors::DbResult;
 use crate::rows::{Id, table_columns, table_record, table_source, to_json};
-use crate::session::{Args, Call};
-use crate::statements::statements;
+use crate::session::{Args, Call, statements};
 
+// Statements on `{p}tables` and `{p}mirror`.
 statements! {
-    /// Statements on `{p}tables` and `{p}mirror`.
-    TablesSql {
-        by_id: concat!("SELECT ", table_columns!(), " FROM ", table_source!(), " WHERE t.id = $1"),
-        by_name: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
-            " WHERE t.namespace = $1 AND t.name = $2 AND t.drop_marker = ''"),
-        state: "SELECT state FROM {p}tables WHERE id = $1",
-        /// Makes everyone else who changes the table wait: commits, drops, switches of the mirror.
-        lock: "SELECT state FROM {p}tables WHERE id = $1 FOR UPDATE",
-        live_name: "SELECT 1 FROM {p}tables
-            WHERE namespace = $1 AND name = $2 AND drop_marker = ''",
-        list: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
-            " WHERE (t.namespace, t.name, t.drop_marker) > ($1, $2, $3) AND t.state = $4
-             ORDER BY t.namespace, t.name, t.drop_marker LIMIT $5"),
-        list_namespace: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
-            " WHERE t.namespace = $1 AND (t.name, t.drop_marker) > ($2, $3) AND t.state = $4
-             ORDER BY t.name, t.drop_marker LIMIT $5"),
-        insert: "INSERT INTO {p}tables (id, namespace, name, drop_marker, location,
-                storage_options, state, created_at_ms, base_version, barrier_version,
-                import_from_json, import_base_done)
-            VALUES ($1, $2, $3, '', $4, $5, $6, $7, $8, $8, $9, $9)",
-        insert_mirror: "INSERT INTO {p}mirror (table_id, mode, lease_epoch, lease_until_ms)
-            VALUES ($1, $2, 0, 0)",
-        /// A commit that holds the row is waited for, and then the condition is looked at again.
-        mark_dropped: "UPDATE {p}tables SET state = 'dropped', drop_marker = id::text,
-                dropped_at_ms = $2
-            WHERE id = $1 AND state = 'active'",
-        undrop: "UPDATE {p}tables SET state = 'active', drop_marker = '', dropped_at_ms = NULL,
-                namespace = $2, name = $3
-            WHERE id = $1 AND state = 'dropped'",
-    }
+    BY_ID: concat!("SELECT ", table_columns!(), " FROM ", table_source!(), " WHERE t.id = $1"),
+    BY_NAME: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
+        " WHERE t.namespace = $1 AND t.name = $2 AND t.drop_marker = ''"),
+    STATE: "SELECT state FROM {p}tables WHERE id = $1",
+    /// Makes everyone else who changes the table wait: commits, drops, switches of the mirror.
+    LOCK: "SELECT state FROM {p}tables WHERE id = $1 FOR UPDATE",
+    LIVE_NAME: "SELECT 1 FROM {p}tables
+        WHERE namespace = $1 AND name = $2 AND drop_marker = ''",
+    LIST: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
+        " WHERE (t.namespace, t.name, t.drop_marker) > ($1, $2, $3) AND t.state = $4
+         ORDER BY t.namespace, t.name, t.drop_marker LIMIT $5"),
+    LIST_NAMESPACE: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
+        " WHERE t.namespace = $1 AND (t.name, t.drop_marker) > ($2, $3) AND t.state = $4
+         ORDER BY t.name, t.drop_marker LIMIT $5"),
+    INSERT: "INSERT INTO {p}tables (id, namespace, name, drop_marker, location,
+            storage_options, state, created_at_ms, base_version, barrier_version,
+            import_from_json, import_base_done)
+        VALUES ($1, $2, $3, '', $4, $5, $6, $7, $8, $8, $9, $9)",
+    INSERT_MIRROR: "INSERT INTO {p}mirror (table_id, mode, lease_epoch, lease_until_ms)
+        VALUES ($1, $2, 0, 0)",
+    /// A commit that holds the row is waited for, and then the condition is looked at again.
+    MARK_DROPPED: "UPDATE {p}tables SET state = 'dropped', drop_marker = id::text,
+            dropped_at_ms = $2
+        WHERE id = $1 AND state = 'active'",
+    UNDROP: "UPDATE {p}tables SET state = 'active', drop_marker = '', dropped_at_ms = NULL,
+            namespace = $2, name = $3
+        WHERE id = $1 AND state = 'dropped'",
 }
 
 pub(crate) fn not_found(id: TableId) -> CatalogError {
@@ -50,13 +47,9 @@ pub(crate) fn not_found(id: TableId) -> CatalogError {
 }
 
 pub(crate) async fn get_table(call: &mut Call, table: &TableRef) -> DbResult<Option<TableRecord>> {
-    let session = call.session.clone();
-    let sql = &session.sql.tables;
     let row = match table {
-        TableRef::Id(id) => {
-            call.fetch_optional(&sql.by_id, Args::new().bind(Id::from(*id))).await?
-        }
-        TableRef::Name(name) => call.fetch_optional(&sql.by_name, name_args(name)).await?,
+        TableRef::Id(id) => call.fetch_optional(BY_ID, Args::of(*id)).await?,
+        TableRef::Name(name) => call.fetch_optional(BY_NAME, name_args(name)).await?,
     };
     row.as_ref().map(table_record).transpose()
 }
@@ -77,14 +70,12 @@ fn state(row: Option<sqlx::postgres::PgRow>) -> DbResult<Option<TableState>> {
 
 /// The state of a table.
 pub(crate) async fn state_of(call: &mut Call, id: TableId) -> DbResult<Option<TableState>> {
-    let sql = call.session.sql.tables.state.clone();
-    state(call.fetch_optional(&sql, Args::new().bind(Id::from(id))).await?)
+    state(call.fetch_optional(STATE, Args::of(id)).await?)
 }
 
 /// The state of a table, whose row nobody else changes until the transaction ends.
 pub(crate) async fn lock(call: &mut Call, id: TableId) -> DbResult<Option<TableState>> {
-    let sql = call.session.sql.tables.lock.clone();
-    state(call.fetch_optional(&sql, Args::new().bind(Id::from(id))).await?)
+    state(call.fetch_optional(LOCK, Args::of(id)).await?)
 }
 
 /// Fails unless the table exists: by id, dropped and importing ones can be read too.
@@ -105,8 +96,7 @@ pub(crate) async fn lock_active(call: &mut Call, id: TableId) -> DbResult<()> {
 
 /// Whether a live or importing table has this name.
 async fn name_is_taken(call: &mut Call, name: &TableName) -> DbResult<bool> {
-    let sql = call.session.sql.tables.live_name.clone();
-    Ok(call.fetch_optional(&sql, name_args(name)).await?.is_some())
+    Ok(call.fetch_optional(LIVE_NAME, name_args(name)).await?.is_some())
 }
 
 /// Registers a table. The caller has checked id and name.
@@ -118,8 +108,6 @@ pub(crate) async fn insert_table(
     from_json: bool,
     now: TimestampMs,
 ) -> DbResult<()> {
-    let session = call.session.clone();
-    let sql = &session.sql.tables;
     let id = Id::from(new.id);
     let args = Args::new()
         .bind(id)
@@ -131,8 +119,8 @@ pub(crate) async fn insert_table(
         .bind(now.0)
         .bind(base)
         .bind(from_json);
-    call.execute(&sql.insert, args).await?;
-    call.execute(&sql.insert_mirror, Args::new().bind(id).bind(new.mirror.as_str())).await?;
+    call.execute(INSERT, args).await?;
+    call.execute(INSERT_MIRROR, Args::new().bind(id).bind(new.mirror.as_str())).await?;
     Ok(())
 }
 
@@ -142,8 +130,6 @@ pub(crate) async fn list_tables(
     after: Option<&(TableName, TableId)>,
     limit: usize,
 ) -> DbResult<Page<TableRecord, (TableName, TableId)>> {
-    let session = call.session.clone();
-    let sql = &session.sql.tables;
     let state = filter.state.unwrap_or(TableState::Active);
     // Among dropped tables the marker is the id, among others it is '' and the name is unique:
     // so (namespace, name, marker) orders like (namespace, name, id).
@@ -166,7 +152,7 @@ pub(crate) async fn list_tables(
     if namespace.contains('\0') {
         return Ok(Page { items: Vec::new(), next: None });
     }
-    let text = if filter.namespace.is_some() { &sql.list_namespace } else { &sql.list };
+    let text = if filter.namespace.is_some() { LIST_NAMESPACE } else { LIST };
     let args = Args::new()
         .bind(namespace)
         .bind(name)
@@ -183,8 +169,7 @@ pub(crate) async fn drop_table(
     id: TableId,
     now: TimestampMs,
 ) -> DbResult<TableRecord> {
-    let sql = call.session.sql.tables.mark_dropped.clone();
-    let changed = call.execute(&sql, Args::new().bind(Id::from(id)).bind(now.0)).await?;
+    let changed = call.execute(MARK_DROPPED, Args::of(id).bind(now.0)).await?;
     if changed == 0 {
         return Err(not_found(id).into());
     }
@@ -196,15 +181,14 @@ pub(crate) async fn undrop_table(
     id: TableId,
     name: &TableName,
 ) -> DbResult<TableRecord> {
-    let sql = call.session.sql.tables.undrop.clone();
     if lock(call, id).await? != Some(TableState::Dropped) {
         return Err(not_found(id).into());
     }
     if name_is_taken(call, name).await? {
         return Err(CatalogError::TableExists(name.clone()).into());
     }
-    let args = Args::new().bind(Id::from(id)).bind(name.namespace()).bind(name.name());
-    match call.execute(&sql, args).await {
+    let args = Args::of(id).bind(name.namespace()).bind(name.name());
+    match call.execute(UNDROP, args).await {
         Ok(_) => require_table(call, id).await,
         // Someone else took the name since we looked.
         Err(error) if error.is_unique_violation() => {

@@ -5,57 +5,54 @@ use std::collections::{HashMap, HashSet};
 
 use deltalakedb_catalog_core::backend::ImportedCommit;
 use deltalakedb_catalog_core::ids::{TableId, Version};
-use deltalakedb_catalog_core::support::{CHUNK_BYTES, body_len, count, stored_commit_info};
+use deltalakedb_catalog_core::support::{body_len, count, stored_commit_info};
 use sqlx::Row;
 
-use crate::commit::BODY_BYTES;
+use crate::commit::columns::{BODY_BYTES, Chunks};
 use crate::errors::DbResult;
 use crate::files::{Adds, Digest, Keys, ROWS, big, reported};
-use crate::import::{Head, move_head};
-use crate::rows::Id;
-use crate::session::{Args, Call};
-use crate::statements::statements;
+use crate::session::{Args, Call, statements};
+
+use super::{Head, move_head};
 
 /// Most commits in one run.
 const MOST: usize = 2_000;
 
+// Statements that write several versions of one table; see `FilesSql` for the table's id.
 statements! {
-    /// Statements that write several versions of one table; see `FilesSql` for the table's id.
-    RunSql {
-        replace: "WITH ended AS (
-                UPDATE {p}files f SET removed_version = a.version
-                FROM unnest($2::int8[], $3::bytea[], $4::text[], $5::text[])
-                    AS a (version, key, path, dv_id)
-                WHERE f.table_id = (SELECT $1::uuid) AND f.file_key = a.key
-                  AND f.removed_version = 9223372036854775807
-                  AND f.path = a.path AND f.dv_id = a.dv_id
-                RETURNING a.version, f.size)
-            SELECT version, count(*), sum(size)::text FROM ended GROUP BY version",
-        insert: "INSERT INTO {p}files (table_id, added_version, ordinal, removed_version,
-                is_tombstone, file_key, size, modification_time, data_change, base_row_id,
-                default_row_commit_version, path, dv_id, partition_values, tags, deletion_vector,
-                clustering_provider, stats)
-            SELECT $1, a.version, a.ordinal, 9223372036854775807, false, a.key, a.size,
-                a.modification_time, a.data_change, a.base_row_id, a.default_row_commit_version,
-                a.path, a.dv_id, a.partition_values, a.tags, a.deletion_vector,
-                a.clustering_provider, a.stats
-            FROM unnest($2::int8[], $3::int8[], $4::bytea[], $5::int8[], $6::int8[], $7::bool[],
-                $8::int8[], $9::int8[], $10::text[], $11::text[], $12::text[], $13::text[],
-                $14::text[], $15::text[], $16::text[]) AS a (version, ordinal, key, size,
-                modification_time, data_change, base_row_id, default_row_commit_version, path,
-                dv_id, partition_values, tags, deletion_vector, clustering_provider, stats)",
-        commits: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added, num_removed,
-                bytes_added, bytes_removed, changes_metadata, changes_protocol, total_files,
-                total_bytes, has_body, body_len, first_line, commit_info)
-            SELECT $1, c.version, c.timestamp_ms, c.num_added, 0, c.bytes_added, 0, false, false,
-                c.total_files, c.total_bytes, true, c.body_len, c.first_line, c.commit_info
-            FROM unnest($2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[],
-                $8::int8[], $9::text[], $10::text[]) AS c (version, timestamp_ms, num_added,
-                bytes_added, total_files, total_bytes, body_len, first_line, commit_info)",
-        chunks: "INSERT INTO {p}commit_chunks (table_id, version, chunk_no, body)
-            SELECT $1, k.version, k.chunk_no, k.body
-            FROM unnest($2::int8[], $3::int8[], $4::bytea[]) AS k (version, chunk_no, body)",
-    }
+    REPLACE: "WITH ended AS (
+            UPDATE {p}files f SET removed_version = a.version
+            FROM unnest($2::int8[], $3::bytea[], $4::text[], $5::text[])
+                AS a (version, key, path, dv_id)
+            WHERE f.table_id = (SELECT $1::uuid) AND f.file_key = a.key
+              AND f.removed_version = 9223372036854775807
+              AND f.path = a.path AND f.dv_id = a.dv_id
+            RETURNING a.version, f.size)
+        SELECT version, count(*), sum(size)::text FROM ended GROUP BY version",
+    INSERT: "INSERT INTO {p}files (table_id, added_version, ordinal, removed_version,
+            is_tombstone, file_key, size, modification_time, data_change, base_row_id,
+            default_row_commit_version, path, dv_id, partition_values, tags, deletion_vector,
+            clustering_provider, stats)
+        SELECT $1, a.version, a.ordinal, 9223372036854775807, false, a.key, a.size,
+            a.modification_time, a.data_change, a.base_row_id, a.default_row_commit_version,
+            a.path, a.dv_id, a.partition_values, a.tags, a.deletion_vector,
+            a.clustering_provider, a.stats
+        FROM unnest($2::int8[], $3::int8[], $4::bytea[], $5::int8[], $6::int8[], $7::bool[],
+            $8::int8[], $9::int8[], $10::text[], $11::text[], $12::text[], $13::text[],
+            $14::text[], $15::text[], $16::text[]) AS a (version, ordinal, key, size,
+            modification_time, data_change, base_row_id, default_row_commit_version, path,
+            dv_id, partition_values, tags, deletion_vector, clustering_provider, stats)",
+    COMMITS: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added, num_removed,
+            bytes_added, bytes_removed, changes_metadata, changes_protocol, total_files,
+            total_bytes, has_body, body_len, first_line, commit_info)
+        SELECT $1, c.version, c.timestamp_ms, c.num_added, 0, c.bytes_added, 0, false, false,
+            c.total_files, c.total_bytes, true, c.body_len, c.first_line, c.commit_info
+        FROM unnest($2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[],
+            $8::int8[], $9::text[], $10::text[]) AS c (version, timestamp_ms, num_added,
+            bytes_added, total_files, total_bytes, body_len, first_line, commit_info)",
+    CHUNKS: "INSERT INTO {p}commit_chunks (table_id, version, chunk_no, body)
+        SELECT $1, k.version, k.chunk_no, k.body
+        FROM unnest($2::int8[], $3::int8[], $4::bytea[]) AS k (version, chunk_no, body)",
 }
 
 /// Commits that follow each other.
@@ -110,9 +107,8 @@ impl<'c> Run<'c> {
         head: &mut Head,
     ) -> DbResult<()> {
         let session = call.session.clone();
-        let sql = &session.sql.run;
         session.note_size(head.files);
-        let table = || Args::new().bind(Id::from(id));
+        let table = || Args::of(id);
         let mut adds = Adds::default();
         let mut versions: Vec<i64> = Vec::new();
         for (commit, keys) in self.commits.iter().zip(&self.keys) {
@@ -125,14 +121,14 @@ impl<'c> Run<'c> {
             .texts("the path of an add", &adds.paths)
             .owned_texts("the deletion vector of an add", &adds.dv_ids);
         let mut ended: HashMap<i64, (i64, i128)> = HashMap::new();
-        for row in &call.fetch(&sql.replace, args).await? {
+        for row in &call.fetch(REPLACE, args).await? {
             ended.insert(row.try_get(0)?, (row.try_get(1)?, big(row.try_get(2)?)?));
         }
         let args = adds.bind_values(table().bind(&versions).bind(&adds.ordinals));
-        call.execute(&sql.insert, args).await?;
+        call.execute(INSERT, args).await?;
 
         let mut columns = Columns::default();
-        let mut chunks: (Vec<i64>, Vec<i64>, Vec<&[u8]>) = Default::default();
+        let mut chunks = Chunks::default();
         let expected = head.version;
         for (commit, keys) in self.commits.iter().zip(&self.keys) {
             let version = commit.version.get();
@@ -141,15 +137,11 @@ impl<'c> Run<'c> {
             head.bytes += keys.live_bytes - bytes;
             head.version = Some(commit.version);
             columns.push(commit, head);
-            for (chunk_no, body) in commit.body.rest.zstd.chunks(CHUNK_BYTES).enumerate() {
-                chunks.0.push(version);
-                chunks.1.push(count(chunk_no));
-                chunks.2.push(body);
-            }
+            chunks.push(version, &commit.body.rest.zstd);
         }
-        call.execute(&sql.commits, columns.bind(table())).await?;
-        let args = table().bind(&chunks.0).bind(&chunks.1).bind(&chunks.2);
-        call.execute(&sql.chunks, args).await?;
+        call.execute(COMMITS, columns.bind(table())).await?;
+        let args = table().bind(&chunks.commits).bind(&chunks.positions).bind(&chunks.bodies);
+        call.execute(CHUNKS, args).await?;
         match self.commits.last() {
             Some(last) => move_head(call, id, head, last, expected).await,
             None => Ok(()),

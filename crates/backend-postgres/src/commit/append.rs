@@ -1,39 +1,78 @@
-//! Sends appends in one statement.
+//! Appends: which commits they are, and the statement that commits several of them.
 
-use deltalakedb_catalog_core::backend::{CommittedTable, TableCommit};
+use deltalakedb_catalog_core::backend::{
+    CommitRequest, CommitTarget, CommittedTable, HeadRule, TableCommit,
+};
 use deltalakedb_catalog_core::commit::CommitBody;
-use deltalakedb_catalog_core::ids::TimestampMs;
-use deltalakedb_catalog_core::support::{CHUNK_BYTES, body_len, count, stored_commit_info};
+use deltalakedb_catalog_core::ids::{TableId, TimestampMs};
+use deltalakedb_catalog_core::support::{body_len, count, stored_commit_info};
 use sqlx::Row;
 
-use crate::commit::separator;
 use crate::errors::DbResult;
 use crate::files::{Adds, Keys, reported};
-use crate::groups_queue::Append;
 use crate::rows::{Id, Reader};
 use crate::session::{Args, Call};
 
-/// How a statement meets those who are at its tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// One table, which it waits for.
-    Waiting,
-    /// One table, which it waits for in the function of `APPEND_FUNCTION`.
-    InTurn,
-    /// Several tables, without those that others hold.
-    Across,
+use super::append_sql::{APPENDS, APPENDS_ACROSS, APPENDS_IN_FUNCTION};
+use super::columns::Chunks;
+use super::known::Known;
+use super::statement::separator;
+
+/// Most files in one statement.
+pub(super) const MOST_FILES: usize = 2_000;
+/// Most compressed bytes in one statement.
+pub(super) const MOST_BYTES: usize = 4 << 20;
+
+/// An append that may share a statement with others.
+pub(super) struct Append<'r> {
+    pub(super) request: &'r CommitRequest,
+    pub(super) commit: &'r TableCommit,
+    pub(super) table: TableId,
+    pub(super) since: i64,
 }
 
-/// Commits appends, each table's in their order. The answer has all of a table's, or none, in the order of
-/// `appends`.
-pub(crate) async fn send(
+impl<'r> Append<'r> {
+    /// The append that this commit is, if it is one, and small.
+    pub(super) fn of(request: &'r CommitRequest) -> Option<Append<'r>> {
+        let [commit] = request.tables.as_slice() else { return None };
+        let CommitTarget::Existing { table_id, rule: HeadRule::Append { since } } = &commit.target
+        else {
+            return None;
+        };
+        let index = &commit.index;
+        let plain = commit.later.is_none()
+            && index.removes.is_empty()
+            && index.protocol.is_none()
+            && index.metadata.is_none()
+            && index.txns.is_empty()
+            && index.domain_metadata.is_empty();
+        let small = index.adds.len() <= MOST_FILES / 4 && commit.rest.zstd.len() <= MOST_BYTES / 4;
+        (plain && small).then(|| Append { request, commit, table: *table_id, since: since.get() })
+    }
+}
+
+/// The statement that commits appends, by what it does where other commits hold the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AppendStatement {
+    /// To one table. It waits for a commit that holds the table.
+    OneTable,
+    /// To one table. It waits inside of the function of `APPEND_FUNCTION`.
+    OneTableInFunction,
+    /// To several tables. It passes over tables that other commits hold.
+    SeveralTables,
+}
+
+/// Commits appends to each table in their order. The answer has all appends to a table, or none, in the order
+/// of `appends`.
+pub(super) async fn send(
     call: &mut Call,
     appends: &[Append<'_>],
-    way: Way,
+    statement: AppendStatement,
+    known: &Known,
 ) -> DbResult<Vec<CommittedTable>> {
     let separator = separator(appends.iter().map(|append| &append.commit.first_line))?;
     let mut columns = Columns::default();
-    let mut chunks: (Vec<i32>, Vec<i64>, Vec<&[u8]>) = Default::default();
+    let mut chunks = Chunks::default();
     let mut adds = Adds::default();
     for (number, append) in (1_i32..).zip(appends) {
         let index = &append.commit.index;
@@ -43,26 +82,21 @@ pub(crate) async fn send(
             return Ok(Vec::new());
         }
         columns.push(append, &separator, keys.live_bytes);
-        for (chunk_no, body) in append.commit.rest.zstd.chunks(CHUNK_BYTES).enumerate() {
-            chunks.0.push(number);
-            chunks.1.push(count(chunk_no));
-            chunks.2.push(body);
-        }
+        chunks.push(number, &append.commit.rest.zstd);
         adds.push(number, &index.adds, &keys, 0, 0)?;
     }
     let now = appends.iter().map(|append| append.request.now.0).max().unwrap_or(0);
     let tables: Vec<Id> = appends.iter().map(|append| Id::from(append.table)).collect();
     let args = Args::new().bind(&tables).bind(now).bind(separator.as_str());
-    let args = columns.bind(args).bind(&chunks.0).bind(&chunks.1).bind(&chunks.2);
+    let args =
+        columns.bind(args).bind(&chunks.commits).bind(&chunks.positions).bind(&chunks.bodies);
     let args = adds.bind_values(args.bind(&adds.tables).bind(&adds.ordinals));
-    let texts = &call.session.sql.groups;
-    let sql = match way {
-        Way::Waiting => &texts.appends,
-        Way::InTurn => &texts.appends_in_turn,
-        Way::Across => &texts.appends_across,
+    let sql = match statement {
+        AppendStatement::OneTable => APPENDS,
+        AppendStatement::OneTableInFunction => APPENDS_IN_FUNCTION,
+        AppendStatement::SeveralTables => APPENDS_ACROSS,
     };
-    let sql = sql.clone();
-    let rows = call.fetch(&sql, args).await?;
+    let rows = call.fetch(sql, args).await?;
     let mut done = Vec::with_capacity(rows.len());
     for row in &rows {
         let number: i64 = row.try_get(0)?;
@@ -72,10 +106,9 @@ pub(crate) async fn send(
         };
         let called = table.to_string();
         let r = Reader::new(row, &called, None);
-        call.session.note_size(r.get(3)?);
-        call.session.note_commit(r.get(1)?);
+        known.note_commit(&call.session, r.get(3)?, r.get(1)?);
         if r.get(4)? {
-            call.session.contended.note(table);
+            known.note_contended(table);
         }
         done.push(CommittedTable {
             table_id: table,

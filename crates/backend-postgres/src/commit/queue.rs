@@ -1,50 +1,19 @@
-//! Which commits may go with others, who waits for which table, and who goes next. Nothing is sent here.
+//! The appends that wait for a table, and which of them go next. Nothing is sent here.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use deltalakedb_catalog_core::backend::{
-    CommitOutcome, CommitRequest, CommitTarget, HeadRule, TableCommit,
-};
+use deltalakedb_catalog_core::backend::{CommitOutcome, CommitRequest};
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::TableId;
 use tokio::sync::oneshot;
 
+use super::append::{Append, MOST_BYTES, MOST_FILES};
+
 /// Most commits in one statement.
 const MOST: usize = 256;
-/// Most files in one statement.
-const MOST_FILES: usize = 2_000;
-/// Most compressed bytes in one statement.
-const MOST_BYTES: usize = 4 << 20;
 
-/// An append that may go with others.
-pub(crate) struct Append<'r> {
-    pub(crate) request: &'r CommitRequest,
-    pub(crate) commit: &'r TableCommit,
-    pub(crate) table: TableId,
-    pub(crate) since: i64,
-}
-
-impl<'r> Append<'r> {
-    pub(crate) fn of(request: &'r CommitRequest) -> Option<Append<'r>> {
-        let [commit] = request.tables.as_slice() else { return None };
-        let CommitTarget::Existing { table_id, rule: HeadRule::Append { since } } = &commit.target
-        else {
-            return None;
-        };
-        let index = &commit.index;
-        let plain = commit.later.is_none()
-            && index.removes.is_empty()
-            && index.protocol.is_none()
-            && index.metadata.is_none()
-            && index.txns.is_empty()
-            && index.domain_metadata.is_empty();
-        let small = index.adds.len() <= MOST_FILES / 4 && commit.rest.zstd.len() <= MOST_BYTES / 4;
-        (plain && small).then(|| Append { request, commit, table: *table_id, since: since.get() })
-    }
-}
-
-/// What a statement has taken.
+/// How much of one statement is taken.
 #[derive(Debug, Default)]
 struct Room {
     commits: usize,
@@ -53,7 +22,7 @@ struct Room {
 }
 
 impl Room {
-    /// Whether it fits; it is taken if so.
+    /// Takes the append if it fits; answers whether it does.
     fn takes(&mut self, append: &Append<'_>) -> bool {
         let files = self.files + append.commit.index.adds.len();
         let bytes = self.bytes + append.commit.rest.zstd.len();
@@ -70,74 +39,72 @@ impl Room {
     }
 }
 
-/// What a waiting commit is told: it is through, in whatever way.
-pub(crate) type Told = Result<CommitOutcome>;
-
-/// A commit that waits.
+/// An append that waits, and where its caller gets the outcome.
 #[derive(Debug)]
-pub(crate) struct Waiting {
-    pub(crate) request: Arc<CommitRequest>,
-    pub(crate) tell: oneshot::Sender<Told>,
+pub(super) struct Waiting {
+    pub(super) request: Arc<CommitRequest>,
+    pub(super) answer: oneshot::Sender<Result<CommitOutcome>>,
 }
 
 impl Waiting {
-    pub(crate) fn new(request: &Arc<CommitRequest>) -> (Waiting, oneshot::Receiver<Told>) {
-        let (tell, told) = oneshot::channel();
-        (Waiting { request: Arc::clone(request), tell }, told)
+    fn new(request: &Arc<CommitRequest>) -> (Waiting, oneshot::Receiver<Result<CommitOutcome>>) {
+        let (answer, outcome) = oneshot::channel();
+        (Waiting { request: Arc::clone(request), answer }, outcome)
     }
 }
 
-/// Commits of one table that go together.
-pub(crate) type Part = (TableId, Vec<Waiting>);
+/// Appends to one table that go together.
+pub(super) type TableAppends = (TableId, Vec<Waiting>);
 
-/// Those that wait, by table, and the tables whose turn it could be.
+/// The appends that wait, by table, and the tables whose turn could be next.
 #[derive(Debug)]
-pub(crate) struct Queue {
-    /// A table that is here has somebody at it, or is one of `ready`.
+pub(super) struct Queue {
+    /// A table that is here has a turn that runs, or is one of `ready`.
     tables: HashMap<TableId, VecDeque<Waiting>>,
-    /// Tables with nobody at them for which somebody waits, in the order of their turns.
+    /// Tables without a turn for which appends wait, in the order of their turns.
     ready: VecDeque<TableId>,
-    /// Turns on their way that count.
+    /// Turns that run and count.
     running: usize,
-    /// Most of them.
+    /// Most turns that may run and count.
     most: usize,
 }
 
 impl Queue {
-    pub(crate) fn new(most: usize) -> Queue {
+    pub(super) fn new(most: usize) -> Queue {
         Queue { tables: HashMap::new(), ready: VecDeque::new(), running: 0, most: most.max(1) }
     }
 
-    /// Waits for those that are at the table, or for a turn; none if the caller's turn is now.
-    pub(crate) fn wait(
+    /// Puts an append into the queue of its table; answers where its outcome comes. None if the turn of the
+    /// caller is now.
+    pub(super) fn wait(
         &mut self,
         table: TableId,
         request: &Arc<CommitRequest>,
-    ) -> Option<oneshot::Receiver<Told>> {
+    ) -> Option<oneshot::Receiver<Result<CommitOutcome>>> {
         if let Some(waiting) = self.tables.get_mut(&table) {
-            let (new, told) = Waiting::new(request);
+            let (new, outcome) = Waiting::new(request);
             waiting.push_back(new);
-            return Some(told);
+            return Some(outcome);
         }
         if self.running < self.most {
             self.running += 1;
             self.tables.insert(table, VecDeque::new());
             return None;
         }
-        let (new, told) = Waiting::new(request);
+        let (new, outcome) = Waiting::new(request);
         self.tables.insert(table, VecDeque::from([new]));
         self.ready.push_back(table);
-        Some(told)
+        Some(outcome)
     }
 
-    /// A turn at these tables ends; those that go next, each a turn. One with several tables has none that
-    /// is `alone`.
-    pub(crate) fn end(
+    /// Ends a turn at these tables, and answers the turns that are next. A turn with several tables has none
+    /// that is `alone`.
+    pub(super) fn end(
         &mut self,
         tables: &[TableId],
         counted: bool,
         alone: impl Fn(TableId) -> bool,
-    ) -> Vec<Vec<Part>> {
+    ) -> Vec<Vec<TableAppends>> {
         self.running = self.running.saturating_sub(counted.into());
         for table in tables {
             match self.tables.get(table) {
@@ -159,7 +126,7 @@ impl Queue {
     }
 
     /// A turn at this table, with others that wait for one.
-    fn take(&mut self, table: TableId, alone: impl Fn(TableId) -> bool) -> Vec<Part> {
+    fn take(&mut self, table: TableId, alone: impl Fn(TableId) -> bool) -> Vec<TableAppends> {
         let mut room = Room::default();
         let mut parts = vec![(table, self.fitting(table, &mut room, 1))];
         if alone(table) {
@@ -178,7 +145,7 @@ impl Queue {
         parts
     }
 
-    /// Those of a table that find room, in their order, and no fewer than `least`.
+    /// Takes the appends of a table that find room, in their order, and no fewer than `least`.
     fn fitting(&mut self, table: TableId, room: &mut Room, least: usize) -> Vec<Waiting> {
         let Some(waiting) = self.tables.get_mut(&table) else { return Vec::new() };
         let fit = waiting
@@ -190,5 +157,5 @@ impl Queue {
 }
 
 #[cfg(test)]
-#[path = "groups_queue_tests.rs"]
+#[path = "queue_tests.rs"]
 mod tests;

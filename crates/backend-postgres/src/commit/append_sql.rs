@@ -1,4 +1,10 @@
-//! The text of a commit of appends. Why it is right is said in `commit` and `groups`.
+//! The text of a commit of appends. Why it is right is said in `statement` and `group`.
+
+use sqlx::Row;
+
+use crate::errors::DbResult;
+use crate::schema::for_speed;
+use crate::session::{Args, Call, statements};
 
 /// Parameters: `$1` the table of each commit, `$2` now, `$3` what stands for the timestamp in first lines,
 /// `$4`–`$11` the commits, one array a column; `$12`–`$14` pieces of bodies, `$15`–`$29` adds, each with the
@@ -115,12 +121,22 @@ macro_rules! appends_to_one {
     };
 }
 
-/// The statement for one table.
-pub(crate) const APPENDS: &str = appends_to_one!();
-
-/// The statement for several tables. It waits for none of them: one that others hold has no rows in the
-/// answer. Rows of mirrors are waited for, in the order in which those who publish take them.
-pub(crate) const APPENDS_ACROSS: &str = appends!(
+statements! {
+    /// Whether the function is there that appends go through where they wait for others.
+    HAS_FUNCTION: "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_proc
+        WHERE oid = pg_catalog.to_regproc('{p}append_2'))",
+    /// The statement for one table.
+    pub(super) APPENDS: appends_to_one!(),
+    /// The same, through the function of `APPEND_FUNCTION`.
+    pub(super) APPENDS_IN_FUNCTION: "SELECT f.* FROM {p}append_2($1::uuid[],
+        CASE WHEN true{wait} THEN $2::int8 END, $3::text, $4::text[], $5::int8[],
+        $6::text[], $7::text[], $8::int8[], $9::int8[], $10::int8[], $11::text[], $12::int4[],
+        $13::int8[], $14::bytea[], $15::int4[], $16::int8[], $17::bytea[], $18::int8[],
+        $19::int8[], $20::bool[], $21::int8[], $22::int8[], $23::text[], $24::text[],
+        $25::text[], $26::text[], $27::text[], $28::text[], $29::text[]) f",
+    /// The statement for several tables. It waits for none of them: one that others hold has no rows in the
+    /// answer. Rows of mirrors are waited for, in the order in which those who publish take them.
+    pub(super) APPENDS_ACROSS: appends!(
     part: "min(p.since) OVER (PARTITION BY p.id) AS since",
     locked: "t.id = ANY ($1::uuid[]) ORDER BY t.id FOR UPDATE SKIP LOCKED",
     go: "SELECT p.*, n.waited, n.head_version + row_number() OVER of_table AS version,
@@ -133,7 +149,8 @@ pub(crate) const APPENDS_ACROSS: &str = appends!(
     last: "SELECT DISTINCT ON (g.id) g.* FROM go g ORDER BY g.id, g.number DESC",
     mirrors: "SELECT l.table_id AS id FROM {p}mirror l WHERE l.table_id IN (SELECT g.id FROM go g)
         ORDER BY l.table_id FOR UPDATE"
-);
+),
+}
 
 /// A function that runs the statement with the table's row locked before: each statement in it has a
 /// snapshot of its own, which is younger than the lock. Otherwise a statement that has waited is evaluated
@@ -142,7 +159,7 @@ pub(crate) const APPENDS_ACROSS: &str = appends!(
 ///
 /// The planner keeps a plan for each session, which must not be one that reads small tables as a whole, as
 /// these grow: so no sequential scans.
-pub(crate) const APPEND_FUNCTION: &str = concat!(
+const APPEND_FUNCTION: &str = concat!(
     "
 CREATE OR REPLACE FUNCTION {p}append_2(uuid[], int8, text, text[], int8[], text[], text[], int8[], int8[],
     int8[], text[], int4[], int8[], bytea[], int4[], int8[], bytea[], int8[], int8[], bool[], int8[], int8[],
@@ -159,4 +176,20 @@ $dl$"
 );
 
 /// Drops that of an earlier program, which does without from then on.
-pub(crate) const EARLIER_FUNCTION: &str = "DROP FUNCTION IF EXISTS {p}append_1";
+const EARLIER_FUNCTION: &str = "DROP FUNCTION IF EXISTS {p}append_1";
+
+/// Makes the function where it is missing, inside of the transaction that upgrades the tables.
+pub(crate) async fn make_function(call: &mut Call) -> DbResult<()> {
+    call.simple("SAVEPOINT dl_look".to_owned()).await?;
+    match call.fetch_one(HAS_FUNCTION, Args::new()).await {
+        Ok(row) if row.try_get::<bool, _>(0)? => Ok(()),
+        Ok(_) => {
+            for_speed(call, APPEND_FUNCTION).await?;
+            for_speed(call, EARLIER_FUNCTION).await
+        }
+        Err(error) if error.code().is_some() && error.leaves_connection_usable() => {
+            call.simple("ROLLBACK TO SAVEPOINT dl_look".to_owned()).await
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -26,7 +26,7 @@ fn number(waiting: &Waiting) -> usize {
 }
 
 /// Numbers of the commits of a turn, by table.
-fn numbers(parts: &[Part]) -> Vec<(TableId, Vec<usize>)> {
+fn numbers(parts: &[TableAppends]) -> Vec<(TableId, Vec<usize>)> {
     parts.iter().map(|(table, waiting)| (*table, waiting.iter().map(number).collect())).collect()
 }
 

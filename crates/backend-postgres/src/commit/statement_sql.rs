@@ -1,5 +1,8 @@
-//! The text of the commit. Why it is right is said in `commit`.
+//! The text of the commit. Why it is right is said in `statement`.
 
+use crate::session::statements;
+
+statements! {
 /// Parameters:
 ///
 /// * `$1` token, `$2` now, `$3` what stands for the timestamp in first lines;
@@ -15,7 +18,7 @@
 /// Parts that are used once stand in sub-selects, so that the planner has fewer of them to
 /// materialize; `unnest` of a parameter inside of a scalar sub-select keeps its estimates the same
 /// for every batch, so one cached plan serves all.
-pub(crate) const COMMIT: &str = "
+pub(super) COMMIT: "
 WITH part AS (
     SELECT p.number - 1 AS number, p.id, p.creates, p.expected, p.since, p.namespace, p.name,
         p.name_again, p.location, p.storage_options, p.mode, p.first_line, p.commit_info,
@@ -196,7 +199,7 @@ WITH part AS (
         a.dv_id, a.partition_values, a.tags, a.deletion_vector, a.clustering_provider, a.stats
     FROM adds a JOIN written w ON w.number = a.number
 ), mirrored AS (
-    -- Always, and from the newest version of the row: see `commit`.
+    -- Always, and from the newest version of the row: see `statement`.
     UPDATE {p}mirror m
     SET pending_since_ms = CASE WHEN m.mode = 'off' THEN m.pending_since_ms
         ELSE coalesce(m.pending_since_ms, $2::int8) END
@@ -223,4 +226,5 @@ UNION ALL
 SELECT coalesce(h.batch_position, 0), 'replayed', h.table_id, NULL, h.version, h.timestamp_ms,
     NULL, false, NULL
 FROM known k LEFT JOIN {p}commits h ON h.token = k.token
-ORDER BY 1";
+ORDER BY 1",
+}
