@@ -1,8 +1,8 @@
 //! MySQL and MariaDB backend of deltalakedb.
 //!
-//! [`MySqlBackend`] implements [`CatalogBackend`] on MySQL 8.0 or newer, MariaDB 10.6 or newer, and
+//! [`MySqlBackend`] implements [`CatalogBackend`](deltalakedb_catalog_core::backend::CatalogBackend) on MySQL 8.0 or newer, MariaDB 10.6 or newer, and
 //! engines that speak their protocol (Galera clusters, TiDB). Start with [`MySqlOptions::new`] and
-//! [`MySqlBackend::connect`], then [`CatalogBackend::migrate`] once.
+//! [`MySqlBackend::connect`], then [`migrate`](deltalakedb_catalog_core::backend::SchemaBackend::migrate) once.
 //!
 //! Statements are sent as text, many in one message (see `literals`): a commit is three round
 //! trips, also over many tables, and opening a table is one. Nothing is set for a session and
@@ -44,7 +44,7 @@ pub struct MySqlBackend {
 }
 
 impl MySqlBackend {
-    /// Connects to a server. Our tables need not be there yet: [`CatalogBackend::migrate`] makes
+    /// Connects to a server. Our tables need not be there yet: [`migrate`](deltalakedb_catalog_core::backend::SchemaBackend::migrate) makes
     /// them.
     ///
     /// # Errors

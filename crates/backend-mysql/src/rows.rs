@@ -3,7 +3,7 @@
 use deltalakedb_catalog_core::ids::TableId;
 pub(crate) use deltalakedb_catalog_core::support::TABLE_COLUMNS;
 use deltalakedb_catalog_core::support::{self, RowFormat};
-pub(crate) use deltalakedb_catalog_core::{
+pub(crate) use deltalakedb_sqlx_shared::{
     commit_columns, file_columns, mirror_columns, table_columns, table_source,
 };
 use sqlx::mysql::MySqlRow;

@@ -1,8 +1,8 @@
 //! PostgreSQL backend of deltalakedb.
 //!
-//! [`PostgresBackend`] implements [`CatalogBackend`] on PostgreSQL 11 or newer, and engines that
+//! [`PostgresBackend`] implements [`CatalogBackend`](deltalakedb_catalog_core::backend::CatalogBackend) on PostgreSQL 11 or newer, and engines that
 //! speak its protocol. Start with [`PostgresOptions::new`] and [`PostgresBackend::connect`], then
-//! [`CatalogBackend::migrate`] once.
+//! [`migrate`](deltalakedb_catalog_core::backend::SchemaBackend::migrate) once.
 //!
 //! A commit is one statement, over any number of tables (see `commit`); opening a table is another.
 //! Nothing is set for a session. Poolers in transaction mode that do not know prepared statements
@@ -45,7 +45,7 @@ pub struct PostgresBackend {
 }
 
 impl PostgresBackend {
-    /// Connects to a server. Our tables need not be there yet: [`CatalogBackend::migrate`] makes
+    /// Connects to a server. Our tables need not be there yet: [`migrate`](deltalakedb_catalog_core::backend::SchemaBackend::migrate) makes
     /// them.
     ///
     /// # Errors

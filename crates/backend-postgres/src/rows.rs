@@ -6,7 +6,7 @@ use deltalakedb_catalog_core::ids::TableId;
 use deltalakedb_catalog_core::model::{CommitRecord, FileRecord, MirrorRow, TableRecord};
 use deltalakedb_catalog_core::support::{self, RowFormat};
 pub(crate) use deltalakedb_catalog_core::support::{TABLE_COLUMNS, attempts};
-pub(crate) use deltalakedb_catalog_core::{
+pub(crate) use deltalakedb_sqlx_shared::{
     commit_columns, file_columns, mirror_columns, table_columns, table_source,
 };
 use serde::Serialize;

@@ -228,7 +228,7 @@ pub struct Page<T, C> {
     pub next: Option<C>,
 }
 
-/// The skipping index of a table (see [`crate::skip`]).
+/// The skipping index of a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SkipIndex {
     /// Grows with each change of the segments; 0 = there never was one.

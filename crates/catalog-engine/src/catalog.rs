@@ -91,8 +91,8 @@ pub enum ChangeTarget {
     },
     /// Adds exactly this version: for writers that check and rebase by themselves. Nothing is rebased
     /// here; if the head is that version or a later one, it is a conflict
-    /// ([`ConflictKind::VersionTaken`]), and so is a remove of a file that the table does not have
-    /// ([`ConflictKind::ConcurrentDeleteDelete`]).
+    /// ([`ConflictKind::VersionTaken`](crate::conflict::ConflictKind::VersionTaken)), and so is a remove of a file that the table does not have
+    /// ([`ConflictKind::ConcurrentDeleteDelete`](crate::conflict::ConflictKind::ConcurrentDeleteDelete)).
     Next {
         /// Table.
         table: TableRef,

@@ -13,7 +13,7 @@
 //!   Replicas that replay the primary's commits in their order are assumed.
 //! - Within one process, the head of a table never goes back: what a replica has shown is what the
 //!   next one must have, and after a commit of this process
-//!   ([`CatalogBackend::note_change`]) the primary is asked.
+//!   ([`note_change`](deltalakedb_catalog_core::backend::TableBackend::note_change)) the primary is asked.
 //! - Lists of tables, unbounded history and outbox rows come from the primary always.
 //!
 //! Whatever a replica cannot answer, the primary does; no error of a replica reaches the caller.

@@ -2,6 +2,7 @@
 //! driver.
 #![forbid(unsafe_code)]
 
+mod columns;
 mod errors;
 mod options;
 mod pool;

@@ -1,5 +1,6 @@
 //! From rows to the model. Each database tells how a column is read ([`RowFormat`]); the order of the columns
-//! and what they mean are the same in all. A column that cannot be read is `Corrupt`, with the table, the
+//! and what they mean are the same in all: [`table_record`], [`file_record`], [`commit_record`],
+//! [`commit_body`] and [`mirror_row`] say which columns they read. A column that cannot be read is `Corrupt`, with the table, the
 //! version and the column's name.
 
 use std::fmt::Display;
@@ -17,56 +18,8 @@ use crate::model::{
     SkipSegment, Snapshot, TableRecord, TableState, TombstoneRecord,
 };
 
-/// Columns of [`table_record`](crate::support::table_record), of
-/// [`table_source!`](crate::table_source).
-#[macro_export]
-macro_rules! table_columns {
-    () => {
-        "t.id, t.namespace, t.name, t.location, t.storage_options, t.state, t.created_at_ms, \
-         t.dropped_at_ms, t.head_version, t.head_timestamp_ms, t.base_version, \
-         t.barrier_version, m.mode, m.published_version"
-    };
-}
-/// Number of columns in `table_columns!`: the columns that follow them in a query start here.
+/// Number of columns of [`table_record`]: the columns that follow them in a query start here.
 pub const TABLE_COLUMNS: usize = 14;
-
-/// The tables that [`table_columns!`](crate::table_columns) are read from.
-#[macro_export]
-macro_rules! table_source {
-    () => {
-        "{p}tables t JOIN {p}mirror m ON m.table_id = t.id"
-    };
-}
-
-/// Columns of [`file_record`](crate::support::file_record).
-#[macro_export]
-macro_rules! file_columns {
-    () => {
-        "added_version, ordinal, path, size, modification_time, data_change, partition_values, \
-         stats, tags, deletion_vector, base_row_id, default_row_commit_version, \
-         clustering_provider"
-    };
-}
-
-/// Columns of [`commit_record`](crate::support::commit_record) and
-/// [`commit_body`](crate::support::commit_body).
-#[macro_export]
-macro_rules! commit_columns {
-    () => {
-        "version, timestamp_ms, token, commit_info, num_added, num_removed, bytes_added, \
-         bytes_removed, changes_metadata, changes_protocol, total_files, total_bytes, has_body, \
-         first_line, body_len, batch_position"
-    };
-}
-
-/// Columns of [`mirror_row`](crate::support::mirror_row).
-#[macro_export]
-macro_rules! mirror_columns {
-    () => {
-        "table_id, version, state, attempts, last_error, retry_at_ms, digest, enqueued_at_ms, \
-         published_at_ms"
-    };
-}
 
 /// How the columns of one database are read. `None` is null; an error says that the column holds another type.
 #[expect(
@@ -251,7 +204,8 @@ pub fn table_id<F: RowFormat>(row: &F::Row, column: usize) -> Result<TableId> {
     id.ok_or_else(|| corrupt("?", None, "id", "it is null"))
 }
 
-/// A table from `table_columns!`.
+/// A table from `id, namespace, name, location, storage_options, state, created_at_ms, dropped_at_ms,
+/// head_version, head_timestamp_ms, base_version, barrier_version, mode, published_version`.
 ///
 /// # Errors
 /// `Corrupt`.
@@ -277,7 +231,7 @@ pub fn table_record<F: RowFormat>(row: &F::Row) -> Result<TableRecord> {
     })
 }
 
-/// A snapshot from `table_columns!` and, of the commit, `version, timestamp_ms, total_files, total_bytes`;
+/// A snapshot from the columns of [`table_record`] and, of the commit, `version, timestamp_ms, total_files, total_bytes`;
 /// then version and JSON of its protocol, and those of its metadata. All of these are null if there is
 /// no such commit.
 ///
@@ -322,7 +276,8 @@ pub fn snapshot<F: RowFormat>(row: Option<&F::Row>, table: &TableRef, at: At) ->
     })
 }
 
-/// A file from `file_columns!`.
+/// A file from `added_version, ordinal, path, size, modification_time, data_change, partition_values, stats,
+/// tags, deletion_vector, base_row_id, default_row_commit_version, clustering_provider`.
 ///
 /// # Errors
 /// `Corrupt`.
@@ -373,7 +328,9 @@ pub fn domain_metadata<F: RowFormat>(row: &F::Row, table: &str) -> Result<Domain
     Ok(DomainMetadata { domain: r.get(0)?, configuration: r.get(1)?, removed: false })
 }
 
-/// A line of history from `commit_columns!`.
+/// A line of history from `version, timestamp_ms, token, commit_info, num_added, num_removed, bytes_added,
+/// bytes_removed, changes_metadata, changes_protocol, total_files, total_bytes, has_body, first_line, body_len,
+/// batch_position`.
 ///
 /// # Errors
 /// `Corrupt`.
@@ -408,7 +365,7 @@ pub fn commit_record<F: RowFormat>(row: &F::Row, id: TableId, table: &str) -> Re
     })
 }
 
-/// The bytes of a commit from `commit_columns!` and its chunks.
+/// The bytes of a commit from the columns of [`commit_record`] and its chunks.
 ///
 /// # Errors
 /// `Corrupt`.
@@ -420,7 +377,8 @@ pub fn commit_body<F: RowFormat>(row: &F::Row, table: &str, zstd: Vec<u8>) -> Re
     })
 }
 
-/// A row of the outbox from `mirror_columns!`.
+/// A row of the outbox from `table_id, version, state, attempts, last_error, retry_at_ms, digest,
+/// enqueued_at_ms, published_at_ms`.
 ///
 /// # Errors
 /// `Corrupt`.
