@@ -35,6 +35,7 @@ const LIBRARIES: &[&str] = &[
     "dl",
     "deltalakedb",
     "deltalakedb_catalog_core",
+    "deltalakedb_catalog_engine",
     "deltalakedb_backend_sqlite",
     "deltalakedb_backend_postgres",
     "deltalakedb_backend_mysql",
@@ -209,7 +210,7 @@ fn start_logging(quiet: bool, verbose: u8) {
     if ours == "info" {
         // Which tables are opened at which version, and what goes again: the core says it at `debug`, as a
         // service does not want to read it for each of its calls.
-        libraries.push("deltalakedb_catalog_core=debug".to_owned());
+        libraries.push("deltalakedb_catalog_engine=debug".to_owned());
     }
     let fallback = format!("{others},{}", libraries.join(","));
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(fallback));

@@ -83,7 +83,7 @@ impl Subscriber for RetryCounter {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.is_event()
             && *metadata.level() <= Level::DEBUG
-            && metadata.target().starts_with("deltalakedb_catalog_core")
+            && metadata.target().starts_with("deltalakedb_catalog_engine")
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
