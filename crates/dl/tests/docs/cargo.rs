@@ -6,7 +6,8 @@ use std::process::Command;
 
 use crate::markdown::root;
 
-const SUBCOMMANDS: [&str; 8] = ["add", "bench", "build", "clippy", "deny", "doc", "fmt", "install"];
+const SUBCOMMANDS: [&str; 9] =
+    ["add", "bench", "build", "clippy", "deny", "doc", "fmt", "install", "nextest"];
 const OF_TARGETS: [&str; 3] = ["check", "run", "test"];
 
 /// What is wrong with the arguments of cargo, if anything is.
