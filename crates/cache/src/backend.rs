@@ -1,4 +1,5 @@
-//! The contract: every method is written out, so that a new one cannot be forgotten.
+//! The parts of the contract that the cache is about; the schema's is passed on. A read may be answered from
+//! memory, a write never is: it goes on, and what is remembered of its tables is forgotten.
 
 use std::sync::Arc;
 

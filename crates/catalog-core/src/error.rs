@@ -237,6 +237,10 @@ impl From<CatalogError> for Determinate {
             CatalogError::Unavailable { message, retryable, .. } => {
                 CatalogError::Unavailable { message, retryable, write: WriteState::NotApplied }
             }
+            // The engine's own; a backend has no way to it.
+            unknown @ CatalogError::CommitUnknown { .. } => {
+                CatalogError::failed(unknown.to_string(), WriteState::NotApplied)
+            }
             other => other,
         })
     }

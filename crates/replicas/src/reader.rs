@@ -1,4 +1,5 @@
-//! The contract: every method is written out, so that a new one cannot be forgotten.
+//! The parts of the contract that replicas may answer: reads, tables, the skipping index. Every other part is
+//! passed on to the primary, so no write reaches a replica.
 
 use std::sync::Arc;
 

@@ -32,7 +32,7 @@ pub(super) struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// Forgets what it was planned on, if that was remembered: false if not.
+    /// Gives up a plan on a remembered head, and the head. False if the plan stands on a head that was read.
     pub(super) fn start_anew(&mut self, heads: &Heads) -> bool {
         if !self.on_remembered_head {
             return false;
@@ -60,6 +60,10 @@ impl Part<'_> {
     }
 }
 
+/// Refuses a batch that names a table, or creates a name, twice.
+///
+/// # Errors
+/// `InvalidInput` with the table.
 pub(super) fn reject_duplicates(working: &[Part<'_>]) -> Result<()> {
     let mut seen = BTreeSet::new();
     let mut names = BTreeSet::new();
@@ -80,6 +84,7 @@ pub(super) fn reject_duplicates(working: &[Part<'_>]) -> Result<()> {
     Ok(())
 }
 
+/// The error for a commit that the database rejected: in the words of its table.
 pub(super) fn refused(part: Option<&Part<'_>>, reason: Rejection) -> CatalogError {
     let label = part.map_or("?", |p| p.label.as_str());
     match reason {
