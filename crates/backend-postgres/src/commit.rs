@@ -48,7 +48,7 @@ use known::Known;
 use statement::{Batch, Verdict, committed};
 
 statements! {
-    RESOLVE: "SELECT c.table_id, c.version, c.timestamp_ms
+    RESOLVE: "SELECT (SELECT t.id FROM {p}tables t WHERE t.table_key = c.table_key), c.version, c.timestamp_ms
         FROM {p}batches b LEFT JOIN {p}commits c ON c.token = b.token
         WHERE b.token = $1 ORDER BY c.batch_position",
 }

@@ -17,7 +17,7 @@ use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, count};
 use sqlx::Row;
 
 use crate::errors::DbResult;
-use crate::rows::to_json;
+use crate::rows::{key, to_json};
 use crate::session::{Args, Call, statements};
 
 /// Rows in one statement of a large commit or an import.
@@ -32,29 +32,29 @@ pub(crate) type Digest = [u8; 16];
 // a parameter, would look it up in its statistics, find that a table which is new has no rows, and read
 // all active ones for each key.
 statements! {
-    REMOVE: "WITH ended AS (
+    REMOVE: concat!("WITH ended AS (
             UPDATE {p}files f SET removed_version = $2, is_tombstone = true,
                 deletion_timestamp = r.deleted, remove_action = r.action
             FROM unnest($3::int8[], $4::bytea[], $5::text[], $6::text[], $7::int8[],
                 $8::text[]) AS r (position, key, path, dv_id, deleted, action)
-            WHERE f.table_id = (SELECT $1::uuid) AND f.file_key = r.key
+            WHERE f.table_key = ", key!(), " AND f.file_key = r.key
               AND f.removed_version = 9223372036854775807
               AND f.path = r.path AND f.dv_id = r.dv_id
             RETURNING r.position, f.size)
-        SELECT position, size FROM ended",
-    REPLACE: "WITH ended AS (
+        SELECT position, size FROM ended"),
+    REPLACE: concat!("WITH ended AS (
             UPDATE {p}files f SET removed_version = $2
             FROM unnest($3::bytea[], $4::text[], $5::text[]) AS a (key, path, dv_id)
-            WHERE f.table_id = (SELECT $1::uuid) AND f.file_key = a.key
+            WHERE f.table_key = ", key!(), " AND f.file_key = a.key
               AND f.removed_version = 9223372036854775807
               AND f.path = a.path AND f.dv_id = a.dv_id
             RETURNING f.size)
-        SELECT count(*), coalesce(sum(size), 0)::text FROM ended",
-    INSERT: "INSERT INTO {p}files (table_id, added_version, ordinal, removed_version,
+        SELECT count(*), coalesce(sum(size), 0)::text FROM ended"),
+    INSERT: concat!("INSERT INTO {p}files (table_key, added_version, ordinal, removed_version,
             is_tombstone, file_key, size, modification_time, data_change, base_row_id,
             default_row_commit_version, path, dv_id, partition_values, tags, deletion_vector,
             clustering_provider, stats)
-        SELECT $1, $2, a.ordinal, CASE WHEN a.ended THEN $2 ELSE 9223372036854775807 END,
+        SELECT ", key!(), ", $2, a.ordinal, CASE WHEN a.ended THEN $2 ELSE 9223372036854775807 END,
             false, a.key, a.size, a.modification_time, a.data_change, a.base_row_id,
             a.default_row_commit_version, a.path, a.dv_id, a.partition_values, a.tags,
             a.deletion_vector, a.clustering_provider, a.stats
@@ -62,25 +62,25 @@ statements! {
             $9::int8[], $10::int8[], $11::text[], $12::text[], $13::text[], $14::text[],
             $15::text[], $16::text[], $17::text[]) AS a (ordinal, ended, key, size,
             modification_time, data_change, base_row_id, default_row_commit_version, path,
-            dv_id, partition_values, tags, deletion_vector, clustering_provider, stats)",
-    INSERT_TOMBSTONES: "INSERT INTO {p}files (table_id, added_version, ordinal,
+            dv_id, partition_values, tags, deletion_vector, clustering_provider, stats)"),
+    INSERT_TOMBSTONES: concat!("INSERT INTO {p}files (table_key, added_version, ordinal,
             removed_version, is_tombstone, deletion_timestamp, file_key, size,
             modification_time, data_change, path, dv_id, remove_action)
-        SELECT $1, $2, r.ordinal, $2, true, r.deleted, r.key, r.size, 0, r.data_change, r.path,
+        SELECT ", key!(), ", $2, r.ordinal, $2, true, r.deleted, r.key, r.size, 0, r.data_change, r.path,
             r.dv_id, r.action
         FROM unnest($3::int8[], $4::bytea[], $5::text[], $6::text[], $7::int8[], $8::text[],
             $9::int8[], $10::bool[]) AS r (ordinal, key, path, dv_id, deleted, action, size,
-            data_change)",
+            data_change)"),
     /// The first of these removes whose file is not active.
-    FIRST_MISSING: "SELECT min(r.position)
+    FIRST_MISSING: concat!("SELECT min(r.position)
         FROM unnest($2::int8[], $3::bytea[], $4::text[], $5::text[])
             AS r (position, key, path, dv_id)
         WHERE (
             SELECT 1 FROM {p}files f
-            WHERE f.table_id = (SELECT $1::uuid) AND f.file_key = r.key
+            WHERE f.table_key = ", key!(), " AND f.file_key = r.key
               AND f.removed_version = 9223372036854775807
               AND f.path = r.path AND f.dv_id = r.dv_id
-            LIMIT 1) IS NULL",
+            LIMIT 1) IS NULL"),
 }
 
 /// Adds, column by column.

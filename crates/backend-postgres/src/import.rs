@@ -24,7 +24,7 @@ use crate::commit::columns::{DomainColumns, TxnColumns, insert_chunks};
 use crate::errors::{DbError, DbResult};
 use crate::files::{FileWriter, Keys, big, reported};
 use crate::outbox;
-use crate::rows::{Reader, TABLE_COLUMNS, table_columns, table_record, table_source, to_json};
+use crate::rows::{Reader, TABLE_COLUMNS, key, table_columns, table_record, table_source, to_json};
 use crate::session::{Args, Call, statements};
 use crate::tables::{get_table, insert_table, lock, not_found, require_table, state_of};
 
@@ -42,23 +42,23 @@ statements! {
             head_timestamp_ms = $2
         WHERE id = $1",
     /// The base may have its history already: then it keeps its bytes.
-    UPDATE_BASE: "UPDATE {p}commits SET timestamp_ms = $3, total_files = $4, total_bytes = $5
-        WHERE table_id = $1 AND version = $2",
-    INSERT_BASE: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
+    UPDATE_BASE: concat!("UPDATE {p}commits SET timestamp_ms = $3, total_files = $4, total_bytes = $5
+        WHERE table_key = ", key!(), " AND version = $2"),
+    INSERT_BASE: concat!("INSERT INTO {p}commits (table_key, version, timestamp_ms, num_added,
             num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol,
             total_files, total_bytes, has_body, body_len)
-        VALUES ($1, $2, $3, 0, 0, 0, 0, false, false, $4, $5, false, 0)",
+        VALUES (", key!(), ", $2, $3, 0, 0, 0, 0, false, false, $4, $5, false, 0)"),
     /// The base may be there without its bytes: then it keeps its timestamp and totals.
-    UPDATE_HISTORY: "UPDATE {p}commits SET num_added = $3, num_removed = $4, bytes_added = $5,
+    UPDATE_HISTORY: concat!("UPDATE {p}commits SET num_added = $3, num_removed = $4, bytes_added = $5,
             bytes_removed = $6, changes_metadata = $7, changes_protocol = $8, has_body = true,
             body_len = $9, first_line = $10, commit_info = $11, token = $12,
             batch_position = $13
-        WHERE table_id = $1 AND version = $2",
-    INSERT_COMMIT: "INSERT INTO {p}commits (table_id, version, num_added, num_removed,
+        WHERE table_key = ", key!(), " AND version = $2"),
+    INSERT_COMMIT: concat!("INSERT INTO {p}commits (table_key, version, num_added, num_removed,
             bytes_added, bytes_removed, changes_metadata, changes_protocol, body_len,
             first_line, commit_info, token, batch_position, timestamp_ms, total_files,
             total_bytes, has_body)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, true)",
+        VALUES (", key!(), ", $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, true)"),
     STORE_HISTORY: "UPDATE {p}tables SET import_history_through = $2 WHERE id = $1",
     /// The compare-and-set of an applied commit.
     MOVE_HEAD: "UPDATE {p}tables SET head_version = $2, head_timestamp_ms = $3,
@@ -66,50 +66,50 @@ statements! {
             barrier_version = CASE WHEN $6 THEN $2 ELSE barrier_version END
         WHERE id = $1 AND head_version IS NOT DISTINCT FROM $7",
     /// Timestamps of the stored versions in and around a range.
-    TIMES: "(SELECT version, timestamp_ms FROM {p}commits
-            WHERE table_id = $1 AND version < $2 ORDER BY version DESC LIMIT 1)
+    TIMES: concat!("(SELECT version, timestamp_ms FROM {p}commits
+            WHERE table_key = ", key!(), " AND version < $2 ORDER BY version DESC LIMIT 1)
         UNION ALL
         (SELECT version, timestamp_ms FROM {p}commits
-            WHERE table_id = $1 AND version >= $2 AND version <= $3)
+            WHERE table_key = ", key!(), " AND version >= $2 AND version <= $3)
         UNION ALL
         (SELECT version, timestamp_ms FROM {p}commits
-            WHERE table_id = $1 AND version > $3 ORDER BY version LIMIT 1)
-        ORDER BY 1",
+            WHERE table_key = ", key!(), " AND version > $3 ORDER BY version LIMIT 1)
+        ORDER BY 1"),
     KNOW_TOKEN: "INSERT INTO {p}batches (token, committed_at_ms) VALUES ($1, $2)
         ON CONFLICT (token) DO NOTHING",
-    INSERT_PROTOCOL: "INSERT INTO {p}protocols (table_id, version, protocol)
-        VALUES ($1, $2, $3)",
-    INSERT_METADATA: "INSERT INTO {p}metadata (table_id, version, metadata)
-        VALUES ($1, $2, $3)",
-    INSERT_TXNS: "INSERT INTO {p}txns (table_id, version, app_key, app_id, app_version,
+    INSERT_PROTOCOL: concat!("INSERT INTO {p}protocols (table_key, version, protocol)
+        VALUES (", key!(), ", $2, $3)"),
+    INSERT_METADATA: concat!("INSERT INTO {p}metadata (table_key, version, metadata)
+        VALUES (", key!(), ", $2, $3)"),
+    INSERT_TXNS: concat!("INSERT INTO {p}txns (table_key, version, app_key, app_id, app_version,
             last_updated)
-        SELECT $1, $2, x.key, x.app_id, x.app_version, x.last_updated
+        SELECT ", key!(), ", $2, x.key, x.app_id, x.app_version, x.last_updated
         FROM unnest($3::bytea[], $4::text[], $5::int8[], $6::int8[])
-            AS x (key, app_id, app_version, last_updated)",
-    INSERT_DOMAINS: "INSERT INTO {p}domain_metadata (table_id, version, domain_key, domain,
+            AS x (key, app_id, app_version, last_updated)"),
+    INSERT_DOMAINS: concat!("INSERT INTO {p}domain_metadata (table_key, version, domain_key, domain,
             removed, configuration)
-        SELECT $1, $2, x.key, x.domain, x.removed, x.configuration
+        SELECT ", key!(), ", $2, x.key, x.domain, x.removed, x.configuration
         FROM unnest($3::bytea[], $4::text[], $5::bool[], $6::text[])
-            AS x (key, domain, removed, configuration)",
-    HAS_STATE: "SELECT EXISTS (SELECT 1 FROM {p}protocols WHERE table_id = $1)
-        AND EXISTS (SELECT 1 FROM {p}metadata WHERE table_id = $1)",
+            AS x (key, domain, removed, configuration)"),
+    HAS_STATE: concat!("SELECT EXISTS (SELECT 1 FROM {p}protocols WHERE table_key = ", key!(), ")
+        AND EXISTS (SELECT 1 FROM {p}metadata WHERE table_key = ", key!(), ")"),
     FINISH: "UPDATE {p}tables SET state = $2, created_at_ms = $3, dropped_at_ms = $4,
             drop_marker = CASE WHEN $4::int8 IS NULL THEN '' ELSE id::text END
         WHERE id = $1",
-    PUBLISH: "UPDATE {p}mirror SET published_version = $2 WHERE table_id = $1",
+    PUBLISH: concat!("UPDATE {p}mirror SET published_version = $2 WHERE table_key = ", key!()),
     /// Tokens that nothing but this table's commits know.
-    DELETE_BATCHES: "DELETE FROM {p}batches b
+    DELETE_BATCHES: concat!("DELETE FROM {p}batches b
         USING {p}commits c
-        WHERE c.table_id = $1 AND c.token = b.token AND NOT EXISTS (
-            SELECT 1 FROM {p}commits o WHERE o.token = c.token AND o.table_id <> $1)",
-    DELETE_FILES: "DELETE FROM {p}files WHERE table_id = $1",
-    DELETE_CHUNKS: "DELETE FROM {p}commit_chunks WHERE table_id = $1",
-    DELETE_COMMITS: "DELETE FROM {p}commits WHERE table_id = $1",
-    DELETE_PROTOCOLS: "DELETE FROM {p}protocols WHERE table_id = $1",
-    DELETE_METADATA: "DELETE FROM {p}metadata WHERE table_id = $1",
-    DELETE_TXNS: "DELETE FROM {p}txns WHERE table_id = $1",
-    DELETE_DOMAINS: "DELETE FROM {p}domain_metadata WHERE table_id = $1",
-    DELETE_MIRROR: "DELETE FROM {p}mirror WHERE table_id = $1",
+        WHERE c.table_key = ", key!(), " AND c.token = b.token AND NOT EXISTS (
+            SELECT 1 FROM {p}commits o WHERE o.token = c.token AND o.table_key <> c.table_key)"),
+    DELETE_FILES: concat!("DELETE FROM {p}files WHERE table_key = ", key!()),
+    DELETE_CHUNKS: concat!("DELETE FROM {p}commit_chunks WHERE table_key = ", key!()),
+    DELETE_COMMITS: concat!("DELETE FROM {p}commits WHERE table_key = ", key!()),
+    DELETE_PROTOCOLS: concat!("DELETE FROM {p}protocols WHERE table_key = ", key!()),
+    DELETE_METADATA: concat!("DELETE FROM {p}metadata WHERE table_key = ", key!()),
+    DELETE_TXNS: concat!("DELETE FROM {p}txns WHERE table_key = ", key!()),
+    DELETE_DOMAINS: concat!("DELETE FROM {p}domain_metadata WHERE table_key = ", key!()),
+    DELETE_MIRROR: concat!("DELETE FROM {p}mirror WHERE table_key = ", key!()),
     DELETE_TABLE: "DELETE FROM {p}tables WHERE id = $1",
 }
 

@@ -15,6 +15,7 @@ mod errors;
 mod files;
 mod grants;
 mod import;
+mod layout;
 mod options;
 mod outbox;
 #[cfg(test)]

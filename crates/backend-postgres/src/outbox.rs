@@ -16,9 +16,10 @@ use deltalakedb_catalog_core::ids::{TableId, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorRow, MirrorState, Page, TableRecord};
 use deltalakedb_catalog_core::support::{fetch_limit, page};
 use sqlx::Row;
+use uuid::Uuid;
 
 use crate::errors::{DbError, DbResult};
-use crate::rows::{Id, attempts, corrupt, mirror_columns, mirror_row};
+use crate::rows::{Id, attempts, corrupt, key, mirror_columns, mirror_row};
 use crate::session::{Args, Call, statements};
 use crate::tables::{lock_active, require_readable, require_table};
 
@@ -27,8 +28,8 @@ use crate::tables::{lock_active, require_readable, require_table};
 macro_rules! claimable {
     () => {
         "{p}mirror m
-         JOIN {p}tables t ON t.id = m.table_id
-         JOIN {p}mirror_status s ON s.table_id = m.table_id
+         JOIN {p}tables t ON t.table_key = m.table_key
+         JOIN {p}mirror_status s ON s.table_key = m.table_key
            AND s.version = coalesce(m.published_version + 1, 0)
          WHERE m.pending_since_ms IS NOT NULL AND m.mode = 'active' AND t.state = 'active'
            AND (m.lease_owner IS NULL OR m.lease_owner = $2 OR m.lease_until_ms <= $1)
@@ -36,69 +37,84 @@ macro_rules! claimable {
     };
 }
 
+/// Rows of the outbox in such a state, in the order of the tables' ids: of the tables from $5 to $6, after the row
+/// of table $2 and version $3. Each table is a look into the index, which ends when the page is full.
+macro_rules! rows {
+    ($state:literal) => {
+        concat!(
+            "SELECT t.id AS table_id, r.*
+            FROM {p}tables t CROSS JOIN LATERAL (SELECT ",
+            mirror_columns!(),
+            " FROM {p}mirror_status s
+                WHERE s.table_key = t.table_key AND ",
+            $state,
+            "
+                  AND s.version > CASE WHEN t.id = $2 THEN $3 ELSE -1 END
+                ORDER BY s.version LIMIT $4) r
+            WHERE t.id >= $5 AND t.id <= $6
+            ORDER BY t.id, r.version LIMIT $4"
+        )
+    };
+}
+
 // Statements on `{p}mirror` and `{p}mirror_status`.
 statements! {
-    ENQUEUE_MISSING: "INSERT INTO {p}mirror_status (table_id, version, state, attempts,
+    ENQUEUE_MISSING: concat!("INSERT INTO {p}mirror_status (table_key, version, state, attempts,
             enqueued_at_ms)
-        SELECT c.table_id, c.version, 'PENDING', 0, $3 FROM {p}commits c
-        WHERE c.table_id = $1 AND c.version >= $2 AND NOT EXISTS (
+        SELECT c.table_key, c.version, 'PENDING', 0, $3 FROM {p}commits c
+        WHERE c.table_key = ", key!(), " AND c.version >= $2 AND NOT EXISTS (
             SELECT 1 FROM {p}mirror_status s
-            WHERE s.table_id = c.table_id AND s.version = c.version)",
+            WHERE s.table_key = c.table_key AND s.version = c.version)"),
     /// From the row of the first unpublished version.
-    UPDATE_PENDING: "UPDATE {p}mirror m SET pending_since_ms = (
+    UPDATE_PENDING: concat!("UPDATE {p}mirror m SET pending_since_ms = (
             SELECT s.enqueued_at_ms FROM {p}mirror_status s
-            WHERE s.table_id = m.table_id
+            WHERE s.table_key = m.table_key
               AND s.version = coalesce(m.published_version + 1, 0))
-        WHERE m.table_id = $1",
+        WHERE m.table_key = ", key!()),
     /// Looked for without locks: idle workers are in nobody's way.
-    CANDIDATES: concat!("SELECT m.table_id FROM ", claimable!(), "
-          AND ($3::uuid IS NULL OR m.table_id = $3)
-        ORDER BY m.pending_since_ms, m.table_id LIMIT $4"),
+    CANDIDATES: concat!("SELECT t.id FROM ", claimable!(), "
+          AND ($3::uuid IS NULL OR t.id = $3)
+        ORDER BY m.pending_since_ms, m.table_key LIMIT $4"),
     /// In one order, so that claims do not wait for each other in a circle.
-    LOCK_MANY: "SELECT m.table_id FROM {p}mirror m WHERE m.table_id = ANY ($1::uuid[])
-        ORDER BY m.table_id FOR UPDATE",
-    CLAIMABLE: concat!("SELECT m.table_id, m.published_version,
+    LOCK_MANY: "SELECT m.table_key FROM {p}mirror m
+        WHERE m.table_key IN (SELECT table_key FROM {p}tables WHERE id = ANY ($1::uuid[]))
+        ORDER BY m.table_key FOR UPDATE OF m",
+    CLAIMABLE: concat!("SELECT t.id, m.published_version,
             coalesce(m.lease_owner = $2, false), m.lease_epoch, s.attempts
-        FROM ", claimable!(), " AND m.table_id = ANY ($3::uuid[])
-        ORDER BY m.pending_since_ms, m.table_id"),
-    NEXT_VERSIONS: "SELECT version FROM {p}mirror_status
-        WHERE table_id = $1 AND version >= $2 ORDER BY version LIMIT $3",
-    LEASE: "UPDATE {p}mirror SET lease_owner = $2, lease_epoch = $3, lease_until_ms = $4
-        WHERE table_id = $1",
-    START: "UPDATE {p}mirror_status SET state = 'IN_FLIGHT', attempts = attempts + 1
-        WHERE table_id = $1 AND version >= $2 AND version <= $3",
+        FROM ", claimable!(), " AND t.id = ANY ($3::uuid[])
+        ORDER BY m.pending_since_ms, m.table_key"),
+    NEXT_VERSIONS: concat!("SELECT version FROM {p}mirror_status
+        WHERE table_key = ", key!(), " AND version >= $2 ORDER BY version LIMIT $3"),
+    LEASE: concat!("UPDATE {p}mirror SET lease_owner = $2, lease_epoch = $3, lease_until_ms = $4
+        WHERE table_key = ", key!()),
+    START: concat!("UPDATE {p}mirror_status SET state = 'IN_FLIGHT', attempts = attempts + 1
+        WHERE table_key = ", key!(), " AND version >= $2 AND version <= $3"),
     /// A holder is known by its name and epoch: whoever takes a lapsed lease has another one.
-    HELD: "SELECT coalesce(published_version + 1, 0) FROM {p}mirror
-        WHERE table_id = $1 AND lease_owner = $2 AND lease_epoch = $3 FOR UPDATE",
-    RENEW: "UPDATE {p}mirror SET lease_until_ms = $4
-        WHERE table_id = $1 AND lease_owner = $2 AND lease_epoch = $3",
-    COMPLETE: "UPDATE {p}mirror_status s SET state = 'COMPLETE', digest = d.digest,
+    HELD: concat!("SELECT coalesce(published_version + 1, 0) FROM {p}mirror
+        WHERE table_key = ", key!(), " AND lease_owner = $2 AND lease_epoch = $3 FOR UPDATE"),
+    RENEW: concat!("UPDATE {p}mirror SET lease_until_ms = $4
+        WHERE table_key = ", key!(), " AND lease_owner = $2 AND lease_epoch = $3"),
+    COMPLETE: concat!("UPDATE {p}mirror_status s SET state = 'COMPLETE', digest = d.digest,
             published_at_ms = d.published_at, retry_at_ms = NULL, last_error = NULL
         FROM unnest($2::int8[], $3::text[], $4::int8[]) AS d (version, digest, published_at)
-        WHERE s.table_id = $1 AND s.version = d.version",
-    PUBLISH: "UPDATE {p}mirror SET published_version = $2 WHERE table_id = $1",
-    FAIL: "UPDATE {p}mirror_status SET state = 'FAILED', last_error = $3, retry_at_ms = $4
-        WHERE table_id = $1 AND version = $2 AND state <> 'COMPLETE'",
+        WHERE s.table_key = ", key!(), " AND s.version = d.version"),
+    PUBLISH: concat!("UPDATE {p}mirror SET published_version = $2 WHERE table_key = ", key!()),
+    FAIL: concat!("UPDATE {p}mirror_status SET state = 'FAILED', last_error = $3, retry_at_ms = $4
+        WHERE table_key = ", key!(), " AND version = $2 AND state <> 'COMPLETE'"),
     /// A table that was switched off meanwhile stays off.
-    DIVERGE: "UPDATE {p}mirror SET mode = 'diverged'
-        WHERE table_id = $1 AND mode = 'active'",
-    SET_MODE: "UPDATE {p}mirror SET mode = $2 WHERE table_id = $1",
-    GIVE_UP: "UPDATE {p}mirror SET lease_owner = NULL WHERE table_id = $1",
-    BACK_TO_PENDING: "UPDATE {p}mirror_status SET state = 'PENDING'
-        WHERE table_id = $1 AND state <> 'COMPLETE' AND state = 'IN_FLIGHT'",
-    RETRY: "UPDATE {p}mirror_status SET retry_at_ms = $2
-        WHERE table_id = $1 AND state <> 'COMPLETE' AND state = 'FAILED'",
-    ACTIVATE_DIVERGED: "UPDATE {p}mirror SET mode = 'active'
-        WHERE table_id = $1 AND mode = 'diverged'",
+    DIVERGE: concat!("UPDATE {p}mirror SET mode = 'diverged'
+        WHERE table_key = ", key!(), " AND mode = 'active'"),
+    SET_MODE: concat!("UPDATE {p}mirror SET mode = $2 WHERE table_key = ", key!()),
+    GIVE_UP: concat!("UPDATE {p}mirror SET lease_owner = NULL WHERE table_key = ", key!()),
+    BACK_TO_PENDING: concat!("UPDATE {p}mirror_status SET state = 'PENDING'
+        WHERE table_key = ", key!(), " AND state <> 'COMPLETE' AND state = 'IN_FLIGHT'"),
+    RETRY: concat!("UPDATE {p}mirror_status SET retry_at_ms = $2
+        WHERE table_key = ", key!(), " AND state <> 'COMPLETE' AND state = 'FAILED'"),
+    ACTIVATE_DIVERGED: concat!("UPDATE {p}mirror SET mode = 'active'
+        WHERE table_key = ", key!(), " AND mode = 'diverged'"),
     /// The open states have an index of their own; `state <> 'COMPLETE'` selects it.
-    ROWS_OPEN: concat!("SELECT ", mirror_columns!(), " FROM {p}mirror_status
-        WHERE state <> 'COMPLETE' AND ($1::text IS NULL OR state = $1)
-          AND (table_id, version) > ($2, $3) AND ($5::uuid IS NULL OR table_id = $5)
-        ORDER BY table_id, version LIMIT $4"),
-    ROWS_COMPLETE: concat!("SELECT ", mirror_columns!(), " FROM {p}mirror_status
-        WHERE state = $1 AND (table_id, version) > ($2, $3)
-          AND ($5::uuid IS NULL OR table_id = $5)
-        ORDER BY table_id, version LIMIT $4"),
+    ROWS_OPEN: rows!("s.state <> 'COMPLETE' AND ($1::text IS NULL OR s.state = $1)"),
+    ROWS_COMPLETE: rows!("s.state = $1"),
 }
 
 /// Enqueues every version after the published one that is not.
@@ -299,17 +315,18 @@ pub(crate) async fn rows(
     if let Some(id) = table_id {
         require_readable(call, id).await?;
     }
-    let nowhere = TableId(uuid::Uuid::nil());
+    let (first, last) = table_id.map_or((Uuid::nil(), Uuid::max()), |id| (id.0, id.0));
     let (after_table, after_version) =
-        after.map_or((nowhere, -1), |(id, version)| (id, version.get()));
+        after.map_or((Uuid::nil(), -1), |(id, version)| (id.0, version.get()));
     let complete = state == Some(MirrorState::Complete);
     let text = if complete { ROWS_COMPLETE } else { ROWS_OPEN };
     let args = Args::new()
         .bind(state.map(MirrorState::as_str))
-        .bind(Id::from(after_table))
+        .bind(Id(after_table))
         .bind(after_version)
         .bind(fetch_limit(limit))
-        .bind(table_id.map(Id::from));
+        .bind(Id(first.max(after_table)))
+        .bind(Id(last));
     let rows = call.fetch(text, args).await?;
     let items = rows.iter().map(mirror_row).collect::<DbResult<Vec<_>>>()?;
     Ok(page(items, limit, |row| (row.table_id, row.version)))

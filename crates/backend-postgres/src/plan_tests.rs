@@ -169,15 +169,18 @@ async fn files_of_a_growing_table_are_looked_up_by_their_keys() {
     let mut server = PgConnection::connect(url.as_str()).await.unwrap();
     let prefix = options.qualified_prefix();
     let grow = format!(
-        "INSERT INTO {prefix}files (table_id, added_version, ordinal, removed_version, is_tombstone,
+        "INSERT INTO {prefix}tables (id, namespace, name, drop_marker, location, storage_options, state,
+            created_at_ms, base_version, barrier_version)
+         VALUES ('{TABLE}', 'n', 't', '', 'l', '{{}}', 'active', 0, 0, 0);
+         INSERT INTO {prefix}files (table_key, added_version, ordinal, removed_version, is_tombstone,
             file_key, size, modification_time, data_change, path, dv_id)
-         SELECT '{TABLE}', g / 100, g % 100, 9223372036854775807, false,
+         SELECT (SELECT table_key FROM {prefix}tables), g / 100, g % 100, 9223372036854775807, false,
             decode(md5(g::text), 'hex'), 1, 1, true, 'part-' || g, ''
          FROM generate_series(1, 20000) AS g"
     );
     // Within one transaction autovacuum does not come between.
     server.execute("BEGIN").await.unwrap();
-    server.execute(AssertSqlSafe(grow)).await.unwrap();
+    server.execute(sqlx::raw_sql(AssertSqlSafe(grow))).await.unwrap();
     server.execute("SET plan_cache_mode = force_custom_plan").await.unwrap();
     let array = |value: fn(u32) -> String, of: &str| {
         let values: Vec<String> = (1..=10).map(value).collect();

@@ -20,7 +20,7 @@ use sqlx::postgres::PgRow;
 use crate::errors::DbResult;
 use crate::rows::{
     Reader, TABLE_COLUMNS, commit_body, commit_columns, commit_record, corrupt, file_columns,
-    file_record, table_columns, table_record, table_source,
+    file_record, key, table_columns, table_record, table_source,
 };
 use crate::session::{Args, Call, statements};
 use crate::tables::{not_found, require_readable};
@@ -42,14 +42,14 @@ macro_rules! snapshot {
             FROM ",
             table_source!(),
             "
-            LEFT JOIN {p}commits c ON c.table_id = t.id AND c.version = ",
+            LEFT JOIN {p}commits c ON c.table_key = t.table_key AND c.version = ",
             $version,
             "
             LEFT JOIN LATERAL (SELECT y.version, y.protocol FROM {p}protocols y
-                WHERE y.table_id = t.id AND y.version <= c.version
+                WHERE y.table_key = t.table_key AND y.version <= c.version
                 ORDER BY y.version DESC LIMIT 1) p ON true
             LEFT JOIN LATERAL (SELECT z.version, z.metadata FROM {p}metadata z
-                WHERE z.table_id = t.id AND z.version <= c.version
+                WHERE z.table_key = t.table_key AND z.version <= c.version
                 ORDER BY z.version DESC LIMIT 1) d ON true
             WHERE ",
             $table
@@ -60,7 +60,7 @@ macro_rules! snapshot {
 macro_rules! at_time {
     ($time:literal) => {
         concat!(
-            "(SELECT x.version FROM {p}commits x WHERE x.table_id = t.id AND x.timestamp_ms <= ",
+            "(SELECT x.version FROM {p}commits x WHERE x.table_key = t.table_key AND x.timestamp_ms <= ",
             $time,
             " ORDER BY x.timestamp_ms DESC LIMIT 1)"
         )
@@ -87,18 +87,20 @@ macro_rules! tombstones {
         concat!(
             "SELECT f.added_version, f.ordinal, f.removed_version, f.remove_action
             FROM {p}files f
-            WHERE f.table_id = $1 AND ",
+            WHERE f.table_key = ",
+            key!(),
+            " AND ",
             $candidates,
             " AND f.removed_version <= $5 AND (f.added_version, f.ordinal) > ($2, $3)
               AND (
                 SELECT 1 FROM {p}files x
-                WHERE x.table_id = f.table_id AND x.file_key = f.file_key
+                WHERE x.table_key = f.table_key AND x.file_key = f.file_key
                   AND x.removed_version = 9223372036854775807 AND x.path = f.path
                   AND x.dv_id = f.dv_id AND x.added_version <= $5
                 LIMIT 1) IS NULL
               AND (
                 SELECT 1 FROM {p}files x
-                WHERE x.table_id = f.table_id AND x.file_key = f.file_key
+                WHERE x.table_key = f.table_key AND x.file_key = f.file_key
                   AND x.removed_version < 9223372036854775807 AND x.path = f.path
                   AND x.dv_id = f.dv_id AND x.added_version <= $5
                   AND (x.removed_version > $5 OR (x.is_tombstone
@@ -120,80 +122,80 @@ statements! {
     SNAPSHOT_TIME_BY_NAME: snapshot!(at_time!("$3::int8"), by_name!()),
     /// Whether the table exists, and the number of files that went after a version, up to a
     /// limit.
-    CLOSED_SINCE: "SELECT EXISTS (SELECT 1 FROM {p}tables WHERE id = $1), (
+    CLOSED_SINCE: concat!("SELECT EXISTS (SELECT 1 FROM {p}tables WHERE id = $1), (
         SELECT count(*) FROM (SELECT 1 FROM {p}files
-            WHERE table_id = $1 AND removed_version > $2
-              AND removed_version < 9223372036854775807 LIMIT $3) few)",
+            WHERE table_key = ", key!(), " AND removed_version > $2
+              AND removed_version < 9223372036854775807 LIMIT $3) few)"),
     /// Where a page of files ends, if others follow: read from the index alone. Of a version that
     /// is not the latest one, two lists are merged: nothing.
-    FILES_ACTIVE_END: "SELECT added_version, ordinal FROM {p}files
-        WHERE table_id = $1 AND removed_version = 9223372036854775807
+    FILES_ACTIVE_END: concat!("SELECT added_version, ordinal FROM {p}files
+        WHERE table_key = ", key!(), " AND removed_version = 9223372036854775807
           AND (added_version, ordinal) > ($2, $3) AND added_version <= $5
           AND (SELECT head_version FROM {p}tables WHERE id = $1) <= $5
-        ORDER BY added_version, ordinal LIMIT 2 OFFSET $4",
+        ORDER BY added_version, ordinal LIMIT 2 OFFSET $4"),
     /// Files that are still there, and those that were there at a version and went after it:
     /// few of them, which are sorted.
     FILES_FEW: concat!("SELECT * FROM (
             (SELECT ", file_columns!(), " FROM {p}files
-            WHERE table_id = $1 AND removed_version = 9223372036854775807
+            WHERE table_key = ", key!(), " AND removed_version = 9223372036854775807
               AND (added_version, ordinal) > ($2, $3) AND added_version <= $5
             ORDER BY added_version, ordinal LIMIT $4)
             UNION ALL
             (SELECT ", file_columns!(), " FROM {p}files
-            WHERE table_id = $1 AND removed_version > $5
+            WHERE table_key = ", key!(), " AND removed_version > $5
               AND removed_version < 9223372036854775807
               AND (added_version, ordinal) > ($2, $3) AND added_version <= $5
             ORDER BY added_version, ordinal LIMIT $4)
         ) f ORDER BY added_version, ordinal LIMIT $4"),
     /// The same where many went after it: both kinds in the order of the key.
     FILES_MANY: concat!("SELECT ", file_columns!(), " FROM {p}files
-        WHERE table_id = $1 AND (added_version, ordinal) > ($2, $3) AND added_version <= $5
+        WHERE table_key = ", key!(), " AND (added_version, ordinal) > ($2, $3) AND added_version <= $5
           AND removed_version + 0 > $5
         ORDER BY added_version, ordinal LIMIT $4"),
     /// `OFFSET 0` keeps the planner from making a join of it: a key is a look into the index.
     FILES_AT: concat!("SELECT f.* FROM unnest($2::int8[], $3::int8[])
             WITH ORDINALITY AS k (key_version, key_ordinal, place)
         CROSS JOIN LATERAL (SELECT ", file_columns!(), " FROM {p}files
-            WHERE table_id = (SELECT $1::uuid) AND added_version = k.key_version
+            WHERE table_key = ", key!(), " AND added_version = k.key_version
               AND ordinal = k.key_ordinal AND added_version <= $4 AND removed_version > $4
             OFFSET 0) f
         ORDER BY k.place"),
     /// Whether the table exists, and the number of tombstones that are young enough, up to a
     /// limit.
-    TOMBSTONE_CANDIDATES: "SELECT EXISTS (SELECT 1 FROM {p}tables WHERE id = $1), (
+    TOMBSTONE_CANDIDATES: concat!("SELECT EXISTS (SELECT 1 FROM {p}tables WHERE id = $1), (
         SELECT count(*) FROM (SELECT 1 FROM {p}files
-            WHERE table_id = $1 AND is_tombstone AND deletion_timestamp > $2 LIMIT $3) few)",
+            WHERE table_key = ", key!(), " AND is_tombstone AND deletion_timestamp > $2 LIMIT $3) few)"),
     TOMBSTONES_FEW: tombstones!("f.is_tombstone AND f.deletion_timestamp > $6"),
     TOMBSTONES_MANY: tombstones!(
         "(f.is_tombstone OR false) AND f.deletion_timestamp + 0 > $6"),
-    APP_TRANSACTIONS: "SELECT DISTINCT ON (x.app_key) x.app_id, x.app_version, x.last_updated,
+    APP_TRANSACTIONS: concat!("SELECT DISTINCT ON (x.app_key) x.app_id, x.app_version, x.last_updated,
             x.version
-        FROM {p}txns x WHERE x.table_id = $1 AND x.version <= $2
-        ORDER BY x.app_key, x.version DESC",
-    DOMAIN_METADATA: "SELECT DISTINCT ON (x.domain_key) x.domain, x.configuration, x.version,
+        FROM {p}txns x WHERE x.table_key = ", key!(), " AND x.version <= $2
+        ORDER BY x.app_key, x.version DESC"),
+    DOMAIN_METADATA: concat!("SELECT DISTINCT ON (x.domain_key) x.domain, x.configuration, x.version,
             x.removed
-        FROM {p}domain_metadata x WHERE x.table_id = $1 AND x.version <= $2
-        ORDER BY x.domain_key, x.version DESC",
+        FROM {p}domain_metadata x WHERE x.table_key = ", key!(), " AND x.version <= $2
+        ORDER BY x.domain_key, x.version DESC"),
     /// Times become versions, because both grow together: no row outside of the range is read.
     COMMITS: concat!("SELECT ", commit_columns!(), " FROM {p}commits c
-        WHERE c.table_id = $1
+        WHERE c.table_key = ", key!(), "
           AND c.version >= $2 AND c.version <= $3
           AND c.version >= (CASE WHEN $5::int8 IS NULL THEN 0 ELSE coalesce(
-            (SELECT a.version FROM {p}commits a WHERE a.table_id = $1 AND a.timestamp_ms >= $5
+            (SELECT a.version FROM {p}commits a WHERE a.table_key = ", key!(), " AND a.timestamp_ms >= $5
                 ORDER BY a.timestamp_ms LIMIT 1), 9223372036854775807) END)
           AND c.version <= (CASE WHEN $6::int8 IS NULL THEN 9223372036854775807 ELSE coalesce(
-            (SELECT b.version FROM {p}commits b WHERE b.table_id = $1 AND b.timestamp_ms < $6
+            (SELECT b.version FROM {p}commits b WHERE b.table_key = ", key!(), " AND b.timestamp_ms < $6
                 ORDER BY b.timestamp_ms DESC LIMIT 1), -1) END)
         ORDER BY c.version DESC LIMIT $4"),
     /// With the length of what is stored, so that no more is fetched than is answered.
     BODIES: concat!("SELECT ", commit_columns!(), ", (
             SELECT coalesce(sum(octet_length(k.body)), 0)::int8 FROM {p}commit_chunks k
-            WHERE k.table_id = c.table_id AND k.version = c.version)
+            WHERE k.table_key = c.table_key AND k.version = c.version)
         FROM {p}commits c
-        WHERE c.table_id = $1 AND c.version >= $2 AND c.version <= $3 AND c.has_body
+        WHERE c.table_key = ", key!(), " AND c.version >= $2 AND c.version <= $3 AND c.has_body
         ORDER BY c.version LIMIT $4"),
-    CHUNKS: "SELECT version, body FROM {p}commit_chunks
-        WHERE table_id = $1 AND version >= $2 AND version <= $3 ORDER BY version, chunk_no",
+    CHUNKS: concat!("SELECT version, body FROM {p}commit_chunks
+        WHERE table_key = ", key!(), " AND version >= $2 AND version <= $3 ORDER BY version, chunk_no"),
 }
 
 /// One query; see `snapshot!`.

@@ -6,9 +6,7 @@ use deltalakedb_catalog_core::ids::TableId;
 use deltalakedb_catalog_core::model::{CommitRecord, FileRecord, MirrorRow, TableRecord};
 use deltalakedb_catalog_core::support::{self, RowFormat};
 pub(crate) use deltalakedb_catalog_core::support::{TABLE_COLUMNS, attempts};
-pub(crate) use deltalakedb_sqlx_shared::{
-    commit_columns, file_columns, mirror_columns, table_columns, table_source,
-};
+pub(crate) use deltalakedb_sqlx_shared::{commit_columns, file_columns, table_columns};
 use serde::Serialize;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
@@ -20,6 +18,32 @@ use sqlx::{Column, Decode, Encode, Postgres, Row, Type};
 use uuid::Uuid;
 
 use crate::errors::DbResult;
+
+/// The key of the table whose id is the first parameter. Keys are looked up in each statement and never kept:
+/// of another catalog under the same name the key is another table's. A table that does not exist has none.
+macro_rules! key {
+    () => {
+        "(SELECT table_key FROM {p}tables WHERE id = $1)"
+    };
+}
+pub(crate) use key;
+
+/// The tables that `table_columns!` are read from.
+macro_rules! table_source {
+    () => {
+        "{p}tables t JOIN {p}mirror m ON m.table_key = t.table_key"
+    };
+}
+pub(crate) use table_source;
+
+/// Columns of `mirror_row`, but for the table's id, which stands before them.
+macro_rules! mirror_columns {
+    () => {
+        "s.version, s.state, s.attempts, s.last_error, s.retry_at_ms, s.digest, s.enqueued_at_ms, \
+         s.published_at_ms"
+    };
+}
+pub(crate) use mirror_columns;
 
 /// A `uuid`. The driver's own support for them is a feature that brings a second SQLite into the
 /// workspace.

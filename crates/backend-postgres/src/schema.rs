@@ -1,18 +1,4 @@
-//! Our tables: their definition, their versions, and whose database this is.
-//!
-//! The shape is portable: the other databases have the same tables and columns. What differs is
-//! physical:
-//!
-//! * Text that is compared or ordered has the collation "C": the order of its bytes.
-//! * `head_files` and `head_bytes` stand on the row of the table, beside the head: a commit that
-//!   waited for that row reads it in its newest version, but every other table as it was before
-//!   the wait (see `commit`). Bytes are `numeric`, so that sums of hostile sizes stay exact.
-//! * `files_active` is unique: of one key at most one row is active, whoever writes at a time.
-//! * Names without a length limit (`app_id`, `domain`) are indexed by a digest: an index entry
-//!   has less than 2,704 bytes.
-//! * Rows that each commit changes (`tables`, `mirror`) leave room in their page and change no
-//!   indexed column, so that these are heap-only updates
-//!   (<https://www.postgresql.org/docs/current/storage-hot.html>).
+//! The versions of our tables, and whose database this is. What they are is in `layout`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,11 +8,14 @@ use deltalakedb_catalog_core::ids::TimestampMs;
 use sqlx::Row;
 
 use crate::errors::{DbError, DbResult};
+use crate::layout::{
+    CHILDREN, Names, SCHEMA_COLUMNS, SCHEMA_TABLE, SEED_STATISTICS, TABLES_AND_BATCHES,
+};
 use crate::options::PostgresOptions;
 use crate::session::{Args, Call, Mode, Session, statements};
 
 /// The version of our tables that this program reads and writes.
-pub(crate) const SCHEMA_VERSION: u32 = 2;
+pub(crate) const SCHEMA_VERSION: u32 = 3;
 
 /// All of our tables, without prefix.
 pub(crate) const TABLES: [&str; 15] = [
@@ -47,195 +36,18 @@ pub(crate) const TABLES: [&str; 15] = [
     "skip_pages",
 ];
 
-/// Each version's steps from the one before it.
-const MIGRATIONS: [(u32, &str); 2] = [(1, VERSION_1), (2, VERSION_2)];
-
-/// `{p}` is schema and prefix, `{i}` the prefix alone: an index lives in the schema of its table.
-/// 9223372036854775807 is `Version::NEVER`.
-const VERSION_1: &str = r#"
-CREATE TABLE {p}tables (
-    id uuid NOT NULL PRIMARY KEY,
-    namespace text COLLATE "C" NOT NULL,
-    name text COLLATE "C" NOT NULL,
-    -- '' while the name is taken, the id once dropped: so only live names are unique.
-    drop_marker text COLLATE "C" NOT NULL,
-    location text NOT NULL,
-    storage_options text NOT NULL,
-    state text COLLATE "C" NOT NULL CHECK (state IN ('active', 'importing', 'dropped')),
-    created_at_ms bigint NOT NULL,
-    dropped_at_ms bigint,
-    head_version bigint,
-    head_timestamp_ms bigint,
-    -- Files and bytes at the head.
-    head_files bigint NOT NULL DEFAULT 0,
-    head_bytes numeric(38, 0) NOT NULL DEFAULT 0,
-    base_version bigint NOT NULL,
-    barrier_version bigint NOT NULL,
-    import_from_json boolean NOT NULL DEFAULT false,
-    import_base_done boolean NOT NULL DEFAULT false,
-    import_files bigint NOT NULL DEFAULT 0,
-    import_tombstones bigint NOT NULL DEFAULT 0,
-    import_history_through bigint,
-    UNIQUE (namespace, name, drop_marker)
-) WITH (fillfactor = 50);
-
-CREATE TABLE {p}commits (
-    table_id uuid NOT NULL,
-    version bigint NOT NULL,
-    timestamp_ms bigint NOT NULL,
-    token text COLLATE "C",
-    -- Position of the table in its batch.
-    batch_position bigint,
-    num_added bigint NOT NULL,
-    num_removed bigint NOT NULL,
-    bytes_added bigint NOT NULL,
-    bytes_removed bigint NOT NULL,
-    changes_metadata boolean NOT NULL,
-    changes_protocol boolean NOT NULL,
-    total_files bigint NOT NULL,
-    total_bytes bigint NOT NULL,
-    has_body boolean NOT NULL,
-    -- Length of the body without its first line, before compression, bytes.
-    body_len bigint NOT NULL,
-    first_line text,
-    -- Only where it is not in first_line.
-    commit_info text,
-    PRIMARY KEY (table_id, version)
-);
-CREATE INDEX {i}commits_by_time ON {p}commits (table_id, timestamp_ms);
-CREATE INDEX {i}commits_by_token ON {p}commits (token) WHERE token IS NOT NULL;
-
-CREATE TABLE {p}commit_chunks (
-    table_id uuid NOT NULL,
-    version bigint NOT NULL,
-    chunk_no bigint NOT NULL,
-    -- At most 1 MiB of the zstd frame.
-    body bytea NOT NULL,
-    PRIMARY KEY (table_id, version, chunk_no)
-);
--- The bytes are compressed already.
-ALTER TABLE {p}commit_chunks ALTER COLUMN body SET STORAGE EXTERNAL;
-
-CREATE TABLE {p}files (
-    table_id uuid NOT NULL,
-    added_version bigint NOT NULL,
-    ordinal bigint NOT NULL,
-    -- The file is in the table at v if added_version <= v < removed_version.
-    removed_version bigint NOT NULL,
-    -- Whether a remove action ended it (or made the row: then removed_version = added_version).
-    is_tombstone boolean NOT NULL,
-    deletion_timestamp bigint,
-    file_key bytea NOT NULL,
-    size bigint NOT NULL,
-    modification_time bigint NOT NULL,
-    data_change boolean NOT NULL,
-    base_row_id bigint,
-    default_row_commit_version bigint,
-    path text NOT NULL,
-    dv_id text NOT NULL,
-    -- JSON objects; null for none or empty.
-    partition_values text,
-    tags text,
-    deletion_vector text,
-    clustering_provider text,
-    stats text,
-    -- The remove action, JSON, of a tombstone.
-    remove_action text,
-    PRIMARY KEY (table_id, added_version, ordinal)
-);
-CREATE INDEX {i}files_by_state ON {p}files (table_id, removed_version, added_version, ordinal);
-CREATE UNIQUE INDEX {i}files_active ON {p}files (table_id, file_key)
-    WHERE removed_version = 9223372036854775807;
-CREATE INDEX {i}files_ended ON {p}files (table_id, file_key)
-    WHERE removed_version < 9223372036854775807;
-CREATE INDEX {i}files_tombstones ON {p}files (table_id, deletion_timestamp) WHERE is_tombstone;
-
-CREATE TABLE {p}protocols (
-    table_id uuid NOT NULL,
-    version bigint NOT NULL,
-    protocol text NOT NULL,
-    PRIMARY KEY (table_id, version)
-);
-
-CREATE TABLE {p}metadata (
-    table_id uuid NOT NULL,
-    version bigint NOT NULL,
-    metadata text NOT NULL,
-    PRIMARY KEY (table_id, version)
-);
-
-CREATE TABLE {p}txns (
-    table_id uuid NOT NULL,
-    app_key bytea NOT NULL,
-    version bigint NOT NULL,
-    app_id text COLLATE "C" NOT NULL,
-    app_version bigint NOT NULL,
-    last_updated bigint,
-    PRIMARY KEY (table_id, app_key, version)
-);
-
-CREATE TABLE {p}domain_metadata (
-    table_id uuid NOT NULL,
-    domain_key bytea NOT NULL,
-    version bigint NOT NULL,
-    domain text COLLATE "C" NOT NULL,
-    removed boolean NOT NULL,
-    configuration text NOT NULL,
-    PRIMARY KEY (table_id, domain_key, version)
-);
-
-CREATE TABLE {p}batches (
-    token text COLLATE "C" NOT NULL PRIMARY KEY,
-    committed_at_ms bigint NOT NULL
-);
-
-CREATE TABLE {p}mirror (
-    table_id uuid NOT NULL PRIMARY KEY,
-    mode text COLLATE "C" NOT NULL CHECK (mode IN ('active', 'diverged', 'off')),
-    published_version bigint,
-    lease_owner text,
-    lease_epoch bigint NOT NULL,
-    lease_until_ms bigint NOT NULL,
-    -- When the first unpublished version was enqueued; null if there is none. Claims look at these
-    -- rows only, however many tables and published versions there are.
-    pending_since_ms bigint
-) WITH (fillfactor = 50);
-CREATE INDEX {i}mirror_pending ON {p}mirror (pending_since_ms, table_id)
-    WHERE pending_since_ms IS NOT NULL;
-
-CREATE TABLE {p}mirror_status (
-    table_id uuid NOT NULL,
-    version bigint NOT NULL,
-    state text COLLATE "C" NOT NULL
-        CHECK (state IN ('PENDING', 'IN_FLIGHT', 'COMPLETE', 'FAILED')),
-    attempts bigint NOT NULL,
-    enqueued_at_ms bigint NOT NULL,
-    retry_at_ms bigint,
-    published_at_ms bigint,
-    digest text,
-    last_error text,
-    PRIMARY KEY (table_id, version)
-);
-CREATE INDEX {i}mirror_status_open ON {p}mirror_status (table_id, version)
-    WHERE state <> 'COMPLETE';
-"#;
-
-/// The skipping index. It is derived: catalogs from before have none until their tables are written to.
+/// From version 1 to version 2: the skipping index.
 const VERSION_2: &str = "
 CREATE TABLE {p}skip_index (
     table_id uuid NOT NULL PRIMARY KEY,
-    -- Grows with each change of the segments.
     generation bigint NOT NULL
 );
 
 CREATE TABLE {p}skip_segments (
     table_id uuid NOT NULL,
-    -- The generation that wrote it.
     segment_id bigint NOT NULL,
-    -- It covers the files (added_version, ordinal) after this one, null = from the first on, ...
     after_version bigint,
     after_ordinal bigint,
-    -- ... up to and with this one, as they were in this version.
     through_version bigint NOT NULL,
     through_ordinal bigint NOT NULL,
     built_version bigint NOT NULL,
@@ -251,34 +63,9 @@ CREATE TABLE {p}skip_pages (
     body bytea NOT NULL,
     PRIMARY KEY (table_id, segment_id, page_no)
 );
--- The bytes are compressed already.
 ALTER TABLE {p}skip_segments ALTER COLUMN root SET STORAGE EXTERNAL;
 ALTER TABLE {p}skip_pages ALTER COLUMN body SET STORAGE EXTERNAL;
 ";
-
-/// `{p}schema`, in every version.
-const SCHEMA_TABLE: &str = "CREATE TABLE {p}schema (
-    version bigint NOT NULL PRIMARY KEY,
-    applied_at_ms bigint NOT NULL,
-    program text NOT NULL);";
-
-/// Gives the planner statistics before there are files: without any it takes a table's active files
-/// for one row or none, however large `{p}files` is, reads all of them for each statement, and the
-/// server keeps that plan. Statistics outlive the rows that they are of, until there are others
-/// (<https://www.postgresql.org/docs/current/sql-analyze.html>).
-const SEED_STATISTICS: &str = "
-INSERT INTO {p}files (table_id, added_version, ordinal, removed_version, is_tombstone, file_key,
-    size, modification_time, data_change, path, dv_id)
-SELECT '00000000-0000-0000-0000-000000000000'::uuid, g / 10, g % 10,
-    CASE WHEN g % 5 = 0 THEN g / 10 + 1 ELSE 9223372036854775807 END, g % 5 = 0,
-    decode(lpad(to_hex(g::bigint * 2654435761), 32, '0'), 'hex'), g, g, true,
-    'part-' || g || '.parquet', ''
-FROM generate_series(0, 4999) AS g;
-ANALYZE {p}files;
-TRUNCATE {p}files";
-
-/// Columns of `{p}schema`.
-const SCHEMA_COLUMNS: [&str; 3] = ["version", "applied_at_ms", "program"];
 
 // Statements about the server and the schema itself.
 statements! {
@@ -520,28 +307,41 @@ async fn upgrade(call: &mut Call, now: TimestampMs) -> DbResult<()> {
     if found > SCHEMA_VERSION {
         return Err(too_new(found, &session.at).into());
     }
-    let fill = |text| filled(options, text);
-    if found == 0 {
-        if let Some(schema) = &options.schema {
-            let row = call.fetch_one(SCHEMA_EXISTS, Args::new().bind(schema.as_str())).await?;
-            // Even IF NOT EXISTS needs the right to create one.
-            if !row.try_get::<bool, _>(0)? {
-                call.simple(format!("CREATE SCHEMA \"{schema}\"")).await?;
-            }
+    if found == SCHEMA_VERSION {
+        return Ok(());
+    }
+    if found != 0 {
+        return Err(schema_error("not yet".to_owned()));
+    }
+    create(call, now).await
+}
+
+/// Makes our tables.
+async fn create(call: &mut Call, now: TimestampMs) -> DbResult<()> {
+    let session = call.session.clone();
+    let options = &session.options;
+    if let Some(schema) = &options.schema {
+        let row = call.fetch_one(SCHEMA_EXISTS, Args::new().bind(schema.as_str())).await?;
+        // Even IF NOT EXISTS needs the right to create one.
+        if !row.try_get::<bool, _>(0)? {
+            call.simple(format!("CREATE SCHEMA \"{schema}\"")).await?;
         }
-        call.simple(fill(SCHEMA_TABLE)).await?;
     }
-    for (version, text) in MIGRATIONS.iter().filter(|(version, _)| *version > found) {
-        call.simple(fill(text)).await?;
-        let args = Args::new()
-            .bind(i64::from(*version))
-            .bind(now.0)
-            .bind(concat!("deltalakedb ", env!("CARGO_PKG_VERSION")));
-        call.execute(RECORD, args).await?;
-    }
-    if found == 0 {
-        for_speed(call, SEED_STATISTICS).await?;
-    }
+    let place = options.qualified_prefix();
+    let names = Names { place: &place, prefix: &options.table_prefix, suffix: "" };
+    let children: String = CHILDREN.iter().map(|child| child.create_whole(names)).collect();
+    call.simple(filled(options, &format!("{SCHEMA_TABLE}{TABLES_AND_BATCHES}{children}"))).await?;
+    record(call, SCHEMA_VERSION, now).await?;
+    for_speed(call, SEED_STATISTICS).await
+}
+
+/// Notes that our tables have this version.
+pub(crate) async fn record(call: &mut Call, version: u32, now: TimestampMs) -> DbResult<()> {
+    let args = Args::new()
+        .bind(i64::from(version))
+        .bind(now.0)
+        .bind(concat!("deltalakedb ", env!("CARGO_PKG_VERSION")));
+    call.execute(RECORD, args).await?;
     Ok(())
 }
 
@@ -549,6 +349,7 @@ async fn upgrade(call: &mut Call, now: TimestampMs) -> DbResult<()> {
 fn filled(options: &PostgresOptions, text: &str) -> String {
     text.replace("{p}", &options.qualified_prefix())
         .replace("{i}", &options.table_prefix)
+        .replace("{s}", "")
         .replace("{wait}", "")
 }
 

@@ -8,44 +8,45 @@ use deltalakedb_catalog_core::model::{
 use sqlx::Row;
 
 use crate::errors::DbResult;
-use crate::rows::Reader;
+use crate::rows::{Reader, key};
 use crate::session::{Args, Call, statements};
 
 // Statements on `{p}skip_index`, `{p}skip_segments` and `{p}skip_pages`.
 statements! {
     /// One statement, so that all is of one moment. Not `NOT EXISTS`, of which the planner may make a
     /// join with all files.
-    INDEX: "SELECT i.generation, s.segment_id, s.after_version, s.after_ordinal,
+    INDEX: concat!("SELECT i.generation, s.segment_id, s.after_version, s.after_ordinal,
             s.through_version, s.through_ordinal, s.built_version, s.num_files, s.root,
-            CASE WHEN (SELECT f.ordinal FROM {p}files f WHERE f.table_id = s.table_id
+            CASE WHEN (SELECT f.ordinal FROM {p}files f WHERE f.table_key = s.table_key
                 AND (f.added_version, f.ordinal) > (s.through_version, s.through_ordinal)
                 ORDER BY f.added_version, f.ordinal LIMIT 1) IS NULL
-                THEN (SELECT t.head_version FROM {p}tables t WHERE t.id = s.table_id) END
-        FROM {p}skip_index i LEFT JOIN {p}skip_segments s ON s.table_id = i.table_id
-        WHERE i.table_id = $1
-        ORDER BY s.through_version, s.through_ordinal",
-    PAGES: "SELECT f.body FROM unnest($2::int8[], $3::int8[])
+                THEN (SELECT t.head_version FROM {p}tables t WHERE t.table_key = s.table_key) END
+        FROM {p}skip_index i LEFT JOIN {p}skip_segments s ON s.table_key = i.table_key
+        WHERE i.table_key = ", key!(), "
+        ORDER BY s.through_version, s.through_ordinal"),
+    PAGES: concat!("SELECT f.body FROM unnest($2::int8[], $3::int8[])
             WITH ORDINALITY AS k (key_segment, key_page, place)
         LEFT JOIN LATERAL (SELECT p.body FROM {p}skip_pages p
-            WHERE p.table_id = (SELECT $1::uuid) AND p.segment_id = k.key_segment
+            WHERE p.table_key = ", key!(), " AND p.segment_id = k.key_segment
               AND p.page_no = k.key_page
             OFFSET 0) f ON true
-        ORDER BY k.place",
-    BEGIN: "INSERT INTO {p}skip_index (table_id, generation) VALUES ($1, 0)
-        ON CONFLICT (table_id) DO NOTHING",
+        ORDER BY k.place"),
+    BEGIN: "INSERT INTO {p}skip_index (table_key, generation)
+        SELECT table_key, 0 FROM {p}tables WHERE id = $1
+        ON CONFLICT (table_key) DO NOTHING",
     /// Of two at once the second waits here, and then finds another generation.
-    ADVANCE: "UPDATE {p}skip_index SET generation = generation + 1
-        WHERE table_id = $1 AND generation = $2",
-    REMOVE_PAGES: "DELETE FROM {p}skip_pages
-        WHERE table_id = $1 AND segment_id = ANY ($2::int8[])",
-    REMOVE_SEGMENTS: "DELETE FROM {p}skip_segments
-        WHERE table_id = $1 AND segment_id = ANY ($2::int8[])",
-    INSERT_SEGMENT: "INSERT INTO {p}skip_segments (table_id, segment_id, after_version,
+    ADVANCE: concat!("UPDATE {p}skip_index SET generation = generation + 1
+        WHERE table_key = ", key!(), " AND generation = $2"),
+    REMOVE_PAGES: concat!("DELETE FROM {p}skip_pages
+        WHERE table_key = ", key!(), " AND segment_id = ANY ($2::int8[])"),
+    REMOVE_SEGMENTS: concat!("DELETE FROM {p}skip_segments
+        WHERE table_key = ", key!(), " AND segment_id = ANY ($2::int8[])"),
+    INSERT_SEGMENT: concat!("INSERT INTO {p}skip_segments (table_key, segment_id, after_version,
             after_ordinal, through_version, through_ordinal, built_version, num_files, root)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-    INSERT_PAGES: "INSERT INTO {p}skip_pages (table_id, segment_id, page_no, body)
-        SELECT $1, $2, k.page_no, k.body
-        FROM unnest($3::int8[], $4::bytea[]) AS k (page_no, body)",
+        VALUES (", key!(), ", $2, $3, $4, $5, $6, $7, $8, $9)"),
+    INSERT_PAGES: concat!("INSERT INTO {p}skip_pages (table_key, segment_id, page_no, body)
+        SELECT ", key!(), ", $2, k.page_no, k.body
+        FROM unnest($3::int8[], $4::bytea[]) AS k (page_no, body)"),
 }
 
 pub(crate) async fn index(call: &mut Call, id: TableId) -> DbResult<SkipIndex> {

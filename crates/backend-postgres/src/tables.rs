@@ -31,8 +31,8 @@ statements! {
             storage_options, state, created_at_ms, base_version, barrier_version,
             import_from_json, import_base_done)
         VALUES ($1, $2, $3, '', $4, $5, $6, $7, $8, $8, $9, $9)",
-    INSERT_MIRROR: "INSERT INTO {p}mirror (table_id, mode, lease_epoch, lease_until_ms)
-        VALUES ($1, $2, 0, 0)",
+    INSERT_MIRROR: "INSERT INTO {p}mirror (table_key, mode, lease_epoch, lease_until_ms)
+        SELECT table_key, $2::text, 0, 0 FROM {p}tables WHERE id = $1",
     /// A commit that holds the row is waited for, and then the condition is looked at again.
     MARK_DROPPED: "UPDATE {p}tables SET state = 'dropped', drop_marker = id::text,
             dropped_at_ms = $2

@@ -381,7 +381,7 @@ async fn how_fast_are_many_files_beside_copy() {
             .await;
         let mut rows = Vec::new();
         let newest = format!(
-            "COPY (SELECT * FROM {schema}.dl_files WHERE table_id = (SELECT id FROM
+            "COPY (SELECT * FROM {schema}.dl_files WHERE table_key = (SELECT table_key FROM
              {schema}.dl_tables ORDER BY created_at_ms DESC, id LIMIT 1)) TO STDOUT"
         );
         let mut out = admin.copy_out_raw(&newest).await.unwrap();

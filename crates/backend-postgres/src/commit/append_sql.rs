@@ -30,7 +30,7 @@ WITH part AS (
             bytes_added, live_bytes, number)
 ), locked AS (
     -- The newest versions.
-    SELECT t.id, t.head_version, t.head_timestamp_ms, t.barrier_version, t.head_files, t.head_bytes,
+    SELECT t.id, t.table_key, t.head_version, t.head_timestamp_ms, t.barrier_version, t.head_files, t.head_bytes,
         t.head_version IS DISTINCT FROM (
             SELECT s.head_version FROM {p}tables s WHERE s.id = t.id) AS waited
     FROM {p}tables t
@@ -55,24 +55,24 @@ WITH part AS (
             $last,
             ") w WHERE t.id = w.id
 ), commits AS (
-    INSERT INTO {p}commits (table_id, version, timestamp_ms, token, batch_position, num_added,
+    INSERT INTO {p}commits (table_key, version, timestamp_ms, token, batch_position, num_added,
         num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol, total_files,
         total_bytes, has_body, body_len, first_line, commit_info)
-    SELECT w.id, w.version, w.timestamp_ms, w.token, 0, w.num_added, 0, w.bytes_added, 0, false, false,
+    SELECT w.table_key, w.version, w.timestamp_ms, w.token, 0, w.num_added, 0, w.bytes_added, 0, false, false,
         w.files_after, least(greatest(w.bytes_after, 0), 9223372036854775807)::int8, true, w.body_len,
         w.line, w.commit_info
     FROM written w
 ), chunks AS (
-    INSERT INTO {p}commit_chunks (table_id, version, chunk_no, body)
-    SELECT g.id, g.version, k.chunk_no, k.body
+    INSERT INTO {p}commit_chunks (table_key, version, chunk_no, body)
+    SELECT g.table_key, g.version, k.chunk_no, k.body
     FROM unnest((SELECT $12::int4[]), (SELECT $13::int8[]),
             (SELECT $14::bytea[])) AS k (number, chunk_no, body)
     JOIN go g ON g.number = k.number
 ), files AS (
-    INSERT INTO {p}files (table_id, added_version, ordinal, removed_version, is_tombstone,
+    INSERT INTO {p}files (table_key, added_version, ordinal, removed_version, is_tombstone,
         file_key, size, modification_time, data_change, base_row_id, default_row_commit_version,
         path, dv_id, partition_values, tags, deletion_vector, clustering_provider, stats)
-    SELECT g.id, g.version, a.ordinal, 9223372036854775807, false, a.key, a.size,
+    SELECT g.table_key, g.version, a.ordinal, 9223372036854775807, false, a.key, a.size,
         a.modification_time, a.data_change, a.base_row_id, a.default_row_commit_version, a.path,
         a.dv_id, a.partition_values, a.tags, a.deletion_vector, a.clustering_provider, a.stats
     FROM unnest((SELECT $15::int4[]), (SELECT $16::int8[]), (SELECT $17::bytea[]),
@@ -90,12 +90,12 @@ WITH part AS (
         ELSE coalesce(m.pending_since_ms, $2::int8) END
     FROM (",
             $mirrors,
-            ") g WHERE m.table_id = g.id
-    RETURNING m.table_id, m.mode
+            ") g WHERE m.table_key = g.table_key
+    RETURNING m.table_key, m.mode
 ), outbox AS (
-    INSERT INTO {p}mirror_status (table_id, version, state, attempts, enqueued_at_ms)
-    SELECT g.id, g.version, 'PENDING', 0, $2::int8
-    FROM go g JOIN mirrored m ON m.table_id = g.id
+    INSERT INTO {p}mirror_status (table_key, version, state, attempts, enqueued_at_ms)
+    SELECT g.table_key, g.version, 'PENDING', 0, $2::int8
+    FROM go g JOIN mirrored m ON m.table_key = g.table_key
     WHERE m.mode <> 'off'
 )
 SELECT g.number, g.version, g.timestamp_ms, g.files_after, g.waited FROM go g ORDER BY g.number"
@@ -109,14 +109,14 @@ macro_rules! appends_to_one {
         appends!(
             part: "p.since",
             locked: "t.id = ($1::uuid[])[1] FOR UPDATE",
-            go: "SELECT p.*, n.waited, n.head_version + p.number AS version,
+            go: "SELECT p.*, n.table_key, n.waited, n.head_version + p.number AS version,
         greatest($2::int8, n.head_timestamp_ms + 1) + p.number - 1 AS timestamp_ms,
         n.head_files + (sum(p.num_added) OVER (ORDER BY p.number))::int8 AS files_after,
         n.head_bytes + sum(p.live_bytes::numeric) OVER (ORDER BY p.number) AS bytes_after
     FROM part p CROSS JOIN locked n
     WHERE n.head_version IS NOT NULL AND n.barrier_version <= (SELECT min(since) FROM part)",
             last: "SELECT * FROM go ORDER BY number DESC LIMIT 1",
-            mirrors: "SELECT g.id FROM go g LIMIT 1"
+            mirrors: "SELECT g.table_key FROM go g LIMIT 1"
         )
     };
 }
@@ -124,11 +124,11 @@ macro_rules! appends_to_one {
 statements! {
     /// Whether the function is there that appends go through where they wait for others.
     HAS_FUNCTION: "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_proc
-        WHERE oid = pg_catalog.to_regproc('{p}append_2'))",
+        WHERE oid = pg_catalog.to_regproc('{p}append_3'))",
     /// The statement for one table.
     pub(super) APPENDS: appends_to_one!(),
     /// The same, through the function of `APPEND_FUNCTION`.
-    pub(super) APPENDS_IN_FUNCTION: "SELECT f.* FROM {p}append_2($1::uuid[],
+    pub(super) APPENDS_IN_FUNCTION: "SELECT f.* FROM {p}append_3($1::uuid[],
         CASE WHEN true{wait} THEN $2::int8 END, $3::text, $4::text[], $5::int8[],
         $6::text[], $7::text[], $8::int8[], $9::int8[], $10::int8[], $11::text[], $12::int4[],
         $13::int8[], $14::bytea[], $15::int4[], $16::int8[], $17::bytea[], $18::int8[],
@@ -139,7 +139,7 @@ statements! {
     pub(super) APPENDS_ACROSS: appends!(
     part: "min(p.since) OVER (PARTITION BY p.id) AS since",
     locked: "t.id = ANY ($1::uuid[]) ORDER BY t.id FOR UPDATE SKIP LOCKED",
-    go: "SELECT p.*, n.waited, n.head_version + row_number() OVER of_table AS version,
+    go: "SELECT p.*, n.table_key, n.waited, n.head_version + row_number() OVER of_table AS version,
         greatest($2::int8, n.head_timestamp_ms + 1) + row_number() OVER of_table - 1 AS timestamp_ms,
         n.head_files + (sum(p.num_added) OVER of_table)::int8 AS files_after,
         n.head_bytes + sum(p.live_bytes::numeric) OVER of_table AS bytes_after
@@ -147,8 +147,8 @@ statements! {
     WHERE n.head_version IS NOT NULL AND n.barrier_version <= p.since
     WINDOW of_table AS (PARTITION BY p.id ORDER BY p.number)",
     last: "SELECT DISTINCT ON (g.id) g.* FROM go g ORDER BY g.id, g.number DESC",
-    mirrors: "SELECT l.table_id AS id FROM {p}mirror l WHERE l.table_id IN (SELECT g.id FROM go g)
-        ORDER BY l.table_id FOR UPDATE"
+    mirrors: "SELECT l.table_key FROM {p}mirror l
+        WHERE l.table_key IN (SELECT g.table_key FROM go g) ORDER BY l.table_key FOR UPDATE"
 ),
 }
 
@@ -161,7 +161,7 @@ statements! {
 /// these grow: so no sequential scans.
 const APPEND_FUNCTION: &str = concat!(
     "
-CREATE OR REPLACE FUNCTION {p}append_2(uuid[], int8, text, text[], int8[], text[], text[], int8[], int8[],
+CREATE OR REPLACE FUNCTION {p}append_3(uuid[], int8, text, text[], int8[], text[], text[], int8[], int8[],
     int8[], text[], int4[], int8[], bytea[], int4[], int8[], bytea[], int8[], int8[], bool[], int8[], int8[],
     text[], text[], text[], text[], text[], text[], text[])
 RETURNS TABLE (commit_number int8, commit_version int8, commit_time int8, files_then int8, has_waited bool)
@@ -175,8 +175,9 @@ END
 $dl$"
 );
 
-/// Drops that of an earlier program, which does without from then on.
-const EARLIER_FUNCTION: &str = "DROP FUNCTION IF EXISTS {p}append_1";
+/// Drops those of earlier programs, which do without from then on.
+const EARLIER_FUNCTIONS: &str =
+    "DROP FUNCTION IF EXISTS {p}append_1; DROP FUNCTION IF EXISTS {p}append_2";
 
 /// Makes the function where it is missing, inside of the transaction that upgrades the tables.
 pub(crate) async fn make_function(call: &mut Call) -> DbResult<()> {
@@ -185,7 +186,7 @@ pub(crate) async fn make_function(call: &mut Call) -> DbResult<()> {
         Ok(row) if row.try_get::<bool, _>(0)? => Ok(()),
         Ok(_) => {
             for_speed(call, APPEND_FUNCTION).await?;
-            for_speed(call, EARLIER_FUNCTION).await
+            for_speed(call, EARLIER_FUNCTIONS).await
         }
         Err(error) if error.code().is_some() && error.leaves_connection_usable() => {
             call.simple("ROLLBACK TO SAVEPOINT dl_look".to_owned()).await

@@ -6,15 +6,16 @@ use deltalakedb_catalog_core::support::{CHUNK_BYTES, count};
 
 use crate::errors::DbResult;
 use crate::files::Digest;
+use crate::rows::key;
 use crate::session::{Args, Call, statements};
 
 /// Compressed bytes of bodies that travel in one statement; larger ones in their own.
 pub(crate) const BODY_BYTES: usize = 16 << 20;
 
 statements! {
-    INSERT_CHUNKS: "INSERT INTO {p}commit_chunks (table_id, version, chunk_no, body)
-        SELECT $1, $2, k.chunk_no, k.body
-        FROM unnest($3::int8[], $4::bytea[]) AS k (chunk_no, body)",
+    INSERT_CHUNKS: concat!("INSERT INTO {p}commit_chunks (table_key, version, chunk_no, body)
+        SELECT ", key!(), ", $2, k.chunk_no, k.body
+        FROM unnest($3::int8[], $4::bytea[]) AS k (chunk_no, body)"),
 }
 
 /// Stores the bytes of one commit, some at a time.

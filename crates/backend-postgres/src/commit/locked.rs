@@ -20,11 +20,11 @@ statements! {
             UPDATE {p}tables SET head_files = head_files - $3,
                 head_bytes = head_bytes - $4::text::numeric
             WHERE id = $1
-            RETURNING head_files, head_bytes)
+            RETURNING table_key, head_files, head_bytes)
         UPDATE {p}commits c SET total_files = n.head_files,
             total_bytes = least(greatest(n.head_bytes, 0), 9223372036854775807)::int8,
             bytes_removed = $5
-        FROM corrected n WHERE c.table_id = $1 AND c.version = $2",
+        FROM corrected n WHERE c.table_key = n.table_key AND c.version = $2",
 }
 
 /// Locks the tables and commits the batch, inside of a transaction.

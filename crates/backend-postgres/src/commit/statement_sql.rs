@@ -38,7 +38,7 @@ WITH part AS (
     SELECT b.token FROM {p}batches b WHERE b.token = $1
 ), locked AS (
     -- The newest versions, after waiting for whoever holds them; in one order for everyone.
-    SELECT t.id, t.state, t.head_version, t.head_timestamp_ms, t.barrier_version, t.head_files,
+    SELECT t.id, t.table_key, t.state, t.head_version, t.head_timestamp_ms, t.barrier_version, t.head_files,
         t.head_bytes
     FROM {p}tables t
     WHERE t.id = ANY ($4::uuid[]) AND NOT EXISTS (SELECT 1 FROM known){wait}
@@ -52,16 +52,16 @@ WITH part AS (
 ), missing AS (
     -- Removes whose file is not active, by the snapshot: believed only where that is not stale.
     SELECT r.number, min(r.position) AS position
-    FROM removes r JOIN part p ON p.number = r.number
+    FROM removes r JOIN part p ON p.number = r.number LEFT JOIN locked l ON l.id = p.id
     -- Not `NOT EXISTS`, of which the planner may make a join with all files.
     WHERE (
         SELECT 1 FROM {p}files f
-        WHERE f.table_id = p.id AND f.file_key = r.key
+        WHERE f.table_key = l.table_key AND f.file_key = r.key
           AND f.removed_version = 9223372036854775807 AND f.path = r.path AND f.dv_id = r.dv_id
         LIMIT 1) IS NULL
     GROUP BY r.number
 ), looked AS (
-    SELECT p.*, l.id IS NOT NULL AS is_there, l.state, l.head_version, l.head_timestamp_ms,
+    SELECT p.*, l.id IS NOT NULL AS is_there, l.table_key AS known_key, l.state, l.head_version, l.head_timestamp_ms,
         l.barrier_version, l.head_files, l.head_bytes,
         l.id IS NOT NULL AND l.head_version IS DISTINCT FROM (
             SELECT s.head_version FROM {p}tables s WHERE s.id = p.id) AS stale,
@@ -115,15 +115,15 @@ WITH part AS (
     SET removed_version = e.version, is_tombstone = e.removes, deletion_timestamp = e.deleted,
         remove_action = e.action
     FROM (
-        SELECT g.number, g.id, g.version, true AS removes, r.key, r.path, r.dv_id, r.deleted,
+        SELECT g.number, g.known_key, g.version, true AS removes, r.key, r.path, r.dv_id, r.deleted,
             r.action
         FROM removes r JOIN go g ON g.number = r.number
         UNION ALL
-        SELECT g.number, g.id, g.version, false, a.key, a.path, a.dv_id, NULL, NULL
+        SELECT g.number, g.known_key, g.version, false, a.key, a.path, a.dv_id, NULL, NULL
         FROM adds a JOIN go g ON g.number = a.number
         WHERE a.replaces
     ) e
-    WHERE f.table_id = e.id AND f.file_key = e.key AND f.removed_version = 9223372036854775807
+    WHERE f.table_key = e.known_key AND f.file_key = e.key AND f.removed_version = 9223372036854775807
       AND f.path = e.path AND f.dv_id = e.dv_id
     RETURNING e.number, e.removes, f.size
 ), written AS (
@@ -153,77 +153,82 @@ WITH part AS (
     SELECT w.id, w.namespace, w.name, '', w.location, w.storage_options, 'active', $2::int8,
         w.version, w.timestamp_ms, w.files_after, w.bytes_after, 0, 0, true
     FROM written w WHERE w.creates ORDER BY w.namespace, w.name
+    RETURNING id, table_key
+), keyed AS (
+    SELECT w.*, coalesce(w.known_key, c.table_key) AS table_key
+    FROM written w LEFT JOIN created c ON c.id = w.id
 ), commits AS (
-    INSERT INTO {p}commits (table_id, version, timestamp_ms, token, batch_position, num_added,
+    INSERT INTO {p}commits (table_key, version, timestamp_ms, token, batch_position, num_added,
         num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol, total_files,
         total_bytes, has_body, body_len, first_line, commit_info)
-    SELECT w.id, w.version, w.timestamp_ms, $1, w.number, w.num_added, w.num_removed,
+    SELECT w.table_key, w.version, w.timestamp_ms, $1, w.number, w.num_added, w.num_removed,
         w.bytes_added, least(greatest(w.bytes_removed, 0), 9223372036854775807)::int8,
         w.metadata IS NOT NULL, w.protocol IS NOT NULL, w.files_after,
         least(greatest(w.bytes_after, 0), 9223372036854775807)::int8, true, w.body_len, w.line,
         w.commit_info
-    FROM written w
+    FROM keyed w
 ), chunks AS (
-    INSERT INTO {p}commit_chunks (table_id, version, chunk_no, body)
-    SELECT g.id, g.version, k.chunk_no, k.body
+    INSERT INTO {p}commit_chunks (table_key, version, chunk_no, body)
+    SELECT g.table_key, g.version, k.chunk_no, k.body
     FROM unnest((SELECT $25::int4[]), (SELECT $26::int8[]),
             (SELECT $27::bytea[])) AS k (number, chunk_no, body)
-    JOIN go g ON g.number = k.number
+    JOIN keyed g ON g.number = k.number
 ), protocols AS (
-    INSERT INTO {p}protocols (table_id, version, protocol)
-    SELECT g.id, g.version, g.protocol FROM go g WHERE g.protocol IS NOT NULL
+    INSERT INTO {p}protocols (table_key, version, protocol)
+    SELECT g.table_key, g.version, g.protocol FROM keyed g WHERE g.protocol IS NOT NULL
 ), metadata AS (
-    INSERT INTO {p}metadata (table_id, version, metadata)
-    SELECT g.id, g.version, g.metadata FROM go g WHERE g.metadata IS NOT NULL
+    INSERT INTO {p}metadata (table_key, version, metadata)
+    SELECT g.table_key, g.version, g.metadata FROM keyed g WHERE g.metadata IS NOT NULL
 ), txns AS (
-    INSERT INTO {p}txns (table_id, app_key, version, app_id, app_version, last_updated)
-    SELECT g.id, x.key, g.version, x.app_id, x.app_version, x.last_updated
+    INSERT INTO {p}txns (table_key, app_key, version, app_id, app_version, last_updated)
+    SELECT g.table_key, x.key, g.version, x.app_id, x.app_version, x.last_updated
     FROM unnest((SELECT $28::int4[]), (SELECT $29::bytea[]), (SELECT $30::text[]),
             (SELECT $31::int8[]), (SELECT $32::int8[]))
         AS x (number, key, app_id, app_version, last_updated)
-    JOIN go g ON g.number = x.number
+    JOIN keyed g ON g.number = x.number
 ), domains AS (
-    INSERT INTO {p}domain_metadata (table_id, domain_key, version, domain, removed, configuration)
-    SELECT g.id, x.key, g.version, x.domain, x.removed, x.configuration
+    INSERT INTO {p}domain_metadata (table_key, domain_key, version, domain, removed, configuration)
+    SELECT g.table_key, x.key, g.version, x.domain, x.removed, x.configuration
     FROM unnest((SELECT $33::int4[]), (SELECT $34::bytea[]), (SELECT $35::text[]),
             (SELECT $36::bool[]), (SELECT $37::text[]))
         AS x (number, key, domain, removed, configuration)
-    JOIN go g ON g.number = x.number
+    JOIN keyed g ON g.number = x.number
 ), files AS (
-    INSERT INTO {p}files (table_id, added_version, ordinal, removed_version, is_tombstone,
+    INSERT INTO {p}files (table_key, added_version, ordinal, removed_version, is_tombstone,
         file_key, size, modification_time, data_change, base_row_id, default_row_commit_version,
         path, dv_id, partition_values, tags, deletion_vector, clustering_provider, stats)
-    SELECT w.id, w.version, a.ordinal,
+    SELECT w.table_key, w.version, a.ordinal,
         CASE WHEN a.ended THEN w.version ELSE 9223372036854775807 END, false, a.key, a.size,
         a.modification_time, a.data_change, a.base_row_id, a.default_row_commit_version, a.path,
         a.dv_id, a.partition_values, a.tags, a.deletion_vector, a.clustering_provider, a.stats
-    FROM adds a JOIN written w ON w.number = a.number
+    FROM adds a JOIN keyed w ON w.number = a.number
 ), mirrored AS (
     -- Always, and from the newest version of the row: see `statement`.
     UPDATE {p}mirror m
     SET pending_since_ms = CASE WHEN m.mode = 'off' THEN m.pending_since_ms
         ELSE coalesce(m.pending_since_ms, $2::int8) END
     -- In the order in which those who publish take them, so that nobody waits in a circle.
-    FROM (SELECT l.table_id FROM {p}mirror l
-        WHERE l.table_id IN (SELECT g.id FROM go g WHERE NOT g.creates)
-        ORDER BY l.table_id FOR UPDATE) g
-    WHERE m.table_id = g.table_id
-    RETURNING m.table_id, m.mode
+    FROM (SELECT l.table_key FROM {p}mirror l
+        WHERE l.table_key IN (SELECT g.known_key FROM go g WHERE NOT g.creates)
+        ORDER BY l.table_key FOR UPDATE) g
+    WHERE m.table_key = g.table_key
+    RETURNING m.table_key, m.mode
 ), mirrors AS (
-    INSERT INTO {p}mirror (table_id, mode, lease_epoch, lease_until_ms, pending_since_ms)
-    SELECT g.id, g.mode, 0, 0, CASE WHEN g.mode = 'off' THEN NULL ELSE $2::int8 END
-    FROM go g WHERE g.creates
+    INSERT INTO {p}mirror (table_key, mode, lease_epoch, lease_until_ms, pending_since_ms)
+    SELECT g.table_key, g.mode, 0, 0, CASE WHEN g.mode = 'off' THEN NULL ELSE $2::int8 END
+    FROM keyed g WHERE g.creates
 ), outbox AS (
-    INSERT INTO {p}mirror_status (table_id, version, state, attempts, enqueued_at_ms)
-    SELECT g.id, g.version, 'PENDING', 0, $2::int8
-    FROM go g LEFT JOIN mirrored m ON m.table_id = g.id
+    INSERT INTO {p}mirror_status (table_key, version, state, attempts, enqueued_at_ms)
+    SELECT g.table_key, g.version, 'PENDING', 0, $2::int8
+    FROM keyed g LEFT JOIN mirrored m ON m.table_key = g.table_key
     WHERE coalesce(m.mode, g.mode) <> 'off'
 )
 SELECT c.number, c.problem, c.id, c.head_version, c.version, c.timestamp_ms, c.missing, c.stale,
     c.head_files
 FROM checked c WHERE NOT EXISTS (SELECT 1 FROM known)
 UNION ALL
-SELECT coalesce(h.batch_position, 0), 'replayed', h.table_id, NULL, h.version, h.timestamp_ms,
+SELECT coalesce(h.batch_position, 0), 'replayed',
+    (SELECT t.id FROM {p}tables t WHERE t.table_key = h.table_key), NULL, h.version, h.timestamp_ms,
     NULL, false, NULL
 FROM known k LEFT JOIN {p}commits h ON h.token = k.token
 ORDER BY 1",

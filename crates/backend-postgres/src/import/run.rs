@@ -11,6 +11,7 @@ use sqlx::Row;
 use crate::commit::columns::{BODY_BYTES, Chunks};
 use crate::errors::DbResult;
 use crate::files::{Adds, Digest, Keys, ROWS, big, reported};
+use crate::rows::key;
 use crate::session::{Args, Call, statements};
 
 use super::{Head, move_head};
@@ -20,20 +21,20 @@ const MOST: usize = 2_000;
 
 // Statements that write several versions of one table; see `FilesSql` for the table's id.
 statements! {
-    REPLACE: "WITH ended AS (
+    REPLACE: concat!("WITH ended AS (
             UPDATE {p}files f SET removed_version = a.version
             FROM unnest($2::int8[], $3::bytea[], $4::text[], $5::text[])
                 AS a (version, key, path, dv_id)
-            WHERE f.table_id = (SELECT $1::uuid) AND f.file_key = a.key
+            WHERE f.table_key = ", key!(), " AND f.file_key = a.key
               AND f.removed_version = 9223372036854775807
               AND f.path = a.path AND f.dv_id = a.dv_id
             RETURNING a.version, f.size)
-        SELECT version, count(*), sum(size)::text FROM ended GROUP BY version",
-    INSERT: "INSERT INTO {p}files (table_id, added_version, ordinal, removed_version,
+        SELECT version, count(*), sum(size)::text FROM ended GROUP BY version"),
+    INSERT: concat!("INSERT INTO {p}files (table_key, added_version, ordinal, removed_version,
             is_tombstone, file_key, size, modification_time, data_change, base_row_id,
             default_row_commit_version, path, dv_id, partition_values, tags, deletion_vector,
             clustering_provider, stats)
-        SELECT $1, a.version, a.ordinal, 9223372036854775807, false, a.key, a.size,
+        SELECT ", key!(), ", a.version, a.ordinal, 9223372036854775807, false, a.key, a.size,
             a.modification_time, a.data_change, a.base_row_id, a.default_row_commit_version,
             a.path, a.dv_id, a.partition_values, a.tags, a.deletion_vector,
             a.clustering_provider, a.stats
@@ -41,18 +42,18 @@ statements! {
             $8::int8[], $9::int8[], $10::text[], $11::text[], $12::text[], $13::text[],
             $14::text[], $15::text[], $16::text[]) AS a (version, ordinal, key, size,
             modification_time, data_change, base_row_id, default_row_commit_version, path,
-            dv_id, partition_values, tags, deletion_vector, clustering_provider, stats)",
-    COMMITS: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added, num_removed,
+            dv_id, partition_values, tags, deletion_vector, clustering_provider, stats)"),
+    COMMITS: concat!("INSERT INTO {p}commits (table_key, version, timestamp_ms, num_added, num_removed,
             bytes_added, bytes_removed, changes_metadata, changes_protocol, total_files,
             total_bytes, has_body, body_len, first_line, commit_info)
-        SELECT $1, c.version, c.timestamp_ms, c.num_added, 0, c.bytes_added, 0, false, false,
+        SELECT ", key!(), ", c.version, c.timestamp_ms, c.num_added, 0, c.bytes_added, 0, false, false,
             c.total_files, c.total_bytes, true, c.body_len, c.first_line, c.commit_info
         FROM unnest($2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[],
             $8::int8[], $9::text[], $10::text[]) AS c (version, timestamp_ms, num_added,
-            bytes_added, total_files, total_bytes, body_len, first_line, commit_info)",
-    CHUNKS: "INSERT INTO {p}commit_chunks (table_id, version, chunk_no, body)
-        SELECT $1, k.version, k.chunk_no, k.body
-        FROM unnest($2::int8[], $3::int8[], $4::bytea[]) AS k (version, chunk_no, body)",
+            bytes_added, total_files, total_bytes, body_len, first_line, commit_info)"),
+    CHUNKS: concat!("INSERT INTO {p}commit_chunks (table_key, version, chunk_no, body)
+        SELECT ", key!(), ", k.version, k.chunk_no, k.body
+        FROM unnest($2::int8[], $3::int8[], $4::bytea[]) AS k (version, chunk_no, body)"),
 }
 
 /// Commits that follow each other.

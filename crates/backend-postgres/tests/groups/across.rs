@@ -27,7 +27,8 @@ fn append(table: TableId, file: &str) -> TableCommit {
 async fn transactions(world: &mut World, tables: &[TableId]) -> i64 {
     let ids: Vec<String> = tables.iter().map(|table| format!("'{table}'")).collect();
     let sql = format!(
-        "SELECT count(DISTINCT xmin::text) FROM {}.dl_commits WHERE version > 0 AND table_id IN ({})",
+        "SELECT count(DISTINCT xmin::text) FROM {0}.dl_commits WHERE version > 0 AND table_key IN
+            (SELECT table_key FROM {0}.dl_tables WHERE id IN ({1}))",
         world.schema,
         ids.join(", ")
     );
@@ -92,7 +93,7 @@ async fn tables_that_wait_for_a_turn_go_in_one_statement() {
         let rows = db.mirror_rows(Some(*table), None, None, 99).await.unwrap();
         assert_eq!(rows.items.len(), commits.items.len());
         let pending = format!(
-            "SELECT pending_since_ms FROM {}.dl_mirror WHERE table_id = '{table}'",
+            "SELECT pending_since_ms FROM {0}.dl_mirror WHERE table_key = (SELECT table_key FROM {0}.dl_tables WHERE id = '{table}')",
             world.schema
         );
         let pending: Option<i64> =
@@ -148,7 +149,8 @@ async fn what_is_not_plain_is_told_of_its_table_and_the_others_go_through() {
     world.db.commit(request("meta", vec![change])).await.unwrap();
     world.db.drop_table(tables[2], NOW).await.unwrap();
     let off = format!(
-        "UPDATE {}.dl_mirror SET mode = 'off', pending_since_ms = NULL WHERE table_id = '{}'",
+        "UPDATE {0}.dl_mirror SET mode = 'off', pending_since_ms = NULL
+         WHERE table_key = (SELECT table_key FROM {0}.dl_tables WHERE id = '{1}')",
         world.schema, tables[5]
     );
     world.holder.execute(AssertSqlSafe(off)).await.unwrap();

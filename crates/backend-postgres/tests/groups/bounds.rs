@@ -152,8 +152,9 @@ async fn commits_over_several_tables_take_mirrors_in_one_order() {
     orders.push([2, 0, 4, 1, 3].map(|n: usize| tables[n]).into());
     for (number, order) in orders.into_iter().enumerate() {
         let sql = format!(
-            "BEGIN; SELECT 1 FROM {}.dl_mirror WHERE table_id = '{}' FOR UPDATE",
-            world.schema, tables[0]
+            "BEGIN; SELECT 1 FROM {0}.dl_mirror
+             WHERE table_key = (SELECT min(table_key) FROM {0}.dl_mirror) FOR UPDATE",
+            world.schema
         );
         world.holder.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
         let commits = order.iter().map(|table| append(*table, &format!("f{number}"))).collect();

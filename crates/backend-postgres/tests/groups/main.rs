@@ -96,7 +96,7 @@ async fn appends_of_processes_that_wait_for_each_other_go_through_a_function_or_
     let other = Arc::new(PostgresBackend::connect(options).await.unwrap());
     // The same function, which leaves a trace.
     let schema = world.schema.clone();
-    let definition = format!("SELECT pg_get_functiondef('{schema}.dl_append_2'::regproc)");
+    let definition = format!("SELECT pg_get_functiondef('{schema}.dl_append_3'::regproc)");
     let row = world.holder.fetch_one(AssertSqlSafe(definition)).await.unwrap();
     let definition: String = row.get(0);
     let traced = definition.replacen(
@@ -125,7 +125,7 @@ async fn appends_of_processes_that_wait_for_each_other_go_through_a_function_or_
     let row = world.holder.fetch_one(AssertSqlSafe(count)).await.unwrap();
     assert!(row.get::<i64, _>(0) > 0, "nobody went through the function");
     // A catalog of an earlier program has none.
-    let drop = format!("DROP FUNCTION {schema}.dl_append_2");
+    let drop = format!("DROP FUNCTION {schema}.dl_append_3");
     world.holder.execute(AssertSqlSafe(drop)).await.unwrap();
     race(&world, &other, "without", 20).await;
     assert_eq!(world.paths().await.len(), 1 + 2 + 80);
@@ -133,7 +133,7 @@ async fn appends_of_processes_that_wait_for_each_other_go_through_a_function_or_
     assert_eq!(head.version, v(82));
     // Whoever upgrades makes it again.
     world.db.migrate(NOW).await.unwrap();
-    let again = format!("SELECT '{schema}.dl_append_2'::regproc");
+    let again = format!("SELECT '{schema}.dl_append_3'::regproc");
     world.holder.execute(AssertSqlSafe(again)).await.unwrap();
 }
 
