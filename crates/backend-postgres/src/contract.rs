@@ -9,7 +9,7 @@ use deltalakedb_catalog_core::backend::{
     TableBackend, TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
-use deltalakedb_catalog_core::error::{ReadResult, WriteResult};
+use deltalakedb_catalog_core::error::{ReadResult, Result, WriteResult};
 use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
@@ -21,7 +21,9 @@ use deltalakedb_catalog_core::support::claim_in_rounds;
 
 use super::{
     Mode, PostgresBackend, SCHEMA_VERSION, commit, import, outbox, reads, schema, skip, tables,
+    upgrade,
 };
+use upgrade::Next;
 
 /// One call: begin, work, end.
 macro_rules! call {
@@ -50,14 +52,35 @@ impl SchemaBackend for PostgresBackend {
     }
 
     async fn migrate(&self, now: TimestampMs) -> WriteResult<()> {
+        while self.migrate_step(now).await? {}
+        Ok(())
+    }
+}
+
+impl PostgresBackend {
+    /// One step of creating or upgrading the schema: a transaction. Whether others are left.
+    pub(crate) async fn migrate_step(&self, now: TimestampMs) -> Result<bool> {
         let doing = "creating or upgrading the schema";
         let mut call = self.session.begin(doing, Mode::Write).await?;
         let result = async {
-            schema::migrate(&mut call, now).await?;
-            commit::append_sql::make_function(&mut call).await
+            let next = schema::migrate(&mut call, now).await?;
+            if matches!(next, Next::Done) {
+                commit::append_sql::make_function(&mut call).await?;
+            }
+            Ok(next)
         }
         .await;
-        Ok(call.end(result).await?)
+        match result {
+            Ok(Next::Differs(error)) => {
+                call.end_rolled_back(Ok(())).await?;
+                let mut call = self.session.begin(doing, Mode::Write).await?;
+                let noted = upgrade::begin_anew(&mut call).await;
+                call.end(noted).await?;
+                Err(error)
+            }
+            Ok(next) => call.end(Ok(matches!(next, Next::More))).await,
+            Err(error) => call.end(Err(error)).await,
+        }
     }
 }
 

@@ -58,6 +58,16 @@ impl DbError {
         self.server().map(PgDatabaseError::code)
     }
 
+    /// What the server adds to its message.
+    pub(crate) fn detail(&self) -> Option<&str> {
+        self.server().and_then(PgDatabaseError::detail)
+    }
+
+    /// Whether a table or a column is not there: our tables may have got another version.
+    pub(crate) fn misses_table_or_column(&self) -> bool {
+        matches!(self.code(), Some("42P01" | "42703"))
+    }
+
     /// Whether a primary key or unique index refused a row: someone else was first.
     pub(crate) fn is_unique_violation(&self) -> bool {
         self.code() == Some(UNIQUE_VIOLATION)

@@ -26,6 +26,7 @@ mod schema;
 mod session;
 mod skip;
 mod tables;
+mod upgrade;
 
 use std::sync::Arc;
 

@@ -13,6 +13,7 @@ use crate::layout::{
 };
 use crate::options::PostgresOptions;
 use crate::session::{Args, Call, Mode, Session, statements};
+use crate::upgrade::{self, Next};
 
 /// The version of our tables that this program reads and writes.
 pub(crate) const SCHEMA_VERSION: u32 = 3;
@@ -37,7 +38,7 @@ pub(crate) const TABLES: [&str; 15] = [
 ];
 
 /// From version 1 to version 2: the skipping index.
-const VERSION_2: &str = "
+pub(crate) const VERSION_2: &str = "
 CREATE TABLE {p}skip_index (
     table_id uuid NOT NULL PRIMARY KEY,
     generation bigint NOT NULL
@@ -147,7 +148,16 @@ pub(crate) async fn begin(session: &Arc<Session>, doing: &'static str, mode: Mod
         let found = look(session, doing).await?;
         require(found, &session.options)?;
     }
-    session.begin(doing, mode).await
+    let mut call = session.begin(doing, mode).await?;
+    call.needs_schema = true;
+    Ok(call)
+}
+
+/// After a statement that did not find a table or a column: fails if our tables have another version by now.
+pub(crate) async fn look_again(session: &Arc<Session>, doing: &'static str) -> Result<()> {
+    session.schema_is_right.store(false, Ordering::Release);
+    let found = look(session, doing).await?;
+    require(found, &session.options)
 }
 
 /// Whether our tables were seen to have the version that this program works with.
@@ -273,24 +283,9 @@ fn schema_error(message: String) -> DbError {
     DbError::Catalog(CatalogError::Schema(message))
 }
 
-/// Creates or upgrades our tables inside of the caller's transaction: DDL is transactional, so
-/// there is no schema half way.
-pub(crate) async fn migrate(call: &mut Call, now: TimestampMs) -> DbResult<()> {
-    match upgrade(call, now).await {
-        // Another process created them between our look and our CREATE, on a server where the
-        // lock does nothing.
-        Err(error) if error.is_duplicate_object() => {
-            let at = call.session.at.clone();
-            Err(DbError::Catalog(CatalogError::busy(
-                format!("another process creates the tables of database '{at}'"),
-                WriteState::NotApplied,
-            )))
-        }
-        other => other,
-    }
-}
-
-async fn upgrade(call: &mut Call, now: TimestampMs) -> DbResult<()> {
+/// Creates our tables inside of the caller's transaction, or takes one step of an upgrade: DDL is transactional, so
+/// there is no step half way.
+pub(crate) async fn migrate(call: &mut Call, now: TimestampMs) -> DbResult<Next> {
     let session = call.session.clone();
     let options = &session.options;
     let place = options.qualified_prefix();
@@ -301,6 +296,14 @@ async fn upgrade(call: &mut Call, now: TimestampMs) -> DbResult<()> {
         Err(error) if matches!(error.code(), Some("0A000" | "42883")) => {
             call.simple("ROLLBACK TO SAVEPOINT dl_lock".to_owned()).await?;
         }
+        // lock_not_available, query_canceled.
+        Err(error) if matches!(error.code(), Some("55P03" | "57014")) => {
+            let what = format!(
+                "another process upgrades the tables of database '{}': run `dl init` again, which waits for it",
+                session.at
+            );
+            return Err(CatalogError::busy(what, WriteState::NotApplied).into());
+        }
         Err(error) => return Err(error),
     }
     let found = inspect(call).await?;
@@ -308,12 +311,23 @@ async fn upgrade(call: &mut Call, now: TimestampMs) -> DbResult<()> {
         return Err(too_new(found, &session.at).into());
     }
     if found == SCHEMA_VERSION {
-        return Ok(());
+        return Ok(Next::Done);
     }
     if found != 0 {
-        return Err(schema_error("not yet".to_owned()));
+        return upgrade::step(call, found, now).await;
     }
-    create(call, now).await
+    match create(call, now).await {
+        // Another process created them between our look and our CREATE, on a server where the
+        // lock does nothing.
+        Err(error) if error.is_duplicate_object() => {
+            let at = session.at.clone();
+            Err(DbError::Catalog(CatalogError::busy(
+                format!("another process creates the tables of database '{at}'"),
+                WriteState::NotApplied,
+            )))
+        }
+        other => other.map(|()| Next::Done),
+    }
 }
 
 /// Makes our tables.
@@ -346,7 +360,7 @@ pub(crate) async fn record(call: &mut Call, version: u32, now: TimestampMs) -> D
 }
 
 /// A text of DDL with the names of our tables in it.
-fn filled(options: &PostgresOptions, text: &str) -> String {
+pub(crate) fn filled(options: &PostgresOptions, text: &str) -> String {
     text.replace("{p}", &options.qualified_prefix())
         .replace("{i}", &options.table_prefix)
         .replace("{s}", "")

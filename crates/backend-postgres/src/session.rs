@@ -36,6 +36,7 @@ use tokio::time::error::Elapsed;
 
 use crate::errors::{DbError, DbResult};
 use crate::options::PostgresOptions;
+use crate::schema;
 
 use start::{LimitSetBy, first_connection};
 use texts::Texts;
@@ -45,6 +46,8 @@ pub(crate) use texts::statements;
 
 /// The client waits for the server's answer that the time is over, so much longer at most.
 const GRACE: Duration = Duration::from_secs(1);
+/// So long the client waits for a statement without a time limit.
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
@@ -123,6 +126,8 @@ impl Session {
             answered: true,
             open: false,
             in_doubt: false,
+            needs_schema: false,
+            has_time: false,
         };
         // Without prepared statements, parse and execution are two messages that a pooler may
         // hand to two servers, unless a transaction holds them together.
@@ -174,6 +179,10 @@ pub(crate) struct Call {
     open: bool,
     /// A statement that commits was sent and did not fail for certain.
     in_doubt: bool,
+    /// Our tables were right when it began.
+    pub(crate) needs_schema: bool,
+    /// No time limit of the session holds for what is left of the transaction.
+    has_time: bool,
 }
 
 impl Drop for Call {
@@ -187,6 +196,9 @@ impl Drop for Call {
 impl Call {
     /// How long the client waits for an answer.
     fn patience(&self) -> Duration {
+        if self.has_time {
+            return A_DAY;
+        }
         let limit = self.session.options.statement_timeout;
         let server_ends_it = self.open || self.session.limit_set_by == LimitSetBy::Connection;
         if server_ends_it { limit.saturating_add(limit.min(GRACE)) } else { limit }
@@ -201,6 +213,14 @@ impl Call {
         self.open = true;
         self.simple(format!("BEGIN ISOLATION LEVEL {kind}; SET LOCAL statement_timeout = {millis}"))
             .await
+    }
+
+    /// Lifts the time limits of statements for the rest of the transaction.
+    pub(crate) async fn take_time(&mut self) -> DbResult<()> {
+        self.simple("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0".to_owned())
+            .await?;
+        self.has_time = true;
+        Ok(())
     }
 
     /// Takes the answer to what was sent, and what it says about the connection.
@@ -224,6 +244,17 @@ impl Call {
         let work = sqlx::Executor::execute(self.connection.connection()?, AssertSqlSafe(sql));
         let answer = tokio::time::timeout(limit, work).await;
         self.take(limit, answer).map(|_| ())
+    }
+
+    /// Runs a statement that is not kept, all rows.
+    pub(crate) async fn fetch_text(&mut self, sql: String, args: Args) -> DbResult<Vec<PgRow>> {
+        let query: Query<'static> =
+            sqlx::query_with(AssertSqlSafe(sql), args.finish()?).persistent(false);
+        let limit = self.patience();
+        self.answered = false;
+        let work = query.fetch_all(self.connection.connection()?);
+        let answer = tokio::time::timeout(limit, work).await;
+        self.take(limit, answer)
     }
 
     /// A statement with its parameters, as the driver takes it.
@@ -280,7 +311,14 @@ impl Call {
             Ok(value) => value,
             Err(error) => {
                 self.roll_back().await;
-                return Err(self.fail(error));
+                let changed = self.needs_schema && error.misses_table_or_column();
+                let (session, doing) = (self.session.clone(), self.doing);
+                let error = self.fail(error);
+                drop(self);
+                if changed {
+                    Box::pin(schema::look_again(&session, doing)).await?;
+                }
+                return Err(error);
             }
         };
         if self.open {

@@ -22,7 +22,7 @@ use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{At, TableRef, TimestampMs};
 use deltalakedb_conformance::env::retrying;
 use deltalakedb_conformance::live::{self, Lost};
-use deltalakedb_test_servers::{CountingProxy, Postgres, Tls};
+use deltalakedb_test_servers::{CountingProxy, PgBouncer, PoolMode, Postgres, Tls};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use uuid::Uuid;
@@ -105,13 +105,41 @@ async fn a_catalog_of_the_first_version_is_upgraded() {
     let Some(place) = Place::new().await else { return };
     let table = live::make_table(place.open().await.as_ref()).await.unwrap();
     let mut admin = place.admin().await;
+    let (schema, prefix) = (place.options.schema.as_deref().unwrap(), &place.options.table_prefix);
+    let fill =
+        |text: &str| text.replace("{p}", &format!("{schema}.{prefix}")).replace("{i}", prefix);
+    let to_second = fill(include_str!("support/version_2.sql"));
+    admin.execute(sqlx::raw_sql(AssertSqlSafe(to_second))).await.unwrap();
     for statement in live::TO_FIRST_SCHEMA {
-        let (schema, prefix) =
-            (place.options.schema.as_deref().unwrap(), &place.options.table_prefix);
-        let sql = statement.replace("{p}", &format!("{schema}.{prefix}"));
-        admin.execute(AssertSqlSafe(sql)).await.unwrap();
+        admin.execute(AssertSqlSafe(fill(statement))).await.unwrap();
     }
     live::upgrade(place.open().await.as_ref(), table).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalog_is_upgraded_through_a_pooler_that_gives_each_transaction_a_connection() {
+    let Some(server) = started(None) else { return };
+    let pooler = match PgBouncer::start(&server, PoolMode::Transaction) {
+        Ok(pooler) => pooler,
+        Err(why) => return deltalakedb_test_servers::skip(&["pgbouncer"], format!("{why:#}")),
+    };
+    let mut options = options(&server.superuser_url("postgres")).unwrap();
+    let table = live::make_table(migrated(&options).await.as_ref()).await.unwrap();
+    let to_second = include_str!("support/version_2.sql").replace("{p}", "dl_");
+    server.psql(&to_second.replace("{i}", "dl_")).unwrap();
+    options.port = pooler.port();
+    options.statement_cache = 0;
+    let db = migrated(&options).await;
+    for (name, answer) in live::every_read(db.as_ref(), table).await.unwrap() {
+        answer.unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+/// A catalog that is made or upgraded.
+async fn migrated(options: &PostgresOptions) -> Arc<PostgresBackend> {
+    let db = open(options).await;
+    db.migrate(NOW).await.unwrap();
+    db
 }
 
 #[tokio::test(flavor = "multi_thread")]
