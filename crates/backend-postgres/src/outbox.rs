@@ -74,7 +74,7 @@ statements! {
     /// Looked for without locks: idle workers are in nobody's way.
     CANDIDATES: concat!("SELECT t.id FROM ", claimable!(), "
           AND ($3::uuid IS NULL OR t.id = $3)
-        ORDER BY m.pending_since_ms, m.table_key LIMIT $4"),
+        ORDER BY m.pending_since_ms, t.id LIMIT $4"),
     /// In one order, so that claims do not wait for each other in a circle.
     LOCK_MANY: "SELECT m.table_key FROM {p}mirror m
         WHERE m.table_key IN (SELECT table_key FROM {p}tables WHERE id = ANY ($1::uuid[]))
@@ -82,7 +82,7 @@ statements! {
     CLAIMABLE: concat!("SELECT t.id, m.published_version,
             coalesce(m.lease_owner = $2, false), m.lease_epoch, s.attempts
         FROM ", claimable!(), " AND t.id = ANY ($3::uuid[])
-        ORDER BY m.pending_since_ms, m.table_key"),
+        ORDER BY m.pending_since_ms, t.id"),
     NEXT_VERSIONS: concat!("SELECT version FROM {p}mirror_status
         WHERE table_key = ", key!(), " AND version >= $2 ORDER BY version LIMIT $3"),
     LEASE: concat!("UPDATE {p}mirror SET lease_owner = $2, lease_epoch = $3, lease_until_ms = $4
