@@ -83,7 +83,7 @@ macro_rules! by_name {
 /// A scalar sub-select stays what it is, a look into the index for each row; of `NOT EXISTS` the
 /// planner may make a join with all of the table's files.
 macro_rules! tombstones {
-    ($candidates:literal) => {
+    ($candidates:literal, $order:literal) => {
         concat!(
             "SELECT f.added_version, f.ordinal, f.removed_version, f.remove_action
             FROM {p}files f
@@ -107,7 +107,9 @@ macro_rules! tombstones {
                     AND (x.removed_version, x.added_version, x.ordinal)
                       > (f.removed_version, f.added_version, f.ordinal)))
                 LIMIT 1) IS NULL
-            ORDER BY f.added_version, f.ordinal LIMIT $4"
+            ORDER BY ",
+            $order,
+            ", f.ordinal LIMIT $4"
         )
     };
 }
@@ -134,7 +136,8 @@ statements! {
           AND (SELECT head_version FROM {p}tables WHERE id = $1) <= $5
         ORDER BY added_version, ordinal LIMIT 2 OFFSET $4"),
     /// Files that are still there, and those that were there at a version and went after it:
-    /// few of them, which are sorted.
+    /// few of them, which are sorted. `+ 0` keeps the planner, who does not know that they are few, from reading
+    /// all files in the order of the key.
     FILES_FEW: concat!("SELECT * FROM (
             (SELECT ", file_columns!(), " FROM {p}files
             WHERE table_key = ", key!(), " AND removed_version = 9223372036854775807
@@ -145,7 +148,7 @@ statements! {
             WHERE table_key = ", key!(), " AND removed_version > $5
               AND removed_version < 9223372036854775807
               AND (added_version, ordinal) > ($2, $3) AND added_version <= $5
-            ORDER BY added_version, ordinal LIMIT $4)
+            ORDER BY added_version + 0, ordinal LIMIT $4)
         ) f ORDER BY added_version, ordinal LIMIT $4"),
     /// The same where many went after it: both kinds in the order of the key.
     FILES_MANY: concat!("SELECT ", file_columns!(), " FROM {p}files
@@ -165,9 +168,10 @@ statements! {
     TOMBSTONE_CANDIDATES: concat!("SELECT EXISTS (SELECT 1 FROM {p}tables WHERE id = $1), (
         SELECT count(*) FROM (SELECT 1 FROM {p}files
             WHERE table_key = ", key!(), " AND is_tombstone AND deletion_timestamp > $2 LIMIT $3) few)"),
-    TOMBSTONES_FEW: tombstones!("f.is_tombstone AND f.deletion_timestamp > $6"),
+    TOMBSTONES_FEW: tombstones!(
+        "f.is_tombstone AND f.deletion_timestamp > $6", "f.added_version + 0"),
     TOMBSTONES_MANY: tombstones!(
-        "(f.is_tombstone OR false) AND f.deletion_timestamp + 0 > $6"),
+        "(f.is_tombstone OR false) AND f.deletion_timestamp + 0 > $6", "f.added_version"),
     APP_TRANSACTIONS: concat!("SELECT DISTINCT ON (x.app_key) x.app_id, x.app_version, x.last_updated,
             x.version
         FROM {p}txns x WHERE x.table_key = ", key!(), " AND x.version <= $2

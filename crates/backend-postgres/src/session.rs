@@ -181,7 +181,7 @@ pub(crate) struct Call {
     in_doubt: bool,
     /// Our tables were right when it began.
     pub(crate) needs_schema: bool,
-    /// No time limit of the session holds for what is left of the transaction.
+    /// No time limit of statements holds for what is left of the transaction.
     has_time: bool,
 }
 
@@ -215,10 +215,11 @@ impl Call {
             .await
     }
 
-    /// Lifts the time limits of statements for the rest of the transaction.
+    /// Lifts the time limit of statements for the rest of the transaction. Waits for locks have it still.
     pub(crate) async fn take_time(&mut self) -> DbResult<()> {
-        self.simple("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0".to_owned())
-            .await?;
+        let millis = self.session.options.statement_millis();
+        let sql = format!("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {millis}");
+        self.simple(sql).await?;
         self.has_time = true;
         Ok(())
     }

@@ -344,9 +344,8 @@ async fn lock(call: &mut Call, place: &Place, tables: &[&str], mode: &str) -> Db
         call.simple(format!("SAVEPOINT dl_wait; SET LOCAL lock_timeout = {wait}")).await?;
         match call.simple(format!("LOCK TABLE {} IN {mode} MODE", tables.join(", "))).await {
             Ok(()) => {
-                return call
-                    .simple("RELEASE SAVEPOINT dl_wait; SET LOCAL lock_timeout = 0".to_owned())
-                    .await;
+                call.simple("RELEASE SAVEPOINT dl_wait".to_owned()).await?;
+                return call.take_time().await;
             }
             // lock_not_available, deadlock_detected.
             Err(error) if matches!(error.code(), Some("55P03" | "40P01")) => {}

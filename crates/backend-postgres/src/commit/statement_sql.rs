@@ -155,8 +155,9 @@ WITH part AS (
     FROM written w WHERE w.creates ORDER BY w.namespace, w.name
     RETURNING id, table_key
 ), keyed AS (
-    SELECT w.*, coalesce(w.known_key, c.table_key) AS table_key
-    FROM written w LEFT JOIN created c ON c.id = w.id
+    SELECT w.*, coalesce(w.known_key, (SELECT c.table_key FROM created c WHERE c.id = w.id))
+            AS table_key
+    FROM written w
 ), commits AS (
     INSERT INTO {p}commits (table_key, version, timestamp_ms, token, batch_position, num_added,
         num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol, total_files,
