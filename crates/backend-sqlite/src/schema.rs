@@ -3,7 +3,8 @@
 //! The shape is portable: the other databases have the same tables and columns. What differs is
 //! physical. `WITHOUT ROWID` (<https://sqlite.org/withoutrowid.html>) is used where rows are small
 //! and read by their key; files and blobs keep a rowid, because rows that fill a good part of a
-//! page make a clustered tree deep. There is no `STRICT`, so that old command line tools can still
+//! page make a clustered tree deep. Rows name their table by a key that SQLite stores in a byte or two;
+//! `AUTOINCREMENT` (<https://sqlite.org/autoinc.html>) never gives a key twice. There is no `STRICT`, so that old command line tools can still
 //! audit the file; reads check the types of what they find.
 
 use std::path::Path;

@@ -160,6 +160,8 @@ impl Upgrade<'_> {
     }
 
     /// The statement that copies a table's rows: in the order of the new table's key.
+    ///
+    /// `OR ROLLBACK`: so SQLite keeps no journal to take the statement alone back.
     pub(crate) fn copy(&self, table: &Layout, old: &str) -> DbResult<String> {
         let name = self.name(table);
         let own = table.name == "tables";
@@ -181,7 +183,7 @@ impl Upgrade<'_> {
             let columns = expected.join(", ");
             // Keys grow with the age of tables.
             return Ok(format!(
-                "INSERT INTO {name} ({columns}) SELECT {columns} FROM {old} ORDER BY created_at_ms, id"
+                "INSERT OR ROLLBACK INTO {name} ({columns}) SELECT {columns} FROM {old} ORDER BY created_at_ms, id"
             ));
         }
         let from = |column: &String| {
@@ -190,7 +192,7 @@ impl Upgrade<'_> {
         let values: Vec<String> = new_columns.iter().map(from).collect();
         let order: Vec<String> = primary_key(self.conn, &name)?.iter().map(from).collect();
         Ok(format!(
-            "INSERT INTO {name} ({}) SELECT {} FROM {}tables t NOT INDEXED
+            "INSERT OR ROLLBACK INTO {name} ({}) SELECT {} FROM {}tables t NOT INDEXED
              CROSS JOIN {old} o ON o.{OLD_KEY} = t.id ORDER BY {}",
             new_columns.join(", "),
             values.join(", "),

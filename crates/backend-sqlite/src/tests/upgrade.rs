@@ -344,6 +344,48 @@ async fn readers_go_on_with_what_they_read_and_old_programs_fail() {
     assert!(count(&reading).is_err());
 }
 
+/// As if the file was restored from an older backup under a program that has it open.
+#[tokio::test]
+async fn statements_that_no_longer_fit_say_which_version_it_is() {
+    let place = Place::new();
+    let backend = place.catalog().await;
+    fill(&backend).await;
+    let files = || paths(&backend, 1, 3);
+    assert_eq!(files().await, ["d", "a", "e"]);
+    to_version_2(&raw(&place.path()), "dl_");
+    let read = backend.list_files(id(1), v(3), None, 9).await.plain().unwrap_err();
+    let write = backend.drop_table(id(1), NOW).await.plain().unwrap_err();
+    for error in [read, write] {
+        let text = error.to_string();
+        assert!(matches!(error, CatalogError::Schema(_)), "{text}");
+        assert!(text.contains("version 2,") && text.contains("dl init"), "{text}");
+    }
+    backend.migrate(NOW).await.unwrap();
+    assert_eq!(files().await, ["d", "a", "e"]);
+    change(&backend, 1, "5", &["f"], &["e"]).await;
+}
+
+/// A table's key is looked up by each call, so another file's rows are never taken for its own.
+#[tokio::test]
+async fn a_table_that_has_another_key_now_is_found_by_its_id() {
+    let place = Place::new();
+    let backend = place.catalog().await;
+    backend.commit(create(1)).await.unwrap();
+    backend.commit(create(2)).await.unwrap();
+    change(&backend, 1, "1", &["a"], &[]).await;
+    change(&backend, 2, "2", &["b"], &[]).await;
+    let conn = raw(&place.path());
+    for table in LAYOUT.iter().filter(|table| table.is_keyed) {
+        for step in ["-table_key", "3 + table_key"] {
+            conn.execute(&format!("UPDATE dl_{} SET table_key = {step}", table.name), []).unwrap();
+        }
+    }
+    assert_eq!(paths(&backend, 1, 1).await, ["a"]);
+    change(&backend, 2, "3", &["c"], &["b"]).await;
+    assert_eq!(paths(&backend, 2, 2).await, ["c"]);
+    assert_eq!(backend.mirror_claim(&claim("worker")).await.unwrap().len(), 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn upgrades_at_once_and_commits_behind_them() {
     let place = Place::new();
