@@ -56,13 +56,14 @@ impl StoredTable {
     /// Where an import goes on that finds this table under its name.
     ///
     /// # Errors
-    /// `TableExists` unless it is the same import.
+    /// Those of [`check_import_start`]. `TableExists` unless it is the same import.
     pub fn resumed(
         &self,
         new: &NewTable,
         base: Version,
         from_json: bool,
     ) -> Result<ImportProgress> {
+        check_import_start(new, base, from_json)?;
         let same = is_same_import(&self.record, new, base)
             && self.import.as_ref().is_some_and(|import| import.from_json == from_json);
         if same { self.progress() } else { Err(CatalogError::TableExists(new.name.clone())) }
