@@ -40,7 +40,8 @@ impl State {
                 table.outbox.insert(version, table.stored.pending(version, request.now));
             }
         }
-        self.tokens.insert(request.token, (0..).zip(planned.iter().cloned()).collect());
+        let places = planned.iter().map(|written| (written.table_id, written.version));
+        self.tokens.insert(request.token, (0..).zip(places).collect());
         Ok(CommitOutcome::Committed(planned))
     }
 

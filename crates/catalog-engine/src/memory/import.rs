@@ -38,10 +38,9 @@ impl State {
                 table.put_commits(&commits)?;
                 let progress = table.stored.progress();
                 for commit in commits.iter() {
-                    let ImportedCommit { version, timestamp, .. } = *commit;
                     if let Some((token, position)) = commit.token.clone() {
-                        let written = CommittedTable { table_id: id, version, timestamp };
-                        self.tokens.entry(token).or_default().insert(position, written);
+                        let batch = self.tokens.entry(token).or_default();
+                        batch.insert(position, (id, commit.version));
                     }
                 }
                 progress
@@ -66,7 +65,7 @@ impl State {
         self.in_state(id, TableState::Importing)?;
         self.tables.remove(&id);
         for batch in self.tokens.values_mut() {
-            batch.retain(|_, written| written.table_id != id);
+            batch.retain(|_, (table, _)| *table != id);
         }
         self.tokens.retain(|_, batch| !batch.is_empty());
         Ok(())

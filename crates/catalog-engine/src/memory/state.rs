@@ -12,7 +12,7 @@ use deltalakedb_catalog_core::support::{
 pub(super) struct State {
     pub(super) tables: BTreeMap<TableId, Table>,
     /// What each token wrote, by the place in its batch.
-    pub(super) tokens: BTreeMap<CommitToken, BTreeMap<u32, CommittedTable>>,
+    pub(super) tokens: BTreeMap<CommitToken, BTreeMap<u32, (TableId, Version)>>,
     pub(super) skip: BTreeMap<TableId, SkipState>,
 }
 
@@ -41,7 +41,11 @@ pub(super) struct StoredCommit {
 impl State {
     /// What a token wrote.
     pub(super) fn replayed(&self, token: &CommitToken) -> Option<Vec<CommittedTable>> {
-        self.tokens.get(token).map(|batch| batch.values().cloned().collect())
+        let written = |(id, version): &(TableId, Version)| {
+            let commit = self.tables.get(id)?.commits.get(version)?;
+            Some(CommittedTable::from(&commit.record))
+        };
+        Some(self.tokens.get(token)?.values().filter_map(written).collect())
     }
 
     /// The live table of a name.
