@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
 use deltalakedb_catalog_core::backend::{
     AppRows, AppState, ClaimRequest, CommitBackend, CommitFilter, CommitOutcome, CommitRequest,
     CommitTarget, CommittedTable, ImportBackend, ImportEnd, ImportProgress, ImportStep,
@@ -112,43 +111,25 @@ impl State {
 }
 
 impl CachedBackend {
-    async fn app_transactions(&self, table_id: TableId, version: Version) -> ReadResult<Vec<Txn>> {
-        let key = Key::Txns(table_id, version);
-        if let Some(Entry::Txns(txns)) = self.state.asked(self.state.cache.get(&key)) {
-            return Ok(txns.to_vec());
-        }
-        let (state, source) = (Arc::clone(&self.state), Arc::clone(&self.source));
-        let ask = move || async move {
-            let txns = source
-                .inner
-                .app_state(table_id, version, AppRows::Transactions)
-                .await?
-                .transactions;
-            state.cache.insert(key, Entry::Txns(Arc::new(txns.clone())));
-            Ok(txns)
-        };
-        let joined = &self.state.counters.joined;
-        self.state.txns.ask((table_id, version), Join::Any, joined, ask).await
-    }
-
-    async fn domain_metadata(
+    /// What applications keep in a version that never changes: `Transactions` or `Domains`, each an entry of its own.
+    async fn app_rows(
         &self,
         table_id: TableId,
         version: Version,
-    ) -> ReadResult<Vec<DomainMetadata>> {
-        let key = Key::Domains(table_id, version);
-        if let Some(Entry::Domains(domains)) = self.state.asked(self.state.cache.get(&key)) {
-            return Ok(domains.to_vec());
+        rows: AppRows,
+    ) -> ReadResult<AppState> {
+        let key = Key::App(table_id, version, rows);
+        if let Some(Entry::App(kept)) = self.state.asked(self.state.cache.get(&key)) {
+            return Ok(AppState::clone(&kept));
         }
         let (state, source) = (Arc::clone(&self.state), Arc::clone(&self.source));
         let ask = move || async move {
-            let domains =
-                source.inner.app_state(table_id, version, AppRows::Domains).await?.domains;
-            state.cache.insert(key, Entry::Domains(Arc::new(domains.clone())));
-            Ok(domains)
+            let found = source.inner.app_state(table_id, version, rows).await?;
+            state.cache.insert(key, Entry::App(Arc::new(found.clone())));
+            Ok(found)
         };
         let joined = &self.state.counters.joined;
-        self.state.domains.ask((table_id, version), Join::Any, joined, ask).await
+        self.state.app.ask((table_id, version, rows), Join::Any, joined, ask).await
     }
 }
 
@@ -255,14 +236,12 @@ impl ReadBackend for CachedBackend {
         if self.state.known(table_id, version).is_none() {
             return self.source.inner.app_state(table_id, version, rows).await;
         }
-        let mut found = AppState::default();
-        if rows.transactions() {
-            found.transactions = self.app_transactions(table_id, version).await?;
+        if rows != AppRows::All {
+            return self.app_rows(table_id, version, rows).await;
         }
-        if rows.domains() {
-            found.domains = self.domain_metadata(table_id, version).await?;
-        }
-        Ok(found)
+        let transactions = self.app_rows(table_id, version, AppRows::Transactions).await?;
+        let domains = self.app_rows(table_id, version, AppRows::Domains).await?.domains;
+        Ok(AppState { domains, ..transactions })
     }
 
     async fn list_commits(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use deltalakedb_catalog_core::action::{DomainMetadata, Metadata, NullableMap, Protocol, Txn};
+use deltalakedb_catalog_core::backend::{AppRows, AppState};
 use deltalakedb_catalog_core::ids::{TableId, TableName, Version};
 use deltalakedb_catalog_core::model::{FileCursor, FileRecord, SkipPage, Snapshot, TableRecord};
 
@@ -30,10 +31,8 @@ pub(crate) enum Key {
     Lists(TableId),
     /// Files of a version, after a cursor.
     Chunk(TableId, Version, Option<FileCursor>),
-    /// Application transactions of a version.
-    Txns(TableId, Version),
-    /// Domain metadata of a version.
-    Domains(TableId, Version),
+    /// Application transactions of a version, or its domain metadata.
+    App(TableId, Version, AppRows),
     /// A page of a skipping index.
     Skip(TableId, SkipPage),
 }
@@ -46,8 +45,7 @@ pub(crate) enum Entry {
     Snapshot(Arc<Snapshot>),
     Lists(Kept),
     Chunk(Arc<Chunk>),
-    Txns(Arc<Vec<Txn>>),
-    Domains(Arc<Vec<DomainMetadata>>),
+    App(Arc<AppState>),
     Skip(Bytes),
 }
 
@@ -87,11 +85,14 @@ pub(crate) fn weight(key: &Key, entry: &Entry) -> usize {
         Entry::Lists(kept) => kept.weight(),
         Entry::Chunk(chunk) => chunk.weight(),
         Entry::Skip(bytes) => bytes.len(),
-        Entry::Txns(txns) => txns.iter().map(|t| size_of::<Txn>() + t.app_id.len()).sum::<usize>(),
-        Entry::Domains(domains) => domains
-            .iter()
-            .map(|d| size_of::<DomainMetadata>() + d.domain.len() + d.configuration.len())
-            .sum(),
+        Entry::App(kept) => {
+            let txns = kept.transactions.iter();
+            let domains = kept.domains.iter();
+            txns.map(|t| size_of::<Txn>() + t.app_id.len()).sum::<usize>()
+                + domains
+                    .map(|d| size_of::<DomainMetadata>() + d.domain.len() + d.configuration.len())
+                    .sum::<usize>()
+        }
     };
     OVERHEAD_BYTES + size_of::<Key>() + size_of::<Entry>() + key + held
 }

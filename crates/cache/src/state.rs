@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
+use deltalakedb_catalog_core::backend::{AppRows, AppState};
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, Version};
 use deltalakedb_catalog_core::model::{FileCursor, SkipPage, Snapshot, TableRecord, TableState};
 use moka::Expiry;
@@ -33,8 +33,7 @@ pub(crate) struct State {
     /// Held while the lists of a table are replaced by newer ones.
     pub(crate) replacing: Mutex<()>,
     pub(crate) pages: Flights<PageKey, FilePage>,
-    pub(crate) txns: Flights<(TableId, Version), Vec<Txn>>,
-    pub(crate) domains: Flights<(TableId, Version), Vec<DomainMetadata>>,
+    pub(crate) app: Flights<(TableId, Version, AppRows), AppState>,
     pub(crate) skip: Flights<(TableId, Vec<SkipPage>), Vec<Option<Bytes>>>,
     pub(crate) refreshes: Flights<(TableId, Version), Option<Arc<FileList>>>,
 }
@@ -90,8 +89,7 @@ impl State {
             max_staleness: options.head_max_staleness,
             replacing: Mutex::default(),
             pages: Flights::default(),
-            txns: Flights::default(),
-            domains: Flights::default(),
+            app: Flights::default(),
             skip: Flights::default(),
             refreshes: Flights::default(),
         }

@@ -127,9 +127,17 @@ impl FromStr for TableId {
 }
 
 /// The client's unique id of one commit batch. Committing twice with one token commits once.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct CommitToken(String);
+
+impl TryFrom<String> for CommitToken {
+    type Error = InvalidId;
+
+    fn try_from(token: String) -> Result<Self> {
+        CommitToken::new(token)
+    }
+}
 
 impl CommitToken {
     /// Longest token, in bytes.
@@ -167,10 +175,26 @@ impl fmt::Display for CommitToken {
 }
 
 /// `namespace.table`. The namespace may itself contain dots; the table part may not.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "NameParts")]
 pub struct TableName {
     namespace: String,
     name: String,
+}
+
+/// A name as it is written by serde, before it is checked.
+#[derive(Deserialize)]
+struct NameParts {
+    namespace: String,
+    name: String,
+}
+
+impl TryFrom<NameParts> for TableName {
+    type Error = InvalidId;
+
+    fn try_from(parts: NameParts) -> Result<Self> {
+        TableName::new(parts.namespace, parts.name)
+    }
 }
 
 impl TableName {
@@ -365,6 +389,18 @@ mod tests {
         }
         assert!("a..b".parse::<TableName>().is_err());
         assert!(".b".parse::<TableName>().is_err());
+    }
+
+    #[test]
+    fn names_and_tokens_are_checked_when_they_are_read() {
+        let name: TableName = "a.b.c".parse().unwrap();
+        let text = serde_json::to_string(&name).unwrap();
+        assert_eq!(serde_json::from_str::<TableName>(&text).unwrap(), name);
+        assert!(serde_json::from_str::<TableName>(&text.replace('c', "c.d")).is_err());
+        let token = CommitToken::new("t-1").unwrap();
+        let text = serde_json::to_string(&token).unwrap();
+        assert_eq!((text.as_str(), serde_json::from_str(&text).unwrap()), ("\"t-1\"", token));
+        assert!(serde_json::from_str::<CommitToken>("\"t 1\"").is_err());
     }
 
     #[test]

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::action::{Add, DomainMetadata, Metadata, Protocol, Remove, Txn};
 use crate::error::{CatalogError, Result};
 use crate::ids::{CommitToken, TableId, TableName, TimestampMs, Version};
 
 /// Where a table is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TableState {
     /// Readable and writable.
@@ -47,7 +47,7 @@ impl TableState {
 }
 
 /// Whether and how a table is published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MirrorMode {
     /// Each commit is published.
@@ -99,7 +99,7 @@ pub struct NewTable {
 }
 
 /// The row of a table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableRecord {
     /// Catalog's id.
     pub id: TableId,
@@ -153,7 +153,7 @@ pub struct Snapshot {
 }
 
 /// Position in a table's file list: files are listed by (`added_version`, `ordinal`), both immutable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FileCursor {
     /// Version that added the file.
     pub added_version: Version,
@@ -184,7 +184,7 @@ pub struct TombstoneRecord {
 }
 
 /// A commit without its bytes: a line of history.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CommitRecord {
     /// Table.
     pub table_id: TableId,
@@ -284,7 +284,7 @@ pub struct SkipPage {
 }
 
 /// State of one version in the outbox (`dl_mirror_status`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum MirrorState {
     /// Waits for a worker.
@@ -325,7 +325,7 @@ impl MirrorState {
 }
 
 /// One row of the outbox.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MirrorRow {
     /// Table.
     pub table_id: TableId,

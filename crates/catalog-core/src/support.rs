@@ -2,10 +2,15 @@
 //! arithmetic of the outbox and of imports. For authors of backends. It knows the names of columns, and no
 //! other SQL.
 
+mod importing;
 mod imports;
+mod opening;
 mod outbox;
+pub mod prelude;
+mod publishing;
 mod records;
 mod schema;
+mod stored;
 mod tables;
 
 use std::cmp::Ordering;
@@ -16,23 +21,30 @@ use crate::backend::{CommitFilter, CommitRequest, CommitTarget};
 use crate::commit::{CommitBody, CommitIndex, commit_info_object};
 use crate::error::{CatalogError, Result};
 use crate::ids::{TableId, TimestampMs, Version};
-use crate::model::{FileCursor, FileRecord, Page};
+use crate::model::{CommitRecord, FileCursor, FileRecord, Page};
 
+pub use importing::{ImportState, step_in_memory};
 pub use imports::{
     ImportPosition, StoredTimes, check_base_chunk, check_between, check_import_commits,
     check_import_start, check_published, check_whole, id_exists, is_same_import, range_of,
     removed_bytes,
 };
+pub use opening::Opened;
 pub use outbox::{
     Claimable, check_gapless, claim_in_rounds, most_versions, next_version, not_waiting,
     out_of_order, outbox_start,
 };
+pub use publishing::{Lease, Outbox, OwnedSettlement, is_in_state};
 pub use records::{
     ColumnValue, Reader, RowFormat, TABLE_COLUMNS, app_transaction, attempts, commit_body,
     commit_record, corrupt, domain_metadata, file_record, mirror_row, skip_index, snapshot,
     table_id, table_record, to_json, tombstone_record,
 };
 pub use schema::{GrantRole, TABLES, check_schema_version, quoted, schema_too_new};
+pub use stored::{
+    FileRow, NewVersion, Refusal, StoredTable, carried_tombstone, check_create, check_removes,
+    not_found,
+};
 pub use tables::{TableListStart, table_list_start};
 
 /// Largest piece of a commit's compressed bytes in one row, bytes.
@@ -150,6 +162,32 @@ pub fn page<T, C>(mut items: Vec<T>, limit: usize, cursor: impl Fn(&T) -> C) -> 
     Page { items, next }
 }
 
+/// A page of what is read as it is asked for.
+///
+/// # Errors
+/// Those of the items.
+pub fn page_of<T, C, E>(
+    items: impl Iterator<Item = Result<T, E>>,
+    limit: usize,
+    cursor: impl Fn(&T) -> C,
+) -> Result<Page<T, C>, E> {
+    let fetched = items.take(limit.max(1).saturating_add(1)).collect::<Result<Vec<T>, E>>()?;
+    Ok(page(fetched, limit, cursor))
+}
+
+/// A page of those that are wanted.
+///
+/// # Errors
+/// Those of the items.
+pub fn page_where<T, C, E>(
+    items: impl Iterator<Item = Result<T, E>>,
+    wanted: impl Fn(&T) -> bool,
+    limit: usize,
+    cursor: impl Fn(&T) -> C,
+) -> Result<Page<T, C>, E> {
+    page_of(items.filter(|item| item.as_ref().map_or(true, &wanted)), limit, cursor)
+}
+
 /// The key after which a page of files starts: before all files, or that of a cursor.
 #[must_use]
 pub fn files_start(after: Option<FileCursor>) -> (i64, i64) {
@@ -162,6 +200,16 @@ pub fn commit_range(filter: &CommitFilter, before: Option<Version>) -> (i64, i64
     let to = filter.to_version.map_or(i64::MAX, Version::get);
     let before = before.map_or(i64::MAX, |before| before.get() - 1);
     (filter.from_version.map_or(0, Version::get), to.min(before))
+}
+
+/// Whether a commit belongs to a list.
+#[must_use]
+pub fn is_listed(commit: &CommitRecord, filter: &CommitFilter, before: Option<Version>) -> bool {
+    before.is_none_or(|version| commit.version < version)
+        && filter.from_version.is_none_or(|version| commit.version >= version)
+        && filter.to_version.is_none_or(|version| commit.version <= version)
+        && filter.from_time.is_none_or(|time| commit.timestamp >= time)
+        && filter.to_time.is_none_or(|time| commit.timestamp < time)
 }
 
 /// How many of the commits with these lengths, bytes, one call of `read_bodies` answers. A commit that is too

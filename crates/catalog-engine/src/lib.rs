@@ -15,7 +15,7 @@ pub mod features;
 pub mod fence;
 mod lists;
 pub mod memory;
-mod pages;
+pub mod pages;
 pub mod plan;
 pub mod predicate;
 pub mod retry;

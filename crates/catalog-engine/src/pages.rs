@@ -1,4 +1,4 @@
-//! Long lists, read page by page, some pages ahead of who looks at them.
+//! Long lists, read page by page: as pages are asked for, or some pages ahead of the reader.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,6 +16,25 @@ use deltalakedb_catalog_core::model::Page;
 /// Pages that are read or being read while nobody has asked for them, besides the one that waits to
 /// be put there.
 const AHEAD: usize = 1;
+
+/// The pages of a list, one after another: each is read when it is asked for, and none after the first error. `page`
+/// gives the page after a cursor.
+pub fn each_page<'l, T, C, E, F>(
+    page: impl FnMut(Option<C>) -> F + Send + 'l,
+) -> BoxStream<'l, Result<Vec<T>, E>>
+where
+    T: Send + 'l,
+    C: Send + 'l,
+    E: Send + 'l,
+    F: Future<Output = Result<Page<T, C>, E>> + Send + 'l,
+{
+    let pages = stream::try_unfold((Some(None), page), |(after, mut page)| async move {
+        let Some(after) = after else { return Ok(None) };
+        let Page { items, next } = page(after).await?;
+        Ok(Some((items, (next.map(Some), page))))
+    });
+    pages.boxed()
+}
 
 /// A list in pages.
 pub(crate) trait Pages: Send + Sync + 'static {

@@ -57,6 +57,23 @@ impl Pages for Numbers {
 }
 
 #[tokio::test]
+async fn pages_are_read_as_they_are_asked_for_until_one_fails() {
+    for (count, broken, want) in
+        [(0, None, vec![0]), (25, None, vec![10, 10, 5]), (25, Some(20), vec![10, 10])]
+    {
+        let list = Numbers { count, broken, ..Numbers::default() };
+        let mut pages = each_page(|after| list.page(after));
+        assert_eq!(*list.began.lock().unwrap(), [0_usize; 0], "nobody has asked");
+        for (number, size) in want.iter().enumerate() {
+            let page = pages.try_next().await.unwrap().unwrap();
+            assert_eq!((page.len(), list.began.lock().unwrap().len()), (*size, number + 1));
+        }
+        assert_eq!(pages.try_next().await.is_err(), broken.is_some());
+        assert!(pages.try_next().await.unwrap().is_none(), "it has ended");
+    }
+}
+
+#[tokio::test]
 async fn every_item_comes_once_in_order() {
     for ends in [false, true] {
         for count in [0, 1, 9, 10, 11, 20, 21, 95, 100, 101] {

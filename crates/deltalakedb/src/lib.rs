@@ -82,8 +82,8 @@ pub mod core {
         secrets, sink, support,
     };
     pub use deltalakedb_catalog_engine::{
-        canonical, catalog, conflict, env, fault, features, fence, memory, plan, predicate, retry,
-        schema, signature, skew, skip,
+        canonical, catalog, conflict, env, fault, features, fence, memory, pages, plan, predicate,
+        retry, schema, signature, skew, skip,
     };
 }
 pub use deltalakedb_catalog_core::action::{Action, Add, Metadata, Protocol, Remove};

@@ -16,7 +16,9 @@ use deltalakedb_catalog_core::backend::{CatalogBackend, CommitFilter};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{TableId, TimestampMs, Version};
 use deltalakedb_catalog_core::sink::MirrorSink;
+use deltalakedb_catalog_engine::pages::each_page;
 use deltalakedb_catalog_engine::retry::Retry;
+use futures::TryStreamExt;
 
 use crate::log::checkpoint::sidecar_names;
 use crate::log::listing::LogName;
@@ -217,18 +219,19 @@ async fn all_stored(
         ..CommitFilter::default()
     };
     let mut missing: BTreeSet<Version> = versions.clone();
-    let mut before = None;
-    loop {
-        let page =
-            retry.repeat(|| backend.list_commits(table_id, &filter, before, COMMIT_PAGE)).await?;
-        for commit in page.items.iter().filter(|commit| commit.has_body) {
+    let filter = &filter;
+    let mut pages = each_page(|before| {
+        retry.repeat(move || backend.list_commits(table_id, filter, before, COMMIT_PAGE))
+    });
+    while let Some(commits) = pages.try_next().await? {
+        for commit in commits.iter().filter(|commit| commit.has_body) {
             missing.remove(&commit.version);
         }
-        before = page.next;
-        if before.is_none() || missing.is_empty() {
-            return Ok(missing.is_empty());
+        if missing.is_empty() {
+            break;
         }
     }
+    Ok(missing.is_empty())
 }
 
 #[cfg(test)]

@@ -30,8 +30,9 @@ use deltalakedb_catalog_core::ids::{TableId, TableRef};
 use deltalakedb_catalog_core::model::{TableRecord, TableState};
 use deltalakedb_catalog_core::sink::MirrorSink;
 use deltalakedb_catalog_engine::env::{Clock, IdSource};
-use futures::StreamExt;
+use deltalakedb_catalog_engine::pages::each_page;
 use futures::stream::FuturesUnordered;
+use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{Notify, watch};
 
 use crate::sink::open_sink;
@@ -309,18 +310,12 @@ impl Publisher {
     /// Versions that wait, all of them, of tables that are not dropped: theirs wait for nothing.
     async fn count_unpublished(&self, only: Option<TableId>) -> Result<u64> {
         let mut waiting: BTreeMap<TableId, u64> = BTreeMap::new();
-        let mut after = None;
-        loop {
-            let page = self
-                .retry
-                .repeat(|| self.backend.mirror_rows(only, None, after, COUNTED_PAGE))
-                .await?;
-            for row in page.items {
+        let mut pages = each_page(|after| async move {
+            self.retry.repeat(|| self.backend.mirror_rows(only, None, after, COUNTED_PAGE)).await
+        });
+        while let Some(rows) = pages.try_next().await? {
+            for row in rows {
                 *waiting.entry(row.table_id).or_default() += 1;
-            }
-            after = page.next;
-            if after.is_none() {
-                break;
             }
         }
         let mut total = 0;

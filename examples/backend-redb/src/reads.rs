@@ -1,157 +1,46 @@
 //! The part that reads what was committed: each call a range of keys, or a few.
 
-use async_trait::async_trait;
-use deltalakedb_catalog_core::action::{Metadata, Protocol};
-use deltalakedb_catalog_core::backend::{AppRows, AppState, CommitFilter, ReadBackend};
-use deltalakedb_catalog_core::commit::{CommitBody, Packed};
-use deltalakedb_catalog_core::error::{CatalogError, ReadResult, Result};
-use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs, Version};
-use deltalakedb_catalog_core::model::{
-    CommitRecord, FileCursor, FileRecord, Page, Snapshot, TableState, TombstoneRecord,
-};
-use deltalakedb_catalog_core::support::BODIES_BYTES;
+use deltalakedb_catalog_core::support::{self, Opened, prelude::*};
 use redb::ReadableTable;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::RedbBackend;
-use crate::files::{in_force, tombstone};
-use crate::rows::CommitRow;
-use crate::store::{Key, ReadRows, Rows, Space, from_json, page, to_json};
+use crate::store::{Key, ReadRows, Rows, Space};
 
-/// A body as it is stored: first line and length as JSON, a newline, the zstd frame.
-pub(crate) fn to_bytes(body: &CommitBody) -> Result<Vec<u8>> {
-    let mut bytes = to_json(&(&body.first_line, body.rest.raw_len))?;
-    bytes.push(b'\n');
-    bytes.extend_from_slice(&body.rest.zstd);
-    Ok(bytes)
-}
-
-fn from_bytes(mut bytes: Vec<u8>) -> Result<CommitBody> {
-    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
-    let zstd = bytes.split_off(bytes.len().min(end + 1));
-    let (first_line, raw_len) = from_json(&bytes)?;
-    Ok(CommitBody { first_line, rest: Packed { zstd: zstd.into(), raw_len } })
+/// A line of history as it is stored: with the place in the batch, which serde leaves out.
+fn line((line, batch_position): (CommitRecord, Option<u32>)) -> CommitRecord {
+    CommitRecord { batch_position, ..line }
 }
 
 impl<T: ReadableTable<&'static [u8], &'static [u8]>> Rows<T> {
     pub(crate) fn commit(&self, id: TableId, version: Version) -> Result<Option<CommitRecord>> {
-        let row = self.get(&Key::of(Space::Commit, id).version(version))?;
-        Ok(row.map(|CommitRow(record)| record))
+        Ok(self.get(&Key::of(Space::Commit, id).version(version))?.map(line))
     }
 
-    /// The last version whose timestamp is before a time.
-    fn version_before(&self, id: TableId, time: TimestampMs) -> Result<Option<Version>> {
-        let times = Key::of(Space::Time, id);
-        let last = self.scan(&times, &times.clone().number(time.0))?.next_back().transpose()?;
-        last.map(|entry| entry.json()).transpose()
-    }
-
-    /// The last value of a space that was set at or before a version, and the version that set it.
-    fn set_by<V: DeserializeOwned>(
+    /// Lines of history between two keys, by version.
+    pub(crate) fn history(
         &self,
-        values: &Key,
-        version: Version,
-    ) -> Result<Option<(Version, V)>> {
-        let last = self.scan(values, &values.clone().version(version).after())?.next_back();
-        last.transpose()?.map(|entry| Ok((entry.version()?, entry.json()?))).transpose()
+        from: &Key,
+        to: &Key,
+    ) -> Result<impl DoubleEndedIterator<Item = Result<CommitRecord>> + use<'_, T>> {
+        Ok(self.scan(from, to)?.map(|row| row.map(line)))
+    }
+
+    /// The last value under a key that was set at or before a version.
+    fn set_by<V: DeserializeOwned>(&self, values: &Key, version: Version) -> Result<Option<V>> {
+        self.scan(values, &values.clone().version(version).after())?.next_back().transpose()
     }
 
     /// Of each name in a space the last value at or before a version: two keys a name are looked at.
-    fn last_of_each<V: DeserializeOwned>(
-        &self,
-        space: Space,
-        id: TableId,
-        version: Version,
-    ) -> Result<Vec<V>> {
-        let (mut from, end) = (Key::of(space, id), Key::of(space, id).end());
-        let mut values = Vec::new();
-        while let Some(entry) = self.scan(&from, &end)?.next().transpose()? {
-            let name = entry.without_number()?;
-            values.extend(self.set_by(&name, version)?.map(|(_, value)| value));
-            from = name.end();
+    fn last_of_each<V: DeserializeOwned>(&self, space: &Key, version: Version) -> Result<Vec<V>> {
+        let (mut from, mut values) = (space.clone(), Vec::new());
+        while let Some(first) = self.scan(&from, &space.end())?.next().transpose()? {
+            let (name, _): (String, IgnoredAny) = first;
+            let named = space.clone().text(&name);
+            values.extend(self.set_by::<(String, V)>(&named, version)?.map(|(_, value)| value));
+            from = named.end();
         }
         Ok(values)
-    }
-
-    fn snapshot(&self, name: &TableRef, at: At) -> Result<Snapshot> {
-        let hidden = |state| state == TableState::Importing && matches!(name, TableRef::Name(_));
-        let found = self.find(name)?.filter(|t| !hidden(t.record.state)).map(|t| t.record);
-        let Some((table, head)) = found.and_then(|table| table.head.map(|head| (table, head)))
-        else {
-            return Err(CatalogError::TableNotFound(name.to_string()));
-        };
-        let (asked, version) = match at {
-            At::Head => (head.to_string(), Some(head)),
-            At::Version(version) => (version.to_string(), Some(version)),
-            At::Timestamp(time) => {
-                let last = match time.0.checked_add(1) {
-                    Some(after) => self.version_before(table.id, TimestampMs(after))?,
-                    None => Some(head),
-                };
-                (format!("at {time} ms"), last)
-            }
-        };
-        let commit = match version.filter(|version| *version >= table.base_version) {
-            Some(version) => self.commit(table.id, version)?,
-            None => None,
-        };
-        let commit = commit.ok_or_else(|| CatalogError::VersionNotFound {
-            table: name.to_string(),
-            version: asked,
-            earliest: table.base_version,
-            latest: head,
-        })?;
-        let version = commit.version;
-        let none = || CatalogError::corrupt(format!("'{name}' lacks protocol or metadata"));
-        let protocols = Key::of(Space::Protocol, table.id);
-        let metadata = Key::of(Space::Metadata, table.id);
-        let (protocol_version, protocol): (_, Protocol) =
-            self.set_by(&protocols, version)?.ok_or_else(none)?;
-        let (metadata_version, metadata): (_, Metadata) =
-            self.set_by(&metadata, version)?.ok_or_else(none)?;
-        Ok(Snapshot {
-            table,
-            version,
-            timestamp: commit.timestamp,
-            protocol,
-            protocol_version,
-            metadata,
-            metadata_version,
-            num_files: commit.total_files,
-            size_bytes: commit.total_bytes,
-        })
-    }
-
-    fn list_commits(
-        &self,
-        id: TableId,
-        filter: &CommitFilter,
-        before: Option<Version>,
-        limit: usize,
-    ) -> Result<Page<CommitRecord, Version>> {
-        self.readable(id)?;
-        let commits = Key::of(Space::Commit, id);
-        let (mut from, mut to) = (commits.clone(), commits.clone().end());
-        if let Some(version) = filter.from_version {
-            from = commits.clone().version(version);
-        }
-        if let Some(time) = filter.from_time
-            && let Some(version) = self.version_before(id, time)?
-        {
-            from = from.max(commits.clone().version(version).after());
-        }
-        if let Some(version) = filter.to_version {
-            to = commits.clone().version(version).after();
-        }
-        if let Some(version) = before {
-            to = to.min(commits.clone().version(version));
-        }
-        if let Some(time) = filter.to_time {
-            let last = self.version_before(id, time)?;
-            to = last.map_or(from.clone(), |last| to.min(commits.version(last).after()));
-        }
-        let newest_first = self.scan(&from, &to)?.rev();
-        page(newest_first.map(|entry| Ok(entry?.json::<CommitRow>()?.0)), limit, |c| c.version)
     }
 }
 
@@ -159,7 +48,25 @@ impl<T: ReadableTable<&'static [u8], &'static [u8]>> Rows<T> {
 impl ReadBackend for RedbBackend {
     async fn snapshot(&self, table: &TableRef, at: At) -> ReadResult<Snapshot> {
         let table = table.clone();
-        Ok(self.read(move |rows| rows.snapshot(&table, at)).await?)
+        let read = move |rows: &ReadRows| {
+            let opened = Opened::new(&table, rows.find(&table)?.map(|found| found.record))?;
+            let id = opened.table.id;
+            let line = match at {
+                At::Head => rows.commit(id, opened.head)?,
+                At::Version(version) => rows.commit(id, version)?,
+                At::Timestamp(time) => {
+                    let commits = Key::of(Space::Commit, id);
+                    let is_reached = |line: &CommitRecord| line.timestamp <= time;
+                    let mut newest_first = rows.history(&commits, &commits.end())?.rev();
+                    newest_first.find(|l| l.as_ref().map_or(true, is_reached)).transpose()?
+                }
+            };
+            let line = opened.commit(at, line)?;
+            let protocol = rows.set_by(&Key::of(Space::Protocol, id), line.version)?;
+            let metadata = rows.set_by(&Key::of(Space::Metadata, id), line.version)?;
+            opened.snapshot(&line, protocol, metadata)
+        };
+        Ok(self.read(read).await?)
     }
 
     async fn list_files(
@@ -171,11 +78,9 @@ impl ReadBackend for RedbBackend {
     ) -> ReadResult<Page<FileRecord, FileCursor>> {
         let list = move |rows: &ReadRows| {
             rows.readable(table_id)?;
-            let files = Key::of(Space::File, table_id);
-            let from = after.map_or(files.clone(), |after| files.clone().cursor(after).after());
-            let found = rows.scan(&from, &files.version(version).end())?;
-            let files = found.filter_map(|e| e.and_then(|e| in_force(&e, version)).transpose());
-            page(files, limit, |file| file.cursor)
+            let found = rows.file_rows(table_id, version, after)?;
+            let files = found.filter_map(|row| row.map(|row| row.file(version)).transpose());
+            support::page_of(files, limit, |file| file.cursor)
         };
         Ok(self.read(list).await?)
     }
@@ -198,8 +103,9 @@ impl ReadBackend for RedbBackend {
     ) -> ReadResult<Vec<FileRecord>> {
         let cursors = cursors.to_vec();
         let list = move |rows: &ReadRows| {
-            let found = cursors.into_iter().map(|c| rows.file_at(table_id, version, c).transpose());
-            found.flatten().collect()
+            let found = cursors.into_iter().map(|cursor| rows.file_row(table_id, cursor));
+            let files = found.map(|row| Ok(row?.and_then(|row| row.file(version))));
+            files.filter_map(Result::transpose).collect()
         };
         Ok(self.read(list).await?)
     }
@@ -214,17 +120,14 @@ impl ReadBackend for RedbBackend {
     ) -> ReadResult<Page<TombstoneRecord, FileCursor>> {
         let list = move |rows: &ReadRows| {
             rows.readable(table_id)?;
-            let all = Key::of(Space::Tombstone, table_id);
-            let from = after.map_or(all.clone(), |after| all.clone().cursor(after).after());
-            let found = rows.scan(&from, &all.version(version).end())?.map(|entry| {
-                let found = tombstone(&entry?)?;
-                let deleted = found.remove.deletion_timestamp.unwrap_or(0);
-                let carried = found.removed_version <= version
-                    && deleted > deleted_after.0
-                    && !rows.is_superseded(table_id, version, &found)?;
-                Ok(carried.then_some(found))
+            let found = rows.file_rows(table_id, version, after)?.map(|row| {
+                let Some(found) = row?.tombstone(version) else { return Ok(None) };
+                let of_file = rows.rows_of(table_id, &found.remove.key())?;
+                let of_file = of_file.collect::<Result<Vec<_>>>()?;
+                let carried = support::carried_tombstone(&of_file, version, deleted_after);
+                Ok(carried.filter(|carried| carried.cursor == found.cursor))
             });
-            page(found.filter_map(Result::transpose), limit, |tombstone| tombstone.cursor)
+            support::page_of(found.filter_map(Result::transpose), limit, |found| found.cursor)
         };
         Ok(self.read(list).await?)
     }
@@ -235,19 +138,21 @@ impl ReadBackend for RedbBackend {
         version: Version,
         which: AppRows,
     ) -> ReadResult<AppState> {
-        let state = move |rows: &ReadRows| {
+        let read = move |rows: &ReadRows| {
             rows.readable(table_id)?;
             let mut state = AppState::default();
             if which.transactions() {
-                state.transactions = rows.last_of_each(Space::Txn, table_id, version)?;
+                let applications = Key::of(Space::Txn, table_id);
+                state.transactions = rows.last_of_each(&applications, version)?;
             }
             if which.domains() {
-                state.domains = rows.last_of_each(Space::Domain, table_id, version)?;
+                let domains = Key::of(Space::Domain, table_id);
+                state.domains = rows.last_of_each(&domains, version)?;
                 state.domains.retain(|domain| !domain.removed);
             }
             Ok(state)
         };
-        Ok(self.read(state).await?)
+        Ok(self.read(read).await?)
     }
 
     async fn list_commits(
@@ -258,7 +163,16 @@ impl ReadBackend for RedbBackend {
         limit: usize,
     ) -> ReadResult<Page<CommitRecord, Version>> {
         let filter = filter.clone();
-        Ok(self.read(move |rows| rows.list_commits(table_id, &filter, before, limit)).await?)
+        let list = move |rows: &ReadRows| {
+            rows.readable(table_id)?;
+            let commits = Key::of(Space::Commit, table_id);
+            let from = commits.clone().version(filter.from_version.unwrap_or_default());
+            let to = before.map_or(commits.end(), |before| commits.version(before));
+            let newest_first = rows.history(&from, &to)?.rev();
+            let wanted = |line: &CommitRecord| support::is_listed(line, &filter, before);
+            support::page_where(newest_first, wanted, limit, |line| line.version)
+        };
+        Ok(self.read(list).await?)
     }
 
     async fn read_bodies(
@@ -268,24 +182,25 @@ impl ReadBackend for RedbBackend {
         to: Version,
         limit: usize,
     ) -> ReadResult<Vec<(CommitRecord, CommitBody)>> {
-        let list = move |rows: &ReadRows| {
+        let read = move |rows: &ReadRows| {
             rows.readable(table_id)?;
-            let bodies = Key::of(Space::Body, table_id);
-            let (from, to) = (bodies.clone().version(from), bodies.version(to).after());
+            let key = |space, version| Key::of(space, table_id).version(version);
+            let (from, to) = (key(Space::Commit, from), key(Space::Commit, to).after());
             let (mut out, mut size) = (Vec::new(), 0);
-            for entry in rows.scan(&from, &to)?.take(limit.max(1)) {
-                let entry = entry?;
-                let record = rows.commit(table_id, entry.version()?)?;
-                let none = || CatalogError::corrupt("a commit's bytes have no line of history");
-                let (record, body) = (record.ok_or_else(none)?, from_bytes(entry.value)?);
+            for line in rows.history(&from, &to)? {
+                let line = line?;
+                let start = rows.get(&key(Space::Body, line.version))?;
+                let Some((first_line, raw_len)) = start else { continue };
+                let zstd = rows.bytes(&key(Space::Rest, line.version))?.unwrap_or_default().into();
+                let body = CommitBody { first_line, rest: Packed { zstd, raw_len } };
                 size += body.rest.zstd.len();
-                if size > BODIES_BYTES && !out.is_empty() {
+                if out.len() == limit.max(1) || (size > support::BODIES_BYTES && !out.is_empty()) {
                     break;
                 }
-                out.push((record, body));
+                out.push((line, body));
             }
             Ok(out)
         };
-        Ok(self.read(list).await?)
+        Ok(self.read(read).await?)
     }
 }

@@ -1,67 +1,60 @@
 //! Keys, ranges of keys, and which error of the store means what.
 //!
 //! All rows are in one ordered map of bytes. A key is the number of its space, then parts that sort as what they
-//! stand for: ids as they are, numbers as big-endian bytes, text with a mark at its end.
+//! stand for: ids as they are, numbers as big-endian bytes, text with a mark at its end. Most values are JSON, and say
+//! all that is needed of their keys.
 
-use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
-use deltalakedb_catalog_core::ids::{TableId, Version};
-use deltalakedb_catalog_core::model::{FileCursor, Page};
-use deltalakedb_catalog_core::support;
+use deltalakedb_catalog_core::support::prelude::*;
 use redb::{ReadOnlyTable, ReadableTable, Table, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use uuid::Uuid;
 
-type Bytes = &'static [u8];
+type Raw = &'static [u8];
 
 /// All rows.
-pub(crate) const ROWS: TableDefinition<'static, Bytes, Bytes> = TableDefinition::new("deltalakedb");
+pub(crate) const ROWS: TableDefinition<'static, Raw, Raw> = TableDefinition::new("deltalakedb");
 
 /// The rows, in a transaction that reads or writes.
 pub(crate) struct Rows<T>(pub(crate) T);
-pub(crate) type ReadRows = Rows<ReadOnlyTable<Bytes, Bytes>>;
-pub(crate) type WriteRows<'t> = Rows<Table<'t, Bytes, Bytes>>;
+pub(crate) type ReadRows = Rows<ReadOnlyTable<Raw, Raw>>;
+pub(crate) type WriteRows<'t> = Rows<Table<'t, Raw, Raw>>;
 
 /// What rows are about, the first byte of their keys. The comment gives the rest of the key, and the value. Spaces
-/// from `Commit` on are those of one table.
+/// from `Table` on are those of one table.
 #[derive(Debug, Clone, Copy)]
 #[repr(u8)]
 pub(crate) enum Space {
-    /// id: the table's row.
-    Table = 1,
-    /// state, namespace, name, id: nothing.
+    /// Nothing: the version of the schema. It stays the first key in all versions.
+    Schema,
+    /// namespace, name, id: the id. Of tables in all states.
     Name,
-    /// token, place in the batch: what it wrote there.
+    /// token, place in the batch, id: the id, the version that it wrote there.
     Token,
-    /// since when work waits, id: nothing. Only tables that a worker may have.
-    Due,
+    /// id: the table.
+    Table,
     /// id, version: history.
     Commit,
-    /// id, timestamp: the version.
-    Time,
-    /// id, version: the commit's bytes.
+    /// id, version: the commit's first line, length of the other lines.
     Body,
-    /// id, cursor: the version that removed it, the file.
+    /// id, version: the other lines, compressed.
+    Rest,
+    /// id, cursor: a file, a tombstone, or both.
     File,
-    /// id, digest of a file's key, cursor: nothing. Of files and tombstones, of all versions.
+    /// id, path, deletion vector, cursor: the cursor. Of the rows of `File`, of all versions.
     FileKey,
-    /// id, cursor: the version that removed it, the action.
-    Tombstone,
-    /// id, version: the protocol.
+    /// id, version: the version, the protocol.
     Protocol,
-    /// id, version: the metadata.
+    /// id, version: the version, the metadata.
     Metadata,
-    /// id, application, version: the transaction.
+    /// id, application, version: the application, the transaction.
     Txn,
-    /// id, domain, version: its metadata.
+    /// id, domain, version: the domain, its metadata.
     Domain,
     /// id, version: the row of the outbox.
     Outbox,
-    /// id: the generation of the skipping index.
-    SkipIndex,
-    /// id, segment: the segment.
+    /// id, segment: the segment of the skipping index, without its root.
     SkipSegment,
-    /// id, segment, page: the page; the segment's root is page -1.
+    /// id, segment, page: the page as it is; the segment's root is page -1.
     SkipPage,
 }
 
@@ -74,20 +67,20 @@ impl Key {
         Key(vec![space as u8])
     }
 
-    /// The beginnings of all keys about a table, but for those that `put_table` keeps.
-    pub(crate) fn of_table(id: TableId) -> impl Iterator<Item = Key> {
-        (Space::Commit as u8..=Space::SkipPage as u8).map(move |space| Key(vec![space]).id(id))
-    }
-
     pub(crate) fn of(space: Space, id: TableId) -> Key {
         Key::new(space).id(id)
+    }
+
+    /// The beginnings of all keys about a table, but for those of its name and its tokens.
+    pub(crate) fn of_table(id: TableId) -> impl Iterator<Item = Key> {
+        (Space::Table as u8..=Space::SkipPage as u8).map(move |space| Key(vec![space]).id(id))
     }
 
     pub(crate) fn id(self, id: TableId) -> Key {
         self.bytes(id.0.as_bytes())
     }
 
-    pub(crate) fn bytes(mut self, bytes: &[u8]) -> Key {
+    fn bytes(mut self, bytes: &[u8]) -> Key {
         self.0.extend_from_slice(bytes);
         self
     }
@@ -105,26 +98,19 @@ impl Key {
         self.version(cursor.added_version).number(cursor.ordinal)
     }
 
-    /// Text ends with two zero bytes; a zero byte inside of it is followed by 255.
-    pub(crate) fn text(mut self, text: &str) -> Key {
-        for byte in text.bytes() {
-            self.0.push(byte);
-            if byte == 0 {
-                self.0.push(u8::MAX);
-            }
-        }
-        self.bytes(&[0, 0])
+    /// Text ends with two zero bytes; a zero byte inside of it is followed by a one.
+    pub(crate) fn text(self, text: &str) -> Key {
+        self.bytes(text.replace('\0', "\0\u{1}").as_bytes()).bytes(&[0, 0])
     }
 
     /// The first key after all keys that begin with this one.
-    pub(crate) fn end(mut self) -> Key {
-        while let Some(last) = self.0.pop() {
-            if last < u8::MAX {
-                self.0.push(last + 1);
-                break;
-            }
+    pub(crate) fn end(&self) -> Key {
+        let last = self.0.iter().rposition(|byte| *byte < u8::MAX);
+        let mut end = self.0[..last.map_or(0, |last| last + 1)].to_vec();
+        if let Some(last) = end.last_mut() {
+            *last += 1;
         }
-        self
+        Key(end)
     }
 
     /// The first key after this one.
@@ -133,47 +119,7 @@ impl Key {
     }
 }
 
-/// A row that was found.
-pub(crate) struct Entry {
-    pub(crate) key: Vec<u8>,
-    pub(crate) value: Vec<u8>,
-}
-
-impl Entry {
-    pub(crate) fn json<V: DeserializeOwned>(&self) -> Result<V> {
-        from_json(&self.value)
-    }
-
-    /// The id at the end of the key.
-    pub(crate) fn id(&self) -> Result<TableId> {
-        self.key.last_chunk().map(|bytes| TableId(Uuid::from_bytes(*bytes))).ok_or_else(bad_key)
-    }
-
-    /// The number at the end of the key.
-    pub(crate) fn number(&self) -> Result<i64> {
-        number(self.key.last_chunk())
-    }
-
-    /// The version at the end of the key.
-    pub(crate) fn version(&self) -> Result<Version> {
-        Ok(Version::new(self.number()?)?)
-    }
-
-    /// The cursor at the end of the key.
-    pub(crate) fn cursor(&self) -> Result<FileCursor> {
-        let (ordinal, before) = (self.number()?, self.key.split_last_chunk::<8>());
-        let added = number(before.and_then(|(before, _)| before.last_chunk()))?;
-        Ok(FileCursor { added_version: Version::new(added)?, ordinal })
-    }
-
-    /// The key without the number at its end.
-    pub(crate) fn without_number(&self) -> Result<Key> {
-        let split = self.key.split_last_chunk::<8>().ok_or_else(bad_key)?;
-        Ok(Key(split.0.to_vec()))
-    }
-}
-
-impl<T: ReadableTable<Bytes, Bytes>> Rows<T> {
+impl<T: ReadableTable<Raw, Raw>> Rows<T> {
     pub(crate) fn bytes(&self, key: &Key) -> Result<Option<Vec<u8>>> {
         Ok(self.0.get(key.0.as_slice()).map_err(failed)?.map(|value| value.value().to_vec()))
     }
@@ -183,28 +129,22 @@ impl<T: ReadableTable<Bytes, Bytes>> Rows<T> {
     }
 
     /// Rows from a key up to (excluding) another, read as they are asked for.
-    pub(crate) fn scan(
+    pub(crate) fn scan<V: DeserializeOwned>(
         &self,
         from: &Key,
         to: &Key,
-    ) -> Result<impl DoubleEndedIterator<Item = Result<Entry>> + use<'_, T>> {
-        let range = if from < to {
-            Some(self.0.range(from.0.as_slice()..to.0.as_slice()).map_err(failed)?)
-        } else {
-            None
-        };
-        Ok(range.into_iter().flatten().map(|row| {
-            let (key, value) = row.map_err(failed)?;
-            Ok(Entry { key: key.value().to_vec(), value: value.value().to_vec() })
-        }))
+    ) -> Result<impl DoubleEndedIterator<Item = Result<V>> + use<'_, T, V>> {
+        let to = to.max(from);
+        let range = self.0.range(from.0.as_slice()..to.0.as_slice()).map_err(failed)?;
+        Ok(range.map(|row| from_json(row.map_err(failed)?.1.value())))
     }
 
     /// All rows whose key begins like this.
-    pub(crate) fn all(
+    pub(crate) fn all<V: DeserializeOwned>(
         &self,
-        prefix: Key,
-    ) -> Result<impl DoubleEndedIterator<Item = Result<Entry>> + use<'_, T>> {
-        self.scan(&prefix, &prefix.clone().end())
+        prefix: &Key,
+    ) -> Result<impl DoubleEndedIterator<Item = Result<V>> + use<'_, T, V>> {
+        self.scan(prefix, &prefix.end())
     }
 }
 
@@ -215,46 +155,20 @@ impl WriteRows<'_> {
     }
 
     pub(crate) fn put<V: Serialize>(&mut self, key: &Key, value: &V) -> Result<()> {
-        self.put_bytes(key, &to_json(value)?)
-    }
-
-    pub(crate) fn delete(&mut self, key: &Key) -> Result<()> {
-        self.0.remove(key.0.as_slice()).map_err(failed)?;
-        Ok(())
+        let bad = |e| CatalogError::invalid(format!("cannot store a row: {e}"));
+        self.put_bytes(key, &serde_json::to_vec(value).map_err(bad)?)
     }
 
     /// Deletes all rows whose key begins like this.
-    pub(crate) fn delete_all(&mut self, prefix: Key) -> Result<()> {
-        let end = prefix.clone().end();
+    pub(crate) fn delete_all(&mut self, prefix: &Key) -> Result<()> {
+        let end = prefix.end();
         self.0.retain_in(prefix.0.as_slice()..end.0.as_slice(), |_, _| false).map_err(failed)
     }
 }
 
-/// A page of what is read as it is asked for.
-pub(crate) fn page<T, C>(
-    items: impl Iterator<Item = Result<T>>,
-    limit: usize,
-    cursor: impl Fn(&T) -> C,
-) -> Result<Page<T, C>> {
-    let fetched = items.take(limit.max(1).saturating_add(1)).collect::<Result<Vec<T>>>()?;
-    Ok(support::page(fetched, limit, cursor))
-}
-
-pub(crate) fn to_json<V: Serialize>(value: &V) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|e| CatalogError::invalid(format!("cannot store a row: {e}")))
-}
-
-pub(crate) fn from_json<V: DeserializeOwned>(value: &[u8]) -> Result<V> {
+fn from_json<V: DeserializeOwned>(value: &[u8]) -> Result<V> {
     let bad = |e| CatalogError::corrupt(format!("a row holds an unexpected value: {e}"));
     serde_json::from_slice(value).map_err(bad)
-}
-
-fn number(bytes: Option<&[u8; 8]>) -> Result<i64> {
-    bytes.map(|bytes| i64::from_be_bytes(*bytes) ^ i64::MIN).ok_or_else(bad_key)
-}
-
-fn bad_key() -> CatalogError {
-    CatalogError::corrupt("a row has a key or a value that is too short")
 }
 
 /// The error of a call after which nothing is written: each but that of a commit.
@@ -263,6 +177,9 @@ pub(crate) fn failed(error: impl Into<redb::Error>) -> CatalogError {
     match error.into() {
         e @ E::DatabaseAlreadyOpen => {
             CatalogError::busy(format!("the database is in use: {e}"), WriteState::NotApplied)
+        }
+        E::TableDoesNotExist(_) => {
+            CatalogError::Schema("there is no catalog in this file: migrate it".to_owned())
         }
         E::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => {
             CatalogError::Schema(format!("the file is no redb database: {e}"))

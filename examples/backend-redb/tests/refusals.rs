@@ -4,10 +4,16 @@ use deltalakedb_backend_redb::RedbBackend;
 use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::error::{CatalogError, PlainResult, Result};
 use deltalakedb_catalog_core::ids::{TableId, TableRef, TimestampMs};
-use redb::{Database, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableDefinition};
 use uuid::Uuid;
 
-const SCHEMA: TableDefinition<'static, &str, u32> = TableDefinition::new("deltalakedb_schema");
+const ROWS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("deltalakedb");
+/// The key of the schema's version, and a version as it is stored.
+const SCHEMA: &[u8] = &[0];
+
+fn stored(version: u32) -> Vec<u8> {
+    version.to_string().into_bytes()
+}
 
 fn is_schema<T: std::fmt::Debug>(answer: Result<T>) {
     assert!(matches!(answer, Err(CatalogError::Schema(_))), "{answer:?}");
@@ -23,7 +29,8 @@ async fn a_newer_schema_is_refused() {
     drop(catalog);
     let db = Database::open(&path).unwrap();
     let transaction = db.begin_write().unwrap();
-    transaction.open_table(SCHEMA).unwrap().insert("version", supported + 1).unwrap();
+    let newer = stored(supported + 1);
+    transaction.open_table(ROWS).unwrap().insert(SCHEMA, newer.as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(db);
 
@@ -34,30 +41,47 @@ async fn a_newer_schema_is_refused() {
     is_schema(catalog.drop_table(id, TimestampMs(2)).await.plain());
     is_schema(catalog.migrate(TimestampMs(2)).await.plain());
     drop(catalog);
-    let table = Database::open(&path).unwrap().begin_read().unwrap().open_table(SCHEMA).unwrap();
-    assert_eq!(table.get_owned("version").unwrap().unwrap().value(), supported + 1);
+    let table = Database::open(&path).unwrap().begin_read().unwrap().open_table(ROWS).unwrap();
+    assert_eq!(table.get_owned(SCHEMA).unwrap().unwrap().value(), newer);
 }
 
 #[tokio::test]
-async fn tables_of_another_program_are_refused() {
-    for name in ["deltalakedb", "deltalakedb_schema"] {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("other.redb");
-        let theirs: TableDefinition<'_, u64, u64> = TableDefinition::new(name);
-        let db = Database::create(&path).unwrap();
-        let transaction = db.begin_write().unwrap();
-        transaction.open_table(theirs).unwrap().insert(1, 2).unwrap();
-        transaction.commit().unwrap();
-        drop(db);
+async fn a_map_of_another_program_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.redb");
+    let theirs: TableDefinition<'_, u64, u64> = TableDefinition::new("deltalakedb");
+    let db = Database::create(&path).unwrap();
+    let transaction = db.begin_write().unwrap();
+    transaction.open_table(theirs).unwrap().insert(1, 2).unwrap();
+    transaction.commit().unwrap();
+    drop(db);
 
-        let catalog = RedbBackend::open(&path).unwrap();
-        is_schema(catalog.migrate(TimestampMs(1)).await.plain());
-        drop(catalog);
-        let db = Database::open(&path).unwrap();
-        let transaction = db.begin_read().unwrap();
-        let value = transaction.open_table(theirs).unwrap().get_owned(1).unwrap().unwrap().value();
-        assert_eq!((value, transaction.list_tables().unwrap().count()), (2, 1), "{name}");
-    }
+    let catalog = RedbBackend::open(&path).unwrap();
+    is_schema(catalog.migrate(TimestampMs(1)).await.plain());
+    drop(catalog);
+    let db = Database::open(&path).unwrap();
+    let transaction = db.begin_read().unwrap();
+    let value = transaction.open_table(theirs).unwrap().get_owned(1).unwrap().unwrap().value();
+    assert_eq!((value, transaction.list_tables().unwrap().count()), (2, 1));
+}
+
+/// Also where its keys and values have the same types.
+#[tokio::test]
+async fn rows_of_another_program_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.redb");
+    let db = Database::create(&path).unwrap();
+    let transaction = db.begin_write().unwrap();
+    transaction.open_table(ROWS).unwrap().insert(b"key".as_slice(), b"1".as_slice()).unwrap();
+    transaction.commit().unwrap();
+    drop(db);
+
+    let catalog = RedbBackend::open(&path).unwrap();
+    is_schema(catalog.migrate(TimestampMs(1)).await.plain());
+    drop(catalog);
+    let table = Database::open(&path).unwrap().begin_read().unwrap().open_table(ROWS).unwrap();
+    let row = table.get_owned(b"key".as_slice()).unwrap().unwrap();
+    assert_eq!((row.value(), table.len().unwrap()), (b"1".as_slice(), 1));
 }
 
 #[test]

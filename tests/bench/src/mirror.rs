@@ -9,11 +9,13 @@ use deltalakedb::Db;
 use deltalakedb::core::catalog::ChangeTarget;
 use deltalakedb::core::ids::{At, TableId, TableRef};
 use deltalakedb::core::model::{MirrorMode, MirrorState};
+use deltalakedb::core::pages::each_page;
 use deltalakedb::mirror::checkpoint::write_checkpoint;
 use deltalakedb::mirror::publish::{PublisherConfig, wait_published};
 use deltalakedb::mirror::sink::open_sink;
 use deltalakedb::mirror::store::normalize_location;
 use deltalakedb_test_servers::{EmulatedStore, ObjectStore, ObjectStoreKind};
+use futures::TryStreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -166,17 +168,12 @@ pub(crate) async fn lag(
     let mut waits: Vec<i64> = Vec::new();
     for id in ids {
         wait_published(&db, &TableRef::Id(id), None, Some(Duration::from_secs(600))).await?;
-        let mut after = None;
-        loop {
-            let state = Some(MirrorState::Complete);
-            let page = db.backend().mirror_rows(Some(id), state, after, 1_000).await?;
-            for row in page.items {
+        let state = Some(MirrorState::Complete);
+        let mut pages = each_page(|after| db.backend().mirror_rows(Some(id), state, after, 1_000));
+        while let Some(rows) = pages.try_next().await? {
+            for row in rows {
                 let published = row.published_at.ok_or("published, and not said when")?;
                 waits.push(published.0 - row.enqueued_at.0);
-            }
-            after = page.next;
-            if after.is_none() {
-                break;
             }
         }
     }

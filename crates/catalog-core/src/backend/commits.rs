@@ -172,5 +172,9 @@ pub trait CommitBackend: Send + Sync {
     ///
     /// 1. None if no commit with it took effect. That answer is final only if none is still running.
     /// 2. Every handle knows a token as soon as its commit was acknowledged.
+    /// 3. A timestamp is that of history. At the base of an import it is the base's ([`BaseTail::timestamp`]),
+    ///    whichever was stored first.
+    ///
+    /// [`BaseTail::timestamp`]: crate::model::BaseTail::timestamp
     async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>>;
 }

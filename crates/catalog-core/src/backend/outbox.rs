@@ -116,6 +116,7 @@ pub trait OutboxBackend: Send + Sync {
     /// 3. [`Settlement::Failed`]: the version becomes `Failed`, or the table's mode `Diverged`, and the
     ///    lease ends. A table whose mode is `Off` by now stays `Off`: its later versions have no rows.
     /// 4. [`Settlement::Released`]: rows in flight become `Pending`, and the lease ends.
+    /// 5. The lease alone decides: a table that was dropped meanwhile is settled as any other.
     async fn mirror_settle(&self, lease: &MirrorLease, how: Settlement<'_>) -> WriteResult<bool>;
 
     /// Outbox rows, by (table id, version).
@@ -134,6 +135,7 @@ pub trait OutboxBackend: Send + Sync {
     ///
     /// 1. The answer is the number of rows that became due.
     /// 2. A diverged table takes commits meanwhile, and is published again after it.
+    /// 3. `TableNotFound`, with nothing changed, if the table is not active.
     async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> WriteResult<u64>;
 
     /// Turns publishing on or off, or records that a foreign commit was seen (`Diverged`).
@@ -141,6 +143,7 @@ pub trait OutboxBackend: Send + Sync {
     /// 1. Turning it on enqueues every version after `published_version`.
     /// 2. Only a table whose mode is `Active` becomes `Diverged`: one that is `Off` stays `Off`.
     /// 3. While it is off, nothing is claimed nor recorded.
+    /// 4. `TableNotFound`, with nothing changed, if the table is not active.
     async fn mirror_set_mode(
         &self,
         table_id: TableId,

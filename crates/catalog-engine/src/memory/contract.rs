@@ -2,23 +2,7 @@
 
 use std::sync::PoisonError;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use deltalakedb_catalog_core::backend::{
-    AppRows, AppState, BackendInfo, ClaimRequest, CommitBackend, CommitFilter, CommitOutcome,
-    CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress, ImportStep,
-    MirrorLease, MirrorTask, OutboxBackend, ReadBackend, SchemaBackend, Settlement, SkipBackend,
-    TableBackend, TableFilter, in_memory, request_in_memory,
-};
-use deltalakedb_catalog_core::commit::CommitBody;
-use deltalakedb_catalog_core::error::{ReadResult, WriteResult};
-use deltalakedb_catalog_core::ids::{
-    At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
-};
-use deltalakedb_catalog_core::model::{
-    CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState, NewSkipSegment,
-    NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
-};
+use deltalakedb_catalog_core::support::{prelude::*, step_in_memory};
 
 use super::skip::SkipState;
 use super::{MemoryBackend, SCHEMA_VERSION};
@@ -125,17 +109,7 @@ impl ReadBackend for MemoryBackend {
         version: Version,
         rows: AppRows,
     ) -> ReadResult<AppState> {
-        let transactions = if rows.transactions() {
-            self.state().readable(table_id)?.app_transactions(version)
-        } else {
-            Vec::new()
-        };
-        let domains = if rows.domains() {
-            self.state().readable(table_id)?.domain_metadata(version)
-        } else {
-            Vec::new()
-        };
-        Ok(AppState { transactions, domains })
+        Ok(self.state().readable(table_id)?.app_state(version, rows))
     }
 
     async fn list_commits(
@@ -177,7 +151,7 @@ impl SkipBackend for MemoryBackend {
         let state = self.state();
         let mut index = state.skip.get(&table_id).map(SkipState::index).unwrap_or_default();
         if let (Some(table), Some(last)) = (state.tables.get(&table_id), index.segments.last()) {
-            index.complete_to = table.record.head.filter(|_| table.ends_with(last.through));
+            index.complete_to = table.record().head.filter(|_| table.ends_with(last.through));
         }
         Ok(index)
     }
@@ -220,15 +194,8 @@ impl ImportBackend for MemoryBackend {
         table_id: TableId,
         step: ImportStep,
     ) -> WriteResult<ImportProgress> {
-        Ok(match step {
-            ImportStep::Base { skip_files, skip_tombstones, chunk, tail } => {
-                self.state().import_base(table_id, skip_files, skip_tombstones, chunk, tail)?
-            }
-            ImportStep::Commits(commits) => {
-                let commits = in_memory(commits).await?;
-                self.state().import_commits(table_id, commits)?
-            }
-        })
+        let step = step_in_memory(step).await?;
+        Ok(self.state().import_step(table_id, step)?)
     }
 
     async fn import_finish(
@@ -248,7 +215,7 @@ impl ImportBackend for MemoryBackend {
 #[async_trait]
 impl OutboxBackend for MemoryBackend {
     async fn mirror_claim(&self, request: &ClaimRequest) -> WriteResult<Vec<MirrorTask>> {
-        Ok(self.state().mirror_claim(request)?)
+        Ok(self.state().mirror_claim(request))
     }
 
     async fn mirror_renew(
@@ -261,11 +228,7 @@ impl OutboxBackend for MemoryBackend {
     }
 
     async fn mirror_settle(&self, lease: &MirrorLease, how: Settlement<'_>) -> WriteResult<bool> {
-        Ok(match how {
-            Settlement::Published(done) => self.state().mirror_complete(lease, done)?,
-            Settlement::Failed(failure) => self.state().mirror_fail(lease, failure)?,
-            Settlement::Released => self.state().mirror_release(lease),
-        })
+        Ok(self.state().mirror_settle(lease, how)?)
     }
 
     async fn mirror_rows(

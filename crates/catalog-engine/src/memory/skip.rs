@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
-use deltalakedb_catalog_core::model::{NewSkipSegment, SkipIndex, SkipPage, SkipSegment};
+use deltalakedb_catalog_core::support::prelude::*;
 
 /// Of one table.
 #[derive(Debug, Clone, Default)]

@@ -8,6 +8,7 @@ use deltalakedb::Db;
 use deltalakedb::core::backend::TableFilter;
 use deltalakedb::core::ids::{TableId, TableRef, TimestampMs, Version};
 use deltalakedb::core::model::{MirrorMode, MirrorRow, MirrorState, TableRecord, TableState};
+use deltalakedb::core::pages::each_page;
 use deltalakedb::mirror::foreign::standing;
 use deltalakedb::mirror::publish::wait_published;
 use deltalakedb::mirror::reconcile::{FindingKind, ReconcilePass, reconcile_all};
@@ -503,13 +504,12 @@ fn lag(seconds: f64) -> String {
 /// Reads a table's part of the outbox; with `versions`, the first page of it in full.
 async fn status_of(db: &Db, record: TableRecord, versions: bool, late: f64) -> Result<StatusView> {
     let now = db.clock().now();
-    let mut after = None;
     let (mut unpublished, mut failed) = (0_u64, 0_u64);
     let mut first: Option<MirrorRow> = None;
     let mut shown = Vec::new();
-    loop {
-        let page = db.backend().mirror_rows(Some(record.id), None, after, PAGE).await?;
-        for row in page.items {
+    let mut pages = each_page(|after| db.backend().mirror_rows(Some(record.id), None, after, PAGE));
+    while let Some(rows) = pages.try_next().await? {
+        for row in rows {
             unpublished += 1;
             failed += u64::from(row.state == MirrorState::Failed);
             if versions && shown.len() < PAGE {
@@ -523,10 +523,6 @@ async fn status_of(db: &Db, record: TableRecord, versions: bool, late: f64) -> R
                 });
             }
             first.get_or_insert(row);
-        }
-        after = page.next;
-        if after.is_none() {
-            break;
         }
     }
     let oldest = first.as_ref().map_or(now, |row| row.enqueued_at);

@@ -9,7 +9,8 @@ use deltalakedb_catalog_core::backend::TableFilter;
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{TableId, TableRef, TimestampMs};
 use deltalakedb_catalog_core::model::{MirrorMode, TableRecord, TableState};
-use futures::StreamExt;
+use deltalakedb_catalog_engine::pages::each_page;
+use futures::{StreamExt, TryStreamExt};
 
 use super::Publisher;
 use crate::foreign::Desk;
@@ -80,18 +81,14 @@ impl Publisher {
     /// Ids of the tables for which nothing waits.
     async fn idle_tables(&self) -> Result<Vec<TableId>> {
         let filter = TableFilter { namespace: None, state: Some(TableState::Active) };
-        let (mut idle, mut after) = (Vec::new(), None);
-        loop {
-            let page = self
-                .retry
-                .repeat(|| self.backend.list_tables(&filter, after.as_ref(), PAGE))
-                .await?;
-            idle.extend(page.items.iter().filter(|table| is_idle(table)).map(|table| table.id));
-            after = page.next;
-            if after.is_none() {
-                return Ok(idle);
-            }
+        let (filter, mut idle) = (&filter, Vec::new());
+        let mut pages = each_page(|after| async move {
+            self.retry.repeat(|| self.backend.list_tables(filter, after.as_ref(), PAGE)).await
+        });
+        while let Some(tables) = pages.try_next().await? {
+            idle.extend(tables.iter().filter(|table| is_idle(table)).map(|table| table.id));
         }
+        Ok(idle)
     }
 
     async fn sleep_until(&self, at: TimestampMs) {

@@ -1,7 +1,8 @@
 //! How the suite gets databases: a file in a temporary folder.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
 use deltalakedb_backend_redb::RedbBackend;
@@ -10,10 +11,26 @@ use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_conformance::{Fixture, Harness};
 
 pub(crate) fn harnesses() -> Vec<Arc<dyn Harness>> {
-    vec![Arc::new(Redb)]
+    vec![Arc::new(Redb::default())]
 }
 
-struct Redb;
+/// The handles that are open, by path: redb locks a file for the one that opened it.
+#[derive(Default)]
+struct Redb {
+    open: Mutex<BTreeMap<String, Weak<RedbBackend>>>,
+}
+
+impl Redb {
+    fn open(&self, path: &str) -> Result<Arc<RedbBackend>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = open.get(path).and_then(Weak::upgrade) {
+            return Ok(found);
+        }
+        let opened = Arc::new(RedbBackend::open(Path::new(path))?);
+        open.insert(path.to_owned(), Arc::downgrade(&opened));
+        Ok(opened)
+    }
+}
 
 #[async_trait]
 impl Harness for Redb {
@@ -25,13 +42,12 @@ impl Harness for Redb {
         let folder = tempfile::tempdir().map_err(|e| {
             CatalogError::failed(format!("no temporary folder: {e}"), WriteState::NotApplied)
         })?;
-        let path = folder.path().join("catalog.redb");
-        let backend = Arc::new(RedbBackend::open(&path)?);
-        Ok(Fixture::new(backend, path.to_string_lossy()).guarded_by(folder))
+        let path = folder.path().join("catalog.redb").to_string_lossy().into_owned();
+        let backend = self.open(&path)?;
+        Ok(Fixture::new(backend, path).guarded_by(folder))
     }
 
-    /// Within a process, all handles on a path share the database that redb locks.
     async fn reopen(&self, fixture: &Fixture) -> Result<Option<Arc<dyn CatalogBackend>>> {
-        Ok(Some(Arc::new(RedbBackend::open(Path::new(&fixture.place))?)))
+        Ok(Some(self.open(&fixture.place)?))
     }
 }

@@ -157,6 +157,32 @@ cases! {
         Ok(())
     }
 
+    /// resolve_token 3: at the base of an import the time is that of the base, as in history, whether its commit or its
+    /// state was stored first.
+    async fn a_token_of_the_base_has_the_time_of_history(env: &Env) -> CaseResult {
+        let db = env.db();
+        for (table, commit_first) in [("commit first", true), ("state first", false)] {
+            let new = env.new_table(table);
+            let id = new.id;
+            let token = format!("base-{}", u8::from(commit_first));
+            let commit = vec![ratified(10, &token, 0)?];
+            db.import_begin(&new, v(10), false, env.now()).await?;
+            if commit_first {
+                db.import_commits(id, commit.clone().into()).await?;
+                assert_eq!(wrote(env, &token).await?, Some(vec![(id, 10, 1_000)]), "so far");
+            }
+            db.import_base(id, 0, 0, chunk("base", 2), Some(tail(1_050))).await?;
+            if !commit_first {
+                db.import_commits(id, commit.into()).await?;
+            }
+            db.import_finish(id, end(Some(v(10))), env.now()).await?;
+            let times: Vec<_> = env.history(id).await?.iter().map(|c| c.timestamp.0).collect();
+            assert_eq!(times, [1_050], "{table}");
+            assert_eq!(wrote(env, &token).await?, Some(vec![(id, 10, 1_050)]), "{table}");
+        }
+        Ok(())
+    }
+
     /// import_abort 1, import_step 4: what an aborted import brought is not known any more; what
     /// other tables of the same batch wrote still is.
     async fn an_aborted_import_takes_its_tokens_along(env: &Env) -> CaseResult {

@@ -2,12 +2,12 @@
 
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{ClaimRequest, MirrorLease, PublishFailure, Published};
-use deltalakedb_catalog_core::error::CatalogError;
-use deltalakedb_catalog_core::error::PlainResult;
+use deltalakedb_catalog_core::error::{CatalogError, PlainResult};
 use deltalakedb_catalog_core::ids::{TableId, TimestampMs};
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorState};
 
 use super::cases;
+use super::tables::not_found;
 use crate::change::Change;
 use crate::env::{CaseResult, Env, committed, fail, v};
 
@@ -275,6 +275,41 @@ cases! {
         assert_eq!(env.db().mirror_claim(&request).await?, []);
         env.db().undrop_table(id, &crate::env::name("t")).await?;
         assert_eq!(env.claim_one(&env.claim_by("w")).await?.versions, [v(0), v(1)]);
+        Ok(())
+    }
+
+    /// mirror_retry 3, mirror_set_mode 4, mirror_settle 5: of a dropped table the mode and the failures stay as they
+    /// are, and a worker that is at it records what it has put.
+    async fn a_dropped_table_is_settled_and_not_switched(env: &Env) -> CaseResult {
+        let id = table(env, "t", 2).await?;
+        let task = env.claim_one(&env.claim_by("w")).await?;
+        env.db().drop_table(id, env.now()).await?;
+        assert!(complete(env, &task.lease, &[0]).await?);
+        let until = TimestampMs(env.now().0 + 60_000);
+        assert!(env.db().mirror_fail(&task.lease, &failure(1, until)).await?);
+
+        let (record, rows) = (env.record(id).await?, env.outbox(Some(id), None).await?);
+        assert_eq!((record.mirror, record.published_version), (MirrorMode::Active, Some(v(0))));
+        let got: Vec<_> = rows.iter().map(|r| (r.version, r.state)).collect();
+        assert_eq!(got, [(v(1), Failed), (v(2), Pending)]);
+        not_found("retry", env.db().mirror_retry(id, env.now()).await)?;
+        for mode in [MirrorMode::Off, MirrorMode::Active, MirrorMode::Diverged] {
+            not_found(mode.as_str(), env.db().mirror_set_mode(id, mode, env.now()).await)?;
+        }
+        assert_eq!((env.record(id).await?, env.outbox(Some(id), None).await?), (record, rows));
+        Ok(())
+    }
+
+    /// mirror_retry 3, mirror_set_mode 4: nor is a table that is importing, or one that does not exist.
+    async fn a_table_that_is_not_active_is_not_switched(env: &Env) -> CaseResult {
+        let new = env.new_table("t");
+        env.db().import_begin(&new, v(0), true, env.now()).await?;
+        for id in [new.id, env.new_table("none").id] {
+            not_found("retry", env.db().mirror_retry(id, env.now()).await)?;
+            let answer = env.db().mirror_set_mode(id, MirrorMode::Off, env.now()).await;
+            not_found("off", answer)?;
+        }
+        assert_eq!(env.record(new.id).await?.mirror, MirrorMode::Active);
         Ok(())
     }
 

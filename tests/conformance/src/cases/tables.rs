@@ -44,7 +44,7 @@ async fn create(env: &Env, name: TableName) -> CaseResult<TableId> {
     Ok(id)
 }
 
-fn not_found<T: std::fmt::Debug>(
+pub(super) fn not_found<T: std::fmt::Debug>(
     what: &str,
     answer: Result<T, impl Into<CatalogError>>,
 ) -> CaseResult {

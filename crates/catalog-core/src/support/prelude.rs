@@ -1,0 +1,12 @@
+//! All names that the methods of the contract use, for files that implement its parts:
+//! `use deltalakedb_catalog_core::support::prelude::*;`.
+
+pub use async_trait::async_trait;
+pub use bytes::Bytes;
+
+pub use crate::action::{Add, DomainMetadata, FileKey, Metadata, Protocol, Remove, Txn};
+pub use crate::backend::*;
+pub use crate::commit::{CommitBody, CommitIndex, Packed};
+pub use crate::error::{CatalogError, ReadResult, Result, WriteResult, WriteState};
+pub use crate::ids::{At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version};
+pub use crate::model::*;
