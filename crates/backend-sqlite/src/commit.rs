@@ -19,40 +19,41 @@ use crate::errors::DbResult;
 use crate::files::{FileDelta, FileWriter, UnknownFile};
 use crate::outbox;
 use crate::rows::text::statements;
-use crate::rows::{Reader, corrupt, to_json};
+use crate::rows::{Reader, Table, corrupt, to_json};
 use crate::session::Db;
-use crate::tables::{insert_table, name_is_taken, state_of};
+use crate::tables::{find, insert_table, name_is_taken};
 use crate::worker::Write;
 
 statements! {
-    REPLAYED: "SELECT table_id, version, timestamp_ms FROM {p}commits
-        WHERE token = ?1 ORDER BY batch_position",
+    REPLAYED: "SELECT t.id, c.version, c.timestamp_ms FROM {p}commits c
+        LEFT JOIN {p}tables t ON t.table_key = c.table_key
+        WHERE c.token = ?1 ORDER BY c.batch_position",
     TOKEN_IS_KNOWN: "SELECT 1 FROM {p}batches WHERE token = ?1",
     INSERT_BATCH: "INSERT INTO {p}batches (token, committed_at_ms) VALUES (?1, ?2)",
     HEAD: "SELECT t.state, t.head_version, t.head_timestamp_ms, t.barrier_version, m.mode,
-            c.total_files, c.total_bytes
-        FROM {p}tables t JOIN {p}mirror m ON m.table_id = t.id
-        LEFT JOIN {p}commits c ON c.table_id = t.id AND c.version = t.head_version
+            c.total_files, c.total_bytes, t.table_key
+        FROM {p}tables t JOIN {p}mirror m ON m.table_key = t.table_key
+        LEFT JOIN {p}commits c ON c.table_key = t.table_key AND c.version = t.head_version
         WHERE t.id = ?1",
     /// The compare-and-set that decides who commits. `IS` also compares null, before the first
     /// version.
     MOVE_HEAD: "UPDATE {p}tables SET head_version = ?2, head_timestamp_ms = ?3,
             barrier_version = CASE WHEN ?4 THEN ?2 ELSE barrier_version END
-        WHERE id = ?1 AND head_version IS ?5 AND state <> 'dropped'",
-    INSERT_COMMIT: "INSERT INTO {p}commits (table_id, version, timestamp_ms, token,
+        WHERE table_key = ?1 AND head_version IS ?5 AND state <> 'dropped'",
+    INSERT_COMMIT: "INSERT INTO {p}commits (table_key, version, timestamp_ms, token,
             batch_position, num_added, num_removed, bytes_added, bytes_removed,
             changes_metadata, changes_protocol, total_files, total_bytes, has_body, body_len,
             first_line, commit_info)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 1, ?14, ?15, ?16)",
-    INSERT_CHUNK: "INSERT INTO {p}commit_chunks (table_id, version, chunk_no, body)
+    INSERT_CHUNK: "INSERT INTO {p}commit_chunks (table_key, version, chunk_no, body)
         VALUES (?1, ?2, ?3, ?4)",
-    INSERT_PROTOCOL: "INSERT INTO {p}protocols (table_id, version, protocol)
+    INSERT_PROTOCOL: "INSERT INTO {p}protocols (table_key, version, protocol)
         VALUES (?1, ?2, ?3)",
-    INSERT_METADATA: "INSERT INTO {p}metadata (table_id, version, metadata)
+    INSERT_METADATA: "INSERT INTO {p}metadata (table_key, version, metadata)
         VALUES (?1, ?2, ?3)",
-    INSERT_TXN: "INSERT INTO {p}txns (table_id, app_id, version, app_version, last_updated)
+    INSERT_TXN: "INSERT INTO {p}txns (table_key, app_id, version, app_version, last_updated)
         VALUES (?1, ?2, ?3, ?4, ?5)",
-    INSERT_DOMAIN: "INSERT INTO {p}domain_metadata (table_id, domain, version, removed,
+    INSERT_DOMAIN: "INSERT INTO {p}domain_metadata (table_key, domain, version, removed,
             configuration)
         VALUES (?1, ?2, ?3, ?4, ?5)",
 }
@@ -144,39 +145,39 @@ fn commit_table(
     part: &TableCommit,
 ) -> DbResult<Result<CommittedTable, Refusal>> {
     let rejected = |reason| Ok(Err(Refusal::Rejected(reason)));
-    let (table_id, head, mirror) = match &part.target {
+    let (table, head, mirror) = match &part.target {
         CommitTarget::Create(new) => {
-            if state_of(db, new.id)?.is_some() {
+            if find(db, new.id)?.is_some() {
                 return rejected(Rejection::IdTaken(new.id));
             }
             if name_is_taken(db, &new.name)? {
                 return rejected(Rejection::NameTaken(new.name.clone()));
             }
-            insert_table(db, new, TableState::Active, 0, false, request.now)?;
-            (new.id, Head::default(), new.mirror)
+            let table = insert_table(db, new, TableState::Active, 0, false, request.now)?;
+            (table, Head::default(), new.mirror)
         }
         CommitTarget::Existing { table_id, rule } => {
-            let Some((head, version, barrier, mirror)) = find_head(db, *table_id)? else {
+            let Some(found) = find_head(db, *table_id)? else {
                 return rejected(Rejection::TableNotFound(*table_id));
             };
             let holds = match rule {
-                HeadRule::Exactly(expected) => version == *expected,
-                HeadRule::Append { since } => barrier <= *since,
+                HeadRule::Exactly(expected) => found.version == *expected,
+                HeadRule::Append { since } => found.barrier <= *since,
             };
             if !holds {
-                return Ok(Err(Refusal::HeadMoved(version)));
+                return Ok(Err(Refusal::HeadMoved(found.version)));
             }
-            (*table_id, head, mirror)
+            (found.table, found.head, found.mirror)
         }
     };
     let version = head.at.map_or(Version::ZERO, |(version, _)| version.next());
-    let timestamp = next_timestamp(table_id, head.at.map(|(_, time)| time), request.now)?;
+    let timestamp = next_timestamp(table.id, head.at.map(|(_, time)| time), request.now)?;
     let body =
         CommitBody { first_line: Some(part.first_line.render(timestamp)), rest: part.rest.clone() };
     let batch_position = i64::try_from(position).unwrap_or(i64::MAX);
     let written = write_version(
         db,
-        table_id,
+        table,
         head,
         &NewVersion {
             version,
@@ -192,18 +193,25 @@ fn commit_table(
         return rejected(Rejection::FileNotActive { path, dv_id });
     }
     if mirror != MirrorMode::Off {
-        outbox::enqueue(db, table_id, version, request.now)?;
+        outbox::enqueue(db, table, version, request.now)?;
     }
-    Ok(Ok(CommittedTable { table_id, version, timestamp }))
+    Ok(Ok(CommittedTable { table_id: table.id, version, timestamp }))
 }
 
-/// Head, its version, barrier and mirror of an active table.
-fn find_head(db: Db<'_>, id: TableId) -> DbResult<Option<(Head, Version, Version, MirrorMode)>> {
-    let table = id.to_string();
+/// An active table, as a commit finds it.
+struct Found {
+    table: Table,
+    head: Head,
+    version: Version,
+    barrier: Version,
+    mirror: MirrorMode,
+}
+
+fn find_head(db: Db<'_>, id: TableId) -> DbResult<Option<Found>> {
     let mut statement = db.prepare(HEAD)?;
-    let mut rows = statement.query([&table])?;
+    let mut rows = statement.query([id.to_string()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let r = Reader::new(row, &table, row.get(1).ok());
+    let r = Reader::new(row, &id, row.get(1).ok());
     let (state, mode): (String, String) = (r.get(0)?, r.get(4)?);
     if state != TableState::Active.as_str() {
         return Ok(None);
@@ -214,7 +222,13 @@ fn find_head(db: Db<'_>, id: TableId) -> DbResult<Option<(Head, Version, Version
         total_files: r.get(5)?,
         total_bytes: r.get(6)?,
     };
-    Ok(Some((head, version, r.version(3)?, MirrorMode::parse(&mode)?)))
+    Ok(Some(Found {
+        table: Table { key: r.get(7)?, id },
+        head,
+        version,
+        barrier: r.version(3)?,
+        mirror: MirrorMode::parse(&mode)?,
+    }))
 }
 
 /// The versions that a token wrote; none if no commit with it took effect.
@@ -244,14 +258,13 @@ pub(crate) fn resolve_token(
 /// not active.
 pub(crate) fn write_version(
     db: Db<'_>,
-    table_id: TableId,
+    table: Table,
     head: Head,
     new: &NewVersion<'_>,
 ) -> DbResult<Result<Head, FileKey>> {
-    let table = table_id.to_string();
     let version = new.version.get();
     let index = new.index;
-    let mut files = FileWriter::new(db, table.clone(), version)?;
+    let mut files = FileWriter::new(db, table, version)?;
     if let Err(key) = files.apply(index, new.unknown)? {
         return Ok(Err(key));
     }
@@ -263,45 +276,48 @@ pub(crate) fn write_version(
     }
     let delta = files.delta();
     drop(files);
-    write_projection(db, &table, version, index)?;
+    write_projection(db, table, version, index)?;
     let after = Head {
         at: Some((new.version, new.timestamp)),
         total_files: head.total_files.saturating_add(delta.files),
         total_bytes: head.total_bytes.saturating_add(delta.bytes),
     };
-    insert_commit(db, &table, new, delta, after.total_files, after.total_bytes)?;
-    insert_chunks(db, &table, version, new.body)?;
+    insert_commit(db, table, new, delta, after.total_files, after.total_bytes)?;
+    insert_chunks(db, table, version, new.body)?;
     let barrier = index.metadata.is_some() || index.protocol.is_some();
     let expected = head.at.map(|(version, _)| version.get());
     let moved =
-        db.execute(MOVE_HEAD, params![table, version, new.timestamp.0, barrier, expected])?;
+        db.execute(MOVE_HEAD, params![table.key, version, new.timestamp.0, barrier, expected])?;
     if moved == 1 {
         Ok(Ok(after))
     } else {
-        Err(corrupt(&table, Some(version), "head", "it moved while the write lock was held"))
+        Err(corrupt(table, Some(version), "head", "it moved while the write lock was held"))
     }
 }
 
 /// Protocol, metadata, application transactions and domain metadata of a version.
 pub(crate) fn write_projection(
     db: Db<'_>,
-    table: &str,
+    table: Table,
     version: i64,
     index: &CommitIndex,
 ) -> DbResult<()> {
     if let Some(protocol) = &index.protocol {
-        db.execute(INSERT_PROTOCOL, params![table, version, to_json(protocol)?])?;
+        db.execute(INSERT_PROTOCOL, params![table.key, version, to_json(protocol)?])?;
     }
     if let Some(metadata) = &index.metadata {
-        db.execute(INSERT_METADATA, params![table, version, to_json(metadata)?])?;
+        db.execute(INSERT_METADATA, params![table.key, version, to_json(metadata)?])?;
     }
     for txn in &index.txns {
-        db.execute(INSERT_TXN, params![table, txn.app_id, version, txn.version, txn.last_updated])?;
+        db.execute(
+            INSERT_TXN,
+            params![table.key, txn.app_id, version, txn.version, txn.last_updated],
+        )?;
     }
     for domain in &index.domain_metadata {
         db.execute(
             INSERT_DOMAIN,
-            params![table, domain.domain, version, domain.removed, domain.configuration],
+            params![table.key, domain.domain, version, domain.removed, domain.configuration],
         )?;
     }
     Ok(())
@@ -309,7 +325,7 @@ pub(crate) fn write_projection(
 
 fn insert_commit(
     db: Db<'_>,
-    table: &str,
+    table: Table,
     new: &NewVersion<'_>,
     delta: FileDelta,
     total_files: i64,
@@ -318,7 +334,7 @@ fn insert_commit(
     db.execute(
         INSERT_COMMIT,
         params![
-            table,
+            table.key,
             new.version.get(),
             new.timestamp.0,
             new.token.map(|(token, _)| token.as_str()),
@@ -342,22 +358,22 @@ fn insert_commit(
 /// Stores a commit's bytes.
 pub(crate) fn insert_chunks(
     db: Db<'_>,
-    table: &str,
+    table: Table,
     version: i64,
     body: &CommitBody,
 ) -> DbResult<()> {
     let mut statement = db.prepare(INSERT_CHUNK)?;
     for (number, chunk) in body.rest.zstd.chunks(CHUNK_BYTES).enumerate() {
-        statement.execute(params![table, version, count(number), chunk])?;
+        statement.execute(params![table.key, version, count(number), chunk])?;
     }
     Ok(())
 }
 
 /// Head for an import: of a table in whatever state.
-pub(crate) fn import_head(db: Db<'_>, table: &str) -> DbResult<Head> {
+pub(crate) fn import_head(db: Db<'_>, table: Table) -> DbResult<Head> {
     let row = db
         .prepare(HEAD)?
-        .query_row([table], |row| {
+        .query_row([table.id.to_string()], |row| {
             Ok((
                 row.get::<_, Option<i64>>(1)?,
                 row.get::<_, Option<i64>>(2)?,

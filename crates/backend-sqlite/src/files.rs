@@ -14,15 +14,15 @@ use serde::Serialize;
 
 use crate::errors::{DbError, DbResult};
 use crate::rows::text::statements;
-use crate::rows::to_json;
+use crate::rows::{Table, to_json};
 use crate::session::Db;
 
 statements! {
     /// The active row of a key. The key's digest is compared in the index, the key in full.
     FIND: "SELECT rowid, size FROM {p}files INDEXED BY {p}files_by_key
-        WHERE table_id = ?1 AND file_key = ?2 AND removed_version = 9223372036854775807
+        WHERE table_key = ?1 AND file_key = ?2 AND removed_version = 9223372036854775807
           AND path = ?3 AND dv_id = ?4",
-    INSERT: "INSERT INTO {p}files (table_id, added_version, ordinal, removed_version,
+    INSERT: "INSERT INTO {p}files (table_key, added_version, ordinal, removed_version,
             is_tombstone, file_key, size, modification_time, data_change, base_row_id,
             default_row_commit_version, path, dv_id, partition_values, tags, deletion_vector,
             clustering_provider, stats)
@@ -32,7 +32,7 @@ statements! {
     REMOVE: "UPDATE {p}files SET removed_version = ?2, is_tombstone = 1,
             deletion_timestamp = ?3, remove_action = ?4
         WHERE rowid = ?1",
-    INSERT_TOMBSTONE: "INSERT INTO {p}files (table_id, added_version, ordinal,
+    INSERT_TOMBSTONE: "INSERT INTO {p}files (table_key, added_version, ordinal,
             removed_version, is_tombstone, deletion_timestamp, file_key, size,
             modification_time, data_change, path, dv_id, remove_action)
         VALUES (?1, ?2, ?3, ?2, 1, ?4, ?5, ?6, 0, ?7, ?8, ?9, ?10)",
@@ -65,20 +65,20 @@ pub(crate) struct FileWriter<'a> {
     replace: CachedStatement<'a>,
     remove: CachedStatement<'a>,
     insert_tombstone: CachedStatement<'a>,
-    table: String,
+    table: Table,
     version: i64,
     json: Vec<u8>,
     delta: FileDelta,
 }
 
 impl<'a> FileWriter<'a> {
-    pub(crate) fn new(db: Db<'a>, table: String, version: i64) -> DbResult<Self> {
+    pub(crate) fn new(db: Db<'a>, table: Table, version: i64) -> DbResult<Self> {
         let mut insert = db.prepare(INSERT)?;
         let mut find = db.prepare(FIND)?;
         // Bindings stay from one run of a statement to the next: these two are bound once.
-        insert.raw_bind_parameter(1, &table)?;
+        insert.raw_bind_parameter(1, table.key)?;
         insert.raw_bind_parameter(2, version)?;
-        find.raw_bind_parameter(1, &table)?;
+        find.raw_bind_parameter(1, table.key)?;
         Ok(FileWriter {
             find,
             insert,
@@ -212,7 +212,7 @@ impl<'a> FileWriter<'a> {
     pub(crate) fn tombstone(&mut self, remove: &Remove, position: i64) -> DbResult<()> {
         let dv_id = dv_id(remove.deletion_vector.as_ref());
         self.insert_tombstone.execute(params![
-            self.table,
+            self.table.key,
             self.version,
             TOMBSTONE_ONLY.saturating_add(position),
             remove.deletion_timestamp.unwrap_or(0),

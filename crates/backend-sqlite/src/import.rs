@@ -20,35 +20,35 @@ use crate::errors::{DbError, DbResult};
 use crate::files::{FileWriter, UnknownFile};
 use crate::outbox;
 use crate::rows::text::statements;
-use crate::rows::{Reader, TABLE_COLUMNS, table_columns, table_record, table_source};
+use crate::rows::{Reader, TABLE_COLUMNS, Table, table_columns, table_record, table_source};
 use crate::session::Db;
-use crate::tables::{get_table, insert_table, not_found, require_table, state_of};
+use crate::tables::{self, get_table, insert_table, not_found, require_table};
 
 statements! {
     PROGRESS: concat!("SELECT ", table_columns!(), ", t.import_from_json, t.import_base_done,
             t.import_files, t.import_tombstones, t.import_live_files, t.import_live_bytes,
-            t.import_history_through
+            t.import_history_through, t.table_key
         FROM ", table_source!(), " WHERE t.id = ?1 AND t.state = 'importing'"),
     STORE_BASE: "UPDATE {p}tables SET import_files = ?2, import_tombstones = ?3,
             import_live_files = ?4, import_live_bytes = ?5
-        WHERE id = ?1",
+        WHERE table_key = ?1",
     FINISH_BASE: "UPDATE {p}tables SET import_base_done = 1, head_version = base_version,
             head_timestamp_ms = ?2
-        WHERE id = ?1",
+        WHERE table_key = ?1",
     /// The base may have its history already: then it keeps its bytes.
-    UPSERT_BASE: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
+    UPSERT_BASE: "INSERT INTO {p}commits (table_key, version, timestamp_ms, num_added,
             num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol,
             total_files, total_bytes, has_body, body_len)
         VALUES (?1, ?2, ?3, 0, 0, 0, 0, 0, 0, ?4, ?5, 0, 0)
-        ON CONFLICT (table_id, version) DO UPDATE SET timestamp_ms = excluded.timestamp_ms,
+        ON CONFLICT (table_key, version) DO UPDATE SET timestamp_ms = excluded.timestamp_ms,
             total_files = excluded.total_files, total_bytes = excluded.total_bytes",
     /// The base may be there without its bytes: then it keeps its timestamp and totals.
-    UPSERT_HISTORY: "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
+    UPSERT_HISTORY: "INSERT INTO {p}commits (table_key, version, timestamp_ms, num_added,
             num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol,
             total_files, total_bytes, has_body, body_len, first_line, commit_info, token,
             batch_position)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, 0, 1, ?10, ?11, ?12, ?13, ?14)
-        ON CONFLICT (table_id, version) DO UPDATE SET num_added = excluded.num_added,
+        ON CONFLICT (table_key, version) DO UPDATE SET num_added = excluded.num_added,
             num_removed = excluded.num_removed, bytes_added = excluded.bytes_added,
             bytes_removed = excluded.bytes_removed,
             changes_metadata = excluded.changes_metadata,
@@ -58,37 +58,38 @@ statements! {
             batch_position = excluded.batch_position",
     KNOW_TOKEN: "INSERT INTO {p}batches (token, committed_at_ms) VALUES (?1, ?2)
         ON CONFLICT (token) DO NOTHING",
-    STORE_HISTORY: "UPDATE {p}tables SET import_history_through = ?2 WHERE id = ?1",
+    STORE_HISTORY: "UPDATE {p}tables SET import_history_through = ?2 WHERE table_key = ?1",
     NEIGHBOURS: "SELECT
-        (SELECT timestamp_ms FROM {p}commits WHERE table_id = ?1 AND version < ?2
+        (SELECT timestamp_ms FROM {p}commits WHERE table_key = ?1 AND version < ?2
             ORDER BY version DESC LIMIT 1),
-        (SELECT timestamp_ms FROM {p}commits WHERE table_id = ?1 AND version > ?2
+        (SELECT timestamp_ms FROM {p}commits WHERE table_key = ?1 AND version > ?2
             ORDER BY version LIMIT 1)",
-    HAS_STATE: "SELECT EXISTS (SELECT 1 FROM {p}protocols WHERE table_id = ?1)
-        AND EXISTS (SELECT 1 FROM {p}metadata WHERE table_id = ?1)",
+    HAS_STATE: "SELECT EXISTS (SELECT 1 FROM {p}protocols WHERE table_key = ?1)
+        AND EXISTS (SELECT 1 FROM {p}metadata WHERE table_key = ?1)",
     FINISH: "UPDATE {p}tables SET state = ?2, dropped_at_ms = ?3,
             created_at_ms = coalesce(?4, created_at_ms),
             drop_marker = CASE WHEN ?3 IS NULL THEN '' ELSE id END
-        WHERE id = ?1",
-    PUBLISH: "UPDATE {p}mirror SET published_version = ?2 WHERE table_id = ?1",
+        WHERE table_key = ?1",
+    PUBLISH: "UPDATE {p}mirror SET published_version = ?2 WHERE table_key = ?1",
     /// Tokens that nothing but this table's commits know.
     DELETE_BATCHES: "DELETE FROM {p}batches WHERE token IN (
-            SELECT token FROM {p}commits WHERE table_id = ?1 AND token IS NOT NULL)
+            SELECT token FROM {p}commits WHERE table_key = ?1 AND token IS NOT NULL)
         AND NOT EXISTS (SELECT 1 FROM {p}commits c
-            WHERE c.token = {p}batches.token AND c.table_id <> ?1)",
-    DELETE_FILES: "DELETE FROM {p}files WHERE table_id = ?1",
-    DELETE_CHUNKS: "DELETE FROM {p}commit_chunks WHERE table_id = ?1",
-    DELETE_COMMITS: "DELETE FROM {p}commits WHERE table_id = ?1",
-    DELETE_PROTOCOLS: "DELETE FROM {p}protocols WHERE table_id = ?1",
-    DELETE_METADATA: "DELETE FROM {p}metadata WHERE table_id = ?1",
-    DELETE_TXNS: "DELETE FROM {p}txns WHERE table_id = ?1",
-    DELETE_DOMAINS: "DELETE FROM {p}domain_metadata WHERE table_id = ?1",
-    DELETE_MIRROR: "DELETE FROM {p}mirror WHERE table_id = ?1",
-    DELETE_TABLE: "DELETE FROM {p}tables WHERE id = ?1",
+            WHERE c.token = {p}batches.token AND c.table_key <> ?1)",
+    DELETE_FILES: "DELETE FROM {p}files WHERE table_key = ?1",
+    DELETE_CHUNKS: "DELETE FROM {p}commit_chunks WHERE table_key = ?1",
+    DELETE_COMMITS: "DELETE FROM {p}commits WHERE table_key = ?1",
+    DELETE_PROTOCOLS: "DELETE FROM {p}protocols WHERE table_key = ?1",
+    DELETE_METADATA: "DELETE FROM {p}metadata WHERE table_key = ?1",
+    DELETE_TXNS: "DELETE FROM {p}txns WHERE table_key = ?1",
+    DELETE_DOMAINS: "DELETE FROM {p}domain_metadata WHERE table_key = ?1",
+    DELETE_MIRROR: "DELETE FROM {p}mirror WHERE table_key = ?1",
+    DELETE_TABLE: "DELETE FROM {p}tables WHERE table_key = ?1",
 }
 
 /// Where an import is, with what only the backend wants to know.
 struct Importing {
+    table: Table,
     progress: ImportProgress,
     from_json: bool,
     live_files: i64,
@@ -96,13 +97,13 @@ struct Importing {
 }
 
 fn find(db: Db<'_>, id: TableId) -> DbResult<Importing> {
-    let table = id.to_string();
     let mut statement = db.prepare(PROGRESS)?;
-    let mut rows = statement.query([&table])?;
+    let mut rows = statement.query([id.to_string()])?;
     let Some(row) = rows.next()? else { return Err(not_found(id).into()) };
-    let r = Reader::new(row, &table, None);
+    let r = Reader::new(row, &id, None);
     let at = TABLE_COLUMNS;
     Ok(Importing {
+        table: Table { key: r.get(at + 7)?, id },
         from_json: r.get(at)?,
         live_files: r.get(at + 4)?,
         live_bytes: r.get(at + 5)?,
@@ -145,7 +146,7 @@ pub(crate) fn begin(
         }
         return Err(CatalogError::TableExists(new.name.clone()).into());
     }
-    if state_of(db, new.id)?.is_some() {
+    if tables::find(db, new.id)?.is_some() {
         return invalid(format!("table id {} exists already", new.id));
     }
     insert_table(db, new, TableState::Importing, base.get(), from_json, now)?;
@@ -174,14 +175,14 @@ pub(crate) fn store_base(
         ));
     }
     let base = progress.table.base_version;
-    let table = id.to_string();
+    let table = import.table;
     if let Some(tail) = tail {
-        let (below, above) = neighbours(db, id, base)?;
+        let (below, above) = neighbours(db, table, base)?;
         check_between(&progress.table, base, tail.timestamp, below, above)?;
     }
     let (mut files, mut tombstones) =
         (stored(progress.base_files), stored(progress.base_tombstones));
-    let mut writer = FileWriter::new(db, table.clone(), base.get())?;
+    let mut writer = FileWriter::new(db, table, base.get())?;
     for add in &chunk.files {
         writer.add(add, files)?;
         files += 1;
@@ -193,9 +194,9 @@ pub(crate) fn store_base(
     let live_files = import.live_files.saturating_add(writer.delta().files);
     let live_bytes = import.live_bytes.saturating_add(writer.delta().bytes);
     drop(writer);
-    db.execute(STORE_BASE, params![table, files, tombstones, live_files, live_bytes])?;
+    db.execute(STORE_BASE, params![table.key, files, tombstones, live_files, live_bytes])?;
     if let Some(tail) = tail {
-        finish_base(db, &table, base.get(), tail, live_files, live_bytes)?;
+        finish_base(db, table, base.get(), tail, live_files, live_bytes)?;
     }
     Ok(find(db, id)?.progress)
 }
@@ -206,7 +207,7 @@ fn stored(count: u64) -> i64 {
 
 fn finish_base(
     db: Db<'_>,
-    table: &str,
+    table: Table,
     base: i64,
     tail: &BaseTail,
     live_files: i64,
@@ -220,21 +221,20 @@ fn finish_base(
         ..CommitIndex::default()
     };
     write_projection(db, table, base, &index)?;
-    db.execute(UPSERT_BASE, params![table, base, tail.timestamp.0, live_files, live_bytes])?;
-    db.execute(FINISH_BASE, params![table, tail.timestamp.0])?;
+    db.execute(UPSERT_BASE, params![table.key, base, tail.timestamp.0, live_files, live_bytes])?;
+    db.execute(FINISH_BASE, params![table.key, tail.timestamp.0])?;
     Ok(())
 }
 
 /// Timestamps of the stored versions next below and next above.
 fn neighbours(
     db: Db<'_>,
-    table: TableId,
+    table: Table,
     version: Version,
 ) -> DbResult<(Option<TimestampMs>, Option<TimestampMs>)> {
-    let (below, above): (Option<i64>, Option<i64>) =
-        db.prepare(NEIGHBOURS)?.query_row(params![table.to_string(), version.get()], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
+    let (below, above): (Option<i64>, Option<i64>) = db
+        .prepare(NEIGHBOURS)?
+        .query_row(params![table.key, version.get()], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok((below.map(TimestampMs), above.map(TimestampMs)))
 }
 
@@ -250,9 +250,9 @@ pub(crate) fn store_commits(
         base_done: import.progress.base_done,
         history_through: import.progress.history_through,
     };
-    check_import_commits(position, commits, |version| neighbours(db, id, version))?;
-    let table = id.to_string();
-    let mut head = import_head(db, &table)?;
+    let table = import.table;
+    check_import_commits(position, commits, |version| neighbours(db, table, version))?;
+    let mut head = import_head(db, table)?;
     let mut history = None;
     for commit in commits {
         if let Some((token, _)) = &commit.token {
@@ -260,19 +260,19 @@ pub(crate) fn store_commits(
             db.execute(KNOW_TOKEN, known)?;
         }
         if position.is_applied(commit.version) {
-            head = apply(db, id, head, commit)?;
+            head = apply(db, table, head, commit)?;
         } else {
-            store_history(db, &table, commit)?;
+            store_history(db, table, commit)?;
             history = Some(commit.version);
         }
     }
     if let Some(history) = history {
-        db.execute(STORE_HISTORY, params![table, history.get()])?;
+        db.execute(STORE_HISTORY, params![table.key, history.get()])?;
     }
     Ok(find(db, id)?.progress)
 }
 
-fn apply(db: Db<'_>, id: TableId, head: Head, commit: &ImportedCommit) -> DbResult<Head> {
+fn apply(db: Db<'_>, table: Table, head: Head, commit: &ImportedCommit) -> DbResult<Head> {
     let new = NewVersion {
         version: commit.version,
         timestamp: commit.timestamp,
@@ -282,20 +282,20 @@ fn apply(db: Db<'_>, id: TableId, head: Head, commit: &ImportedCommit) -> DbResu
         later: commit.later.as_ref(),
         unknown: UnknownFile::Tombstone,
     };
-    write_version(db, id, head, &new)?.or_else(|key| {
+    write_version(db, table, head, &new)?.or_else(|key| {
         invalid(format!("version {} removes {key}, which is not in the table", commit.version))
     })
 }
 
 /// A commit at or below the base: a line of history and its bytes.
-fn store_history(db: Db<'_>, table: &str, commit: &ImportedCommit) -> DbResult<()> {
+fn store_history(db: Db<'_>, table: Table, commit: &ImportedCommit) -> DbResult<()> {
     let index = &commit.index;
     let bytes_removed =
         index.removes.iter().fold(0_i64, |sum, r| sum.saturating_add(r.size.unwrap_or(0)));
     db.execute(
         UPSERT_HISTORY,
         params![
-            table,
+            table.key,
             commit.version.get(),
             commit.timestamp.0,
             count(commit.num_added()),
@@ -321,9 +321,12 @@ pub(crate) fn finish(
     now: TimestampMs,
 ) -> DbResult<TableRecord> {
     let import = find(db, id)?;
-    let table = id.to_string();
-    let has_state: bool =
-        db.prepare(HAS_STATE)?.query_row([&table], |row| row.get(0)).optional()?.unwrap_or(false);
+    let table = import.table;
+    let has_state: bool = db
+        .prepare(HAS_STATE)?
+        .query_row([table.key], |row| row.get(0))
+        .optional()?
+        .unwrap_or(false);
     let record = &import.progress.table;
     if record.head.is_none() || !has_state {
         return Err(CatalogError::corrupt(format!(
@@ -336,17 +339,16 @@ pub(crate) fn finish(
     check_published(record, end.published)?;
     let state = if end.dropped_at.is_some() { TableState::Dropped } else { TableState::Active };
     let (dropped_at, created_at) = (end.dropped_at.map(|t| t.0), end.created_at.map(|t| t.0));
-    db.execute(FINISH, params![table, state.as_str(), dropped_at, created_at])?;
-    db.execute(PUBLISH, params![table, end.published.map(Version::get)])?;
+    db.execute(FINISH, params![table.key, state.as_str(), dropped_at, created_at])?;
+    db.execute(PUBLISH, params![table.key, end.published.map(Version::get)])?;
     if record.mirror != MirrorMode::Off {
-        outbox::enqueue_missing(db, id, end.published, now)?;
+        outbox::enqueue_missing(db, table, end.published, now)?;
     }
     require_table(db, id)
 }
 
 pub(crate) fn abort(db: Db<'_>, id: TableId) -> DbResult<()> {
-    find(db, id)?;
-    let table = id.to_string();
+    let table = find(db, id)?.table;
     for text in [
         DELETE_FILES,
         DELETE_CHUNKS,
@@ -359,7 +361,7 @@ pub(crate) fn abort(db: Db<'_>, id: TableId) -> DbResult<()> {
         DELETE_MIRROR,
         DELETE_TABLE,
     ] {
-        db.execute(text, [&table])?;
+        db.execute(text, [table.key])?;
     }
     Ok(())
 }

@@ -10,12 +10,12 @@ use deltalakedb_catalog_core::backend::{
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{TableId, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorRow, MirrorState, Page, TableRecord};
-use deltalakedb_catalog_core::support::{fetch_limit, page};
-use rusqlite::{OptionalExtension, params};
+use deltalakedb_catalog_core::support::{count, fetch_limit, page};
+use rusqlite::{CachedStatement, OptionalExtension, params};
 
 use crate::errors::{DbError, DbResult};
 use crate::rows::text::statements;
-use crate::rows::{corrupt, mirror_columns, mirror_row};
+use crate::rows::{Table, corrupt, mirror_columns, mirror_row};
 use crate::session::Db;
 use crate::tables::{require_active, require_readable, require_table};
 
@@ -24,92 +24,104 @@ use crate::tables::{require_active, require_readable, require_table};
 macro_rules! claimable {
     () => {
         "{p}mirror m
-         JOIN {p}tables t ON t.id = m.table_id
-         JOIN {p}mirror_status s ON s.table_id = m.table_id
+         JOIN {p}tables t ON t.table_key = m.table_key
+         JOIN {p}mirror_status s ON s.table_key = m.table_key
            AND s.version = coalesce(m.published_version + 1, 0)
          WHERE m.pending_since_ms IS NOT NULL AND m.mode = 'active' AND t.state = 'active'
            AND (m.lease_owner IS NULL OR m.lease_owner = ?2 OR m.lease_until_ms <= ?1)
            AND (s.retry_at_ms IS NULL OR s.retry_at_ms <= ?1)
-           AND (?3 IS NULL OR m.table_id = ?3)"
+           AND (?3 IS NULL OR t.id = ?3)"
     };
 }
 
 statements! {
-    ENQUEUE: "INSERT INTO {p}mirror_status (table_id, version, state, attempts,
+    ENQUEUE: "INSERT INTO {p}mirror_status (table_key, version, state, attempts,
             enqueued_at_ms)
         VALUES (?1, ?2, 'PENDING', 0, ?3)",
-    ENQUEUE_MISSING: "INSERT INTO {p}mirror_status (table_id, version, state, attempts,
+    ENQUEUE_MISSING: "INSERT INTO {p}mirror_status (table_key, version, state, attempts,
             enqueued_at_ms)
-        SELECT c.table_id, c.version, 'PENDING', 0, ?3 FROM {p}commits c
-        WHERE c.table_id = ?1 AND c.version >= ?2 AND NOT EXISTS (
+        SELECT c.table_key, c.version, 'PENDING', 0, ?3 FROM {p}commits c
+        WHERE c.table_key = ?1 AND c.version >= ?2 AND NOT EXISTS (
             SELECT 1 FROM {p}mirror_status s
-            WHERE s.table_id = c.table_id AND s.version = c.version)",
+            WHERE s.table_key = c.table_key AND s.version = c.version)",
     MARK_PENDING: "UPDATE {p}mirror SET pending_since_ms = ?2
-        WHERE table_id = ?1 AND pending_since_ms IS NULL",
+        WHERE table_key = ?1 AND pending_since_ms IS NULL",
     /// From the row of the first unpublished version.
     UPDATE_PENDING: "UPDATE {p}mirror SET pending_since_ms = (
             SELECT s.enqueued_at_ms FROM {p}mirror_status s
-            WHERE s.table_id = {p}mirror.table_id
+            WHERE s.table_key = {p}mirror.table_key
               AND s.version = coalesce({p}mirror.published_version + 1, 0))
-        WHERE table_id = ?1",
+        WHERE table_key = ?1",
     ANY_CLAIMABLE: concat!("SELECT 1 FROM ", claimable!(), " LIMIT 1"),
-    CLAIMABLE: concat!("SELECT m.table_id, m.published_version, m.lease_owner, m.lease_epoch,
-            s.attempts
-        FROM ", claimable!(), " ORDER BY m.pending_since_ms, m.table_id LIMIT ?4"),
+    /// Only tables of one and the same millisecond are sorted.
+    CLAIMABLE: concat!("SELECT t.id, m.table_key, m.published_version, m.lease_owner,
+            m.lease_epoch, s.attempts
+        FROM ", claimable!(), " ORDER BY m.pending_since_ms, t.id LIMIT ?4"),
     LEASE: "UPDATE {p}mirror SET lease_owner = ?2, lease_epoch = ?3, lease_until_ms = ?4
-        WHERE table_id = ?1",
+        WHERE table_key = ?1",
     NEXT_VERSIONS: "SELECT version FROM {p}mirror_status
-        WHERE table_id = ?1 AND version >= ?2 ORDER BY version LIMIT ?3",
+        WHERE table_key = ?1 AND version >= ?2 ORDER BY version LIMIT ?3",
     START: "UPDATE {p}mirror_status SET state = 'IN_FLIGHT', attempts = attempts + 1
-        WHERE table_id = ?1 AND version >= ?2 AND version <= ?3",
+        WHERE table_key = ?1 AND version >= ?2 AND version <= ?3",
     /// A holder is known by its name and epoch: whoever takes a lapsed lease has another one.
-    HELD: "SELECT coalesce(published_version + 1, 0) FROM {p}mirror
-        WHERE table_id = ?1 AND lease_owner = ?2 AND lease_epoch = ?3",
+    HELD: "SELECT t.table_key, coalesce(m.published_version + 1, 0)
+        FROM {p}tables t JOIN {p}mirror m ON m.table_key = t.table_key
+        WHERE t.id = ?1 AND m.lease_owner = ?2 AND m.lease_epoch = ?3",
     RENEW: "UPDATE {p}mirror SET lease_until_ms = ?4
-        WHERE table_id = ?1 AND lease_owner = ?2 AND lease_epoch = ?3",
+        WHERE table_key = (SELECT table_key FROM {p}tables WHERE id = ?1)
+          AND lease_owner = ?2 AND lease_epoch = ?3",
     COMPLETE: "UPDATE {p}mirror_status SET state = 'COMPLETE', digest = ?3,
             published_at_ms = ?4, retry_at_ms = NULL, last_error = NULL
-        WHERE table_id = ?1 AND version = ?2",
-    PUBLISH: "UPDATE {p}mirror SET published_version = ?2 WHERE table_id = ?1",
+        WHERE table_key = ?1 AND version = ?2",
+    PUBLISH: "UPDATE {p}mirror SET published_version = ?2 WHERE table_key = ?1",
     FAIL: "UPDATE {p}mirror_status SET state = 'FAILED', last_error = ?3, retry_at_ms = ?4
-        WHERE table_id = ?1 AND version = ?2 AND state <> 'COMPLETE'",
+        WHERE table_key = ?1 AND version = ?2 AND state <> 'COMPLETE'",
     /// A table that was switched off meanwhile stays off.
     DIVERGE: "UPDATE {p}mirror SET mode = 'diverged'
-        WHERE table_id = ?1 AND mode = 'active'",
-    SET_MODE: "UPDATE {p}mirror SET mode = ?2 WHERE table_id = ?1",
-    GIVE_UP: "UPDATE {p}mirror SET lease_owner = NULL WHERE table_id = ?1",
+        WHERE table_key = ?1 AND mode = 'active'",
+    SET_MODE: "UPDATE {p}mirror SET mode = ?2 WHERE table_key = ?1",
+    GIVE_UP: "UPDATE {p}mirror SET lease_owner = NULL WHERE table_key = ?1",
     BACK_TO_PENDING: "UPDATE {p}mirror_status INDEXED BY {p}mirror_status_open
         SET state = 'PENDING'
-        WHERE table_id = ?1 AND state <> 'COMPLETE' AND state = 'IN_FLIGHT'",
+        WHERE table_key = ?1 AND state <> 'COMPLETE' AND state = 'IN_FLIGHT'",
     RETRY: "UPDATE {p}mirror_status INDEXED BY {p}mirror_status_open
         SET retry_at_ms = ?2
-        WHERE table_id = ?1 AND state <> 'COMPLETE' AND state = 'FAILED'",
+        WHERE table_key = ?1 AND state <> 'COMPLETE' AND state = 'FAILED'",
     ACTIVATE_DIVERGED: "UPDATE {p}mirror SET mode = 'active'
-        WHERE table_id = ?1 AND mode = 'diverged'",
-    /// The open states have an index of their own; `state <> 'COMPLETE'` selects it.
+        WHERE table_key = ?1 AND mode = 'diverged'",
+    /// Tables with rows in open states, by id. One step of the recursion a table: the open states have
+    /// an index of their own, and `state <> 'COMPLETE'` selects it.
+    TABLES_OPEN: "WITH RECURSIVE waiting (table_key) AS (
+            SELECT min(table_key) FROM {p}mirror_status INDEXED BY {p}mirror_status_open
+            WHERE state <> 'COMPLETE'
+            UNION ALL
+            SELECT (SELECT min(n.table_key)
+                FROM {p}mirror_status n INDEXED BY {p}mirror_status_open
+                WHERE n.state <> 'COMPLETE' AND n.table_key > waiting.table_key)
+            FROM waiting WHERE waiting.table_key IS NOT NULL)
+        SELECT t.id, t.table_key FROM waiting JOIN {p}tables t ON t.table_key = waiting.table_key
+        WHERE t.id >= ?1 ORDER BY t.id",
+    /// All tables, by id.
+    TABLES_ALL: "SELECT id, table_key FROM {p}tables WHERE id >= ?1 ORDER BY id",
     ROWS_OPEN: concat!("SELECT ", mirror_columns!(), " FROM {p}mirror_status
             INDEXED BY {p}mirror_status_open
         WHERE state <> 'COMPLETE' AND (?1 IS NULL OR state = ?1)
-          AND (table_id, version) > (?2, ?3)
-        ORDER BY table_id, version LIMIT ?4"),
-    ROWS_OPEN_OF: concat!("SELECT ", mirror_columns!(), " FROM {p}mirror_status
-            INDEXED BY {p}mirror_status_open
-        WHERE state <> 'COMPLETE' AND (?1 IS NULL OR state = ?1)
-          AND table_id = ?5 AND (table_id, version) > (?2, ?3)
-        ORDER BY table_id, version LIMIT ?4"),
+          AND table_key = ?2 AND version > ?3
+        ORDER BY version LIMIT ?4"),
     ROWS_COMPLETE: concat!("SELECT ", mirror_columns!(), " FROM {p}mirror_status
-        WHERE state = ?1 AND (table_id, version) > (?2, ?3)
-        ORDER BY table_id, version LIMIT ?4"),
-    ROWS_COMPLETE_OF: concat!("SELECT ", mirror_columns!(), " FROM {p}mirror_status
-        WHERE state = ?1 AND table_id = ?5 AND (table_id, version) > (?2, ?3)
-        ORDER BY table_id, version LIMIT ?4"),
+        WHERE state = ?1 AND table_key = ?2 AND version > ?3
+        ORDER BY version LIMIT ?4"),
 }
 
 /// Puts a new version into the outbox, in the transaction that commits it.
-pub(crate) fn enqueue(db: Db<'_>, id: TableId, version: Version, now: TimestampMs) -> DbResult<()> {
-    let table = id.to_string();
-    db.execute(ENQUEUE, params![table, version.get(), now.0])?;
-    db.execute(MARK_PENDING, params![table, now.0])?;
+pub(crate) fn enqueue(
+    db: Db<'_>,
+    table: Table,
+    version: Version,
+    now: TimestampMs,
+) -> DbResult<()> {
+    db.execute(ENQUEUE, params![table.key, version.get(), now.0])?;
+    db.execute(MARK_PENDING, params![table.key, now.0])?;
     Ok(())
 }
 
@@ -128,11 +140,12 @@ pub(crate) fn claim(db: Db<'_>, request: &ClaimRequest) -> DbResult<Vec<MirrorTa
         .prepare(CLAIMABLE)?
         .query_map(params![request.now.0, request.owner, only, limit], |row| {
             Ok(Claimable {
-                table: row.get(0)?,
-                published: row.get(1)?,
-                owner: row.get(2)?,
-                epoch: row.get(3)?,
-                attempts: row.get(4)?,
+                id: row.get(0)?,
+                key: row.get(1)?,
+                published: row.get(2)?,
+                owner: row.get(3)?,
+                epoch: row.get(4)?,
+                attempts: row.get(5)?,
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
@@ -140,7 +153,8 @@ pub(crate) fn claim(db: Db<'_>, request: &ClaimRequest) -> DbResult<Vec<MirrorTa
 }
 
 struct Claimable {
-    table: String,
+    id: String,
+    key: i64,
     published: Option<i64>,
     owner: Option<String>,
     epoch: i64,
@@ -148,8 +162,9 @@ struct Claimable {
 }
 
 fn take(db: Db<'_>, request: &ClaimRequest, candidate: &Claimable) -> DbResult<MirrorTask> {
-    let table = &candidate.table;
-    let table_id: TableId = table.parse().map_err(|e| corrupt(table, None, "table_id", e))?;
+    let id = &candidate.id;
+    let table_id: TableId = id.parse().map_err(|e| corrupt(id, None, "id", e))?;
+    let table = candidate.key;
     let same_holder = candidate.owner.as_deref() == Some(request.owner.as_str());
     let epoch = if same_holder { candidate.epoch } else { candidate.epoch.saturating_add(1) };
     let until = request.now.plus_ms(request.lease_ms);
@@ -163,7 +178,7 @@ fn take(db: Db<'_>, request: &ClaimRequest, candidate: &Claimable) -> DbResult<M
         .collect::<rusqlite::Result<_>>()?;
     let gapless = (first..).zip(&versions).all(|(expected, found)| expected == *found);
     let (Some(last), true) = (versions.last(), gapless) else {
-        return Err(corrupt(table, Some(first), "outbox", "a version is missing in it"));
+        return Err(corrupt(id, Some(first), "outbox", "a version is missing in it"));
     };
     db.execute(START, params![table, first, last])?;
     Ok(MirrorTask {
@@ -177,12 +192,10 @@ fn take(db: Db<'_>, request: &ClaimRequest, candidate: &Claimable) -> DbResult<M
     })
 }
 
-/// The next version to publish of a leased table; none if the lease is lost.
-fn held(db: Db<'_>, lease: &MirrorLease) -> DbResult<Option<i64>> {
-    Ok(db
-        .prepare(HELD)?
-        .query_row(params![lease.table_id.to_string(), lease.owner, lease.epoch], |row| row.get(0))
-        .optional()?)
+/// The key of a leased table and its next version to publish; none if the lease is lost.
+fn held(db: Db<'_>, lease: &MirrorLease) -> DbResult<Option<(i64, i64)>> {
+    let holder = params![lease.table_id.to_string(), lease.owner, lease.epoch];
+    Ok(db.prepare(HELD)?.query_row(holder, |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
 
 pub(crate) fn renew(
@@ -203,8 +216,7 @@ fn invalid<T>(db: Db<'_>, id: TableId, what: String) -> DbResult<T> {
 }
 
 pub(crate) fn complete(db: Db<'_>, lease: &MirrorLease, done: &[Published]) -> DbResult<bool> {
-    let table = lease.table_id.to_string();
-    let Some(mut next) = held(db, lease)? else { return Ok(false) };
+    let Some((table, mut next)) = held(db, lease)? else { return Ok(false) };
     for row in done {
         let in_order = row.version.get() == next
             && db.execute(COMPLETE, params![table, next, row.digest, row.at.0])? == 1;
@@ -219,23 +231,20 @@ pub(crate) fn complete(db: Db<'_>, lease: &MirrorLease, done: &[Published]) -> D
     }
     if let Some(last) = done.last() {
         db.execute(PUBLISH, params![table, last.version.get()])?;
-        db.execute(UPDATE_PENDING, [&table])?;
+        db.execute(UPDATE_PENDING, [table])?;
     }
     Ok(true)
 }
 
 /// Frees a lease: its rows in flight wait again.
-fn give_up(db: Db<'_>, table: &str) -> DbResult<()> {
+fn give_up(db: Db<'_>, table: i64) -> DbResult<()> {
     db.execute(GIVE_UP, [table])?;
     db.execute(BACK_TO_PENDING, [table])?;
     Ok(())
 }
 
 pub(crate) fn fail(db: Db<'_>, lease: &MirrorLease, failure: &PublishFailure) -> DbResult<bool> {
-    let table = lease.table_id.to_string();
-    if held(db, lease)?.is_none() {
-        return Ok(false);
-    }
+    let Some((table, _)) = held(db, lease)? else { return Ok(false) };
     let failed =
         db.execute(FAIL, params![table, failure.version.get(), failure.error, failure.retry_at.0])?;
     if failed != 1 {
@@ -245,16 +254,14 @@ pub(crate) fn fail(db: Db<'_>, lease: &MirrorLease, failure: &PublishFailure) ->
     if failure.diverged {
         db.execute(DIVERGE, params![table])?;
     }
-    give_up(db, &table)?;
+    give_up(db, table)?;
     Ok(true)
 }
 
 pub(crate) fn release(db: Db<'_>, lease: &MirrorLease) -> DbResult<bool> {
-    let held = held(db, lease)?.is_some();
-    if held {
-        give_up(db, &lease.table_id.to_string())?;
-    }
-    Ok(held)
+    let Some((table, _)) = held(db, lease)? else { return Ok(false) };
+    give_up(db, table)?;
+    Ok(true)
 }
 
 pub(crate) fn list(
@@ -264,39 +271,75 @@ pub(crate) fn list(
     after: Option<(TableId, Version)>,
     limit: usize,
 ) -> DbResult<Page<MirrorRow, (TableId, Version)>> {
-    if let Some(id) = table_id {
-        require_readable(db, id)?;
-    }
-    let (after_table, after_version) =
-        after.map_or((String::new(), -1), |(id, version)| (id.to_string(), version.get()));
     let complete = state == Some(MirrorState::Complete);
-    let text = match (complete, table_id) {
-        (false, None) => ROWS_OPEN,
-        (false, Some(_)) => ROWS_OPEN_OF,
-        (true, None) => ROWS_COMPLETE,
-        (true, Some(_)) => ROWS_COMPLETE_OF,
+    let rows = Rows {
+        statement: db.prepare(if complete { ROWS_COMPLETE } else { ROWS_OPEN })?,
+        state,
+        after,
+        fetch: fetch_limit(limit),
+        found: Vec::new(),
     };
-    let mut statement = db.prepare(text)?;
-    statement.raw_bind_parameter(1, state.map(MirrorState::as_str))?;
-    statement.raw_bind_parameter(2, after_table)?;
-    statement.raw_bind_parameter(3, after_version)?;
-    statement.raw_bind_parameter(4, fetch_limit(limit))?;
-    if let Some(id) = table_id {
-        statement.raw_bind_parameter(5, id.to_string())?;
+    let found = match table_id {
+        Some(id) => rows.of_one(require_readable(db, id)?)?,
+        None => rows.of_all(db, if complete { TABLES_ALL } else { TABLES_OPEN })?,
+    };
+    Ok(page(found, limit, |row| (row.table_id, row.version)))
+}
+
+/// A page of rows, read table by table: callers know tables by their ids, rows by the keys.
+struct Rows<'a> {
+    statement: CachedStatement<'a>,
+    state: Option<MirrorState>,
+    after: Option<(TableId, Version)>,
+    /// As many rows, and no more.
+    fetch: i64,
+    found: Vec<MirrorRow>,
+}
+
+impl<'a> Rows<'a> {
+    fn of_one(mut self, table: Table) -> DbResult<Vec<MirrorRow>> {
+        self.add(table)?;
+        Ok(self.found)
     }
-    let mut rows = statement.raw_query();
-    let mut items = Vec::new();
-    while let Some(row) = rows.next()? {
-        items.push(mirror_row(row)?);
+
+    fn of_all(mut self, db: Db<'a>, tables: &'static str) -> DbResult<Vec<MirrorRow>> {
+        let first = self.after.map(|(id, _)| id.to_string()).unwrap_or_default();
+        let mut statement = db.prepare(tables)?;
+        let mut tables = statement.query([first])?;
+        while self.left() > 0
+            && let Some(row) = tables.next()?
+        {
+            let id: String = row.get(0)?;
+            let id = id.parse().map_err(|e| corrupt(&id, None, "id", e))?;
+            self.add(Table { key: row.get(1)?, id })?;
+        }
+        Ok(self.found)
     }
-    Ok(page(items, limit, |row| (row.table_id, row.version)))
+
+    fn left(&self) -> i64 {
+        self.fetch.saturating_sub(count(self.found.len()))
+    }
+
+    fn add(&mut self, table: Table) -> DbResult<()> {
+        let after = match self.after {
+            Some((id, _)) if table.id < id => return Ok(()),
+            Some((id, version)) if table.id == id => version.get(),
+            _ => -1,
+        };
+        let state = self.state.map(MirrorState::as_str);
+        let left = self.left();
+        let mut rows = self.statement.query(params![state, table.key, after, left])?;
+        while let Some(row) = rows.next()? {
+            self.found.push(mirror_row(row, table.id)?);
+        }
+        Ok(())
+    }
 }
 
 pub(crate) fn retry(db: Db<'_>, id: TableId, now: TimestampMs) -> DbResult<u64> {
-    require_active(db, id)?;
-    let table = id.to_string();
-    db.execute(ACTIVATE_DIVERGED, [&table])?;
-    let rows = db.execute(RETRY, params![table, now.0])?;
+    let table = require_active(db, id)?;
+    db.execute(ACTIVATE_DIVERGED, [table.key])?;
+    let rows = db.execute(RETRY, params![table.key, now.0])?;
     Ok(u64::try_from(rows).unwrap_or(u64::MAX))
 }
 
@@ -306,15 +349,14 @@ pub(crate) fn set_mode(
     mode: MirrorMode,
     now: TimestampMs,
 ) -> DbResult<TableRecord> {
-    require_active(db, id)?;
-    let table = id.to_string();
+    let table = require_active(db, id)?;
     if mode == MirrorMode::Diverged {
-        db.execute(DIVERGE, [&table])?;
+        db.execute(DIVERGE, [table.key])?;
         return require_table(db, id);
     }
-    db.execute(SET_MODE, params![table, mode.as_str()])?;
+    db.execute(SET_MODE, params![table.key, mode.as_str()])?;
     if mode == MirrorMode::Active {
-        enqueue_missing(db, id, require_table(db, id)?.published_version, now)?;
+        enqueue_missing(db, table, require_table(db, id)?.published_version, now)?;
     }
     require_table(db, id)
 }
@@ -322,13 +364,12 @@ pub(crate) fn set_mode(
 /// Enqueues every version after the published one that is not.
 pub(crate) fn enqueue_missing(
     db: Db<'_>,
-    id: TableId,
+    table: Table,
     published: Option<Version>,
     now: TimestampMs,
 ) -> DbResult<()> {
-    let table = id.to_string();
     let next = published.map_or(0, |published| published.get().saturating_add(1));
-    db.execute(ENQUEUE_MISSING, params![table, next, now.0])?;
-    db.execute(UPDATE_PENDING, [&table])?;
+    db.execute(ENQUEUE_MISSING, params![table.key, next, now.0])?;
+    db.execute(UPDATE_PENDING, [table.key])?;
     Ok(())
 }

@@ -15,8 +15,8 @@ use rusqlite::{OptionalExtension, params, params_from_iter};
 use crate::errors::DbResult;
 use crate::rows::text::statements;
 use crate::rows::{
-    Reader, TABLE_COLUMNS, commit_body, commit_columns, commit_record, corrupt, file_columns,
-    file_record, table_columns, table_record, table_source,
+    Reader, TABLE_COLUMNS, Table, commit_body, commit_columns, commit_record, corrupt,
+    file_columns, file_record, table_columns, table_record, table_source,
 };
 use crate::session::Db;
 use crate::tables::{not_found, require_readable};
@@ -36,15 +36,15 @@ macro_rules! snapshot {
             FROM ",
             table_source!(),
             "
-            LEFT JOIN {p}commits c ON c.table_id = t.id AND c.version = ",
+            LEFT JOIN {p}commits c ON c.table_key = t.table_key AND c.version = ",
             $version,
             "
-            LEFT JOIN {p}protocols p ON p.table_id = t.id AND p.version = (
+            LEFT JOIN {p}protocols p ON p.table_key = t.table_key AND p.version = (
                 SELECT max(version) FROM {p}protocols
-                WHERE table_id = t.id AND version <= c.version)
-            LEFT JOIN {p}metadata d ON d.table_id = t.id AND d.version = (
+                WHERE table_key = t.table_key AND version <= c.version)
+            LEFT JOIN {p}metadata d ON d.table_key = t.table_key AND d.version = (
                 SELECT max(version) FROM {p}metadata
-                WHERE table_id = t.id AND version <= c.version)
+                WHERE table_key = t.table_key AND version <= c.version)
             WHERE ",
             $table
         )
@@ -54,7 +54,7 @@ macro_rules! snapshot {
 macro_rules! at_time {
     ($time:literal) => {
         concat!(
-            "(SELECT version FROM {p}commits WHERE table_id = t.id AND timestamp_ms <= ",
+            "(SELECT version FROM {p}commits WHERE table_key = t.table_key AND timestamp_ms <= ",
             $time,
             " ORDER BY timestamp_ms DESC LIMIT 1)"
         )
@@ -77,7 +77,7 @@ macro_rules! not_superseded {
     () => {
         "NOT EXISTS (
             SELECT 1 FROM {p}files x INDEXED BY {p}files_by_key
-            WHERE x.table_id = f.table_id AND x.file_key = f.file_key
+            WHERE x.table_key = f.table_key AND x.file_key = f.file_key
               AND x.path = f.path AND x.dv_id = f.dv_id AND x.added_version <= ?5
               AND (x.removed_version > ?5
                 OR (x.is_tombstone = 1
@@ -94,91 +94,91 @@ statements! {
     SNAPSHOT_TIME_BY_ID: snapshot!(at_time!("?2"), by_id!()),
     SNAPSHOT_TIME_BY_NAME: snapshot!(at_time!("?3"), by_name!()),
     /// The head of a table that can be read.
-    HEAD: "SELECT head_version FROM {p}tables WHERE id = ?1",
+    HEAD: "SELECT table_key, head_version FROM {p}tables WHERE id = ?1",
     /// Files that are still there, by cursor, up to a version.
     FILES_ACTIVE: concat!("SELECT ", file_columns!(), "
         FROM {p}files INDEXED BY {p}files_by_state
-        WHERE table_id = ?1 AND removed_version = 9223372036854775807
+        WHERE table_key = ?1 AND removed_version = 9223372036854775807
           AND (added_version, ordinal) > (?2, ?3) AND added_version <= ?5
         ORDER BY added_version, ordinal LIMIT ?4"),
     /// Where a page of them ends, and whether others follow: read from the index alone.
     FILES_ACTIVE_END: "SELECT added_version, ordinal
         FROM {p}files INDEXED BY {p}files_by_state
-        WHERE table_id = ?1 AND removed_version = 9223372036854775807
+        WHERE table_key = ?1 AND removed_version = 9223372036854775807
           AND (added_version, ordinal) > (?2, ?3) AND added_version <= ?5
         ORDER BY added_version, ordinal LIMIT 2 OFFSET ?4",
     /// Number of files that went after a version, up to a limit.
     CLOSED_SINCE: "SELECT count(*) FROM (
         SELECT 1 FROM {p}files INDEXED BY {p}files_by_state
-        WHERE table_id = ?1 AND removed_version > ?2
+        WHERE table_key = ?1 AND removed_version > ?2
           AND removed_version < 9223372036854775807 LIMIT ?3)",
     /// Files that were there at a version and went after it: few of them.
     FILES_CLOSED_FEW: concat!("SELECT ", file_columns!(), "
         FROM {p}files INDEXED BY {p}files_by_state
-        WHERE table_id = ?1 AND removed_version > ?5
+        WHERE table_key = ?1 AND removed_version > ?5
           AND removed_version < 9223372036854775807 AND added_version <= ?5
           AND (added_version, ordinal) > (?2, ?3)
         ORDER BY added_version, ordinal LIMIT ?4"),
     /// Files at a version where many went after it: both kinds in the order of the key.
     FILES_AT_MANY: concat!("SELECT ", file_columns!(), " FROM {p}files
-        WHERE table_id = ?1 AND (added_version, ordinal) > (?2, ?3) AND added_version <= ?5
+        WHERE table_key = ?1 AND (added_version, ordinal) > (?2, ?3) AND added_version <= ?5
           AND +removed_version > ?5
         ORDER BY added_version, ordinal LIMIT ?4"),
     /// Number of tombstones that are young enough, up to a limit.
     TOMBSTONE_CANDIDATES: "SELECT count(*) FROM (
         SELECT 1 FROM {p}files INDEXED BY {p}files_tombstones
-        WHERE table_id = ?1 AND is_tombstone = 1 AND deletion_timestamp > ?2 LIMIT ?3)",
+        WHERE table_key = ?1 AND is_tombstone = 1 AND deletion_timestamp > ?2 LIMIT ?3)",
     TOMBSTONES_FEW: concat!("SELECT f.added_version, f.ordinal, f.removed_version,
             f.remove_action
         FROM {p}files f INDEXED BY {p}files_tombstones
-        WHERE f.table_id = ?1 AND f.is_tombstone = 1 AND f.deletion_timestamp > ?6
+        WHERE f.table_key = ?1 AND f.is_tombstone = 1 AND f.deletion_timestamp > ?6
           AND f.removed_version <= ?5 AND (f.added_version, f.ordinal) > (?2, ?3)
           AND ", not_superseded!(), "
         ORDER BY f.added_version, f.ordinal LIMIT ?4"),
     TOMBSTONES_MANY: concat!("SELECT f.added_version, f.ordinal, f.removed_version,
             f.remove_action
         FROM {p}files f
-        WHERE f.table_id = ?1 AND (f.added_version, f.ordinal) > (?2, ?3)
+        WHERE f.table_key = ?1 AND (f.added_version, f.ordinal) > (?2, ?3)
           AND f.added_version <= ?5 AND +f.is_tombstone = 1 AND +f.deletion_timestamp > ?6
           AND +f.removed_version <= ?5 AND ", not_superseded!(), "
         ORDER BY f.added_version, f.ordinal LIMIT ?4"),
     /// One step of the recursion a distinct application, however many rows it has.
     APP_TRANSACTIONS: "WITH RECURSIVE apps (app_id) AS (
-            SELECT min(app_id) FROM {p}txns WHERE table_id = ?1
+            SELECT min(app_id) FROM {p}txns WHERE table_key = ?1
             UNION ALL
             SELECT (SELECT min(n.app_id) FROM {p}txns n
-                WHERE n.table_id = ?1 AND n.app_id > apps.app_id)
+                WHERE n.table_key = ?1 AND n.app_id > apps.app_id)
             FROM apps WHERE apps.app_id IS NOT NULL)
         SELECT x.app_id, x.app_version, x.last_updated, x.version
-        FROM apps JOIN {p}txns x ON x.table_id = ?1 AND x.app_id = apps.app_id
+        FROM apps JOIN {p}txns x ON x.table_key = ?1 AND x.app_id = apps.app_id
           AND x.version = (SELECT max(y.version) FROM {p}txns y
-            WHERE y.table_id = ?1 AND y.app_id = apps.app_id AND y.version <= ?2)
+            WHERE y.table_key = ?1 AND y.app_id = apps.app_id AND y.version <= ?2)
         ORDER BY x.app_id",
     DOMAIN_METADATA: "WITH RECURSIVE domains (domain) AS (
-            SELECT min(domain) FROM {p}domain_metadata WHERE table_id = ?1
+            SELECT min(domain) FROM {p}domain_metadata WHERE table_key = ?1
             UNION ALL
             SELECT (SELECT min(n.domain) FROM {p}domain_metadata n
-                WHERE n.table_id = ?1 AND n.domain > domains.domain)
+                WHERE n.table_key = ?1 AND n.domain > domains.domain)
             FROM domains WHERE domains.domain IS NOT NULL)
         SELECT x.domain, x.configuration, x.version
-        FROM domains JOIN {p}domain_metadata x ON x.table_id = ?1
+        FROM domains JOIN {p}domain_metadata x ON x.table_key = ?1
           AND x.domain = domains.domain
           AND x.version = (SELECT max(y.version) FROM {p}domain_metadata y
-            WHERE y.table_id = ?1 AND y.domain = domains.domain AND y.version <= ?2)
+            WHERE y.table_key = ?1 AND y.domain = domains.domain AND y.version <= ?2)
         WHERE x.removed = 0
         ORDER BY x.domain",
     FIRST_SINCE: "SELECT version FROM {p}commits
-        WHERE table_id = ?1 AND timestamp_ms >= ?2 ORDER BY timestamp_ms LIMIT 1",
+        WHERE table_key = ?1 AND timestamp_ms >= ?2 ORDER BY timestamp_ms LIMIT 1",
     LAST_BEFORE: "SELECT version FROM {p}commits
-        WHERE table_id = ?1 AND timestamp_ms < ?2 ORDER BY timestamp_ms DESC LIMIT 1",
+        WHERE table_key = ?1 AND timestamp_ms < ?2 ORDER BY timestamp_ms DESC LIMIT 1",
     COMMITS: concat!("SELECT ", commit_columns!(), " FROM {p}commits
-        WHERE table_id = ?1 AND version >= ?2 AND version <= ?3
+        WHERE table_key = ?1 AND version >= ?2 AND version <= ?3
         ORDER BY version DESC LIMIT ?4"),
     BODIES: concat!("SELECT ", commit_columns!(), " FROM {p}commits
-        WHERE table_id = ?1 AND version >= ?2 AND version <= ?3 AND has_body = 1
+        WHERE table_key = ?1 AND version >= ?2 AND version <= ?3 AND has_body = 1
         ORDER BY version"),
     CHUNKS: "SELECT body FROM {p}commit_chunks
-        WHERE table_id = ?1 AND version = ?2 ORDER BY chunk_no",
+        WHERE table_key = ?1 AND version = ?2 ORDER BY chunk_no",
 }
 
 /// One query; see `snapshot!`.
@@ -246,15 +246,13 @@ pub(crate) fn snapshot(db: Db<'_>, table: &TableRef, at: At) -> DbResult<Snapsho
     })
 }
 
-/// The head of a table; before all versions while an import has not begun to fill it.
-fn head_of(db: Db<'_>, id: TableId) -> DbResult<i64> {
-    let table = id.to_string();
+/// A table and its head; before all versions while an import has not begun to fill it.
+fn head_of(db: Db<'_>, id: TableId) -> DbResult<(Table, i64)> {
     let mut statement = db.prepare(HEAD)?;
-    let mut rows = statement.query([&table])?;
-    match rows.next()? {
-        Some(row) => Ok(Reader::new(row, &table, None).get::<Option<i64>>(0)?.unwrap_or(-1)),
-        None => Err(not_found(id).into()),
-    }
+    let mut rows = statement.query([id.to_string()])?;
+    let Some(row) = rows.next()? else { return Err(not_found(id).into()) };
+    let r = Reader::new(row, &id, None);
+    Ok((Table { key: r.get(0)?, id }, r.get::<Option<i64>>(1)?.unwrap_or(-1)))
 }
 
 /// Where a page starts: before everything, or after a cursor.
@@ -275,16 +273,20 @@ pub(crate) fn list_files(
     after: Option<FileCursor>,
     limit: usize,
 ) -> DbResult<Page<FileRecord, FileCursor>> {
-    let head = head_of(db, id)?;
-    let table = id.to_string();
+    let (table, head) = head_of(db, id)?;
     let (added, ordinal) = start(after);
     let fetch = |text: &'static str| -> DbResult<Vec<FileRecord>> {
         let mut statement = db.prepare(text)?;
-        let mut rows =
-            statement.query(params![table, added, ordinal, fetch_limit(limit), version.get()])?;
+        let mut rows = statement.query(params![
+            table.key,
+            added,
+            ordinal,
+            fetch_limit(limit),
+            version.get()
+        ])?;
         let mut files = Vec::new();
         while let Some(row) = rows.next()? {
-            files.push(file_record(row, &table)?);
+            files.push(file_record(row, table)?);
         }
         Ok(files)
     };
@@ -293,7 +295,7 @@ pub(crate) fn list_files(
     } else {
         let closed: i64 = db
             .prepare(CLOSED_SINCE)?
-            .query_row(params![table, version.get(), SORTED_ROWS + 1], |row| row.get(0))?;
+            .query_row(params![table.key, version.get(), SORTED_ROWS + 1], |row| row.get(0))?;
         if closed > SORTED_ROWS {
             fetch(FILES_AT_MANY)?
         } else if closed == 0 {
@@ -313,14 +315,15 @@ pub(crate) fn files_end(
     limit: usize,
 ) -> DbResult<Option<FileCursor>> {
     // Of a version that is not the latest one, two lists are merged.
-    if version.get() < head_of(db, id)? {
+    let (table, head) = head_of(db, id)?;
+    if version.get() < head {
         return Ok(None);
     }
-    let table = id.to_string();
     let (added, ordinal) = start(Some(after));
     let before_last = fetch_limit(limit) - 2;
     let mut statement = db.prepare(FILES_ACTIVE_END)?;
-    let mut rows = statement.query(params![table, added, ordinal, before_last, version.get()])?;
+    let mut rows =
+        statement.query(params![table.key, added, ordinal, before_last, version.get()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let r = Reader::new(row, &table, row.get(0).ok());
     let last = FileCursor { added_version: r.version(0)?, ordinal: r.get(1)? };
@@ -335,16 +338,15 @@ pub(crate) fn list_tombstones(
     after: Option<FileCursor>,
     limit: usize,
 ) -> DbResult<Page<TombstoneRecord, FileCursor>> {
-    require_readable(db, id)?;
-    let table = id.to_string();
+    let table = require_readable(db, id)?;
     let (added, ordinal) = start(after);
     let candidates: i64 = db
         .prepare(TOMBSTONE_CANDIDATES)?
-        .query_row(params![table, deleted_after.0, SORTED_ROWS + 1], |row| row.get(0))?;
+        .query_row(params![table.key, deleted_after.0, SORTED_ROWS + 1], |row| row.get(0))?;
     let text = if candidates > SORTED_ROWS { TOMBSTONES_MANY } else { TOMBSTONES_FEW };
     let mut statement = db.prepare(text)?;
     let mut rows = statement.query(params![
-        table,
+        table.key,
         added,
         ordinal,
         fetch_limit(limit),
@@ -364,10 +366,9 @@ pub(crate) fn list_tombstones(
 }
 
 pub(crate) fn app_transactions(db: Db<'_>, id: TableId, version: Version) -> DbResult<Vec<Txn>> {
-    require_readable(db, id)?;
-    let table = id.to_string();
+    let table = require_readable(db, id)?;
     let mut statement = db.prepare(APP_TRANSACTIONS)?;
-    let mut rows = statement.query(params![table, version.get()])?;
+    let mut rows = statement.query(params![table.key, version.get()])?;
     let mut txns = Vec::new();
     while let Some(row) = rows.next()? {
         let r = Reader::new(row, &table, row.get(3).ok());
@@ -381,10 +382,9 @@ pub(crate) fn domain_metadata(
     id: TableId,
     version: Version,
 ) -> DbResult<Vec<DomainMetadata>> {
-    require_readable(db, id)?;
-    let table = id.to_string();
+    let table = require_readable(db, id)?;
     let mut statement = db.prepare(DOMAIN_METADATA)?;
-    let mut rows = statement.query(params![table, version.get()])?;
+    let mut rows = statement.query(params![table.key, version.get()])?;
     let mut domains = Vec::new();
     while let Some(row) = rows.next()? {
         let r = Reader::new(row, &table, row.get(2).ok());
@@ -404,8 +404,7 @@ pub(crate) fn list_commits(
     before: Option<Version>,
     limit: usize,
 ) -> DbResult<Page<CommitRecord, Version>> {
-    require_readable(db, id)?;
-    let table = id.to_string();
+    let table = require_readable(db, id)?;
     let nothing = Page { items: Vec::new(), next: None };
     let mut from = filter.from_version.map_or(0, Version::get);
     let mut to = filter.to_version.map_or(i64::MAX, Version::get);
@@ -415,7 +414,7 @@ pub(crate) fn list_commits(
     // Times become versions, because both grow together: no row outside of the range is read.
     let find = |text: &'static str, time: TimestampMs| -> DbResult<Option<i64>> {
         let mut statement = db.prepare(text)?;
-        Ok(statement.query_row(params![table, time.0], |row| row.get(0)).optional()?)
+        Ok(statement.query_row(params![table.key, time.0], |row| row.get(0)).optional()?)
     };
     if let Some(time) = filter.from_time {
         match find(FIRST_SINCE, time)? {
@@ -430,10 +429,10 @@ pub(crate) fn list_commits(
         }
     }
     let mut statement = db.prepare(COMMITS)?;
-    let mut rows = statement.query(params![table, from, to, fetch_limit(limit)])?;
+    let mut rows = statement.query(params![table.key, from, to, fetch_limit(limit)])?;
     let mut items = Vec::new();
     while let Some(row) = rows.next()? {
-        items.push(commit_record(row, id, &table)?);
+        items.push(commit_record(row, table)?);
     }
     Ok(page(items, limit, |commit| commit.version))
 }
@@ -445,29 +444,28 @@ pub(crate) fn read_bodies(
     to: Version,
     limit: usize,
 ) -> DbResult<Vec<(CommitRecord, CommitBody)>> {
-    require_readable(db, id)?;
-    let table = id.to_string();
+    let table = require_readable(db, id)?;
     let mut statement = db.prepare(BODIES)?;
     let mut chunks = db.prepare(CHUNKS)?;
-    let mut rows = statement.query(params![table, from.get(), to.get()])?;
+    let mut rows = statement.query(params![table.key, from.get(), to.get()])?;
     let mut out = Vec::new();
     let mut bytes = 0_usize;
     while out.len() < limit.max(1) {
         let Some(row) = rows.next()? else { break };
-        let record = commit_record(row, id, &table)?;
+        let record = commit_record(row, table)?;
         let mut zstd = Vec::new();
-        let mut parts = chunks.query(params![table, record.version.get()])?;
+        let mut parts = chunks.query(params![table.key, record.version.get()])?;
         while let Some(part) = parts.next()? {
             let part = part.get_ref(0)?.as_blob();
             zstd.extend_from_slice(
-                part.map_err(|e| corrupt(&table, Some(record.version.get()), "body", e))?,
+                part.map_err(|e| corrupt(table, Some(record.version.get()), "body", e))?,
             );
         }
         bytes = bytes.saturating_add(zstd.len());
         if bytes > BODIES_BYTES && !out.is_empty() {
             break;
         }
-        let body = commit_body(row, &table, zstd)?;
+        let body = commit_body(row, table, zstd)?;
         out.push((record, body));
     }
     Ok(out)

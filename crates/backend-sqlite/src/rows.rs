@@ -1,6 +1,6 @@
 //! Between rows and the model. What does not parse is `Corrupt`, with table and version.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use bytes::Bytes;
 use deltalakedb_catalog_core::action::Add;
@@ -34,7 +34,7 @@ pub(crate) const TABLE_COLUMNS: usize = 14;
 /// Where [`table_record`]'s columns come from.
 macro_rules! table_source {
     () => {
-        "{p}tables t JOIN {p}mirror m ON m.table_id = t.id"
+        "{p}tables t JOIN {p}mirror m ON m.table_key = t.table_key"
     };
 }
 
@@ -59,11 +59,26 @@ macro_rules! commit_columns {
 /// Columns of [`mirror_row`].
 macro_rules! mirror_columns {
     () => {
-        "table_id, version, state, attempts, last_error, retry_at_ms, digest, enqueued_at_ms, \
-         published_at_ms"
+        "version, state, attempts, last_error, retry_at_ms, digest, enqueued_at_ms, published_at_ms"
     };
 }
 pub(crate) use {commit_columns, file_columns, mirror_columns, table_columns, table_source};
+
+/// A table as one transaction knows it: the key of its rows, and its id for messages.
+///
+/// It is found anew in each transaction and never kept: a file may be restored under a program that
+/// has it open, and then the key is another table's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Table {
+    pub(crate) key: i64,
+    pub(crate) id: TableId,
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.id.fmt(f)
+    }
+}
 
 /// "table X, version 3: bad …".
 pub(crate) fn corrupt(
@@ -88,12 +103,12 @@ pub(crate) fn to_json<T: Serialize>(value: &T) -> DbResult<String> {
 /// A value from a row of one version of one table.
 pub(crate) struct Reader<'r, 's> {
     row: &'r Row<'s>,
-    table: &'r str,
+    table: &'r dyn Display,
     version: Option<i64>,
 }
 
 impl<'r, 's> Reader<'r, 's> {
-    pub(crate) fn new(row: &'r Row<'s>, table: &'r str, version: Option<i64>) -> Self {
+    pub(crate) fn new(row: &'r Row<'s>, table: &'r dyn Display, version: Option<i64>) -> Self {
         Reader { row, table, version }
     }
 
@@ -166,8 +181,8 @@ pub(crate) fn table_record(row: &Row<'_>) -> DbResult<TableRecord> {
 }
 
 /// A file from `file_columns!`.
-pub(crate) fn file_record(row: &Row<'_>, table: &str) -> DbResult<FileRecord> {
-    let r = Reader::new(row, table, row.get(0).ok());
+pub(crate) fn file_record(row: &Row<'_>, table: Table) -> DbResult<FileRecord> {
+    let r = Reader::new(row, &table, row.get(0).ok());
     Ok(FileRecord {
         cursor: FileCursor { added_version: r.version(0)?, ordinal: r.get(1)? },
         add: Add {
@@ -187,8 +202,8 @@ pub(crate) fn file_record(row: &Row<'_>, table: &str) -> DbResult<FileRecord> {
 }
 
 /// A line of history from `commit_columns!`.
-pub(crate) fn commit_record(row: &Row<'_>, id: TableId, table: &str) -> DbResult<CommitRecord> {
-    let r = Reader::new(row, table, row.get(0).ok());
+pub(crate) fn commit_record(row: &Row<'_>, table: Table) -> DbResult<CommitRecord> {
+    let r = Reader::new(row, &table, row.get(0).ok());
     let token: Option<String> = r.get(2)?;
     let mut commit_info: Option<String> = r.get(3)?;
     if commit_info.is_none() {
@@ -197,7 +212,7 @@ pub(crate) fn commit_record(row: &Row<'_>, id: TableId, table: &str) -> DbResult
         commit_info = first_line.and_then(commit_info_object).map(str::to_owned);
     }
     Ok(CommitRecord {
-        table_id: id,
+        table_id: table.id,
         version: r.version(0)?,
         timestamp: TimestampMs(r.get(1)?),
         token: token.map(CommitToken::new).transpose().map_err(|e| r.corrupt("token", e))?,
@@ -216,8 +231,8 @@ pub(crate) fn commit_record(row: &Row<'_>, id: TableId, table: &str) -> DbResult
 }
 
 /// The bytes of a commit from `commit_columns!` and its chunks.
-pub(crate) fn commit_body(row: &Row<'_>, table: &str, zstd: Vec<u8>) -> DbResult<CommitBody> {
-    let r = Reader::new(row, table, row.get(0).ok());
+pub(crate) fn commit_body(row: &Row<'_>, table: Table, zstd: Vec<u8>) -> DbResult<CommitBody> {
+    let r = Reader::new(row, &table, row.get(0).ok());
     Ok(CommitBody {
         first_line: r.get(13)?,
         rest: Packed { zstd: Bytes::from(zstd), raw_len: r.count(14)? },
@@ -225,19 +240,18 @@ pub(crate) fn commit_body(row: &Row<'_>, table: &str, zstd: Vec<u8>) -> DbResult
 }
 
 /// A row of the outbox from `mirror_columns!`.
-pub(crate) fn mirror_row(row: &Row<'_>) -> DbResult<MirrorRow> {
-    let table: String = row.get(0)?;
-    let r = Reader::new(row, &table, row.get(1).ok());
-    let state: String = r.get(2)?;
+pub(crate) fn mirror_row(row: &Row<'_>, table: TableId) -> DbResult<MirrorRow> {
+    let r = Reader::new(row, &table, row.get(0).ok());
+    let state: String = r.get(1)?;
     Ok(MirrorRow {
-        table_id: table.parse().map_err(|e| r.corrupt("table_id", e))?,
-        version: r.version(1)?,
+        table_id: table,
+        version: r.version(0)?,
         state: MirrorState::parse(&state).map_err(|e| r.corrupt("state", e))?,
-        attempts: r.get(3)?,
-        last_error: r.get(4)?,
-        retry_at: r.get::<Option<i64>>(5)?.map(TimestampMs),
-        digest: r.get(6)?,
-        enqueued_at: TimestampMs(r.get(7)?),
-        published_at: r.get::<Option<i64>>(8)?.map(TimestampMs),
+        attempts: r.get(2)?,
+        last_error: r.get(3)?,
+        retry_at: r.get::<Option<i64>>(4)?.map(TimestampMs),
+        digest: r.get(5)?,
+        enqueued_at: TimestampMs(r.get(6)?),
+        published_at: r.get::<Option<i64>>(7)?.map(TimestampMs),
     })
 }

@@ -3,7 +3,8 @@
 //! The shape is portable: the other databases have the same tables and columns. What differs is
 //! physical. `WITHOUT ROWID` (<https://sqlite.org/withoutrowid.html>) is used where rows are small
 //! and read by their key; files and blobs keep a rowid, because rows that fill a good part of a
-//! page make a clustered tree deep. There is no `STRICT`, so that old command line tools can still
+//! page make a clustered tree deep. Rows name their table by a key that SQLite stores in a byte or two;
+//! `AUTOINCREMENT` (<https://sqlite.org/autoinc.html>) never gives a key twice. There is no `STRICT`, so that old command line tools can still
 //! audit the file; reads check the types of what they find.
 
 use std::path::Path;
@@ -12,229 +13,20 @@ use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::TimestampMs;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use layout::{LAYOUT, Layout, VERSION_2};
+
 use crate::errors::{DbError, DbResult};
 use crate::options::SqliteOptions;
 use crate::rows::text::{fill, statements};
 
+pub(crate) mod layout;
+pub(crate) mod upgrade;
+
 /// The version of our tables that this program reads and writes.
-pub(crate) const SCHEMA_VERSION: u32 = 2;
+pub(crate) const SCHEMA_VERSION: u32 = 3;
 
 /// "DLDB": marks a file as ours (<https://sqlite.org/pragma.html#pragma_application_id>).
 pub(crate) const APPLICATION_ID: i32 = 0x444C_4442;
-
-/// Tables besides `{p}schema`, without prefix.
-pub(crate) const TABLES: [&str; 14] = [
-    "tables",
-    "commits",
-    "commit_chunks",
-    "files",
-    "protocols",
-    "metadata",
-    "txns",
-    "domain_metadata",
-    "batches",
-    "mirror",
-    "mirror_status",
-    "skip_index",
-    "skip_segments",
-    "skip_pages",
-];
-
-/// Each version's steps from the one before it.
-const MIGRATIONS: [(u32, &str); 2] = [(1, VERSION_1), (2, VERSION_2)];
-
-/// 9223372036854775807 is `Version::NEVER`.
-const VERSION_1: &str = "
-CREATE TABLE {p}tables (
-    id TEXT NOT NULL PRIMARY KEY,
-    namespace TEXT NOT NULL,
-    name TEXT NOT NULL,
-    -- '' while the name is taken, the id once dropped: so only live names are unique.
-    drop_marker TEXT NOT NULL,
-    location TEXT NOT NULL,
-    storage_options TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('active', 'importing', 'dropped')),
-    created_at_ms INTEGER NOT NULL,
-    dropped_at_ms INTEGER,
-    head_version INTEGER,
-    head_timestamp_ms INTEGER,
-    base_version INTEGER NOT NULL,
-    barrier_version INTEGER NOT NULL,
-    import_from_json INTEGER NOT NULL DEFAULT 0,
-    import_base_done INTEGER NOT NULL DEFAULT 0,
-    import_files INTEGER NOT NULL DEFAULT 0,
-    import_tombstones INTEGER NOT NULL DEFAULT 0,
-    import_live_files INTEGER NOT NULL DEFAULT 0,
-    import_live_bytes INTEGER NOT NULL DEFAULT 0,
-    import_history_through INTEGER,
-    UNIQUE (namespace, name, drop_marker)
-) WITHOUT ROWID;
-
-CREATE TABLE {p}commits (
-    table_id TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    timestamp_ms INTEGER NOT NULL,
-    token TEXT,
-    -- Position of the table in its batch.
-    batch_position INTEGER,
-    num_added INTEGER NOT NULL,
-    num_removed INTEGER NOT NULL,
-    bytes_added INTEGER NOT NULL,
-    bytes_removed INTEGER NOT NULL,
-    changes_metadata INTEGER NOT NULL,
-    changes_protocol INTEGER NOT NULL,
-    total_files INTEGER NOT NULL,
-    total_bytes INTEGER NOT NULL,
-    has_body INTEGER NOT NULL,
-    -- Length of the body without its first line, before compression, bytes.
-    body_len INTEGER NOT NULL,
-    first_line TEXT,
-    -- Only where it is not in first_line.
-    commit_info TEXT,
-    PRIMARY KEY (table_id, version)
-) WITHOUT ROWID;
-CREATE INDEX {p}commits_by_time ON {p}commits (table_id, timestamp_ms);
-CREATE INDEX {p}commits_by_token ON {p}commits (token) WHERE token IS NOT NULL;
-
-CREATE TABLE {p}commit_chunks (
-    table_id TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    chunk_no INTEGER NOT NULL,
-    -- At most 1 MiB of the zstd frame.
-    body BLOB NOT NULL,
-    PRIMARY KEY (table_id, version, chunk_no)
-);
-
-CREATE TABLE {p}files (
-    table_id TEXT NOT NULL,
-    added_version INTEGER NOT NULL,
-    ordinal INTEGER NOT NULL,
-    -- The file is in the table at v if added_version <= v < removed_version.
-    removed_version INTEGER NOT NULL,
-    -- Whether a remove action ended it (or made the row: then removed_version = added_version).
-    is_tombstone INTEGER NOT NULL,
-    deletion_timestamp INTEGER,
-    file_key BLOB NOT NULL,
-    size INTEGER NOT NULL,
-    modification_time INTEGER NOT NULL,
-    data_change INTEGER NOT NULL,
-    base_row_id INTEGER,
-    default_row_commit_version INTEGER,
-    path TEXT NOT NULL,
-    dv_id TEXT NOT NULL,
-    -- JSON objects; null for none or empty.
-    partition_values TEXT,
-    tags TEXT,
-    deletion_vector TEXT,
-    clustering_provider TEXT,
-    stats TEXT,
-    -- The remove action, JSON, of a tombstone.
-    remove_action TEXT,
-    PRIMARY KEY (table_id, added_version, ordinal)
-);
-CREATE INDEX {p}files_by_state ON {p}files (table_id, removed_version, added_version, ordinal);
-CREATE INDEX {p}files_by_key ON {p}files (table_id, file_key, added_version);
-CREATE INDEX {p}files_tombstones ON {p}files (table_id, deletion_timestamp) WHERE is_tombstone = 1;
-
-CREATE TABLE {p}protocols (
-    table_id TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    protocol TEXT NOT NULL,
-    PRIMARY KEY (table_id, version)
-) WITHOUT ROWID;
-
-CREATE TABLE {p}metadata (
-    table_id TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    metadata TEXT NOT NULL,
-    PRIMARY KEY (table_id, version)
-);
-
-CREATE TABLE {p}txns (
-    table_id TEXT NOT NULL,
-    app_id TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    app_version INTEGER NOT NULL,
-    last_updated INTEGER,
-    PRIMARY KEY (table_id, app_id, version)
-) WITHOUT ROWID;
-
-CREATE TABLE {p}domain_metadata (
-    table_id TEXT NOT NULL,
-    domain TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    removed INTEGER NOT NULL,
-    configuration TEXT NOT NULL,
-    PRIMARY KEY (table_id, domain, version)
-) WITHOUT ROWID;
-
-CREATE TABLE {p}batches (
-    token TEXT NOT NULL PRIMARY KEY,
-    committed_at_ms INTEGER NOT NULL
-) WITHOUT ROWID;
-
-CREATE TABLE {p}mirror (
-    table_id TEXT NOT NULL PRIMARY KEY,
-    mode TEXT NOT NULL CHECK (mode IN ('active', 'diverged', 'off')),
-    published_version INTEGER,
-    lease_owner TEXT,
-    lease_epoch INTEGER NOT NULL,
-    lease_until_ms INTEGER NOT NULL,
-    -- When the first unpublished version was enqueued; null if there is none. Claims look at these
-    -- rows only, however many tables and published versions there are.
-    pending_since_ms INTEGER
-) WITHOUT ROWID;
-CREATE INDEX {p}mirror_pending ON {p}mirror (pending_since_ms, table_id)
-    WHERE pending_since_ms IS NOT NULL;
-
-CREATE TABLE {p}mirror_status (
-    table_id TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('PENDING', 'IN_FLIGHT', 'COMPLETE', 'FAILED')),
-    attempts INTEGER NOT NULL,
-    enqueued_at_ms INTEGER NOT NULL,
-    retry_at_ms INTEGER,
-    published_at_ms INTEGER,
-    digest TEXT,
-    last_error TEXT,
-    PRIMARY KEY (table_id, version)
-) WITHOUT ROWID;
-CREATE INDEX {p}mirror_status_open ON {p}mirror_status (table_id, version)
-    WHERE state <> 'COMPLETE';
-";
-
-/// The skipping index. It is derived: older catalogs have none until their tables are written to.
-const VERSION_2: &str = "
-CREATE TABLE {p}skip_index (
-    table_id TEXT NOT NULL PRIMARY KEY,
-    -- Grows with each change of the segments.
-    generation INTEGER NOT NULL
-) WITHOUT ROWID;
-
-CREATE TABLE {p}skip_segments (
-    table_id TEXT NOT NULL,
-    -- The generation that wrote it.
-    segment_id INTEGER NOT NULL,
-    -- It covers the files (added_version, ordinal) after this one, null = from the first on, ...
-    after_version INTEGER,
-    after_ordinal INTEGER,
-    -- ... up to and with this one, as they were in this version.
-    through_version INTEGER NOT NULL,
-    through_ordinal INTEGER NOT NULL,
-    built_version INTEGER NOT NULL,
-    num_files INTEGER NOT NULL,
-    root BLOB NOT NULL,
-    PRIMARY KEY (table_id, segment_id)
-);
-
-CREATE TABLE {p}skip_pages (
-    table_id TEXT NOT NULL,
-    segment_id INTEGER NOT NULL,
-    page_no INTEGER NOT NULL,
-    body BLOB NOT NULL,
-    PRIMARY KEY (table_id, segment_id, page_no)
-);
-";
 
 /// The columns of `{p}schema`, in every version.
 const SCHEMA_COLUMNS: [&str; 3] = ["version", "applied_at_ms", "program"];
@@ -294,7 +86,8 @@ pub(crate) fn inspect(conn: &Connection, path: &Path, prefix: &str) -> DbResult<
     }
     if !has_schema {
         let ours = |name: &&String| {
-            TABLES.iter().any(|table| name.eq_ignore_ascii_case(&format!("{prefix}{table}")))
+            let is = |table: &Layout| name.eq_ignore_ascii_case(&format!("{prefix}{}", table.name));
+            LAYOUT.iter().any(is)
         };
         if let Some(name) = names.iter().find(ours) {
             return Err(schema_error(format!(
@@ -378,16 +171,27 @@ pub(crate) fn migrate(
     if found.empty {
         conn.pragma_update(None, "application_id", APPLICATION_ID)?;
     }
+    let record = |version: u32| -> DbResult<()> {
+        let program = concat!("deltalakedb ", env!("CARGO_PKG_VERSION"));
+        conn.execute(&fill(RECORD, prefix), params![version, now.0, program])?;
+        Ok(())
+    };
     if found.version == 0 {
         conn.execute_batch(&fill(CREATE, prefix))?;
+        for table in &LAYOUT {
+            conn.execute_batch(&fill(table.create, prefix))?;
+            for (_, index) in table.indexes {
+                conn.execute_batch(&fill(index, prefix))?;
+            }
+        }
+    } else {
+        if found.version < 2 {
+            conn.execute_batch(&fill(VERSION_2, prefix))?;
+            record(2)?;
+        }
+        upgrade::to_version_3(conn, &options.path, prefix)?;
     }
-    for (version, steps) in MIGRATIONS.iter().filter(|(version, _)| *version > found.version) {
-        conn.execute_batch(&fill(steps, prefix))?;
-        conn.execute(
-            &fill(RECORD, prefix),
-            params![version, now.0, concat!("deltalakedb ", env!("CARGO_PKG_VERSION"))],
-        )?;
-    }
+    record(SCHEMA_VERSION)?;
     let after = inspect(conn, &options.path, prefix)?;
     if after.version == SCHEMA_VERSION {
         Ok(true)

@@ -120,6 +120,15 @@ impl<'a> Db<'a> {
     }
 }
 
+/// Where SQLite keeps what a transaction needs besides its pages.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Temporary {
+    /// Of ordinary writes: their savepoints never touch the disk.
+    InMemory,
+    /// Of writes that may be as large as the database.
+    InFiles,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -204,9 +213,17 @@ impl Session {
             session.set("journal_size_limit", JOURNAL_SIZE_LIMIT_BYTES)?;
         }
         session.set("cache_size", -WRITER_CACHE_KIB)?;
-        session.set("temp_store", 2)?; // MEMORY: savepoint journals never touch the disk
+        session.keep_temporary_data(Temporary::InMemory)?;
         session.set("trusted_schema", 0)?;
         Ok(session)
+    }
+
+    /// To be called outside of transactions.
+    pub(crate) fn keep_temporary_data(&self, place: Temporary) -> DbResult<()> {
+        match place {
+            Temporary::InFiles => self.set("temp_store", 1),
+            Temporary::InMemory => self.set("temp_store", 2),
+        }
     }
 
     /// Opens one more connection, for reads only.
@@ -375,14 +392,19 @@ impl Session {
         needs_schema: bool,
         work: impl FnOnce(Db<'_>) -> DbResult<T>,
     ) -> Result<T> {
+        if !needs_schema {
+            // Of an upgrade that fails, the version is no explanation.
+            let failed = |error: DbError| {
+                error.into_catalog(self.shared.path(), doing, WriteState::NotApplied)
+            };
+            return work(self.db()).map_err(failed);
+        }
         let run = || -> DbResult<T> {
-            if needs_schema {
-                self.check_schema()?;
-                let version: u32 =
-                    self.db().prepare(schema::VERSION)?.query_row([], |row| row.get(0))?;
-                if version != SCHEMA_VERSION {
-                    self.look_at_schema()?;
-                }
+            self.check_schema()?;
+            let version: u32 =
+                self.db().prepare(schema::VERSION)?.query_row([], |row| row.get(0))?;
+            if version != SCHEMA_VERSION {
+                self.look_at_schema()?;
             }
             work(self.db())
         };

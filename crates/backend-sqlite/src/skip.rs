@@ -12,30 +12,31 @@ use crate::errors::DbResult;
 use crate::rows::text::statements;
 use crate::rows::{Reader, file_columns, file_record};
 use crate::session::Db;
+use crate::tables::find;
 
 statements! {
     FILE_AT: concat!("SELECT ", file_columns!(), " FROM {p}files
-        WHERE table_id = ?1 AND added_version = ?2 AND ordinal = ?3
+        WHERE table_key = ?1 AND added_version = ?2 AND ordinal = ?3
           AND added_version <= ?4 AND removed_version > ?4"),
-    GENERATION: "SELECT generation FROM {p}skip_index WHERE table_id = ?1",
+    GENERATION: "SELECT generation FROM {p}skip_index WHERE table_key = ?1",
     SEGMENTS: "SELECT segment_id, after_version, after_ordinal, through_version,
             through_ordinal, built_version, num_files, root
-        FROM {p}skip_segments WHERE table_id = ?1
+        FROM {p}skip_segments WHERE table_key = ?1
         ORDER BY through_version, through_ordinal",
     /// The head, if no file comes after a cursor.
-    COMPLETE_TO: "SELECT head_version FROM {p}tables WHERE id = ?1 AND NOT EXISTS (
+    COMPLETE_TO: "SELECT head_version FROM {p}tables WHERE table_key = ?1 AND NOT EXISTS (
             SELECT 1 FROM {p}files
-            WHERE table_id = ?1 AND (added_version, ordinal) > (?2, ?3))",
+            WHERE table_key = ?1 AND (added_version, ordinal) > (?2, ?3))",
     PAGE: "SELECT body FROM {p}skip_pages
-        WHERE table_id = ?1 AND segment_id = ?2 AND page_no = ?3",
-    ADVANCE: "INSERT INTO {p}skip_index (table_id, generation) VALUES (?1, ?2)
-        ON CONFLICT (table_id) DO UPDATE SET generation = excluded.generation",
-    REMOVE_PAGES: "DELETE FROM {p}skip_pages WHERE table_id = ?1 AND segment_id = ?2",
-    REMOVE_SEGMENT: "DELETE FROM {p}skip_segments WHERE table_id = ?1 AND segment_id = ?2",
-    INSERT_SEGMENT: "INSERT INTO {p}skip_segments (table_id, segment_id, after_version,
+        WHERE table_key = ?1 AND segment_id = ?2 AND page_no = ?3",
+    ADVANCE: "INSERT INTO {p}skip_index (table_key, generation) VALUES (?1, ?2)
+        ON CONFLICT (table_key) DO UPDATE SET generation = excluded.generation",
+    REMOVE_PAGES: "DELETE FROM {p}skip_pages WHERE table_key = ?1 AND segment_id = ?2",
+    REMOVE_SEGMENT: "DELETE FROM {p}skip_segments WHERE table_key = ?1 AND segment_id = ?2",
+    INSERT_SEGMENT: "INSERT INTO {p}skip_segments (table_key, segment_id, after_version,
             after_ordinal, through_version, through_ordinal, built_version, num_files, root)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-    INSERT_PAGE: "INSERT INTO {p}skip_pages (table_id, segment_id, page_no, body)
+    INSERT_PAGE: "INSERT INTO {p}skip_pages (table_key, segment_id, page_no, body)
         VALUES (?1, ?2, ?3, ?4)",
 }
 
@@ -46,14 +47,14 @@ pub(crate) fn files_at(
     version: Version,
     cursors: &[FileCursor],
 ) -> DbResult<Vec<FileRecord>> {
-    let table = id.to_string();
+    let Some((table, _)) = find(db, id)? else { return Ok(Vec::new()) };
     let mut statement = db.prepare(FILE_AT)?;
     let mut files = Vec::with_capacity(cursors.len());
     for cursor in cursors {
-        let key = params![table, cursor.added_version.get(), cursor.ordinal, version.get()];
+        let key = params![table.key, cursor.added_version.get(), cursor.ordinal, version.get()];
         let mut rows = statement.query(key)?;
         if let Some(row) = rows.next()? {
-            files.push(file_record(row, &table)?);
+            files.push(file_record(row, table)?);
         }
     }
     Ok(files)
@@ -61,10 +62,12 @@ pub(crate) fn files_at(
 
 /// All statements are in one read transaction.
 pub(crate) fn index(db: Db<'_>, id: TableId) -> DbResult<SkipIndex> {
-    let table = id.to_string();
-    let generation = db.prepare(GENERATION)?.query_row([&table], |row| row.get(0)).optional()?;
+    let Some((table, _)) = find(db, id)? else {
+        return Ok(SkipIndex { generation: 0, segments: Vec::new(), complete_to: None });
+    };
+    let generation = db.prepare(GENERATION)?.query_row([table.key], |row| row.get(0)).optional()?;
     let mut statement = db.prepare(SEGMENTS)?;
-    let mut rows = statement.query([&table])?;
+    let mut rows = statement.query([table.key])?;
     let mut segments = Vec::new();
     while let Some(row) = rows.next()? {
         let r = Reader::new(row, &table, None);
@@ -84,7 +87,7 @@ pub(crate) fn index(db: Db<'_>, id: TableId) -> DbResult<SkipIndex> {
     if let Some(SkipSegment { through, .. }) = segments.last() {
         let mut statement = db.prepare(COMPLETE_TO)?;
         let mut rows =
-            statement.query(params![table, through.added_version.get(), through.ordinal])?;
+            statement.query(params![table.key, through.added_version.get(), through.ordinal])?;
         if let Some(row) = rows.next()? {
             complete_to = Reader::new(row, &table, None).version_opt(0)?;
         }
@@ -93,12 +96,12 @@ pub(crate) fn index(db: Db<'_>, id: TableId) -> DbResult<SkipIndex> {
 }
 
 pub(crate) fn pages(db: Db<'_>, id: TableId, pages: &[SkipPage]) -> DbResult<Vec<Option<Bytes>>> {
-    let table = id.to_string();
+    let Some((table, _)) = find(db, id)? else { return Ok(vec![None; pages.len()]) };
     let mut statement = db.prepare(PAGE)?;
     let mut found = Vec::with_capacity(pages.len());
     for page in pages {
         let body: Option<Vec<u8>> = statement
-            .query_row(params![table, page.segment, page.page], |row| row.get(0))
+            .query_row(params![table.key, page.segment, page.page], |row| row.get(0))
             .optional()?;
         found.push(body.map(Bytes::from));
     }
@@ -113,22 +116,23 @@ pub(crate) fn replace(
     remove: &[i64],
     segment: &NewSkipSegment,
 ) -> DbResult<bool> {
-    let table = id.to_string();
+    // No generation is that of a table that is gone.
+    let Some((table, _)) = find(db, id)? else { return Ok(false) };
     let stored: Option<i64> =
-        db.prepare(GENERATION)?.query_row([&table], |row| row.get(0)).optional()?;
+        db.prepare(GENERATION)?.query_row([table.key], |row| row.get(0)).optional()?;
     if stored.unwrap_or(0) != generation {
         return Ok(false);
     }
     let next = generation.saturating_add(1);
-    db.execute(ADVANCE, params![table, next])?;
+    db.execute(ADVANCE, params![table.key, next])?;
     for old in remove {
-        db.execute(REMOVE_PAGES, params![table, old])?;
-        db.execute(REMOVE_SEGMENT, params![table, old])?;
+        db.execute(REMOVE_PAGES, params![table.key, old])?;
+        db.execute(REMOVE_SEGMENT, params![table.key, old])?;
     }
     db.execute(
         INSERT_SEGMENT,
         params![
-            table,
+            table.key,
             next,
             segment.after.map(|after| after.added_version.get()),
             segment.after.map(|after| after.ordinal),
@@ -141,7 +145,7 @@ pub(crate) fn replace(
     )?;
     let mut insert = db.prepare(INSERT_PAGE)?;
     for (number, page) in (0_i64..).zip(&segment.pages) {
-        insert.execute(params![table, next, number, &**page])?;
+        insert.execute(params![table.key, next, number, &**page])?;
     }
     Ok(true)
 }

@@ -9,14 +9,14 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::errors::DbResult;
 use crate::rows::text::statements;
-use crate::rows::{table_columns, table_record, table_source, to_json};
+use crate::rows::{Table, table_columns, table_record, table_source, to_json};
 use crate::session::Db;
 
 statements! {
     BY_ID: concat!("SELECT ", table_columns!(), " FROM ", table_source!(), " WHERE t.id = ?1"),
     BY_NAME: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
         " WHERE t.namespace = ?1 AND t.name = ?2 AND t.drop_marker = ''"),
-    STATE: "SELECT state FROM {p}tables WHERE id = ?1",
+    STATE: "SELECT table_key, state FROM {p}tables WHERE id = ?1",
     LIVE_NAME: "SELECT 1 FROM {p}tables
         WHERE namespace = ?1 AND name = ?2 AND drop_marker = ''",
     LIST: concat!("SELECT ", table_columns!(), " FROM ", table_source!(),
@@ -29,7 +29,7 @@ statements! {
             storage_options, state, created_at_ms, base_version, barrier_version,
             import_from_json, import_base_done)
         VALUES (?1, ?2, ?3, '', ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?9)",
-    INSERT_MIRROR: "INSERT INTO {p}mirror (table_id, mode, lease_epoch, lease_until_ms)
+    INSERT_MIRROR: "INSERT INTO {p}mirror (table_key, mode, lease_epoch, lease_until_ms)
         VALUES (?1, ?2, 0, 0)",
     MARK_DROPPED: "UPDATE {p}tables SET state = 'dropped', drop_marker = id, dropped_at_ms = ?2
         WHERE id = ?1 AND state = 'active'",
@@ -62,25 +62,28 @@ pub(crate) fn require_table(db: Db<'_>, id: TableId) -> DbResult<TableRecord> {
     get_table(db, &TableRef::Id(id))?.ok_or_else(|| not_found(id).into())
 }
 
-/// The state of a table.
-pub(crate) fn state_of(db: Db<'_>, id: TableId) -> DbResult<Option<TableState>> {
-    let state: Option<String> =
-        db.prepare(STATE)?.query_row([id.to_string()], |row| row.get(0)).optional()?;
-    Ok(state.as_deref().map(TableState::parse).transpose()?)
+/// A table and its state. The key holds as long as the transaction of the caller.
+pub(crate) fn find(db: Db<'_>, id: TableId) -> DbResult<Option<(Table, TableState)>> {
+    let found: Option<(i64, String)> = db
+        .prepare(STATE)?
+        .query_row([id.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((key, state)) = found else { return Ok(None) };
+    Ok(Some((Table { key, id }, TableState::parse(&state)?)))
 }
 
 /// Fails unless the table exists: by id, dropped and importing ones can be read too.
-pub(crate) fn require_readable(db: Db<'_>, id: TableId) -> DbResult<()> {
-    match state_of(db, id)? {
-        Some(_) => Ok(()),
+pub(crate) fn require_readable(db: Db<'_>, id: TableId) -> DbResult<Table> {
+    match find(db, id)? {
+        Some((table, _)) => Ok(table),
         None => Err(not_found(id).into()),
     }
 }
 
 /// Fails unless the table is active.
-pub(crate) fn require_active(db: Db<'_>, id: TableId) -> DbResult<()> {
-    match state_of(db, id)? {
-        Some(TableState::Active) => Ok(()),
+pub(crate) fn require_active(db: Db<'_>, id: TableId) -> DbResult<Table> {
+    match find(db, id)? {
+        Some((table, TableState::Active)) => Ok(table),
         _ => Err(not_found(id).into()),
     }
 }
@@ -98,12 +101,11 @@ pub(crate) fn insert_table(
     base: i64,
     from_json: bool,
     now: TimestampMs,
-) -> DbResult<()> {
-    let id = new.id.to_string();
+) -> DbResult<Table> {
     db.execute(
         INSERT,
         params![
-            id,
+            new.id.to_string(),
             new.name.namespace(),
             new.name.name(),
             new.location,
@@ -114,8 +116,9 @@ pub(crate) fn insert_table(
             from_json,
         ],
     )?;
-    db.execute(INSERT_MIRROR, params![id, new.mirror.as_str()])?;
-    Ok(())
+    let table = Table { key: db.conn.last_insert_rowid(), id: new.id };
+    db.execute(INSERT_MIRROR, params![table.key, new.mirror.as_str()])?;
+    Ok(table)
 }
 
 pub(crate) fn list_tables(
@@ -167,7 +170,7 @@ pub(crate) fn drop_table(db: Db<'_>, id: TableId, now: TimestampMs) -> DbResult<
 }
 
 pub(crate) fn undrop_table(db: Db<'_>, id: TableId, name: &TableName) -> DbResult<TableRecord> {
-    if state_of(db, id)? != Some(TableState::Dropped) {
+    if !matches!(find(db, id)?, Some((_, TableState::Dropped))) {
         return Err(not_found(id).into());
     }
     if name_is_taken(db, name)? {

@@ -3,9 +3,11 @@
 mod files;
 mod gaps;
 mod groups;
+mod old;
 mod plans;
 mod processes;
 mod readers;
 mod refusals;
 mod support;
 mod unavailable;
+mod upgrade;

@@ -9,6 +9,8 @@
 //! in its queue into one `BEGIN IMMEDIATE … COMMIT`, each job in a savepoint of its own that is
 //! rolled back alone, and answers all of them after the COMMIT. No answer leaves before it: a job
 //! may have decided on rows that an earlier job of the group wrote.
+//!
+//! What creates or upgrades the schema has a transaction to itself.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +22,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::errors::{DbResult, after_failed_commit};
 use crate::readers::{ReadJob, Readers, spawn};
-use crate::session::{Db, Session, Shared};
+use crate::session::{Db, Session, Shared, Temporary};
 
 /// Writes, and reads, that wait in their queue before callers have to wait for a place in it.
 pub(crate) const QUEUE: usize = 1024;
@@ -40,6 +42,8 @@ const FAIR_PAUSE: Duration = Duration::from_micros(600);
 trait WriteJob: Send {
     /// About how much it writes, bytes.
     fn weight_bytes(&self) -> usize;
+    /// Whether it shares a transaction with no other job.
+    fn is_alone(&self) -> bool;
     /// Does the work inside of the open transaction and keeps the result. True if something was
     /// written that is to stay.
     fn run(&mut self, session: &Session) -> bool;
@@ -55,7 +59,7 @@ pub(crate) struct Write<F> {
     pub(crate) doing: &'static str,
     /// About how much it writes.
     pub(crate) weight_bytes: usize,
-    /// False only for what creates the schema.
+    /// False only for what creates or upgrades the schema.
     pub(crate) needs_schema: bool,
     /// The work.
     pub(crate) work: F,
@@ -64,6 +68,7 @@ pub(crate) struct Write<F> {
 struct Job<T, F> {
     write: Option<Write<F>>,
     weight_bytes: usize,
+    is_alone: bool,
     keep: fn(&T) -> bool,
     result: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
@@ -76,6 +81,10 @@ where
 {
     fn weight_bytes(&self) -> usize {
         self.weight_bytes
+    }
+
+    fn is_alone(&self) -> bool {
+        self.is_alone
     }
 
     fn run(&mut self, session: &Session) -> bool {
@@ -180,8 +189,8 @@ impl Workers {
             ));
         };
         let (reply, answer) = oneshot::channel();
-        let weight_bytes = write.weight_bytes;
-        let job = Job { write: Some(write), weight_bytes, keep, result: None, reply };
+        let (weight_bytes, is_alone) = (write.weight_bytes, !write.needs_schema);
+        let job = Job { write: Some(write), weight_bytes, is_alone, keep, result: None, reply };
         if queue.send(Box::new(job)).await.is_err() {
             return Err(self.stopped(WriteState::NotApplied));
         }
@@ -219,8 +228,13 @@ impl Drop for Workers {
 fn writer_loop(session: &Session, mut queue: mpsc::Receiver<Box<dyn WriteJob>>) {
     session.adopt_thread();
     let mut last_pause = Instant::now();
-    while let Some(first) = queue.blocking_recv() {
-        run_group(session, first, &mut queue);
+    let mut next = None;
+    while let Some(first) = next.take().or_else(|| queue.blocking_recv()) {
+        if first.is_alone() {
+            run_alone(session, first);
+        } else {
+            next = run_group(session, first, &mut queue);
+        }
         if queue.is_empty() {
             last_pause = Instant::now();
         } else if last_pause.elapsed() >= FAIR_AFTER {
@@ -240,11 +254,13 @@ enum Step {
     Lost(Option<rusqlite::Error>),
 }
 
+/// Runs a job and those that wait behind it. The job that it returns is the next one, and needs a
+/// transaction to itself.
 fn run_group(
     session: &Session,
     first: Box<dyn WriteJob>,
     queue: &mut mpsc::Receiver<Box<dyn WriteJob>>,
-) {
+) -> Option<Box<dyn WriteJob>> {
     let started = Instant::now();
     if let Err(error) = begin(session) {
         // They all waited for the same lock: no job waits for it a second time here.
@@ -257,13 +273,13 @@ fn run_group(
         for job in jobs {
             job.answer(Some(session.classify(&error, "beginning a write", WriteState::NotApplied)));
         }
-        return;
+        return None;
     }
 
     let mut group: Vec<(Box<dyn WriteJob>, bool)> = Vec::new();
     let mut bytes = 0_usize;
     let mut next = Some(first);
-    while let Some(mut job) = next.take() {
+    while let Some(mut job) = next.take_if(|job| !job.is_alone()) {
         bytes = bytes.saturating_add(job.weight_bytes());
         match run_job(session, &mut *job) {
             Step::Kept => group.push((job, true)),
@@ -271,7 +287,7 @@ fn run_group(
             Step::Lost(error) => {
                 rollback(session);
                 lose_group(session, job, error.as_ref(), group);
-                return;
+                return None;
             }
         }
         if group.len() < GROUP_JOBS && bytes < GROUP_BYTES && started.elapsed() < GROUP_TIME {
@@ -285,15 +301,11 @@ fn run_group(
         for (job, _) in group {
             job.answer(None);
         }
-        return;
+        return next;
     }
     match execute(session, "COMMIT") {
         Ok(()) => {
-            session.shared.transactions.fetch_add(1, Ordering::Relaxed);
-            session
-                .shared
-                .jobs
-                .fetch_add(u64::try_from(kept).unwrap_or(u64::MAX), Ordering::Relaxed);
+            count(&session.shared, kept);
             for (job, _) in group {
                 job.answer(None);
             }
@@ -307,6 +319,42 @@ fn run_group(
             }
         }
     }
+    next
+}
+
+/// Counts a transaction and the jobs in it.
+fn count(shared: &Shared, jobs: usize) {
+    shared.transactions.fetch_add(1, Ordering::Relaxed);
+    shared.jobs.fetch_add(u64::try_from(jobs).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+/// Runs a job in a transaction of its own, without a savepoint.
+///
+/// It may write the whole database anew. So what SQLite needs besides, to take one statement back or
+/// to sort the rows of an index, goes to temporary files here, and not to memory.
+fn run_alone(session: &Session, mut job: Box<dyn WriteJob>) {
+    let result = alone(session, &mut *job);
+    rollback(session);
+    if let Err(error) = session.keep_temporary_data(Temporary::InMemory) {
+        tracing::warn!(?error, path = %session.shared.path().display(), "temp_store");
+    }
+    job.answer(result.err());
+}
+
+fn alone(session: &Session, job: &mut dyn WriteJob) -> Result<()> {
+    let doing = "creating or upgrading the schema";
+    let begin = || -> DbResult<()> {
+        rollback(session);
+        session.keep_temporary_data(Temporary::InFiles)?;
+        Ok(begin(session)?)
+    };
+    begin().map_err(|e| e.into_catalog(session.shared.path(), doing, WriteState::NotApplied))?;
+    if job.run(session) {
+        execute(session, "COMMIT")
+            .map_err(|error| session.classify(&error, doing, after_failed_commit(&error)))?;
+        count(&session.shared, 1);
+    }
+    Ok(())
 }
 
 fn execute(session: &Session, sql: &str) -> rusqlite::Result<()> {

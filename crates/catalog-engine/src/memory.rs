@@ -41,6 +41,13 @@ impl MemoryBackend {
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = time;
     }
 
+    /// Another catalog, with the same content and clock. Changes of one are not seen in the other.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let clock = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        MemoryBackend { state: Mutex::new(self.state().clone()), clock: Mutex::new(clock) }
+    }
+
     /// The state; a thread that panicked while it held the lock had changed nothing halfway, as
     /// calls validate first.
     fn state(&self) -> MutexGuard<'_, State> {

@@ -65,7 +65,8 @@ impl IdSource for TestIds {
 pub(crate) struct Lake {
     pub(crate) catalog: Catalog,
     pub(crate) clock: Arc<TestClock>,
-    pub(crate) dir: tempfile::TempDir,
+    ids: Arc<TestIds>,
+    pub(crate) dir: Arc<tempfile::TempDir>,
 }
 
 impl Lake {
@@ -75,8 +76,17 @@ impl Lake {
 
     pub(crate) fn on(backend: Arc<dyn CatalogBackend>) -> Lake {
         let clock = Arc::new(TestClock(watch::Sender::new(START_MS)));
-        let catalog = Catalog::new(backend, Arc::clone(&clock) as _, Arc::new(TestIds::default()));
-        Lake { catalog, clock, dir: tempfile::tempdir().unwrap() }
+        let ids = Arc::new(TestIds::default());
+        let catalog = Catalog::new(backend, Arc::clone(&clock) as _, Arc::clone(&ids) as _);
+        Lake { catalog, clock, ids, dir: Arc::new(tempfile::tempdir().unwrap()) }
+    }
+
+    /// The same at this moment over another backend; the folder is the same one.
+    pub(crate) fn fork(&self, backend: Arc<dyn CatalogBackend>) -> Lake {
+        let clock = Arc::new(TestClock(watch::Sender::new(self.clock_ms())));
+        let ids = Arc::new(TestIds(AtomicU64::new(self.ids.0.load(Ordering::Relaxed))));
+        let catalog = Catalog::new(backend, Arc::clone(&clock) as _, Arc::clone(&ids) as _);
+        Lake { catalog, clock, ids, dir: Arc::clone(&self.dir) }
     }
 
     pub(crate) fn clock_ms(&self) -> i64 {

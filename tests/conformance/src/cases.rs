@@ -4,6 +4,7 @@ mod commit;
 mod commit_files;
 mod commit_pages;
 mod faults;
+mod fixture;
 mod idempotency;
 mod import;
 mod import_base;
@@ -95,6 +96,7 @@ pub(crate) fn all() -> Vec<Case> {
         outbox_leases::cases(),
         faults::cases(),
         recovery::cases(),
+        fixture::cases(),
     ] {
         all.extend(cases);
     }

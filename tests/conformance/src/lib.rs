@@ -59,6 +59,7 @@
 
 pub mod change;
 pub mod env;
+pub mod fixture;
 pub mod live;
 
 mod cases;

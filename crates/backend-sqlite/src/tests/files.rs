@@ -31,7 +31,7 @@ async fn old_versions_list_what_went_since_in_order() {
         let listed: Vec<String> = conn
             .prepare(&fill(FILES_AT_MANY, "dl_"))
             .unwrap()
-            .query_map(params![id(1).to_string(), -1, -1, 100, version], |row| row.get(2))
+            .query_map(params![1, -1, -1, 100, version], |row| row.get(2))
             .unwrap()
             .collect::<Result<_, _>>()
             .unwrap();
@@ -59,7 +59,7 @@ async fn both_ways_to_list_tombstones_agree() {
         let many: i64 = conn
             .prepare(&format!("SELECT count(*) FROM ({})", fill(TOMBSTONES_MANY, "dl_")))
             .unwrap()
-            .query_row(params![id(1).to_string(), -1, -1, 100, version, 99], |row| row.get(0))
+            .query_row(params![1, -1, -1, 100, version, 99], |row| row.get(0))
             .unwrap();
         assert_eq!(usize::try_from(many).unwrap(), expected.len(), "version {version}");
         let none = backend.list_tombstones(id(1), at, TimestampMs(100), None, 100).await.unwrap();

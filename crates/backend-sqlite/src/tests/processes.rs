@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::ids::{At, TableRef};
 
-use super::support::{Place, add, append, change, committed, create, id, index, raw, remove};
+use super::old::{dump, to_version_2};
+use super::support::{NOW, Place, add, append, change, committed, create, id, index, raw, remove};
 use crate::{SqliteBackend, SqliteOptions};
 
 /// Tells the test below that it is a child, and on which file.
@@ -24,12 +25,62 @@ fn spawn(place: &Place, name: &str) -> Child {
         .unwrap()
 }
 
+/// The child upgrades the catalog, and stops when this table is copied.
+const UPGRADE: &str = "upgrade-";
+
+/// Hears what an upgrade reports, and holds it up there.
+struct StopAt(String);
+
+impl tracing::Subscriber for StopAt {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().ends_with("::upgrade")
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut table = Copied(String::new());
+        event.record(&mut table);
+        if table.0 == self.0 {
+            println!("\nacknowledged 0");
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// The field `table` of an event.
+struct Copied(String);
+
+impl tracing::field::Visit for Copied {
+    fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+        if field.name() == "table" {
+            value.clone_into(&mut self.0);
+        }
+    }
+
+    fn record_debug(&mut self, _: &tracing::field::Field, _: &dyn std::fmt::Debug) {}
+}
+
 /// The body of a child process: commits four at a time and prints what was acknowledged.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the body of a child process, started by the tests beside it"]
 async fn child() {
     let Ok(task) = std::env::var(CHILD) else { return };
     let (name, path) = task.split_once('=').unwrap();
+    if let Some(table) = name.strip_prefix(UPGRADE) {
+        tracing::subscriber::set_global_default(StopAt(table.to_owned())).unwrap();
+        SqliteBackend::open(SqliteOptions::new(path)).unwrap().migrate(NOW).await.unwrap();
+        return;
+    }
     let backend = SqliteBackend::open(SqliteOptions::new(path)).unwrap();
     for n in (0..COMMITS).step_by(3) {
         let commits = (n..n + 3).map(|n| {
@@ -119,6 +170,54 @@ async fn processes_take_turns_and_none_starves() {
     }
     let snapshot = backend.snapshot(&TableRef::Id(id(1)), At::Head).await.unwrap();
     assert_eq!(snapshot.version.get(), i64::try_from(3 * COMMITS).unwrap());
+    drop(backend);
+    check(&place);
+}
+
+#[tokio::test]
+async fn an_upgrade_that_is_killed_leaves_version_2_and_can_be_run_again() {
+    let place = Place::new();
+    let backend = place.catalog().await;
+    backend.commit(create(1)).await.unwrap();
+    // More than stays in the log's first pages.
+    let adds: Vec<_> = (0..30_000).map(|n| add(&format!("f{n}"))).collect();
+    backend.commit(append(1, "many", index(adds, vec![]))).await.unwrap();
+    drop(backend);
+    let conn = raw(&place.path());
+    to_version_2(&conn, "dl_");
+    let rows = dump(&conn, "dl_");
+    for table in ["tables", "files", "metadata", "skip_pages"] {
+        let mut child = spawn(&place, &format!("{UPGRADE}dl_{table}"));
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        acknowledged(&mut lines).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let version: i64 =
+            conn.query_row("SELECT max(version) FROM dl_schema", [], |row| row.get(0)).unwrap();
+        assert_eq!(version, 2, "{table}");
+        assert!(dump(&conn, "dl_") == rows, "{table}");
+    }
+    // One that nobody holds up, killed at whatever moment.
+    let mut killed = 0;
+    for pause_ms in [20, 60, 100, 150, 200, 300, 400] {
+        let mut child = spawn(&place, &format!("{UPGRADE}nowhere"));
+        std::thread::sleep(std::time::Duration::from_millis(pause_ms));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let version: i64 =
+            conn.query_row("SELECT max(version) FROM dl_schema", [], |row| row.get(0)).unwrap();
+        assert!(version == 2 || version == 3, "{version}");
+        assert!(dump(&conn, "dl_") == rows, "after {pause_ms} ms, version {version}");
+        killed += 1;
+        if version == 3 {
+            break;
+        }
+    }
+    assert!(killed > 0);
+    drop(conn);
+    let backend = place.catalog().await;
+    assert!(dump(&raw(&place.path()), "dl_") == rows);
+    change(&backend, 1, "after", &["x"], &["f7"]).await;
     drop(backend);
     check(&place);
 }

@@ -5,6 +5,7 @@ use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::ids::{TableRef, Version};
 
+use super::old::{to_version_1, to_version_2};
 use super::support::{NOW, Place, append, change, create, id, index, paths, raw};
 use crate::{SqliteBackend, SqliteOptions};
 
@@ -37,7 +38,7 @@ async fn a_missing_or_empty_catalog_says_to_run_init() {
     // Another handle initialises it: this one notices.
     place.open().migrate(NOW).await.unwrap();
     assert!(backend.get_table(&TableRef::Id(id(1))).await.unwrap().is_none());
-    assert_eq!(backend.info().await.unwrap().schema_version, 2);
+    assert_eq!(backend.info().await.unwrap().schema_version, 3);
     SqliteBackend::open(must_exist).unwrap();
     SqliteBackend::open(read_only).unwrap();
 }
@@ -104,13 +105,9 @@ async fn what_is_not_a_database_is_refused() {
 async fn a_catalog_of_the_first_version_is_upgraded() {
     let place = Place::new();
     place.catalog().await.commit(create(1)).await.unwrap();
-    // Later versions have more tables, and no other columns.
-    raw(&place.path())
-        .execute_batch(
-            "DROP TABLE dl_skip_index; DROP TABLE dl_skip_segments; DROP TABLE dl_skip_pages;
-             DELETE FROM dl_schema WHERE version > 1",
-        )
-        .unwrap();
+    let conn = raw(&place.path());
+    to_version_2(&conn, "dl_");
+    to_version_1(&conn, "dl_");
     let must_exist = SqliteOptions { must_exist: true, ..place.options() };
     let message = schema_message(SqliteBackend::open(must_exist.clone()));
     assert!(message.contains("version 1,") && message.contains("dl init"), "{message}");
@@ -135,7 +132,7 @@ async fn a_newer_schema_is_left_alone() {
         schema_message(backend.migrate(NOW).await),
         schema_message(SqliteBackend::open(SqliteOptions { must_exist: true, ..place.options() })),
     ] {
-        assert!(message.contains("version 9") && message.contains("up to 2"), "{message}");
+        assert!(message.contains("version 9") && message.contains("up to 3"), "{message}");
     }
     assert_eq!(backend.info().await.unwrap().schema_version, 9);
 }
@@ -156,9 +153,9 @@ async fn processes_that_initialise_at_once_end_with_one_schema() {
     let all = backends.iter().map(|backend| backend.migrate(NOW));
     futures::future::try_join_all(all).await.unwrap();
     let versions: i64 = raw(&place.path())
-        .query_row("SELECT count(*) FROM dl_schema", [], |row| row.get(0))
+        .query_row("SELECT count(*) FROM dl_schema WHERE version = 3", [], |row| row.get(0))
         .unwrap();
-    assert_eq!(versions, 2, "one row for each version, once");
+    assert_eq!(versions, 1, "one row for the version, once");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use deltalakedb_catalog_core::model::{NewSkipSegment, SkipIndex, SkipPage, SkipSegment};
 
 /// Of one table.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct SkipState {
     generation: i64,
     segments: BTreeMap<i64, NewSkipSegment>,

@@ -21,7 +21,7 @@ use deltalakedb_catalog_core::model::{
 const TOMBSTONE_ONLY: i64 = 1 << 62;
 
 /// A catalog.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct State {
     pub(super) tables: BTreeMap<TableId, Table>,
     /// What each token wrote, by the place in its batch.
@@ -30,7 +30,7 @@ pub(super) struct State {
 }
 
 /// A table with all of its rows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Table {
     pub(super) record: TableRecord,
     pub(super) commits: BTreeMap<Version, StoredCommit>,
@@ -60,21 +60,21 @@ pub(super) struct StoredCommit {
 }
 
 /// A file, from the version in its cursor to (excluding) `removed_version`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct FileRow {
     pub(super) add: Add,
     pub(super) removed_version: Option<Version>,
 }
 
 /// A remove.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Tombstone {
     pub(super) removed_version: Version,
     pub(super) remove: Remove,
 }
 
 /// Who may publish.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Held {
     pub(super) owner: String,
     pub(super) until: TimestampMs,

@@ -104,6 +104,12 @@ pub(super) enum Meaning {
     Socket,
     /// Database, where it does not stand in the path.
     Database,
+    /// Connections that are kept, and more under load, as SQLAlchemy counts them: together the largest
+    /// number.
+    PoolSize,
+    PoolOverflow,
+    /// Whether to encrypt, as drivers of other languages ask: true or false, or a mode.
+    Ssl,
     /// URLs of read replicas.
     Replicas,
     /// Nothing: it tells another program which library to load.
@@ -173,6 +179,7 @@ const SPECS: &[Spec] = &[
         mysql: &["ssl-mode", "sslmode"],
         mssql: &[],
     },
+    Spec { meaning: Meaning::Ssl, postgres: &["ssl"], mysql: &["ssl"], mssql: &[] },
     Spec {
         meaning: Meaning::Sets(Opt::Encrypt),
         postgres: &[],
@@ -188,9 +195,9 @@ const SPECS: &[Spec] = &[
     },
     Spec {
         meaning: Meaning::Sets(Opt::CaFile),
-        postgres: &["sslrootcert", "ssl_root_cert"],
+        postgres: &["sslrootcert", "ssl_root_cert", "ssl_ca"],
         mysql: &["ssl-ca"],
-        mssql: &["trust_server_certificate_ca", "trustservercertificateca"],
+        mssql: &["trust_server_certificate_ca", "trustservercertificateca", "ssl_ca"],
     },
     Spec {
         meaning: Meaning::Sets(Opt::CertFile),
@@ -217,10 +224,12 @@ const SPECS: &[Spec] = &[
     Spec::everywhere(Meaning::Sets(Opt::MinConnections), &["min_connections"]),
     Spec::everywhere(
         Meaning::Sets(Opt::AcquireTimeout),
-        &["acquire_timeout", "connect_timeout", "logintimeout"],
+        &["acquire_timeout", "connect_timeout", "logintimeout", "pool_timeout"],
     ),
     Spec::everywhere(Meaning::Sets(Opt::IdleTimeout), &["idle_timeout"]),
-    Spec::everywhere(Meaning::Sets(Opt::MaxLifetime), &["max_lifetime"]),
+    Spec::everywhere(Meaning::Sets(Opt::MaxLifetime), &["max_lifetime", POOL_RECYCLE]),
+    Spec::everywhere(Meaning::PoolSize, &["pool_size"]),
+    Spec::everywhere(Meaning::PoolOverflow, &["max_overflow"]),
     Spec::everywhere(
         Meaning::Sets(Opt::TestBeforeAcquire),
         &["test_before_acquire", "pre_ping", "pool_pre_ping"],
@@ -255,6 +264,9 @@ const SPECS: &[Spec] = &[
     Spec { meaning: Meaning::Nothing, postgres: &[], mysql: &[], mssql: &["driver"] },
 ];
 
+/// SQLAlchemy's name of `max_lifetime`, in seconds; -1 is never.
+const POOL_RECYCLE: &str = "pool_recycle";
+
 /// Options that other programs have and this one does not, and what to do instead.
 const REFUSED: &[(&[&str], &str)] = &[
     (
@@ -272,6 +284,10 @@ const REFUSED: &[(&[&str], &str)] = &[
          (ALTER ROLE … SET …)",
     ),
     (&["pgbouncer"], "write statement_cache=0 instead: no prepared statement is kept then"),
+    (
+        &["ssl", "usessl", "requiressl"],
+        "write encrypt=true, and trust_server_certificate_ca for an authority of your own",
+    ),
     (&["passfile"], "name that file in the environment variable PGPASSFILE, or use password_file"),
     (
         &["service", "servicefile"],
@@ -332,7 +348,7 @@ pub(super) fn meaning(scheme: Scheme, name: &str) -> Result<(Meaning, &'static s
 pub(super) fn names(scheme: Scheme) -> Vec<&'static str> {
     SPECS
         .iter()
-        .filter(|spec| !matches!(spec.meaning, Meaning::Nothing | Meaning::Charset))
+        .filter(|spec| !matches!(spec.meaning, Meaning::Nothing | Meaning::Charset | Meaning::Ssl))
         .filter_map(|spec| spec.names(scheme).first().copied())
         .collect()
 }
@@ -342,6 +358,43 @@ pub(super) fn values(scheme: Scheme) -> impl Iterator<Item = (Opt, &'static str)
     SPECS.iter().filter_map(move |spec| match spec.meaning {
         Meaning::Sets(opt) => Some((opt, *spec.names(scheme).first()?)),
         _ => None,
+    })
+}
+
+/// A value as it is read: those that other programs write for the same thing are replaced.
+pub(super) fn translated<'v>(written_name: &str, raw: &'v str) -> &'v str {
+    if normal(written_name) == POOL_RECYCLE && raw == "-1" { "0" } else { raw }
+}
+
+/// Reads `ssl`: whether, or a mode.
+///
+/// # Errors
+/// `InvalidInput` that lists the words.
+pub(super) fn read_ssl(scheme: Scheme, raw: &str) -> Result<Value> {
+    match boolean("ssl", raw) {
+        // As drivers with this option do: who the server is, is checked.
+        Ok(true) => Ok(Value::Tls(TlsMode::VerifyFull)),
+        Ok(false) => Ok(Value::Tls(TlsMode::Disable)),
+        Err(_) => read(scheme, Opt::TlsMode, "ssl", raw).map_err(|_| {
+            let words = TlsMode::ALL.map(|mode| mode.word(scheme));
+            CatalogError::invalid(format!(
+                "option ssl of the catalog's URL is true, false, or one of {}",
+                words.join(", ")
+            ))
+        }),
+    }
+}
+
+/// Reads a number of connections of SQLAlchemy's, in which 0 or -1 may stand for any number.
+///
+/// # Errors
+/// `InvalidInput` that names the option.
+pub(super) fn read_connections(name: &str, least: u32, raw: &str) -> Result<u32> {
+    raw.parse().ok().filter(|number| *number >= least).ok_or_else(|| {
+        CatalogError::invalid(format!(
+            "option {name} of the catalog's URL must be a whole number of at least {least}: a pool has a \
+             limit, pool_size and max_overflow together"
+        ))
     })
 }
 

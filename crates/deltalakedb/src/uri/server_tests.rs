@@ -483,3 +483,43 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn options_of_other_drivers_mean_what_they_mean_there() {
+    for (text, same) in [
+        ("postgresql://h/l?pool_size=5&max_overflow=10", "postgresql://h/l?max_connections=15"),
+        ("mysql://h/l?max_overflow=0&pool_size=20", "mysql://h/l?max_connections=20"),
+        ("mssql://h/l?pool_size=20", "mssql://h/l?max_connections=20"),
+        (
+            "postgresql+psycopg2://h/l?pool_timeout=30&pool_recycle=1800&pool_pre_ping=true",
+            "postgresql://h/l?acquire_timeout=30s&max_lifetime=30m&test_before_acquire=true",
+        ),
+        ("mysql+pymysql://h/l?pool_recycle=-1", "mysql://h/l?max_lifetime=0"),
+        ("postgresql+asyncpg://h/l?ssl=true", "postgresql://h/l?sslmode=verify-full"),
+        ("postgresql://h/l?ssl=require", "postgresql://h/l?sslmode=require"),
+        ("mysql://h/l?ssl=false", "mysql://h/l?ssl-mode=disabled"),
+        (
+            "mysql://h/l?ssl=true&ssl_ca=/ca.pem",
+            "mysql://h/l?ssl-mode=verify_identity&ssl-ca=/ca.pem",
+        ),
+        ("postgresql://h/l?ssl_ca=/ca.pem", "postgresql://h/l?sslrootcert=/ca.pem"),
+    ] {
+        assert_eq!(server(text), server(same), "{text}");
+    }
+    for (text, words) in [
+        ("postgresql://h/l?max_overflow=10", &["max_overflow", "pool_size"][..]),
+        ("postgresql://h/l?pool_size=0", &["pool_size", "at least 1"]),
+        ("postgresql://h/l?pool_size=5&max_overflow=-1", &["max_overflow", "at least 0", "limit"]),
+        (
+            "postgresql://h/l?pool_size=5&max_connections=9",
+            &["max_connections", "pool_size", "sum"],
+        ),
+        ("postgresql://h/l?pool_size=5&pool_size=6", &["pool_size", "twice"]),
+        ("postgresql://h/l?ssl=true&sslmode=disable", &["sslmode", "twice"]),
+        ("postgresql://h/l?ssl=maybe", &["ssl", "true, false", "verify-full"]),
+        ("mssql://h/l?ssl=true", &["ssl", "encrypt=true"]),
+    ] {
+        let error = refused(text);
+        assert!(words.iter().all(|word| error.contains(word)), "{text}: {error}");
+    }
+}

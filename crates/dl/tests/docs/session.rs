@@ -43,6 +43,17 @@ for extension in package.rglob('*.duckdb_extension'):
         os.symlink(extension, folder / extension.name)
 ";
 
+/// Runs a script of Python and ends at once: threads of a reader's own (Arrow's, for one) may abort the process
+/// while the interpreter takes itself apart, after all that the script says was done. An error of the script
+/// is one as ever.
+const RUN_PYTHON: &str = "
+import os, runpy, sys
+runpy.run_path(sys.argv[1], run_name='__main__')
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(0)
+";
+
 /// What became of a page.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
@@ -177,8 +188,10 @@ impl Session {
                 let python = python().map_err(|why| Trouble::Missing(vec!["interop"], why))?;
                 fs::write(self.path("script.py"), text).unwrap();
                 fs::write(self.path("extensions.py"), EXTENSIONS).unwrap();
+                fs::write(self.path("run.py"), RUN_PYTHON).unwrap();
                 format!(
-                    "'{python}' \"$SESSION/extensions.py\"\n'{python}' \"$SESSION/script.py\"\n"
+                    "'{python}' \"$SESSION/extensions.py\"\n'{python}' \"$SESSION/run.py\" \
+                     \"$SESSION/script.py\"\n"
                 )
             }
             other => {

@@ -16,6 +16,7 @@ use deltalakedb_catalog_core::sink::{PutOutcome, Replaced, SinkEntry};
 use deltalakedb_catalog_engine::fault::{
     Fault, FaultyBackend, FaultySink, SinkFault, SinkVerb, Verb,
 };
+use deltalakedb_catalog_engine::memory::MemoryBackend;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 
@@ -255,6 +256,7 @@ impl MirrorSink for WatchedSink {
 /// Three versions of a table, with every artifact, and its log in memory.
 struct World {
     lake: Lake,
+    memory: Arc<MemoryBackend>,
     id: TableId,
     store: Arc<InMemory>,
     seen: Arc<Mutex<BTreeSet<Step>>>,
@@ -282,7 +284,8 @@ impl World {
     /// With `expires`, nothing but what the head needs is retained in the log, and there is a
     /// checkpoint with sidecars at each version.
     async fn new(expires: bool) -> World {
-        let lake = Lake::new();
+        let memory = Arc::new(MemoryBackend::new());
+        let lake = Lake::on(Arc::clone(&memory) as _);
         let (features, properties) = if expires {
             (
                 "\"domainMetadata\",\"v2Checkpoint\"",
@@ -298,7 +301,38 @@ impl World {
                       \"removed\":false}}\n";
         lake.commit(id, &(add("1") + txn)).await;
         lake.commit(id, &(domain.to_owned() + &add("2") + &remove("1", 1_700_000_000_000))).await;
-        World { lake, id, store: Arc::default(), seen: Arc::default(), passed: Arc::default() }
+        lake.clock.advance(1);
+        World {
+            lake,
+            memory,
+            id,
+            store: Arc::default(),
+            seen: Arc::default(),
+            passed: Arc::default(),
+        }
+    }
+
+    /// Another one that is as this one is now. Changes of one are not seen in the other.
+    fn fork(&self) -> World {
+        let memory = Arc::new(self.memory.fork());
+        World {
+            lake: self.lake.fork(Arc::clone(&memory) as _),
+            memory,
+            id: self.id,
+            store: Arc::new(self.store.fork()),
+            seen: Arc::default(),
+            passed: Arc::default(),
+        }
+    }
+
+    /// Runs a worker that is hit at these steps, then waits for longer than its lease. Returns whether the
+    /// last hit came to pass.
+    async fn run(&self, hits: &[(usize, Kind)]) -> bool {
+        let worker = self.worker(hits);
+        worker.run().await;
+        let steps = worker.steps.load(Ordering::Relaxed);
+        self.later();
+        hits.last().is_some_and(|(at, _)| *at < steps)
     }
 
     fn sink(&self) -> WatchedSink {
@@ -408,7 +442,6 @@ impl Worker {
 /// The log without faults, and the steps that it takes.
 async fn undisturbed(expires: bool) -> (BTreeMap<String, Bytes>, Vec<Step>) {
     let world = World::new(expires).await;
-    world.lake.clock.advance(1);
     let worker = world.worker(&[]);
     assert!(matches!(worker.run().await, Ended::Returned));
     let log = world.log().await;
@@ -441,25 +474,18 @@ async fn undisturbed(expires: bool) -> (BTreeMap<String, Bytes>, Vec<Step>) {
     (log, steps)
 }
 
-/// Two faults: the workers that run one after the other, each with its own. Returns whether the
-/// last of them came to pass.
+/// A worker that is hit in a world, after the hits that made that world, and the recovery. Returns whether
+/// the last hit came to pass.
 async fn after_faults(
+    (from, before): (&World, &[(usize, Kind)]),
     expires: bool,
     want: &BTreeMap<String, Bytes>,
     seen: &mut BTreeSet<Step>,
-    runs: &[&[(usize, Kind)]],
+    hits: &[(usize, Kind)],
 ) -> bool {
-    let what = format!("{runs:?}");
-    let world = World::new(expires).await;
-    world.lake.clock.advance(1);
-    let mut last_hit = false;
-    for hits in runs {
-        let worker = world.worker(hits);
-        worker.run().await;
-        let steps = worker.steps.load(Ordering::Relaxed);
-        last_hit = hits.last().is_some_and(|(at, _)| *at < steps);
-        world.later();
-    }
+    let world = from.fork();
+    let last_hit = world.run(hits).await;
+    let what = format!("{before:?}, then {hits:?}");
     world.recover(&what).await;
     let mut log = world.log().await;
     if expires {
@@ -545,13 +571,19 @@ async fn pairs_from(
     k: usize,
 ) -> (BTreeSet<Step>, usize) {
     let (mut seen, mut pairs) = (BTreeSet::new(), 0);
+    let fresh = World::new(expires).await;
     // Where only some steps are new: nothing done and nobody knows, done and nobody knows, torn, dead.
     let new = [Kind::TimesOut, Kind::LosesAnswer, Kind::Tears, Kind::DiesAfter];
     for first in if expires { &new[..] } else { &KINDS[..] } {
+        let first = *first;
+        let hit = fresh.fork();
+        hit.run(&[(k, first)]).await;
+        seen.extend(hit.seen.lock().unwrap().iter());
         for second in KINDS {
-            let first = *first;
             let mut j = 0;
-            while after_faults(expires, want, &mut seen, &[&[(k, first)], &[(j, second)]]).await {
+            while after_faults((&hit, &[(k, first)]), expires, want, &mut seen, &[(j, second)])
+                .await
+            {
                 j += 1;
             }
             pairs += j;
@@ -559,7 +591,9 @@ async fn pairs_from(
                 continue;
             }
             let mut j = k + 1;
-            while after_faults(expires, want, &mut seen, &[&[(k, first), (j, second)]]).await {
+            while after_faults((&fresh, &[]), expires, want, &mut seen, &[(k, first), (j, second)])
+                .await
+            {
                 j += 1;
             }
             pairs += j - k - 1;
@@ -577,12 +611,12 @@ fn a_slow_worker_and_its_successor_end_in_the_same_log() {
 }
 
 async fn slow_at(want: &BTreeMap<String, Bytes>, steps: usize, k: usize) {
+    let fresh = World::new(false).await;
     for late in [Kind::Dies, Kind::DiesAfter] {
         for second in KINDS {
             for j in 0..steps {
                 let what = format!("slow at {k} ({late:?}), then {second:?} at {j}");
-                let world = World::new(false).await;
-                world.lake.clock.advance(1);
+                let world = fresh.fork();
                 let slow = world.worker(&[(k, late)]);
                 let mut running = Box::pin(slow.publisher.run_once(None));
                 tokio::select! {

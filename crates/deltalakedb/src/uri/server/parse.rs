@@ -5,11 +5,18 @@ use std::path::PathBuf;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 
-use super::super::options::{self, Encrypt, Meaning};
+use super::super::options::{self, Encrypt, Meaning, Opt, Value};
 use super::super::password::Secret;
 use super::super::text::{decode, pairs, split_query};
 use super::super::{Scheme, scheme_of};
 use super::{MISPLACED, ServerUri};
+
+/// `pool_size` and `max_overflow`, which together are `max_connections`.
+#[derive(Default)]
+struct PoolSize {
+    size: Option<u32>,
+    overflow: Option<u32>,
+}
 
 impl ServerUri {
     /// Reads what stands between the scheme and the `?`, and behind it.
@@ -51,10 +58,12 @@ impl ServerUri {
         if !path.is_empty() {
             this.database = Some(decode("the database's name in the catalog's URL", path)?);
         }
+        let mut pool = PoolSize::default();
         for (name, value) in pairs(query) {
             let name = decode("an option's name", name)?;
-            this.read_option(&name, value)?;
+            this.read_option(&name, value, &mut pool)?;
         }
+        this.set_pool_size(&pool)?;
         this.check()?;
         Ok(this)
     }
@@ -109,8 +118,9 @@ impl ServerUri {
         Err(CatalogError::invalid(format!("the host in the catalog's URL: {instead}")))
     }
 
-    fn read_option(&mut self, name: &str, raw: &str) -> Result<()> {
-        let (meaning, name) = options::meaning(self.scheme, name)?;
+    fn read_option(&mut self, written: &str, raw: &str, pool: &mut PoolSize) -> Result<()> {
+        let (meaning, name) = options::meaning(self.scheme, written)?;
+        let raw = options::translated(written, raw);
         let text = || decode(&format!("option {name}"), raw);
         let twice = match meaning {
             Meaning::Sets(opt) => {
@@ -127,6 +137,16 @@ impl ServerUri {
             Meaning::Database => {
                 let database = text()?;
                 !database.is_empty() && self.database.replace(database).is_some()
+            }
+            Meaning::PoolSize => {
+                pool.size.replace(options::read_connections(name, 1, &text()?)?).is_some()
+            }
+            Meaning::PoolOverflow => {
+                pool.overflow.replace(options::read_connections(name, 0, &text()?)?).is_some()
+            }
+            Meaning::Ssl => {
+                let value = options::read_ssl(self.scheme, &text()?)?;
+                self.values.insert(Opt::TlsMode, value).is_some()
             }
             Meaning::Replicas => return self.read_replicas(&text()?),
             Meaning::Nothing => false,
@@ -183,6 +203,26 @@ impl ServerUri {
                 ));
             }
             self.replicas.push(replica);
+        }
+        Ok(())
+    }
+
+    fn set_pool_size(&mut self, pool: &PoolSize) -> Result<()> {
+        let largest = match (pool.size, pool.overflow) {
+            (None, None) => return Ok(()),
+            (None, Some(_)) => {
+                return Err(CatalogError::invalid(
+                    "the catalog's URL has max_overflow without pool_size: name both, or \
+                     max_connections, which is their sum",
+                ));
+            }
+            (Some(size), overflow) => size.saturating_add(overflow.unwrap_or(0)),
+        };
+        if self.values.insert(Opt::MaxConnections, Value::Number(largest)).is_some() {
+            return Err(CatalogError::invalid(
+                "the catalog's URL has max_connections and pool_size: leave one of them out \
+                 (max_connections is the sum of pool_size and max_overflow)",
+            ));
         }
         Ok(())
     }

@@ -1,0 +1,91 @@
+//! A catalog with everything that a row can be, what its reads answer, and how it goes on.
+//!
+//! [`build`] makes it through the contract, with fixed ids, tokens and times, so that each database has the
+//! same one. [`answers`] reads everything back as text, and [`goes_on`] makes the usual calls on it. The files
+//! in `fixtures` hold the catalog as a program of schema version 2 stored it, and [`VERSION_2_ANSWERS`] what
+//! that program answered: [`upgraded`] compares a later program with it.
+
+mod answers;
+mod build;
+mod goes_on;
+mod imports;
+mod outbox;
+mod stored;
+mod tables;
+
+use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::error::PlainResult;
+use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::ids::TimestampMs;
+
+pub use answers::answers;
+pub use build::build;
+pub use goes_on::goes_on;
+pub use stored::{mysql_statements, postgres_script, sqlite_file};
+
+/// What version 2 of the schema answered, see [`answers`].
+pub const VERSION_2_ANSWERS: &str = include_str!("../fixtures/version-2.answers.txt");
+
+/// The time of the first call of [`build`]. All of its calls are within the hour after it.
+pub const START: TimestampMs = TimestampMs(1_700_000_000_000);
+
+/// A catalog of version 2 that was loaded from `fixtures`: it is refused by name, upgraded, answers as it did,
+/// and goes on.
+///
+/// # Errors
+/// Those of the backend; `Corrupt` if it does otherwise, with the answers that differ.
+pub async fn upgraded(db: &dyn CatalogBackend) -> Result<()> {
+    refused(db, 2).await?;
+    db.migrate(START).await?;
+    db.migrate(START).await?;
+    let info = db.info().await?;
+    if info.schema_version != info.supported_schema_version {
+        return Err(CatalogError::corrupt(format!("after the upgrade: {info:?}")));
+    }
+    same("the upgrade", VERSION_2_ANSWERS, &answers(db).await?)?;
+    goes_on(db).await
+}
+
+/// A catalog of an earlier version is refused: the error names that version and the way out.
+///
+/// # Errors
+/// `Corrupt` if it is not.
+pub async fn refused(db: &dyn CatalogBackend, version: u32) -> Result<()> {
+    match db.skip_index(tables::MANY).await.plain() {
+        Err(CatalogError::Schema(message))
+            if message.contains(&format!("version {version}")) && message.contains("dl init") =>
+        {
+            Ok(())
+        }
+        other => Err(CatalogError::corrupt(format!("an old schema is not refused: {other:?}"))),
+    }
+}
+
+/// The same lines, or an error with the first ones that differ.
+///
+/// # Errors
+/// `Corrupt` if they are not the same.
+pub fn same(what: &str, want: &str, got: &str) -> Result<()> {
+    const SHOWN: usize = 8;
+    if want == got {
+        return Ok(());
+    }
+    let differ: Vec<String> = want
+        .lines()
+        .map(Some)
+        .chain(std::iter::repeat(None))
+        .zip(got.lines().map(Some).chain(std::iter::repeat(None)))
+        .take_while(|(want, got)| want.is_some() || got.is_some())
+        .enumerate()
+        .filter(|(_, (want, got))| want != got)
+        .take(SHOWN)
+        .map(|(n, (want, got))| {
+            let line = |text: Option<&str>| text.unwrap_or("(nothing)").to_owned();
+            format!("line {}\n  before: {}\n  now:    {}", n + 1, line(want), line(got))
+        })
+        .collect();
+    Err(CatalogError::corrupt(format!(
+        "{what} changed answers, the first of them:\n{}",
+        differ.join("\n")
+    )))
+}
