@@ -102,14 +102,15 @@ const ROWS_OF: &str = concat!(
     ORDER BY s.version LIMIT ?"
 );
 /// Rows of one state of the tables after one, in the order of their ids: as many tables as rows are wanted,
-/// and of each as many rows. Values: state, table, limit, state, state, limit, limit.
+/// and of each as many rows. Values: state, first table, the one that is done or null, limit, state, state,
+/// limit, limit.
 const ROWS_AFTER: &str = concat!(
     "SELECT ",
     mirror_columns!(),
     " FROM (SELECT o.id, o.table_key
         FROM (SELECT DISTINCT d.table_key FROM {p}mirror_status d FORCE INDEX (by_state)
             WHERE d.state = ?) some JOIN {p}tables o ON o.table_key = some.table_key
-        WHERE o.id > ? ORDER BY o.id LIMIT ?) t
+        WHERE o.id >= ? AND NOT (o.id <=> ?) ORDER BY o.id LIMIT ?) t
     STRAIGHT_JOIN {p}mirror_status s FORCE INDEX (by_state)
         ON s.state = ? AND s.table_key = t.table_key
     WHERE s.version <= COALESCE((SELECT v.version FROM {p}mirror_status v FORCE INDEX (by_state)
@@ -355,9 +356,11 @@ pub(crate) async fn rows(
         messages.push(states.iter().map(of).collect::<Vec<_>>().join("; "));
     }
     if table_id.is_none() {
+        let done = after.map(|(table, _)| table);
         let after = |state: &MirrorState| {
             let (state, wanted) = (state.as_str().into(), wanted.into());
-            let values = [state, after_table.into(), wanted, state, state, wanted, wanted];
+            let (from, done) = (after_table.into(), done.into());
+            let values = [state, from, done, wanted, state, state, wanted, wanted];
             session.sql(ROWS_AFTER, &values)
         };
         messages.push(states.iter().map(after).collect::<Vec<_>>().join("; "));

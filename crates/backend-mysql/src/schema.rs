@@ -10,6 +10,7 @@
 //!   version, is written last. So a migration that was killed is known as one, and goes on.
 
 mod layout;
+mod upgrade;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -55,6 +56,9 @@ pub(crate) enum Found {
     Nothing,
     /// A migration of ours that did not come to its end.
     Begun,
+    /// An upgrade that has shut everyone out: it is at its end, or was interrupted. With the version that it
+    /// is about.
+    Fenced(u32),
     /// Our tables.
     Version(u32),
 }
@@ -64,7 +68,7 @@ impl Found {
     pub(crate) fn version(self) -> u32 {
         match self {
             Found::Nothing | Found::Begun => 0,
-            Found::Version(version) => version,
+            Found::Fenced(version) | Found::Version(version) => version,
         }
     }
 }
@@ -86,7 +90,8 @@ pub(crate) async fn inspect(call: &mut Call) -> DbResult<Found> {
     let schema_table = format!("{prefix}schema");
     let wanted: Vec<String> = TABLES.iter().map(|table| format!("{prefix}{table}")).collect();
     let mut sql = session.sql(NAMES, &[(&schema_table).into()]);
-    let names = wanted.iter().chain([&schema_table]);
+    let fenced = format!("{prefix}{}", upgrade::FENCED);
+    let names = wanted.iter().chain([&schema_table, &fenced]);
     sql.push_str(&crate::session::literals::list(names.map(Into::into)));
     sql.push(')');
     let mut found: Vec<(String, Option<String>)> = Vec::new();
@@ -116,7 +121,9 @@ pub(crate) async fn inspect(call: &mut Call) -> DbResult<Found> {
         Some(row) => row.try_get(0)?,
         None => None,
     };
+    let is_fenced = found.iter().any(|(name, _)| name.eq_ignore_ascii_case(&fenced));
     Ok(match version.and_then(|version| u32::try_from(version).ok()) {
+        Some(version) if is_fenced => Found::Fenced(version),
         Some(version) => Found::Version(version),
         None => Found::Begun,
     })
@@ -125,51 +132,119 @@ pub(crate) async fn inspect(call: &mut Call) -> DbResult<Found> {
 /// Begins a call that needs our tables.
 pub(crate) async fn begin(session: &Arc<Session>, doing: &'static str) -> Result<Call> {
     if !session.schema_is_right.load(Ordering::Acquire) {
-        let mut call = session.unchecked(doing).await?;
-        let found = inspect(&mut call).await;
-        let found = call.end(found).await?;
-        let prefix = &session.options.table_prefix;
-        let nothing = format!("there is no table {prefix}schema with a version");
-        check_schema_version(found.version(), SCHEMA_VERSION, &session.at, &nothing)?;
-        session.schema_is_right.store(true, Ordering::Release);
+        check(session, doing).await?;
     }
     session.unchecked(doing).await
+}
+
+async fn check(session: &Arc<Session>, doing: &'static str) -> Result<()> {
+    let mut call = session.unchecked(doing).await?;
+    let found = inspect(&mut call).await;
+    let found = call.end(found).await?;
+    let prefix = &session.options.table_prefix;
+    let nothing = format!("there is no table {prefix}schema with a version");
+    usable(found, &session.at)?;
+    check_schema_version(found.version(), SCHEMA_VERSION, &session.at, &nothing)?;
+    session.schema_is_right.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// Fails where an upgrade has the tables.
+pub(crate) fn usable(found: Found, at: &str) -> Result<()> {
+    match found {
+        Found::Fenced(_) => Err(CatalogError::Schema(format!(
+            "an upgrade of the catalog in database '{at}' to version {SCHEMA_VERSION} is at its end, or was \
+             interrupted: run `dl init` to finish it"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The error of a call: one for want of a table or column says why it is wanting, if the schema tells.
+pub(crate) async fn explained(session: &Arc<Session>, error: CatalogError) -> CatalogError {
+    if !matches!(error, CatalogError::Schema(_)) || session.schema_is_right.load(Ordering::Acquire)
+    {
+        return error;
+    }
+    check(session, "looking at the schema again").await.err().unwrap_or(error)
 }
 
 fn schema_error(message: String) -> DbError {
     DbError::Catalog(CatalogError::Schema(message))
 }
 
+/// How often what is there is looked at anew, because another process changed it.
+const MOST_ROUNDS: u32 = 100;
+
 /// Creates or upgrades our tables. Each step commits by itself and may be done again, by this
 /// process or another at the same time; the last one, the version's row, says that all were done.
 pub(crate) async fn migrate(call: &mut Call, now: TimestampMs) -> DbResult<()> {
-    let found = inspect(call).await?.version();
-    let at = call.session.at.clone();
-    if found > SCHEMA_VERSION {
-        return Err(schema_too_new(found, SCHEMA_VERSION, &at).into());
+    for _ in 0..MOST_ROUNDS {
+        match migrate_from_here(call, now).await {
+            Ok(true) => return Ok(()),
+            Ok(false) | Err(DbError::Again) => {}
+            Err(error) if upgrade::is_overtaken(&error) => {
+                tracing::debug!(database = call.session.at, ?error, "another process migrates too");
+            }
+            Err(error) => return Err(error),
+        }
+        call.roll_back().await;
     }
-    if found == SCHEMA_VERSION {
-        return Ok(());
+    Err(DbError::Again)
+}
+
+/// Goes on from what is there; whether that was to the end.
+async fn migrate_from_here(call: &mut Call, now: TimestampMs) -> DbResult<bool> {
+    let found = inspect(call).await?;
+    if found.version() > SCHEMA_VERSION {
+        return Err(schema_too_new(found.version(), SCHEMA_VERSION, &call.session.at).into());
     }
-    if found > 0 {
-        return Err(schema_error(format!("version {found} of '{at}' cannot be upgraded yet")));
+    match found {
+        // An older program has begun to make its tables.
+        Found::Begun if !upgrade::is_new(call).await? && upgrade::is_begun(call).await? => {
+            make(call, &layout::VERSION_1, 1, now).await?;
+            make(call, &layout::VERSION_2, 2, now).await?;
+        }
+        Found::Nothing | Found::Begun => {
+            create(call, SCHEMA_TABLE).await?;
+            for (name, columns) in layout::VERSION_3 {
+                create(call, &format!("CREATE TABLE IF NOT EXISTS {{p}}{name} {columns}")).await?;
+            }
+            if !upgrade::is_new(call).await? {
+                return Ok(false);
+            }
+            record_in(call, "schema", SCHEMA_VERSION, now).await?;
+            return Ok(true);
+        }
+        Found::Version(1) => make(call, &layout::VERSION_2, 2, now).await?,
+        Found::Fenced(SCHEMA_VERSION) | Found::Version(SCHEMA_VERSION) => {
+            upgrade::clean_up(call).await?;
+            return Ok(true);
+        }
+        Found::Fenced(_) | Found::Version(_) => {
+            call.take_time();
+            upgrade::run(call, now).await?;
+        }
     }
+    Ok(false)
+}
+
+/// The tables of an old version.
+async fn make(call: &mut Call, texts: &[&str], version: u32, now: TimestampMs) -> DbResult<()> {
     create(call, SCHEMA_TABLE).await?;
-    for (name, columns) in layout::VERSION_3 {
-        create(call, &format!("CREATE TABLE IF NOT EXISTS {{p}}{name} {columns}")).await?;
+    for text in texts {
+        create(call, text).await?;
     }
-    record(call, SCHEMA_VERSION, now).await
+    record_in(call, "schema", version, now).await
 }
 
 /// Writes that a version is there.
-async fn record(call: &mut Call, version: u32, now: TimestampMs) -> DbResult<()> {
+async fn record_in(call: &mut Call, table: &str, version: u32, now: TimestampMs) -> DbResult<()> {
     let program = concat!("deltalakedb ", env!("CARGO_PKG_VERSION"));
-    let recorded = call
-        .execute(
-            "INSERT INTO {p}schema (version, applied_at_ms, program) VALUES (?, ?, ?)",
-            &[i64::from(version).into(), now.0.into(), program.into()],
-        )
-        .await;
+    let text =
+        format!("INSERT INTO {{p}}{table} (version, applied_at_ms, program) VALUES (?, ?, ?)");
+    let values = [i64::from(version).into(), now.0.into(), program.into()];
+    let recorded = call.execute(&text, &values).await;
     match recorded {
         // Another process was as fast.
         Err(error) if error.is_duplicate() => Ok(()),
