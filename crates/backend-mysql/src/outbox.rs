@@ -109,7 +109,7 @@ const ROWS_AFTER: &str = concat!(
     mirror_columns!(),
     " FROM (SELECT o.id, o.table_key
         FROM (SELECT DISTINCT d.table_key FROM {p}mirror_status d FORCE INDEX (by_state)
-            WHERE d.state = ?) some JOIN {p}tables o ON o.table_key = some.table_key
+            WHERE d.state = ?) has JOIN {p}tables o ON o.table_key = has.table_key
         WHERE o.id >= ? AND NOT (o.id <=> ?) ORDER BY o.id LIMIT ?) t
     STRAIGHT_JOIN {p}mirror_status s FORCE INDEX (by_state)
         ON s.state = ? AND s.table_key = t.table_key

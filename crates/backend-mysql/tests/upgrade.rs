@@ -143,6 +143,17 @@ impl Place {
         .await;
     }
 
+    /// Waits for what a connection that was cut has still at work.
+    async fn until_quiet(&mut self) {
+        let sql = "SELECT COUNT(*) FROM information_schema.processlist
+            WHERE db = DATABASE() AND command <> 'Sleep' AND id <> CONNECTION_ID()";
+        let begun = Instant::now();
+        while self.number(sql).await > 0 {
+            assert!(begun.elapsed() < LOCK_WAIT, "the server does not come to an end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// What programs of version 2 did since: the rows become others.
     async fn become_rows_of(&mut self, prefix: &str) {
         for table in TABLES {
@@ -470,6 +481,7 @@ async fn an_upgrade_that_ends_anywhere_is_continued() {
                 if done {
                     return seen;
                 }
+                world.place.until_quiet().await;
                 // It works, or says what to do.
                 let db = world.place.open().await;
                 match db.get_table(&TableRef::Id(world.table)).await.plain() {

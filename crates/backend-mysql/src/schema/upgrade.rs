@@ -169,16 +169,17 @@ fn not_ours(call: &Call, name: &str) -> DbError {
     ))
 }
 
-/// Whether the tables under our names are those of version 3; without any they are none of it.
+/// Whether all tables are there under our names, those of version 3.
 ///
 /// # Errors
-/// `Schema` if some are, and others are missing or older.
+/// `Schema` if some are, and others are of an older one.
 pub(super) async fn is_new(call: &mut Call) -> DbResult<bool> {
     let stand = Stand::look(call).await?;
     if stand.all(Layout::New) {
         return Ok(true);
     }
-    if replaced().any(|table| stand.is(table, Layout::New)) {
+    let any = |layout| replaced().any(|table| stand.is(table, layout));
+    if any(Layout::New) && any(Layout::Old) {
         let at = &call.session.at;
         return Err(schema_error(format!(
             "database '{at}' has tables of version {SCHEMA_VERSION} and of an older one: two programs \
