@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use deltalakedb_catalog_core::action::FileKey;
 use deltalakedb_catalog_core::backend::{
-    CommitOutcome, CommitRequest, CommitTarget, CommittedTable, HeadRule, Rejection,
+    CommitOutcome, CommitRequest, CommitTarget, CommittedTable, HeadRule, Rejection, TableCommit,
 };
 use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
@@ -35,7 +35,7 @@ use sqlx::mysql::MySqlRow;
 use crate::errors::{DbError, DbResult, conflicting};
 use crate::files::{self, Active, FileDelta, Plan, UnknownFile};
 use crate::outbox;
-use crate::rows::{MySqlFormat, Reader};
+use crate::rows::{MySqlFormat, Reader, Table, TableKey};
 use crate::schema;
 use crate::session::literals::{Value, list};
 use crate::session::writer::Writer;
@@ -46,29 +46,31 @@ use crate::tables::insert_table;
 const FIRST_LOOKUPS: usize = 4;
 
 const HEADS: &str = "SELECT STRAIGHT_JOIN t.id, t.state, t.head_version, t.head_timestamp_ms,
-        t.barrier_version, m.mode, c.total_files, c.total_bytes
-    FROM {p}tables t JOIN {p}mirror m ON m.table_id = t.id
-    LEFT JOIN {p}commits c ON c.table_id = t.id AND c.version = t.head_version
+        t.barrier_version, m.mode, c.total_files, c.total_bytes, t.table_key
+    FROM {p}tables t JOIN {p}mirror m ON m.table_key = t.table_key
+    LEFT JOIN {p}commits c ON c.table_key = t.table_key AND c.version = t.head_version
     WHERE t.id IN (";
 const TOKEN_IS_KNOWN: &str = "SELECT 1 FROM {p}batches WHERE token = ?";
-const REPLAYED: &str = "SELECT table_id, version, timestamp_ms FROM {p}commits
-    WHERE token = ? ORDER BY batch_position";
+const REPLAYED: &str = "SELECT t.id, c.version, c.timestamp_ms
+    FROM {p}commits c LEFT JOIN {p}tables t ON t.table_key = c.table_key
+    WHERE c.token = ? ORDER BY c.batch_position";
 const INSERT_BATCH: &str = "INSERT INTO {p}batches (token, committed_at_ms) VALUES (?, ?)";
 /// The compare-and-set that decides who commits. `<=>` also compares null, before the first version.
 const MOVE_HEAD: &str = "UPDATE {p}tables SET head_version = ?, head_timestamp_ms = ?,
         barrier_version = CASE WHEN ? = 1 THEN ? ELSE barrier_version END
     WHERE id = ? AND head_version <=> ? AND state <> 'dropped'";
-const INSERT_COMMIT: &str = "INSERT INTO {p}commits (table_id, version, timestamp_ms, token,
+const INSERT_COMMIT: &str = "INSERT INTO {p}commits (table_key, version, timestamp_ms, token,
         batch_position, num_added, num_removed, bytes_added, bytes_removed, changes_metadata,
         changes_protocol, total_files, total_bytes, has_body, body_len, first_line, commit_info)
     VALUES ";
 const INSERT_CHUNK: &str =
-    "INSERT INTO {p}commit_chunks (table_id, version, chunk_no, body) VALUES ";
-const INSERT_PROTOCOL: &str = "INSERT INTO {p}protocols (table_id, version, protocol) VALUES ";
-const INSERT_METADATA: &str = "INSERT INTO {p}metadata (table_id, version, metadata) VALUES ";
+    "INSERT INTO {p}commit_chunks (table_key, version, chunk_no, body) VALUES ";
+const INSERT_PROTOCOL: &str = "INSERT INTO {p}protocols (table_key, version, protocol) VALUES ";
+const INSERT_METADATA: &str = "INSERT INTO {p}metadata (table_key, version, metadata) VALUES ";
 const INSERT_TXN: &str =
-    "INSERT INTO {p}txns (table_id, app_key, version, app_id, app_version, last_updated) VALUES ";
-const INSERT_DOMAIN: &str = "INSERT INTO {p}domain_metadata (table_id, domain_key, version, domain,
+    "INSERT INTO {p}txns (table_key, app_key, version, app_id, app_version, last_updated) VALUES ";
+const INSERT_DOMAIN: &str =
+    "INSERT INTO {p}domain_metadata (table_key, domain_key, version, domain,
         removed, configuration) VALUES ";
 
 /// A table's head, as the transaction sees it.
@@ -124,6 +126,7 @@ fn replayed(sets: &[Set]) -> DbResult<Option<Vec<CommittedTable>>> {
 
 /// A row of [`HEADS`].
 struct Locked {
+    key: TableKey,
     state: TableState,
     head: Head,
     barrier: Version,
@@ -145,12 +148,23 @@ fn locked(row: &MySqlRow) -> DbResult<(TableId, Locked)> {
     Ok((
         id,
         Locked {
+            key: TableKey::Is(r.get(8)?),
             state: TableState::parse(r.get(1)?)?,
             head,
             barrier: r.version(4)?,
             mirror: MirrorMode::parse(r.get(5)?)?,
         },
     ))
+}
+
+/// What a commit does to one table, once it was checked.
+struct Part<'r> {
+    committed: CommittedTable,
+    key: TableKey,
+    commit: &'r TableCommit,
+    head: Head,
+    mirror: MirrorMode,
+    plan: Plan<'r>,
 }
 
 /// Commits a batch in one transaction.
@@ -205,7 +219,7 @@ async fn check_and_write(call: &mut Call, request: &CommitRequest) -> DbResult<C
     let mut lookups: Vec<(TableId, String)> = Vec::new();
     for part in &request.tables {
         if let CommitTarget::Existing { table_id, .. } = &part.target {
-            let some = files::lookups(&session, *table_id, files::keys(&part.index));
+            let some = files::lookups_by_id(&session, *table_id, files::keys(&part.index));
             lookups.extend(some.into_iter().map(|statement| (*table_id, statement)));
         }
     }
@@ -233,13 +247,13 @@ async fn check_and_write(call: &mut Call, request: &CommitRequest) -> DbResult<C
     for (index, part) in request.tables.iter().enumerate() {
         let rejected = |reason| Ok(CommitOutcome::Rejected { index, reason });
         let table_id = id(&part.target);
-        let (head, mirror) = match (&part.target, heads.get(&table_id)) {
+        let (key, head, mirror) = match (&part.target, heads.get(&table_id)) {
             (CommitTarget::Create(_), Some(_)) => return rejected(Rejection::IdTaken(table_id)),
             (CommitTarget::Create(new), None) => {
                 if !taken.insert(new.name.clone()) {
                     return rejected(Rejection::NameTaken(new.name.clone()));
                 }
-                (Head::default(), new.mirror)
+                (TableKey::Inserted, Head::default(), new.mirror)
             }
             (CommitTarget::Existing { rule, .. }, Some(locked)) => {
                 let Some((version, _)) =
@@ -254,7 +268,7 @@ async fn check_and_write(call: &mut Call, request: &CommitRequest) -> DbResult<C
                 if !holds {
                     return Ok(CommitOutcome::HeadMoved { index, head: version });
                 }
-                (locked.head, locked.mirror)
+                (locked.key, locked.head, locked.mirror)
             }
             (CommitTarget::Existing { .. }, None) => {
                 return rejected(Rejection::TableNotFound(table_id));
@@ -269,34 +283,37 @@ async fn check_and_write(call: &mut Call, request: &CommitRequest) -> DbResult<C
             }
         };
         let timestamp = next_timestamp(table_id, head.at.map(|(_, time)| time), request.now)?;
-        parts.push((CommittedTable { table_id, version, timestamp }, part, head, mirror, plan));
+        let committed = CommittedTable { table_id, version, timestamp };
+        parts.push(Part { committed, key, commit: part, head, mirror, plan });
     }
 
     let mut out = Writer::new(call);
     out.push(INSERT_BATCH, &[token, request.now.0.into()]).await?;
     let mut done = Vec::with_capacity(parts.len());
-    for (position, (committed, part, head, mirror, plan)) in parts.iter().enumerate() {
-        let CommittedTable { table_id, version, timestamp } = *committed;
-        if let CommitTarget::Create(new) = &part.target {
+    for (position, part) in parts.iter().enumerate() {
+        let CommittedTable { version, timestamp, .. } = part.committed;
+        let commit = part.commit;
+        if let CommitTarget::Create(new) = &commit.target {
             insert_table(&mut out, new, TableState::Active, 0, false, request.now).await?;
         }
         let body = CommitBody {
-            first_line: Some(part.first_line.render(timestamp)),
-            rest: part.rest.clone(),
+            first_line: Some(commit.first_line.render(timestamp)),
+            rest: commit.rest.clone(),
         };
         let new = NewVersion {
             version,
             timestamp,
             token: Some((&request.token, count(position))),
             body: &body,
-            index: &part.index,
-            later: part.later.as_ref(),
+            index: &commit.index,
+            later: commit.later.as_ref(),
         };
-        write_version(&mut out, table_id, *head, &new, plan).await?;
-        if *mirror != MirrorMode::Off {
-            outbox::enqueue(&mut out, table_id, version, request.now).await?;
+        let table = Table { id: part.committed.table_id, key: part.key };
+        write_version(&mut out, table, part.head, &new, &part.plan).await?;
+        if part.mirror != MirrorMode::Off {
+            outbox::enqueue(&mut out, part.key, version, request.now).await?;
         }
-        done.push(committed.clone());
+        done.push(part.committed.clone());
     }
     out.finish().await?;
     Ok(CommitOutcome::Committed(done))
@@ -363,7 +380,7 @@ fn names(set: Option<&Set>) -> DbResult<BTreeSet<TableName>> {
 /// Writes all rows of a version and moves the head to it.
 pub(crate) async fn write_version(
     out: &mut Writer<'_>,
-    table: TableId,
+    table: Table,
     head: Head,
     new: &NewVersion<'_>,
     plan: &Plan<'_>,
@@ -377,10 +394,11 @@ pub(crate) async fn write_version(
         new.timestamp.0.into(),
         barrier.into(),
         version.into(),
-        table.into(),
+        table.id.into(),
         expected.into(),
     ];
     out.push_one(MOVE_HEAD, &values).await?;
+    let table = table.key;
     // Before the commit's own row: which files of pages were in the table is known after the last one.
     let delta = plan.write_all(new.later, out, table, new.version, head.total_files).await?;
     let after = Head {
@@ -397,7 +415,7 @@ pub(crate) async fn write_version(
 /// Protocol, metadata, application transactions and domain metadata of a version.
 pub(crate) async fn write_projection(
     out: &mut Writer<'_>,
-    table: TableId,
+    table: TableKey,
     version: i64,
     index: &CommitIndex,
 ) -> DbResult<()> {
@@ -438,7 +456,7 @@ pub(crate) async fn write_projection(
 
 async fn insert_commit(
     out: &mut Writer<'_>,
-    table: TableId,
+    table: TableKey,
     new: &NewVersion<'_>,
     delta: FileDelta,
     after: &Head,
@@ -470,7 +488,7 @@ async fn insert_commit(
 /// Stores a commit's bytes.
 pub(crate) async fn insert_chunks(
     out: &mut Writer<'_>,
-    table: TableId,
+    table: TableKey,
     version: i64,
     body: &CommitBody,
 ) -> DbResult<()> {

@@ -27,7 +27,10 @@ macro_rules! call {
         let mut call = schema::begin(&$self.session, $doing).await?;
         let $call = &mut call;
         let result = $work.await;
-        call.end(result).await
+        match call.end(result).await {
+            Err(error) => Err(schema::explained(&$self.session, error).await),
+            done => done,
+        }
     }};
 }
 
@@ -40,6 +43,7 @@ impl SchemaBackend for MySqlBackend {
             Err(error) => Err(error),
         };
         let (found, clock) = call.end(found).await?;
+        schema::usable(found, &self.session.at)?;
         let server = self.session.server.get();
         Ok(BackendInfo {
             kind: "mysql",
@@ -189,7 +193,10 @@ impl ReadBackend for MySqlBackend {
 #[async_trait]
 impl CommitBackend for MySqlBackend {
     async fn commit(&self, request: CommitRequest) -> WriteResult<CommitOutcome> {
-        Ok(commit::commit(&self.session, &request).await?)
+        match commit::commit(&self.session, &request).await {
+            Err(error) => Err(schema::explained(&self.session, error).await)?,
+            Ok(outcome) => Ok(outcome),
+        }
     }
 
     async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>> {

@@ -18,6 +18,8 @@ pub(crate) enum DbError {
     Timeout(Duration),
     /// Ours already.
     Catalog(CatalogError),
+    /// Another process changed the schema meanwhile: what stands there is to be looked at again.
+    Again,
 }
 
 /// Result inside this crate.
@@ -58,13 +60,19 @@ impl DbError {
         matches!(self.number(), Some(1062 | 1586))
     }
 
+    /// Whether a table or column is not there: of a schema that was upgraded meanwhile, for instance.
+    pub(crate) fn is_of_schema(&self) -> bool {
+        // ER_NO_SUCH_TABLE, ER_BAD_FIELD_ERROR.
+        matches!(self.number(), Some(1146 | 1054))
+    }
+
     /// Whether the connection can be used further.
     pub(crate) fn leaves_connection_usable(&self) -> bool {
         match self {
             DbError::Sqlx(sqlx::Error::Database(_)) => {
                 self.number().is_some_and(|number| !ends_session(number))
             }
-            DbError::Catalog(_) => true,
+            DbError::Catalog(_) | DbError::Again => true,
             DbError::Sqlx(_) | DbError::Timeout(_) => false,
         }
     }
@@ -83,7 +91,7 @@ impl DbError {
                     ends_session(number) || matches!(number, 1317 | 1180 | 1181 | 3024 | 1969)
                 })
             }
-            DbError::Catalog(_) => false,
+            DbError::Catalog(_) | DbError::Again => false,
             DbError::Sqlx(_) | DbError::Timeout(_) => true,
         }
     }
@@ -92,6 +100,10 @@ impl DbError {
     pub(crate) fn into_catalog(self, at: &str, doing: &str, write: WriteState) -> CatalogError {
         match self {
             DbError::Catalog(error) => error,
+            DbError::Again => CatalogError::busy(
+                format!("another process changes the schema of database '{at}'"),
+                write,
+            ),
             DbError::Timeout(after) => {
                 timed_out(after, Place { at, doing }, "with SHOW PROCESSLIST", write)
             }

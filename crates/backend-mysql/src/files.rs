@@ -14,22 +14,35 @@ use deltalakedb_catalog_core::support::{TOMBSTONE_ONLY, as_ordinal, count, to_js
 use sqlx::Row;
 
 use crate::errors::DbResult;
+use crate::rows::TableKey;
 use crate::session::literals::{Value, list};
 use crate::session::writer::Writer;
 use crate::session::{Call, Session, Set};
 
-/// Keys in one `IN (…)`: beyond some ten thousand, the optimizer gives ranges up.
-const KEYS: usize = 2_000;
+/// Keys in one `IN (…)`. From 1,000 on MariaDB makes a table of them, and reads all files for it
+/// (<https://mariadb.com/kb/en/conversion-of-big-in-predicates-into-subqueries/>).
+const KEYS: usize = 900;
 
 /// Active rows of keys. The digest is compared in the index, the key in full by [`Active`].
-const FIND: &str = "SELECT added_version, ordinal, size, path, dv_id
-    FROM {p}files FORCE INDEX (by_key)
-    WHERE table_id = ? AND removed_version = 9223372036854775807 AND file_key IN (";
-const INSERT: &str = "INSERT INTO {p}files (table_id, added_version, ordinal, removed_version,
+macro_rules! find {
+    ($table:expr) => {
+        concat!(
+            "SELECT added_version, ordinal, size, path, dv_id
+            FROM {p}files FORCE INDEX (by_key)
+            WHERE table_key = ",
+            $table,
+            " AND removed_version = 9223372036854775807 AND file_key IN ("
+        )
+    };
+}
+/// In the message that locks the table: what its key is, is not known here yet.
+const FIND_BY_ID: &str = find!("{key}");
+const FIND: &str = find!("?");
+const INSERT: &str = "INSERT INTO {p}files (table_key, added_version, ordinal, removed_version,
         is_tombstone, file_key, size, modification_time, data_change, base_row_id,
         default_row_commit_version, path, dv_id, partition_values, tags, deletion_vector,
         clustering_provider, stats) VALUES ";
-const INSERT_TOMBSTONE: &str = "INSERT INTO {p}files (table_id, added_version, ordinal,
+const INSERT_TOMBSTONE: &str = "INSERT INTO {p}files (table_key, added_version, ordinal,
         removed_version, is_tombstone, deletion_timestamp, file_key, size, modification_time,
         data_change, path, dv_id, remove_action) VALUES ";
 /// Rows that are ended in one statement: each statement costs as much as some rows, and where only
@@ -41,14 +54,14 @@ const ENDED_BYTES: usize = 128 << 10;
 const REMOVE: [&str; 2] = [
     "UPDATE (SELECT ? AS added_version, ? AS ordinal, ? AS deleted, ? AS action",
     ") r STRAIGHT_JOIN {p}files f
-        ON f.table_id = ? AND f.added_version = r.added_version AND f.ordinal = r.ordinal
+        ON f.table_key = ? AND f.added_version = r.added_version AND f.ordinal = r.ordinal
     SET f.removed_version = ?, f.is_tombstone = 1, f.deletion_timestamp = r.deleted,
         f.remove_action = r.action
     WHERE f.removed_version = 9223372036854775807",
 ];
 const NEXT_ENDED: &str = " UNION ALL SELECT ?, ?, ?, ?";
 const REPLACE: &str = "UPDATE {p}files SET removed_version = ?
-    WHERE table_id = ? AND added_version = ? AND ordinal = ?
+    WHERE table_key = ? AND added_version = ? AND ordinal = ?
       AND removed_version = 9223372036854775807";
 
 /// What the files of a commit changed.
@@ -100,10 +113,19 @@ pub(crate) fn keys(index: &CommitIndex) -> impl Iterator<Item = FileKey> + '_ {
     index.removes.iter().map(Remove::key).chain(index.adds.iter().map(Add::key))
 }
 
-/// Statements that look up keys.
-pub(crate) fn lookups(
+/// Statements that look up keys of files in a table, in the message that locks it.
+pub(crate) fn lookups_by_id(
     session: &Session,
     table: TableId,
+    keys: impl IntoIterator<Item = FileKey>,
+) -> Vec<String> {
+    lookups(session, FIND_BY_ID, table.into(), keys)
+}
+
+fn lookups(
+    session: &Session,
+    find: &str,
+    table: Value<'_>,
     keys: impl IntoIterator<Item = FileKey>,
 ) -> Vec<String> {
     let digests: Vec<[u8; 16]> =
@@ -111,7 +133,7 @@ pub(crate) fn lookups(
     digests
         .chunks(KEYS)
         .map(|some| {
-            let mut sql = session.sql(FIND, &[table.into()]);
+            let mut sql = session.sql(find, &[table]);
             sql.push_str(&list(some.iter().map(Value::from)));
             sql.push(')');
             sql
@@ -120,7 +142,7 @@ pub(crate) fn lookups(
 }
 
 impl Active {
-    /// Takes what a statement of [`lookups`] answered.
+    /// Takes what a statement of [`lookups_by_id`] answered.
     pub(crate) fn take(&mut self, set: &Set) -> DbResult<()> {
         for row in &set.rows {
             let place = Place {
@@ -137,14 +159,14 @@ impl Active {
     pub(crate) async fn load(
         &mut self,
         call: &mut Call,
-        table: TableId,
+        table: TableKey,
         keys: impl IntoIterator<Item = FileKey>,
     ) -> DbResult<()> {
-        let statements = lookups(&call.session, table, keys);
+        let statements = lookups(&call.session, FIND, table.into(), keys);
         self.load_with(call, &statements).await
     }
 
-    /// The same for statements that [`lookups`] made.
+    /// The same for statements that [`lookups_by_id`] made.
     pub(crate) async fn load_with(
         &mut self,
         call: &mut Call,
@@ -259,7 +281,7 @@ impl<'i> Plan<'i> {
         &self,
         later: Option<&LaterAdds>,
         out: &mut Writer<'_>,
-        table: TableId,
+        table: TableKey,
         version: Version,
         files_before: i64,
     ) -> DbResult<FileDelta> {
@@ -290,7 +312,7 @@ impl<'i> Plan<'i> {
     pub(crate) async fn write(
         &self,
         out: &mut Writer<'_>,
-        table: TableId,
+        table: TableKey,
         version: Version,
     ) -> DbResult<()> {
         let at = Value::Int(version.get());

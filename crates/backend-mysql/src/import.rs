@@ -21,7 +21,9 @@ use crate::commit::{
 use crate::errors::{DbError, DbResult};
 use crate::files::{self, Active, Plan, UnknownFile};
 use crate::outbox;
-use crate::rows::{MySqlFormat, Reader, TABLE_COLUMNS, table_columns, table_source};
+use crate::rows::{
+    MySqlFormat, Reader, TABLE_COLUMNS, Table, TableKey, table_columns, table_source,
+};
 use crate::session::writer::Writer;
 use crate::session::{Call, first};
 use crate::tables::{LOCK, get_table, insert_table, not_found, require_table, state_of};
@@ -30,7 +32,7 @@ const PROGRESS: &str = concat!(
     "SELECT ",
     table_columns!(),
     ", t.import_from_json, t.import_base_done, t.import_files, t.import_tombstones,
-        t.import_live_files, t.import_live_bytes, t.import_history_through
+        t.import_live_files, t.import_live_bytes, t.import_history_through, t.table_key
     FROM ",
     table_source!(),
     " WHERE t.id = ? AND t.state = 'importing'"
@@ -41,11 +43,11 @@ const STORE_BASE: &str = "UPDATE {p}tables SET import_files = ?, import_tombston
 const FINISH_BASE: &str = "UPDATE {p}tables SET import_base_done = 1, head_version = base_version,
         head_timestamp_ms = ?
     WHERE id = ?";
-const HAS_COMMIT: &str = "SELECT 1 FROM {p}commits WHERE table_id = ? AND version = ?";
+const HAS_COMMIT: &str = "SELECT 1 FROM {p}commits WHERE table_key = ? AND version = ?";
 /// The base may have its history already: then it keeps its bytes.
 const UPDATE_BASE: &str = "UPDATE {p}commits SET timestamp_ms = ?, total_files = ?, total_bytes = ?
-    WHERE table_id = ? AND version = ?";
-const INSERT_BASE: &str = "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
+    WHERE table_key = ? AND version = ?";
+const INSERT_BASE: &str = "INSERT INTO {p}commits (table_key, version, timestamp_ms, num_added,
         num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol, total_files,
         total_bytes, has_body, body_len)
     VALUES (?, ?, ?, 0, 0, 0, 0, 0, 0, ?, ?, 0, 0)";
@@ -54,47 +56,48 @@ const UPDATE_HISTORY: &str =
     "UPDATE {p}commits SET num_added = ?, num_removed = ?, bytes_added = ?,
         bytes_removed = ?, changes_metadata = ?, changes_protocol = ?, has_body = 1, body_len = ?,
         first_line = ?, commit_info = ?, token = ?, batch_position = ?
-    WHERE table_id = ? AND version = ?";
-const INSERT_HISTORY: &str = "INSERT INTO {p}commits (table_id, version, timestamp_ms, num_added,
+    WHERE table_key = ? AND version = ?";
+const INSERT_HISTORY: &str = "INSERT INTO {p}commits (table_key, version, timestamp_ms, num_added,
         num_removed, bytes_added, bytes_removed, changes_metadata, changes_protocol, total_files,
         total_bytes, has_body, body_len, first_line, commit_info, token, batch_position)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 1, ?, ?, ?, ?, ?)";
 const STORE_HISTORY: &str = "UPDATE {p}tables SET import_history_through = ? WHERE id = ?";
 const BELOW: &str = "SELECT version, timestamp_ms FROM {p}commits
-    WHERE table_id = ? AND version < ? ORDER BY version DESC LIMIT 1";
+    WHERE table_key = ? AND version < ? ORDER BY version DESC LIMIT 1";
 const FROM: &str = "SELECT version, timestamp_ms FROM {p}commits
-    WHERE table_id = ? AND version >= ? AND version <= ? ORDER BY version";
+    WHERE table_key = ? AND version >= ? AND version <= ? ORDER BY version";
 const ABOVE: &str = "SELECT version, timestamp_ms FROM {p}commits
-    WHERE table_id = ? AND version > ? ORDER BY version LIMIT 1";
-const HAS_STATE: &str = "SELECT EXISTS (SELECT 1 FROM {p}protocols WHERE table_id = ?)
-    AND EXISTS (SELECT 1 FROM {p}metadata WHERE table_id = ?)";
+    WHERE table_key = ? AND version > ? ORDER BY version LIMIT 1";
+const HAS_STATE: &str = "SELECT EXISTS (SELECT 1 FROM {p}protocols WHERE table_key = ?)
+    AND EXISTS (SELECT 1 FROM {p}metadata WHERE table_key = ?)";
 const FINISH: &str = "UPDATE {p}tables SET state = ?, drop_marker = ?, created_at_ms = ?,
         dropped_at_ms = ?
     WHERE id = ?";
-const PUBLISH: &str = "UPDATE {p}mirror SET published_version = ? WHERE table_id = ?";
+const PUBLISH: &str = "UPDATE {p}mirror SET published_version = ? WHERE table_key = ?";
 const KNOW_TOKEN: &str = "INSERT INTO {p}batches (token, committed_at_ms)
     SELECT ?, ? FROM (SELECT 1 AS one) AS one_row
     WHERE NOT EXISTS (SELECT 1 FROM {p}batches b WHERE b.token = ?)";
 /// Tokens that nothing but this table's commits know.
 const DELETE_BATCHES: &str = "DELETE FROM {p}batches WHERE token IN (
-        SELECT c.token FROM {p}commits c WHERE c.table_id = ? AND c.token IS NOT NULL
+        SELECT c.token FROM {p}commits c WHERE c.table_key = ? AND c.token IS NOT NULL
           AND NOT EXISTS (SELECT 1 FROM {p}commits o
-            WHERE o.token = c.token AND o.table_id <> c.table_id))";
+            WHERE o.token = c.token AND o.table_key <> c.table_key))";
 /// What is deleted of a table, after its tokens.
-const DELETES: [&str; 9] = [
-    "DELETE FROM {p}files WHERE table_id = ?",
-    "DELETE FROM {p}commit_chunks WHERE table_id = ?",
-    "DELETE FROM {p}commits WHERE table_id = ?",
-    "DELETE FROM {p}protocols WHERE table_id = ?",
-    "DELETE FROM {p}metadata WHERE table_id = ?",
-    "DELETE FROM {p}txns WHERE table_id = ?",
-    "DELETE FROM {p}domain_metadata WHERE table_id = ?",
-    "DELETE FROM {p}mirror WHERE table_id = ?",
-    "DELETE FROM {p}tables WHERE id = ?",
+const DELETES: [&str; 8] = [
+    "DELETE FROM {p}files WHERE table_key = ?",
+    "DELETE FROM {p}commit_chunks WHERE table_key = ?",
+    "DELETE FROM {p}commits WHERE table_key = ?",
+    "DELETE FROM {p}protocols WHERE table_key = ?",
+    "DELETE FROM {p}metadata WHERE table_key = ?",
+    "DELETE FROM {p}txns WHERE table_key = ?",
+    "DELETE FROM {p}domain_metadata WHERE table_key = ?",
+    "DELETE FROM {p}mirror WHERE table_key = ?",
 ];
+const DELETE_TABLE: &str = "DELETE FROM {p}tables WHERE id = ?";
 
 /// Where an import is, with what only the backend wants to know.
 struct Importing {
+    key: TableKey,
     progress: ImportProgress,
     from_json: bool,
     live_files: i64,
@@ -109,6 +112,7 @@ async fn progress(call: &mut Call, id: TableId) -> DbResult<Importing> {
     let r = Reader::new(&row, &called, None);
     let at = TABLE_COLUMNS;
     Ok(Importing {
+        key: TableKey::Is(r.get(at + 7)?),
         from_json: r.get(at)?,
         live_files: r.get(at + 4)?,
         live_bytes: r.get(at + 5)?,
@@ -174,28 +178,29 @@ pub(crate) async fn store_base(
     tail: Option<&BaseTail>,
 ) -> DbResult<ImportProgress> {
     let import = open(call, id).await?;
+    let table = import.key;
     let done = &import.progress;
     check_base_chunk(done, skip)?;
     let base = done.table.base_version;
     if let Some(tail) = tail {
-        let known = stored_times(call, id, base, base).await?;
+        let known = stored_times(call, table, base, base).await?;
         let (below, above) = known.around(base);
         check_between(&done.table, base, tail.timestamp, below, above)?;
     }
     let mut active = Active::default();
-    active.load(call, id, chunk.files.iter().map(Add::key)).await?;
+    active.load(call, table, chunk.files.iter().map(Add::key)).await?;
     let (files, tombstones) = (stored(done.base_files), stored(done.base_tombstones));
     let plan =
         Plan::of_piece(&chunk.files, files, &chunk.tombstones, tombstones, base, &mut active);
     let live_files = import.live_files.saturating_add(plan.delta.files);
     let live_bytes = import.live_bytes.saturating_add(plan.delta.bytes);
     let has_commit = match tail {
-        Some(_) => call.row(HAS_COMMIT, &[id.into(), base.get().into()]).await?.is_some(),
+        Some(_) => call.row(HAS_COMMIT, &[table.into(), base.get().into()]).await?.is_some(),
         None => false,
     };
 
     let mut out = Writer::new(call);
-    plan.write(&mut out, id, base).await?;
+    plan.write(&mut out, table, base).await?;
     let values = [
         files.saturating_add(count(chunk.files.len())).into(),
         tombstones.saturating_add(count(chunk.tombstones.len())).into(),
@@ -212,15 +217,15 @@ pub(crate) async fn store_base(
             domain_metadata: tail.domain_metadata.clone(),
             ..CommitIndex::default()
         };
-        write_projection(&mut out, id, base.get(), &index).await?;
-        let (time, key, at) = (tail.timestamp.0.into(), id.into(), base.get().into());
+        write_projection(&mut out, table, base.get(), &index).await?;
+        let (time, key, at) = (tail.timestamp.0.into(), table.into(), base.get().into());
         let (live_files, live_bytes) = (live_files.into(), live_bytes.into());
         if has_commit {
             out.push_one(UPDATE_BASE, &[time, live_files, live_bytes, key, at]).await?;
         } else {
             out.push(INSERT_BASE, &[key, at, time, live_files, live_bytes]).await?;
         }
-        out.push_one(FINISH_BASE, &[time, key]).await?;
+        out.push_one(FINISH_BASE, &[time, id.into()]).await?;
     }
     out.finish().await?;
     Ok(progress(call, id).await?.progress)
@@ -233,12 +238,12 @@ fn stored(count: u64) -> i64 {
 /// Timestamps of the stored versions in and around a range.
 async fn stored_times(
     call: &mut Call,
-    id: TableId,
+    table: TableKey,
     from: Version,
     to: Version,
 ) -> DbResult<StoredTimes> {
     let session = call.session.clone();
-    let (key, from, to) = (id.into(), from.get().into(), to.get().into());
+    let (key, from, to) = (table.into(), from.get().into(), to.get().into());
     let statements = [
         session.sql(BELOW, &[key, from]),
         session.sql(FROM, &[key, from, to]),
@@ -258,6 +263,7 @@ pub(crate) async fn store_commits(
     commits: &[ImportedCommit],
 ) -> DbResult<ImportProgress> {
     let import = open(call, id).await?;
+    let table = Table { id, key: import.key };
     let position = ImportPosition {
         table: &import.progress.table,
         from_json: import.from_json,
@@ -267,7 +273,7 @@ pub(crate) async fn store_commits(
     let Some((lowest, highest)) = range_of(commits) else {
         return Ok(import.progress);
     };
-    let times = stored_times(call, id, lowest, highest).await?;
+    let times = stored_times(call, table.key, lowest, highest).await?;
     check_import_commits(position, commits, |version| Ok::<_, DbError>(times.around(version)))?;
 
     let mut head = import_head(call, id).await?;
@@ -281,7 +287,7 @@ pub(crate) async fn store_commits(
         let applied = run.iter().filter(|commit| position.is_applied(commit.version));
         let keys: std::collections::BTreeSet<_> =
             applied.flat_map(|commit| files::keys(&commit.index)).collect();
-        active.load(call, id, keys).await?;
+        active.load(call, table.key, keys).await?;
         let mut out = Writer::new(call);
         for commit in run {
             if let Some((token, _)) = &commit.token {
@@ -289,9 +295,9 @@ pub(crate) async fn store_commits(
                 out.push(KNOW_TOKEN, &[token, commit.timestamp.0.into(), token]).await?;
             }
             if position.is_applied(commit.version) {
-                head = apply(&mut out, id, head, commit, &mut active).await?;
+                head = apply(&mut out, table, head, commit, &mut active).await?;
             } else {
-                store_history(&mut out, id, commit, times.has(commit.version)).await?;
+                store_history(&mut out, table.key, commit, times.has(commit.version)).await?;
                 history = Some(commit.version);
             }
         }
@@ -306,7 +312,7 @@ pub(crate) async fn store_commits(
 /// A commit above the base: it moves the head.
 async fn apply(
     out: &mut Writer<'_>,
-    id: TableId,
+    table: Table,
     head: Head,
     commit: &ImportedCommit,
     active: &mut Active,
@@ -326,18 +332,18 @@ async fn apply(
             commit.version
         ))
     })?;
-    write_version(out, id, head, &new, &plan).await
+    write_version(out, table, head, &new, &plan).await
 }
 
 /// A commit at or below the base: a line of history and its bytes.
 async fn store_history(
     out: &mut Writer<'_>,
-    id: TableId,
+    table: TableKey,
     commit: &ImportedCommit,
     stored: bool,
 ) -> DbResult<()> {
     let index = &commit.index;
-    let (key, version) = (id.into(), commit.version.get().into());
+    let (key, version) = (table.into(), commit.version.get().into());
     let counts = [
         count(commit.num_added()).into(),
         count(index.removes.len()).into(),
@@ -360,7 +366,7 @@ async fn store_history(
         let values = [&[key, version, commit.timestamp.0.into()][..], &counts, &texts].concat();
         out.push(INSERT_HISTORY, &values).await?;
     }
-    insert_chunks(out, id, commit.version.get(), &commit.body).await
+    insert_chunks(out, table, commit.version.get(), &commit.body).await
 }
 
 pub(crate) async fn finish(
@@ -370,8 +376,9 @@ pub(crate) async fn finish(
     now: TimestampMs,
 ) -> DbResult<TableRecord> {
     let import = open(call, id).await?;
+    let table = import.key;
     let record = &import.progress.table;
-    let sql = call.session.sql(HAS_STATE, &[id.into(), id.into()]);
+    let sql = call.session.sql(HAS_STATE, &[table.into(), table.into()]);
     let has_state: bool = match first(&call.run(sql).await?) {
         Some(row) => row.try_get(0)?,
         None => false,
@@ -390,17 +397,18 @@ pub(crate) async fn finish(
         id.into(),
     ];
     call.execute(FINISH, &values).await?;
-    call.execute(PUBLISH, &[end.published.map(Version::get).into(), id.into()]).await?;
+    call.execute(PUBLISH, &[end.published.map(Version::get).into(), table.into()]).await?;
     if record.mirror != MirrorMode::Off {
-        outbox::enqueue_missing(call, id, end.published, now).await?;
+        outbox::enqueue_missing(call, table, end.published, now).await?;
     }
     require_table(call, id).await
 }
 
 pub(crate) async fn abort(call: &mut Call, id: TableId) -> DbResult<()> {
-    open(call, id).await?;
+    let table = open(call, id).await?.key;
     for text in [DELETE_BATCHES].iter().chain(&DELETES) {
-        call.execute(text, &[id.into()]).await?;
+        call.execute(text, &[table.into()]).await?;
     }
+    call.execute(DELETE_TABLE, &[id.into()]).await?;
     Ok(())
 }

@@ -39,15 +39,15 @@ macro_rules! snapshot {
             FROM ",
             table_source!(),
             "
-            LEFT JOIN {p}commits c ON c.table_id = t.id AND c.version = ",
+            LEFT JOIN {p}commits c ON c.table_key = t.table_key AND c.version = ",
             $version,
             "
-            LEFT JOIN {p}protocols p ON p.table_id = t.id AND p.version = (
+            LEFT JOIN {p}protocols p ON p.table_key = t.table_key AND p.version = (
                 SELECT MAX(y.version) FROM {p}protocols y
-                WHERE y.table_id = t.id AND y.version <= c.version)
-            LEFT JOIN {p}metadata d ON d.table_id = t.id AND d.version = (
+                WHERE y.table_key = t.table_key AND y.version <= c.version)
+            LEFT JOIN {p}metadata d ON d.table_key = t.table_key AND d.version = (
                 SELECT MAX(z.version) FROM {p}metadata z
-                WHERE z.table_id = t.id AND z.version <= c.version)
+                WHERE z.table_key = t.table_key AND z.version <= c.version)
             WHERE ",
             $table
         )
@@ -62,7 +62,7 @@ macro_rules! at_version {
 macro_rules! at_time {
     () => {
         "(SELECT x.version FROM {p}commits x
-            WHERE x.table_id = t.id AND x.timestamp_ms <= ? ORDER BY x.timestamp_ms DESC LIMIT 1)"
+            WHERE x.table_key = t.table_key AND x.timestamp_ms <= ? ORDER BY x.timestamp_ms DESC LIMIT 1)"
     };
 }
 macro_rules! by_id {
@@ -90,14 +90,14 @@ pub(crate) const FILES_ACTIVE: &str = concat!(
     "SELECT ",
     file_columns!(),
     " FROM {p}files FORCE INDEX (by_state)
-    WHERE table_id = ? AND removed_version = 9223372036854775807
+    WHERE table_key = {key} AND removed_version = 9223372036854775807
       AND added_version >= ? AND (added_version > ? OR ordinal > ?) AND added_version <= ?
     ORDER BY added_version, ordinal LIMIT ?"
 );
 /// Number of files that went after a version, up to a limit.
 const CLOSED_SINCE: &str = "SELECT COUNT(*) FROM (
     SELECT 1 FROM {p}files FORCE INDEX (by_state)
-    WHERE table_id = ? AND removed_version > ? AND removed_version < 9223372036854775807
+    WHERE table_key = {key} AND removed_version > ? AND removed_version < 9223372036854775807
     LIMIT ?) few";
 /// Files that were there at a version and went after it: few of them. Values: table, version,
 /// added, added, ordinal, version, limit.
@@ -105,7 +105,7 @@ const FILES_CLOSED_FEW: &str = concat!(
     "SELECT ",
     file_columns!(),
     " FROM {p}files FORCE INDEX (by_state)
-    WHERE table_id = ? AND removed_version > ? AND removed_version < 9223372036854775807
+    WHERE table_key = {key} AND removed_version > ? AND removed_version < 9223372036854775807
       AND added_version >= ? AND (added_version > ? OR ordinal > ?) AND added_version <= ?
     ORDER BY added_version, ordinal LIMIT ?"
 );
@@ -115,7 +115,7 @@ const FILES_AT_MANY: &str = concat!(
     "SELECT ",
     file_columns!(),
     " FROM {p}files FORCE INDEX (PRIMARY)
-    WHERE table_id = ? AND added_version >= ? AND (added_version > ? OR ordinal > ?)
+    WHERE table_key = {key} AND added_version >= ? AND (added_version > ? OR ordinal > ?)
       AND added_version <= ? AND removed_version > ?
     ORDER BY added_version, ordinal LIMIT ?"
 );
@@ -125,7 +125,7 @@ macro_rules! not_superseded {
     () => {
         "NOT EXISTS (
             SELECT 1 FROM {p}files x FORCE INDEX (by_key)
-            WHERE x.table_id = f.table_id AND x.file_key = f.file_key AND x.path = f.path
+            WHERE x.table_key = f.table_key AND x.file_key = f.file_key AND x.path = f.path
               AND x.dv_id = f.dv_id AND x.added_version <= ?
               AND (x.removed_version > ? OR (x.is_tombstone = 1 AND (
                 x.removed_version > f.removed_version
@@ -137,7 +137,7 @@ macro_rules! not_superseded {
 /// Number of tombstones that are young enough, up to a limit.
 const TOMBSTONE_CANDIDATES: &str = "SELECT COUNT(*) FROM (
     SELECT 1 FROM {p}files FORCE INDEX (tombstones)
-    WHERE table_id = ? AND is_tombstone = 1 AND deletion_timestamp > ? LIMIT ?) few";
+    WHERE table_key = {key} AND is_tombstone = 1 AND deletion_timestamp > ? LIMIT ?) few";
 macro_rules! tombstones {
     ($index:literal) => {
         concat!(
@@ -145,7 +145,7 @@ macro_rules! tombstones {
             FROM {p}files f FORCE INDEX (",
             $index,
             ")
-            WHERE f.table_id = ? AND f.is_tombstone = 1 AND f.deletion_timestamp > ?
+            WHERE f.table_key = {key} AND f.is_tombstone = 1 AND f.deletion_timestamp > ?
               AND f.removed_version <= ? AND f.added_version >= ?
               AND (f.added_version > ? OR f.ordinal > ?) AND ",
             not_superseded!(),
@@ -157,40 +157,40 @@ const TOMBSTONES_FEW: &str = tombstones!("tombstones");
 const TOMBSTONES_MANY: &str = tombstones!("PRIMARY");
 const APP_TRANSACTIONS: &str = "SELECT x.app_id, x.app_version, x.last_updated, x.version
     FROM (SELECT app_key, MAX(version) AS version FROM {p}txns
-        WHERE table_id = ? AND version <= ? GROUP BY app_key) latest
-    JOIN {p}txns x ON x.table_id = ? AND x.app_key = latest.app_key
+        WHERE table_key = {key} AND version <= ? GROUP BY app_key) latest
+    JOIN {p}txns x ON x.table_key = {key} AND x.app_key = latest.app_key
       AND x.version = latest.version";
 const DOMAIN_METADATA: &str = "SELECT x.domain, x.configuration, x.version
     FROM (SELECT domain_key, MAX(version) AS version FROM {p}domain_metadata
-        WHERE table_id = ? AND version <= ? GROUP BY domain_key) latest
-    JOIN {p}domain_metadata x ON x.table_id = ? AND x.domain_key = latest.domain_key
+        WHERE table_key = {key} AND version <= ? GROUP BY domain_key) latest
+    JOIN {p}domain_metadata x ON x.table_key = {key} AND x.domain_key = latest.domain_key
       AND x.version = latest.version
     WHERE x.removed = 0";
 /// Values: table, from, to; times and the limit follow.
 const COMMITS: &str = concat!(
     "SELECT ",
     commit_columns!(),
-    " FROM {p}commits c WHERE c.table_id = ? AND c.version >= ? AND c.version <= ?"
+    " FROM {p}commits c WHERE c.table_key = {key} AND c.version >= ? AND c.version <= ?"
 );
 /// Times become versions, because both grow together: no row outside of the range is read.
 const SINCE: &str = " AND c.version >= COALESCE((SELECT a.version FROM {p}commits a
-    WHERE a.table_id = ? AND a.timestamp_ms >= ? ORDER BY a.timestamp_ms LIMIT 1),
+    WHERE a.table_key = {key} AND a.timestamp_ms >= ? ORDER BY a.timestamp_ms LIMIT 1),
     9223372036854775807)";
 const BEFORE: &str = " AND c.version <= COALESCE((SELECT b.version FROM {p}commits b
-    WHERE b.table_id = ? AND b.timestamp_ms < ? ORDER BY b.timestamp_ms DESC LIMIT 1), -1)";
+    WHERE b.table_key = {key} AND b.timestamp_ms < ? ORDER BY b.timestamp_ms DESC LIMIT 1), -1)";
 const BODIES: &str = concat!(
     "SELECT ",
     commit_columns!(),
     " FROM {p}commits c
-    WHERE c.table_id = ? AND c.version >= ? AND c.version <= ? AND c.has_body = 1
+    WHERE c.table_key = {key} AND c.version >= ? AND c.version <= ? AND c.has_body = 1
     ORDER BY c.version LIMIT ?"
 );
 /// Lengths first, so that no more is fetched than is answered.
 const LENGTHS: &str =
     "SELECT version, CAST(SUM(OCTET_LENGTH(body)) AS SIGNED) FROM {p}commit_chunks
-    WHERE table_id = ? AND version >= ? AND version <= ? GROUP BY version ORDER BY version LIMIT ?";
+    WHERE table_key = {key} AND version >= ? AND version <= ? GROUP BY version ORDER BY version LIMIT ?";
 const CHUNKS: &str = "SELECT version, body FROM {p}commit_chunks
-    WHERE table_id = ? AND version >= ? AND version <= ? ORDER BY version, chunk_no";
+    WHERE table_key = {key} AND version >= ? AND version <= ? ORDER BY version, chunk_no";
 
 /// One query; see `snapshot!`.
 pub(crate) async fn snapshot(call: &mut Call, table: &TableRef, at: At) -> DbResult<Snapshot> {

@@ -3,12 +3,55 @@
 use deltalakedb_catalog_core::ids::TableId;
 pub(crate) use deltalakedb_catalog_core::support::TABLE_COLUMNS;
 use deltalakedb_catalog_core::support::{self, RowFormat};
-pub(crate) use deltalakedb_sqlx_shared::{
-    commit_columns, file_columns, mirror_columns, table_columns, table_source,
-};
+pub(crate) use deltalakedb_sqlx_shared::{commit_columns, file_columns, table_columns};
 use sqlx::mysql::MySqlRow;
 use sqlx::{Column, Row};
 use uuid::Uuid;
+
+use crate::session::literals::Value;
+
+/// The columns of [`table_record`](support::table_record) are read from these.
+macro_rules! table_source {
+    () => {
+        "{p}tables t JOIN {p}mirror m ON m.table_key = t.table_key"
+    };
+}
+pub(crate) use table_source;
+
+/// Columns of [`mirror_row`](support::mirror_row), of a table `t` and its rows `s` of the outbox.
+macro_rules! mirror_columns {
+    () => {
+        "t.id, s.version, s.state, s.attempts, s.last_error, s.retry_at_ms, s.digest, \
+         s.enqueued_at_ms, s.published_at_ms"
+    };
+}
+pub(crate) use mirror_columns;
+
+/// What the rows of a table go by, inside of one transaction. No key outlives it: a database may be restored
+/// under a running program, and the key would be another table's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TableKey {
+    /// As this transaction has read it.
+    Is(i64),
+    /// That of the row of `{p}tables` which this transaction has inserted last.
+    Inserted,
+}
+
+impl From<TableKey> for Value<'_> {
+    fn from(key: TableKey) -> Self {
+        match key {
+            TableKey::Is(number) => Value::Int(number),
+            TableKey::Inserted => Value::Inserted,
+        }
+    }
+}
+
+/// A table in a transaction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Table {
+    pub(crate) id: TableId,
+    pub(crate) key: TableKey,
+}
 
 /// How MySQL's columns are read.
 #[derive(Debug)]

@@ -9,6 +9,9 @@
 //! * DDL commits by itself. `{p}schema` is created first and marks the tables as ours; its row, the
 //!   version, is written last. So a migration that was killed is known as one, and goes on.
 
+mod layout;
+mod upgrade;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -22,166 +25,7 @@ use crate::errors::{DbError, DbResult};
 use crate::session::{Call, Session, first};
 
 /// The version of our tables that this program reads and writes.
-pub(crate) const SCHEMA_VERSION: u32 = 2;
-
-/// Each version's steps from the one before it. A step that was done already changes nothing.
-const MIGRATIONS: [(u32, &[&str]); 2] = [(1, &VERSION_1), (2, &VERSION_2)];
-
-/// 9223372036854775807 is `Version::NEVER`.
-const VERSION_1: [&str; 11] = [
-    // The marker is '' while the name is taken, the id once dropped: only live names are unique.
-    "CREATE TABLE IF NOT EXISTS {p}tables (
-        id BINARY(16) NOT NULL PRIMARY KEY,
-        namespace VARCHAR(255) NOT NULL,
-        name VARCHAR(255) NOT NULL,
-        drop_marker VARCHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-        location LONGTEXT NOT NULL,
-        storage_options LONGTEXT NOT NULL,
-        state VARCHAR(16) NOT NULL,
-        created_at_ms BIGINT NOT NULL,
-        dropped_at_ms BIGINT,
-        head_version BIGINT,
-        head_timestamp_ms BIGINT,
-        base_version BIGINT NOT NULL,
-        barrier_version BIGINT NOT NULL,
-        import_from_json BOOLEAN NOT NULL DEFAULT 0,
-        import_base_done BOOLEAN NOT NULL DEFAULT 0,
-        import_files BIGINT NOT NULL DEFAULT 0,
-        import_tombstones BIGINT NOT NULL DEFAULT 0,
-        import_live_files BIGINT NOT NULL DEFAULT 0,
-        import_live_bytes BIGINT NOT NULL DEFAULT 0,
-        import_history_through BIGINT,
-        UNIQUE KEY by_name (namespace, name, drop_marker))",
-    "CREATE TABLE IF NOT EXISTS {p}commits (
-        table_id BINARY(16) NOT NULL,
-        version BIGINT NOT NULL,
-        timestamp_ms BIGINT NOT NULL,
-        token VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin,
-        batch_position BIGINT,
-        num_added BIGINT NOT NULL,
-        num_removed BIGINT NOT NULL,
-        bytes_added BIGINT NOT NULL,
-        bytes_removed BIGINT NOT NULL,
-        changes_metadata BOOLEAN NOT NULL,
-        changes_protocol BOOLEAN NOT NULL,
-        total_files BIGINT NOT NULL,
-        total_bytes BIGINT NOT NULL,
-        has_body BOOLEAN NOT NULL,
-        body_len BIGINT NOT NULL,
-        first_line LONGTEXT,
-        commit_info LONGTEXT,
-        PRIMARY KEY (table_id, version),
-        KEY by_time (table_id, timestamp_ms),
-        KEY by_token (token))",
-    "CREATE TABLE IF NOT EXISTS {p}commit_chunks (
-        table_id BINARY(16) NOT NULL,
-        version BIGINT NOT NULL,
-        chunk_no BIGINT NOT NULL,
-        body LONGBLOB NOT NULL,
-        PRIMARY KEY (table_id, version, chunk_no))",
-    "CREATE TABLE IF NOT EXISTS {p}files (
-        table_id BINARY(16) NOT NULL,
-        added_version BIGINT NOT NULL,
-        ordinal BIGINT NOT NULL,
-        removed_version BIGINT NOT NULL,
-        is_tombstone BOOLEAN NOT NULL,
-        deletion_timestamp BIGINT,
-        file_key BINARY(16) NOT NULL,
-        size BIGINT NOT NULL,
-        modification_time BIGINT NOT NULL,
-        data_change BOOLEAN NOT NULL,
-        base_row_id BIGINT,
-        default_row_commit_version BIGINT,
-        path LONGTEXT NOT NULL,
-        dv_id LONGTEXT NOT NULL,
-        partition_values LONGTEXT,
-        tags LONGTEXT,
-        deletion_vector LONGTEXT,
-        clustering_provider LONGTEXT,
-        stats LONGTEXT,
-        remove_action LONGTEXT,
-        PRIMARY KEY (table_id, added_version, ordinal),
-        KEY by_state (table_id, removed_version, added_version, ordinal),
-        KEY by_key (table_id, file_key, added_version),
-        KEY tombstones (table_id, is_tombstone, deletion_timestamp))",
-    "CREATE TABLE IF NOT EXISTS {p}protocols (
-        table_id BINARY(16) NOT NULL,
-        version BIGINT NOT NULL,
-        protocol LONGTEXT NOT NULL,
-        PRIMARY KEY (table_id, version))",
-    "CREATE TABLE IF NOT EXISTS {p}metadata (
-        table_id BINARY(16) NOT NULL,
-        version BIGINT NOT NULL,
-        metadata LONGTEXT NOT NULL,
-        PRIMARY KEY (table_id, version))",
-    "CREATE TABLE IF NOT EXISTS {p}txns (
-        table_id BINARY(16) NOT NULL,
-        app_key BINARY(16) NOT NULL,
-        version BIGINT NOT NULL,
-        app_id LONGTEXT NOT NULL,
-        app_version BIGINT NOT NULL,
-        last_updated BIGINT,
-        PRIMARY KEY (table_id, app_key, version))",
-    "CREATE TABLE IF NOT EXISTS {p}domain_metadata (
-        table_id BINARY(16) NOT NULL,
-        domain_key BINARY(16) NOT NULL,
-        version BIGINT NOT NULL,
-        domain LONGTEXT NOT NULL,
-        removed BOOLEAN NOT NULL,
-        configuration LONGTEXT NOT NULL,
-        PRIMARY KEY (table_id, domain_key, version))",
-    "CREATE TABLE IF NOT EXISTS {p}batches (
-        token VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
-        committed_at_ms BIGINT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS {p}mirror (
-        table_id BINARY(16) NOT NULL PRIMARY KEY,
-        mode VARCHAR(16) NOT NULL,
-        published_version BIGINT,
-        lease_owner LONGTEXT,
-        lease_epoch BIGINT NOT NULL,
-        lease_until_ms BIGINT NOT NULL,
-        pending_since_ms BIGINT,
-        KEY pending (pending_since_ms, table_id))",
-    "CREATE TABLE IF NOT EXISTS {p}mirror_status (
-        table_id BINARY(16) NOT NULL,
-        version BIGINT NOT NULL,
-        state VARCHAR(16) NOT NULL,
-        attempts BIGINT NOT NULL,
-        enqueued_at_ms BIGINT NOT NULL,
-        retry_at_ms BIGINT,
-        published_at_ms BIGINT,
-        digest LONGTEXT,
-        last_error LONGTEXT,
-        PRIMARY KEY (table_id, version),
-        KEY by_state (state, table_id, version))",
-];
-
-/// The skipping index. It is derived: catalogs from before have none until their tables are written to.
-const VERSION_2: [&str; 3] = [
-    // The generation grows with each change of the segments.
-    "CREATE TABLE IF NOT EXISTS {p}skip_index (
-        table_id BINARY(16) NOT NULL PRIMARY KEY,
-        generation BIGINT NOT NULL)",
-    // A segment's id is the generation that wrote it. It covers the files (added_version, ordinal)
-    // after one (null: from the first on), up to and with another, as they were in a version.
-    "CREATE TABLE IF NOT EXISTS {p}skip_segments (
-        table_id BINARY(16) NOT NULL,
-        segment_id BIGINT NOT NULL,
-        after_version BIGINT,
-        after_ordinal BIGINT,
-        through_version BIGINT NOT NULL,
-        through_ordinal BIGINT NOT NULL,
-        built_version BIGINT NOT NULL,
-        num_files BIGINT NOT NULL,
-        root LONGBLOB NOT NULL,
-        PRIMARY KEY (table_id, segment_id))",
-    "CREATE TABLE IF NOT EXISTS {p}skip_pages (
-        table_id BINARY(16) NOT NULL,
-        segment_id BIGINT NOT NULL,
-        page_no BIGINT NOT NULL,
-        body LONGBLOB NOT NULL,
-        PRIMARY KEY (table_id, segment_id, page_no))",
-];
+pub(crate) const SCHEMA_VERSION: u32 = 3;
 
 /// What every table ends with, whatever the database's defaults are.
 const TABLE_OPTIONS: &str =
@@ -212,6 +56,9 @@ pub(crate) enum Found {
     Nothing,
     /// A migration of ours that did not come to its end.
     Begun,
+    /// An upgrade that has shut everyone out: it is at its end, or was interrupted. With the version that it
+    /// is about.
+    Fenced(u32),
     /// Our tables.
     Version(u32),
 }
@@ -221,7 +68,7 @@ impl Found {
     pub(crate) fn version(self) -> u32 {
         match self {
             Found::Nothing | Found::Begun => 0,
-            Found::Version(version) => version,
+            Found::Fenced(version) | Found::Version(version) => version,
         }
     }
 }
@@ -243,7 +90,8 @@ pub(crate) async fn inspect(call: &mut Call) -> DbResult<Found> {
     let schema_table = format!("{prefix}schema");
     let wanted: Vec<String> = TABLES.iter().map(|table| format!("{prefix}{table}")).collect();
     let mut sql = session.sql(NAMES, &[(&schema_table).into()]);
-    let names = wanted.iter().chain([&schema_table]);
+    let fenced = format!("{prefix}{}", upgrade::FENCED);
+    let names = wanted.iter().chain([&schema_table, &fenced]);
     sql.push_str(&crate::session::literals::list(names.map(Into::into)));
     sql.push(')');
     let mut found: Vec<(String, Option<String>)> = Vec::new();
@@ -273,7 +121,9 @@ pub(crate) async fn inspect(call: &mut Call) -> DbResult<Found> {
         Some(row) => row.try_get(0)?,
         None => None,
     };
+    let is_fenced = found.iter().any(|(name, _)| name.eq_ignore_ascii_case(&fenced));
     Ok(match version.and_then(|version| u32::try_from(version).ok()) {
+        Some(version) if is_fenced => Found::Fenced(version),
         Some(version) => Found::Version(version),
         None => Found::Begun,
     })
@@ -282,53 +132,124 @@ pub(crate) async fn inspect(call: &mut Call) -> DbResult<Found> {
 /// Begins a call that needs our tables.
 pub(crate) async fn begin(session: &Arc<Session>, doing: &'static str) -> Result<Call> {
     if !session.schema_is_right.load(Ordering::Acquire) {
-        let mut call = session.unchecked(doing).await?;
-        let found = inspect(&mut call).await;
-        let found = call.end(found).await?;
-        let prefix = &session.options.table_prefix;
-        let nothing = format!("there is no table {prefix}schema with a version");
-        check_schema_version(found.version(), SCHEMA_VERSION, &session.at, &nothing)?;
-        session.schema_is_right.store(true, Ordering::Release);
+        check(session, doing).await?;
     }
     session.unchecked(doing).await
+}
+
+async fn check(session: &Arc<Session>, doing: &'static str) -> Result<()> {
+    let mut call = session.unchecked(doing).await?;
+    let found = inspect(&mut call).await;
+    let found = call.end(found).await?;
+    let prefix = &session.options.table_prefix;
+    let nothing = format!("there is no table {prefix}schema with a version");
+    usable(found, &session.at)?;
+    check_schema_version(found.version(), SCHEMA_VERSION, &session.at, &nothing)?;
+    session.schema_is_right.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// Fails where an upgrade has the tables.
+pub(crate) fn usable(found: Found, at: &str) -> Result<()> {
+    match found {
+        Found::Fenced(_) => Err(CatalogError::Schema(format!(
+            "an upgrade of the catalog in database '{at}' to version {SCHEMA_VERSION} is at its end, or was \
+             interrupted: run `dl init` to finish it"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The error of a call: one for want of a table or column says why it is wanting, if the schema tells.
+pub(crate) async fn explained(session: &Arc<Session>, error: CatalogError) -> CatalogError {
+    if !matches!(error, CatalogError::Schema(_)) || session.schema_is_right.load(Ordering::Acquire)
+    {
+        return error;
+    }
+    check(session, "looking at the schema again").await.err().unwrap_or(error)
 }
 
 fn schema_error(message: String) -> DbError {
     DbError::Catalog(CatalogError::Schema(message))
 }
 
+/// How often what is there is looked at anew, because another process changed it.
+const MOST_ROUNDS: u32 = 100;
+
 /// Creates or upgrades our tables. Each step commits by itself and may be done again, by this
 /// process or another at the same time; the last one, the version's row, says that all were done.
 pub(crate) async fn migrate(call: &mut Call, now: TimestampMs) -> DbResult<()> {
-    let found = inspect(call).await?.version();
-    let at = call.session.at.clone();
-    if found > SCHEMA_VERSION {
-        return Err(schema_too_new(found, SCHEMA_VERSION, &at).into());
-    }
-    if found == SCHEMA_VERSION {
-        return Ok(());
-    }
-    create(call, SCHEMA_TABLE).await?;
-    for (version, steps) in MIGRATIONS.iter().filter(|(version, _)| *version > found) {
-        for step in *steps {
-            create(call, step).await?;
-        }
-        let program = concat!("deltalakedb ", env!("CARGO_PKG_VERSION"));
-        let recorded = call
-            .execute(
-                "INSERT INTO {p}schema (version, applied_at_ms, program) VALUES (?, ?, ?)",
-                &[i64::from(*version).into(), now.0.into(), program.into()],
-            )
-            .await;
-        match recorded {
-            // Another process was as fast.
-            Err(error) if error.is_duplicate() => {}
-            other => {
-                other?;
+    for _ in 0..MOST_ROUNDS {
+        match migrate_from_here(call, now).await {
+            Ok(true) => return Ok(()),
+            Ok(false) | Err(DbError::Again) => {}
+            Err(error) if upgrade::is_overtaken(&error) => {
+                tracing::debug!(database = call.session.at, ?error, "another process migrates too");
             }
+            Err(error) => return Err(error),
+        }
+        call.roll_back().await;
+    }
+    Err(DbError::Again)
+}
+
+/// Goes on from what is there; whether that was to the end.
+async fn migrate_from_here(call: &mut Call, now: TimestampMs) -> DbResult<bool> {
+    let found = inspect(call).await?;
+    if found.version() > SCHEMA_VERSION {
+        return Err(schema_too_new(found.version(), SCHEMA_VERSION, &call.session.at).into());
+    }
+    match found {
+        // An older program has begun to make its tables.
+        Found::Begun if !upgrade::is_new(call).await? && upgrade::is_begun(call).await? => {
+            make(call, &layout::VERSION_1, 1, now).await?;
+            make(call, &layout::VERSION_2, 2, now).await?;
+        }
+        Found::Nothing | Found::Begun => {
+            create(call, SCHEMA_TABLE).await?;
+            for (name, columns) in layout::VERSION_3 {
+                create(call, &format!("CREATE TABLE IF NOT EXISTS {{p}}{name} {columns}")).await?;
+            }
+            if !upgrade::is_new(call).await? {
+                return Ok(false);
+            }
+            record_in(call, "schema", SCHEMA_VERSION, now).await?;
+            return Ok(true);
+        }
+        Found::Version(1) => make(call, &layout::VERSION_2, 2, now).await?,
+        Found::Fenced(SCHEMA_VERSION) | Found::Version(SCHEMA_VERSION) => {
+            upgrade::clean_up(call).await?;
+            return Ok(true);
+        }
+        Found::Fenced(_) | Found::Version(_) => {
+            call.take_time();
+            upgrade::run(call, now).await?;
         }
     }
-    Ok(())
+    Ok(false)
+}
+
+/// The tables of an old version.
+async fn make(call: &mut Call, texts: &[&str], version: u32, now: TimestampMs) -> DbResult<()> {
+    create(call, SCHEMA_TABLE).await?;
+    for text in texts {
+        create(call, text).await?;
+    }
+    record_in(call, "schema", version, now).await
+}
+
+/// Writes that a version is there.
+async fn record_in(call: &mut Call, table: &str, version: u32, now: TimestampMs) -> DbResult<()> {
+    let program = concat!("deltalakedb ", env!("CARGO_PKG_VERSION"));
+    let text =
+        format!("INSERT INTO {{p}}{table} (version, applied_at_ms, program) VALUES (?, ?, ?)");
+    let values = [i64::from(version).into(), now.0.into(), program.into()];
+    let recorded = call.execute(&text, &values).await;
+    match recorded {
+        // Another process was as fast.
+        Err(error) if error.is_duplicate() => Ok(()),
+        other => other.map(|_| ()),
+    }
 }
 
 async fn create(call: &mut Call, text: &str) -> DbResult<()> {

@@ -13,8 +13,9 @@ pub(crate) mod literals;
 pub(crate) mod writer;
 
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_sqlx_shared::{Lease, Pool};
@@ -30,6 +31,8 @@ use literals::{Value, fill};
 
 /// Most bytes of one message, if the server would take more: what is held in memory twice.
 const MOST_BYTES: usize = 8 << 20;
+/// Longest that one statement of an upgrade may take: none is cut while it works.
+const LONG: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Room in a packet besides the statements.
 const PACKET_ROOM: usize = 4096;
 
@@ -192,6 +195,8 @@ impl Session {
             on_its_way: false,
             open: false,
             in_doubt: false,
+            limit: self.options.statement_timeout,
+            changed: false,
         };
         if call.connection.note().is_none() {
             let mark = match call.run(Mark::ASK.to_owned()).await {
@@ -273,6 +278,10 @@ pub(crate) struct Call {
     open: bool,
     /// COMMIT was sent and did not fail for certain.
     in_doubt: bool,
+    /// How long a message may take.
+    limit: Duration,
+    /// The connection is not as others expect it.
+    changed: bool,
 }
 
 impl Drop for Call {
@@ -284,6 +293,8 @@ impl Drop for Call {
                 self.session.abandoned.end(mark.clone());
             }
             self.connection.discard();
+        } else if self.changed {
+            self.connection.discard();
         }
     }
 }
@@ -292,7 +303,7 @@ impl Call {
     /// Sends statements in one message: one round trip (one for each, where the server does not
     /// take that, see [`Server`]). What each answered; it ends with the first that fails.
     pub(crate) async fn run(&mut self, sql: String) -> DbResult<Vec<Set>> {
-        let limit = self.session.options.statement_timeout;
+        let limit = self.limit;
         let one_by_one = self.session.server.get().is_some_and(|server| server.one_by_one);
         self.answered = false;
         self.on_its_way = true;
@@ -355,11 +366,32 @@ impl Call {
         Ok(sets.split_off(BEGIN_STATEMENTS.min(sets.len())))
     }
 
+    /// Commits what is open; the call goes on.
+    pub(crate) async fn commit(&mut self) -> DbResult<()> {
+        self.run("COMMIT".to_owned()).await?;
+        self.open = false;
+        Ok(())
+    }
+
+    /// From now on a message may take as long as work on all rows of a catalog does. What it waits for has
+    /// bounds of its own.
+    pub(crate) fn take_time(&mut self) {
+        self.limit = LONG;
+    }
+
+    /// Settings of the session were changed: no other call gets the connection.
+    pub(crate) fn keep_to_itself(&mut self) {
+        self.changed = true;
+    }
+
     /// Ends the call: what succeeded is committed, what failed is rolled back.
     pub(crate) async fn end<T>(mut self, result: DbResult<T>) -> Result<T> {
         let value = match result {
             Ok(value) => value,
             Err(error) => {
+                if error.is_of_schema() {
+                    self.session.schema_is_right.store(false, Ordering::Release);
+                }
                 self.roll_back().await;
                 return Err(self.fail(error));
             }

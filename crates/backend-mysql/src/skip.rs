@@ -12,7 +12,7 @@ use deltalakedb_catalog_core::support::{file_record, skip_index};
 use sqlx::Row;
 
 use crate::errors::DbResult;
-use crate::rows::{MySqlFormat, file_columns};
+use crate::rows::{MySqlFormat, TableKey, file_columns};
 use crate::session::literals::Value;
 use crate::session::writer::Writer;
 use crate::session::{Call, Session, Set};
@@ -26,13 +26,13 @@ const NEXT_KEY: &str = " UNION ALL SELECT ?, ?";
 const FILES_AT: [&str; 2] = [
     concat!("SELECT ", file_columns!(), " FROM "),
     ") k STRAIGHT_JOIN {p}files f
-        ON f.table_id = ? AND f.added_version = k.key_1 AND f.ordinal = k.key_2
+        ON f.table_key = {key} AND f.added_version = k.key_1 AND f.ordinal = k.key_2
     WHERE f.added_version <= ? AND f.removed_version > ?",
 ];
 const PAGES: [&str; 2] = [
     "SELECT p.segment_id, p.page_no, p.body FROM ",
     ") k STRAIGHT_JOIN {p}skip_pages p
-        ON p.table_id = ? AND p.segment_id = k.key_1 AND p.page_no = k.key_2",
+        ON p.table_key = {key} AND p.segment_id = k.key_1 AND p.page_no = k.key_2",
 ];
 /// One statement, so that all is of one moment. Whether a file comes after a segment is asked of the last file:
 /// of files after a place that another table gives, the server would look at each file. Values: table, twice.
@@ -40,22 +40,25 @@ const INDEX: &str = "SELECT i.generation, s.segment_id, s.after_version, s.after
         s.through_version, s.through_ordinal, s.built_version, s.num_files, s.root,
         CASE WHEN l.added_version IS NULL OR l.added_version < s.through_version
                 OR (l.added_version = s.through_version AND l.ordinal <= s.through_ordinal)
-            THEN (SELECT t.head_version FROM {p}tables t WHERE t.id = s.table_id) END
-    FROM {p}skip_index i LEFT JOIN {p}skip_segments s ON s.table_id = i.table_id
-    LEFT JOIN (SELECT f.added_version, f.ordinal FROM {p}files f WHERE f.table_id = ?
+            THEN t.head_version END
+    FROM {p}tables t JOIN {p}skip_index i ON i.table_key = t.table_key
+    LEFT JOIN {p}skip_segments s ON s.table_key = i.table_key
+    LEFT JOIN (SELECT f.added_version, f.ordinal FROM {p}files f WHERE f.table_key = {key}
         ORDER BY f.added_version DESC, f.ordinal DESC LIMIT 1) l ON 1 = 1
-    WHERE i.table_id = ?
+    WHERE t.id = ?
     ORDER BY s.through_version, s.through_ordinal";
-const BEGIN: &str = "INSERT INTO {p}skip_index (table_id, generation) VALUES (?, 0)
+const BEGIN: &str = "INSERT INTO {p}skip_index (table_key, generation)
+    SELECT table_key, 0 FROM {p}tables WHERE id = ?
     ON DUPLICATE KEY UPDATE generation = generation";
 /// Of two at once the second waits here, and then finds another generation.
-const ADVANCE: &str =
-    "UPDATE {p}skip_index SET generation = generation + 1 WHERE table_id = ? AND generation = ?";
-const REMOVE_PAGES: &str = "DELETE FROM {p}skip_pages WHERE table_id = ? AND segment_id = ?";
-const REMOVE_SEGMENT: &str = "DELETE FROM {p}skip_segments WHERE table_id = ? AND segment_id = ?";
-const INSERT_SEGMENT: &str = "INSERT INTO {p}skip_segments (table_id, segment_id, after_version,
+const ADVANCE: &str = "UPDATE {p}skip_index SET generation = generation + 1 WHERE table_key = {key} AND generation = ?";
+const KEY: &str = "SELECT table_key FROM {p}tables WHERE id = ?";
+const REMOVE_PAGES: &str = "DELETE FROM {p}skip_pages WHERE table_key = ? AND segment_id = ?";
+const REMOVE_SEGMENT: &str = "DELETE FROM {p}skip_segments WHERE table_key = ? AND segment_id = ?";
+const INSERT_SEGMENT: &str = "INSERT INTO {p}skip_segments (table_key, segment_id, after_version,
         after_ordinal, through_version, through_ordinal, built_version, num_files, root) VALUES ";
-const INSERT_PAGE: &str = "INSERT INTO {p}skip_pages (table_id, segment_id, page_no, body) VALUES ";
+const INSERT_PAGE: &str =
+    "INSERT INTO {p}skip_pages (table_key, segment_id, page_no, body) VALUES ";
 
 /// A statement for each some of the keys; `tail` are the values after the keys.
 fn by_keys(
@@ -147,17 +150,18 @@ pub(crate) async fn replace(
     remove: &[i64],
     segment: &NewSkipSegment,
 ) -> DbResult<bool> {
-    let table = Value::from(id);
-    let advance = call.session.sql(ADVANCE, &[table, generation.into()]);
-    let begin = call.session.sql(BEGIN, &[table]);
-    let sets = if generation == 0 {
-        call.open(&format!("{begin}; {advance}")).await?
-    } else {
-        call.open(&advance).await?
-    };
-    if sets.last().is_none_or(|set| set.affected != 1) {
-        return Ok(false);
+    let session = call.session.clone();
+    let mut statements =
+        vec![session.sql(ADVANCE, &[id.into(), generation.into()]), session.sql(KEY, &[id.into()])];
+    if generation == 0 {
+        statements.insert(0, session.sql(BEGIN, &[id.into()]));
     }
+    let sets = call.open(&statements.join("; ")).await?;
+    let [.., advanced, keys] = sets.as_slice() else { return Ok(false) };
+    let Some(key) = keys.rows.first().filter(|_| advanced.affected == 1) else {
+        return Ok(false);
+    };
+    let table = Value::from(TableKey::Is(key.try_get(0)?));
     let next = generation.saturating_add(1);
     let mut writer = Writer::new(call);
     for old in remove {

@@ -8,10 +8,9 @@ use deltalakedb_catalog_core::support::{
     fetch_limit, page, table_list_start, table_record, to_json,
 };
 use sqlx::Row;
-use sqlx::mysql::MySqlRow;
 
 use crate::errors::DbResult;
-use crate::rows::{MySqlFormat, table_columns, table_source};
+use crate::rows::{MySqlFormat, TableKey, table_columns, table_source};
 use crate::session::writer::Writer;
 use crate::session::{Call, first};
 
@@ -25,7 +24,7 @@ const BY_NAME: &str = concat!(
     " WHERE t.namespace = ? AND t.name = ? AND t.drop_marker = ''"
 );
 /// Makes everyone else who changes the table wait: commits, drops, switches of the mirror.
-pub(crate) const LOCK: &str = "SELECT state FROM {p}tables WHERE id = ? FOR UPDATE";
+pub(crate) const LOCK: &str = "SELECT state, table_key FROM {p}tables WHERE id = ? FOR UPDATE";
 /// Tables after a place in the order (namespace, name, marker).
 const LIST: &str = concat!(
     "SELECT ",
@@ -50,7 +49,7 @@ const INSERT: &str = "INSERT INTO {p}tables (id, namespace, name, drop_marker, l
         import_base_done)
     VALUES (?, ?, ?, '', ?, ?, ?, ?, ?, ?, ?, ?)";
 const INSERT_MIRROR: &str =
-    "INSERT INTO {p}mirror (table_id, mode, lease_epoch, lease_until_ms) VALUES (?, ?, 0, 0)";
+    "INSERT INTO {p}mirror (table_key, mode, lease_epoch, lease_until_ms) VALUES (?, ?, 0, 0)";
 
 pub(crate) fn not_found(id: TableId) -> CatalogError {
     CatalogError::TableNotFound(id.to_string())
@@ -71,26 +70,29 @@ pub(crate) async fn require_table(call: &mut Call, id: TableId) -> DbResult<Tabl
     get_table(call, &TableRef::Id(id)).await?.ok_or_else(|| not_found(id).into())
 }
 
-pub(crate) fn state(row: Option<&MySqlRow>) -> DbResult<Option<TableState>> {
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(TableState::parse(row.try_get(0)?)?))
-}
-
 /// The state of a table.
 pub(crate) async fn state_of(call: &mut Call, id: TableId) -> DbResult<Option<TableState>> {
-    state(call.row("SELECT state FROM {p}tables WHERE id = ?", &[id.into()]).await?.as_ref())
+    match call.row("SELECT state FROM {p}tables WHERE id = ?", &[id.into()]).await? {
+        Some(row) => Ok(Some(TableState::parse(row.try_get(0)?)?)),
+        None => Ok(None),
+    }
 }
 
 /// Opens a transaction that writes, and locks a table in it.
-pub(crate) async fn open_locked(call: &mut Call, id: TableId) -> DbResult<Option<TableState>> {
+pub(crate) async fn open_locked(
+    call: &mut Call,
+    id: TableId,
+) -> DbResult<Option<(TableState, TableKey)>> {
     let lock = call.session.sql(LOCK, &[id.into()]);
-    state(first(&call.open(&lock).await?))
+    let sets = call.open(&lock).await?;
+    let Some(row) = first(&sets) else { return Ok(None) };
+    Ok(Some((TableState::parse(row.try_get(0)?)?, TableKey::Is(row.try_get(1)?))))
 }
 
 /// The same; fails unless the table is active.
-pub(crate) async fn open_active(call: &mut Call, id: TableId) -> DbResult<()> {
+pub(crate) async fn open_active(call: &mut Call, id: TableId) -> DbResult<TableKey> {
     match open_locked(call, id).await? {
-        Some(TableState::Active) => Ok(()),
+        Some((TableState::Active, key)) => Ok(key),
         _ => Err(not_found(id).into()),
     }
 }
@@ -127,7 +129,7 @@ pub(crate) async fn insert_table(
         from_json.into(),
     ];
     out.push(INSERT, &values).await?;
-    out.push(INSERT_MIRROR, &[new.id.into(), new.mirror.as_str().into()]).await
+    out.push(INSERT_MIRROR, &[TableKey::Inserted.into(), new.mirror.as_str().into()]).await
 }
 
 pub(crate) async fn list_tables(
@@ -179,7 +181,7 @@ pub(crate) async fn undrop_table(
     id: TableId,
     name: &TableName,
 ) -> DbResult<TableRecord> {
-    if open_locked(call, id).await? != Some(TableState::Dropped) {
+    if !matches!(open_locked(call, id).await?, Some((TableState::Dropped, _))) {
         return Err(not_found(id).into());
     }
     let taken = || CatalogError::TableExists(name.clone()).into();

@@ -122,18 +122,6 @@ async fn a_commit_is_at_most_four_round_trips_and_opening_a_table_is_one() {
 const DECIDES: &[u8] = b"\x03COMMIT";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_catalog_of_the_first_version_is_upgraded() {
-    let Some(place) = Place::new().await else { return };
-    let table = live::make_table(place.open().await.as_ref()).await.unwrap();
-    let mut admin = place.admin().await;
-    for statement in live::TO_FIRST_SCHEMA {
-        let prefix = format!("{}.{}", place.options.database, place.options.table_prefix);
-        run(&mut admin, statement.replace("{p}", &prefix)).await;
-    }
-    live::upgrade(place.open().await.as_ref(), table).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_commit_is_in_doubt_and_the_token_tells() {
     let Some(place) = Place::new().await else { return };
     let (proxy, options) = place.through();
@@ -377,10 +365,10 @@ async fn how_fast_are_many_files_beside_a_copy() {
         let bulk = live::bulk(db.as_ref(), 100_000).await.unwrap();
         run(&mut admin, format!("CREATE TABLE copy_{round} LIKE dl_files")).await;
         let began = std::time::Instant::now();
-        let newest = "(SELECT id FROM dl_tables ORDER BY created_at_ms DESC, id LIMIT 1)";
+        let newest = "(SELECT table_key FROM dl_tables ORDER BY table_key DESC LIMIT 1)";
         run(
             &mut admin,
-            format!("INSERT INTO copy_{round} SELECT * FROM dl_files WHERE table_id = {newest}"),
+            format!("INSERT INTO copy_{round} SELECT * FROM dl_files WHERE table_key = {newest}"),
         )
         .await;
         let bare = began.elapsed();

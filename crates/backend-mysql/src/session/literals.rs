@@ -10,6 +10,12 @@ use std::fmt::Write;
 
 use uuid::Uuid;
 
+/// [`Value::Inserted`]. No other table of ours gives numbers
+/// (<https://dev.mysql.com/doc/refman/8.0/en/information-functions.html#function_last-insert-id>).
+const INSERTED: &str = "LAST_INSERT_ID()";
+/// What `{key}` stands for.
+const KEY: [&str; 2] = ["(SELECT table_key FROM ", "tables WHERE id = "];
+
 /// A value in a statement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Value<'v> {
@@ -18,6 +24,8 @@ pub(crate) enum Value<'v> {
     Text(&'v str),
     Bytes(&'v [u8]),
     Id(Uuid),
+    /// The number that the last row of `{p}tables` was given, which this transaction has inserted.
+    Inserted,
 }
 
 impl Value<'_> {
@@ -29,6 +37,7 @@ impl Value<'_> {
             Value::Text(text) => 12 + 2 * text.len(),
             Value::Bytes(bytes) => 3 + 2 * bytes.len(),
             Value::Id(_) => 35,
+            Value::Inserted => INSERTED.len(),
         }
     }
 
@@ -51,6 +60,7 @@ impl Value<'_> {
                 sql.push('\'');
             }
             Value::Id(id) => Value::Bytes(id.as_bytes()).write(sql),
+            Value::Inserted => sql.push_str(INSERTED),
         }
     }
 }
@@ -112,9 +122,10 @@ impl<'v, T: Into<Value<'v>>> From<Option<T>> for Value<'v> {
     }
 }
 
-/// Fills a text of ours: `{p}` is the prefix, each `?` the next value.
+/// Fills a text of ours: `{p}` is the prefix, each `?` the next value, and `{key}` the key of the table
+/// whose id is the next value, or null if there is no such table.
 ///
-/// The texts are constants of this crate, which have as many `?` as values are given.
+/// The texts are constants of this crate, which have as many places as values are given.
 pub(crate) fn fill(text: &str, prefix: &str, values: &[Value<'_>]) -> String {
     let length = values.iter().map(Value::len).sum::<usize>();
     let mut sql = String::with_capacity(text.len() + 64 + length);
@@ -129,6 +140,14 @@ pub(crate) fn fill(text: &str, prefix: &str, values: &[Value<'_>]) -> String {
         } else if let Some(after) = rest.strip_prefix('?') {
             debug_assert!(values.len() > 0, "too few values for {text}");
             values.next().unwrap_or(&Value::Null).write(&mut sql);
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix("{key}") {
+            debug_assert!(values.len() > 0, "too few values for {text}");
+            for part in [KEY[0], prefix, KEY[1]] {
+                sql.push_str(part);
+            }
+            values.next().unwrap_or(&Value::Null).write(&mut sql);
+            sql.push(')');
             rest = after;
         } else {
             sql.push('{');
@@ -190,6 +209,12 @@ mod tests {
         assert_eq!(
             fill("SELECT ? FROM {p}x WHERE y = ?", "dl_", &["?{p}".into(), 2.into()]),
             "SELECT _utf8mb4 X'3F7B707D' FROM dl_x WHERE y = 2"
+        );
+        let table = Value::Id(Uuid::from_u128(255));
+        assert_eq!(
+            fill("DELETE FROM {p}x WHERE table_key = {key} AND y = ?", "dl_", &[table, 2.into()]),
+            "DELETE FROM dl_x WHERE table_key = (SELECT table_key FROM dl_tables \
+             WHERE id = X'000000000000000000000000000000FF') AND y = 2"
         );
     }
 }
