@@ -11,6 +11,7 @@
 
 mod commit;
 mod contract;
+mod ddl;
 mod errors;
 mod files;
 mod grants;
@@ -36,7 +37,7 @@ pub use grants::{GrantRole, grants};
 pub use options::{PoolOptions, PostgresOptions, Secret, TlsMode, TlsOptions};
 
 use commit::Committer;
-use schema::SCHEMA_VERSION;
+use ddl::SCHEMA_VERSION;
 use session::{Mode, Session};
 
 /// A catalog in a PostgreSQL database.
@@ -55,7 +56,7 @@ impl PostgresBackend {
     /// * `Unsupported`: the server is older than PostgreSQL 11.
     /// * `Unavailable`: it cannot be reached, or refuses user, password or database.
     pub async fn connect(options: PostgresOptions) -> Result<Arc<PostgresBackend>> {
-        let session = Session::connect(options).await?;
+        let session = Session::connect(options, schema::look_again).await?;
         schema::check_server(&session).await?;
         session.fill_pool().await?;
         Ok(Arc::new(PostgresBackend { committer: Committer::new(&session), session }))

@@ -8,7 +8,8 @@ use url::Url;
 
 use crate::session::texts::Texts;
 use crate::{
-    PostgresBackend, PostgresOptions, commit, files, import, outbox, reads, schema, skip, tables,
+    PostgresBackend, PostgresOptions, commit, ddl, files, import, outbox, reads, schema, skip,
+    tables,
 };
 
 /// Tables that may grow without bound: a plan that reads all of one is a defect.
@@ -18,6 +19,7 @@ const GROWING: [&str; 5] = ["commits", "commit_chunks", "files", "batches", "txn
 fn statements(prefix: &str) -> Vec<(String, String)> {
     let texts = Texts::new(prefix.to_owned(), None);
     let rooms = [
+        ("ddl", ddl::STATEMENTS),
         ("schema", schema::STATEMENTS),
         ("tables", tables::STATEMENTS),
         ("reads", reads::STATEMENTS),

@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::TimestampMs;
+use futures::future::BoxFuture;
 use sqlx::Row;
 
+use crate::ddl::{SCHEMA_VERSION, filled, for_speed, record};
 use crate::errors::{DbError, DbResult};
 use crate::layout::{
     CHILDREN, Names, SCHEMA_COLUMNS, SCHEMA_TABLE, SEED_STATISTICS, TABLES_AND_BATCHES,
@@ -14,9 +16,6 @@ use crate::layout::{
 use crate::options::PostgresOptions;
 use crate::session::{Args, Call, Mode, Session, statements};
 use crate::upgrade::{self, Next};
-
-/// The version of our tables that this program reads and writes.
-pub(crate) const SCHEMA_VERSION: u32 = 3;
 
 /// All of our tables, without prefix.
 pub(crate) const TABLES: [&str; 15] = [
@@ -36,37 +35,6 @@ pub(crate) const TABLES: [&str; 15] = [
     "skip_segments",
     "skip_pages",
 ];
-
-/// From version 1 to version 2: the skipping index.
-pub(crate) const VERSION_2: &str = "
-CREATE TABLE {p}skip_index (
-    table_id uuid NOT NULL PRIMARY KEY,
-    generation bigint NOT NULL
-);
-
-CREATE TABLE {p}skip_segments (
-    table_id uuid NOT NULL,
-    segment_id bigint NOT NULL,
-    after_version bigint,
-    after_ordinal bigint,
-    through_version bigint NOT NULL,
-    through_ordinal bigint NOT NULL,
-    built_version bigint NOT NULL,
-    num_files bigint NOT NULL,
-    root bytea NOT NULL,
-    PRIMARY KEY (table_id, segment_id)
-);
-
-CREATE TABLE {p}skip_pages (
-    table_id uuid NOT NULL,
-    segment_id bigint NOT NULL,
-    page_no bigint NOT NULL,
-    body bytea NOT NULL,
-    PRIMARY KEY (table_id, segment_id, page_no)
-);
-ALTER TABLE {p}skip_segments ALTER COLUMN root SET STORAGE EXTERNAL;
-ALTER TABLE {p}skip_pages ALTER COLUMN body SET STORAGE EXTERNAL;
-";
 
 // Statements about the server and the schema itself.
 statements! {
@@ -97,7 +65,6 @@ statements! {
         FROM {p}schema",
     /// The server's clock, now and not when the transaction began, milliseconds.
     CLOCK: "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::int8",
-    RECORD: "INSERT INTO {p}schema (version, applied_at_ms, program) VALUES ($1, $2, $3)",
     /// Makes the second of two migrations wait. Nothing rests on it: the tables' names and the
     /// primary key of `{p}schema` let one of them through.
     LOCK: "SELECT 1 FROM (SELECT pg_advisory_xact_lock(
@@ -154,10 +121,15 @@ pub(crate) async fn begin(session: &Arc<Session>, doing: &'static str, mode: Mod
 }
 
 /// After a statement that did not find a table or a column: fails if our tables have another version by now.
-pub(crate) async fn look_again(session: &Arc<Session>, doing: &'static str) -> Result<()> {
-    session.schema_is_right.store(false, Ordering::Release);
-    let found = look(session, doing).await?;
-    require(found, &session.options)
+pub(crate) fn look_again(
+    session: Arc<Session>,
+    doing: &'static str,
+) -> BoxFuture<'static, Result<()>> {
+    Box::pin(async move {
+        session.schema_is_right.store(false, Ordering::Release);
+        let found = look(&session, doing).await?;
+        require(found, &session.options)
+    })
 }
 
 /// Whether our tables were seen to have the version that this program works with.
@@ -347,35 +319,4 @@ async fn create(call: &mut Call, now: TimestampMs) -> DbResult<()> {
     call.simple(filled(options, &format!("{SCHEMA_TABLE}{TABLES_AND_BATCHES}{children}"))).await?;
     record(call, SCHEMA_VERSION, now).await?;
     for_speed(call, SEED_STATISTICS).await
-}
-
-/// Notes that our tables have this version.
-pub(crate) async fn record(call: &mut Call, version: u32, now: TimestampMs) -> DbResult<()> {
-    let args = Args::new()
-        .bind(i64::from(version))
-        .bind(now.0)
-        .bind(concat!("deltalakedb ", env!("CARGO_PKG_VERSION")));
-    call.execute(RECORD, args).await?;
-    Ok(())
-}
-
-/// A text of DDL with the names of our tables in it.
-pub(crate) fn filled(options: &PostgresOptions, text: &str) -> String {
-    text.replace("{p}", &options.qualified_prefix())
-        .replace("{i}", &options.table_prefix)
-        .replace("{s}", "")
-        .replace("{wait}", "")
-}
-
-/// Runs what is done without where it cannot be had: engines that only speak the protocol plan in their own way,
-/// and may have no functions; a login may lack the right to make one.
-pub(crate) async fn for_speed(call: &mut Call, text: &str) -> DbResult<()> {
-    let text = filled(&call.session.options, text);
-    call.simple("SAVEPOINT dl_speed".to_owned()).await?;
-    match call.simple(text).await {
-        Err(error) if error.code().is_some() && error.leaves_connection_usable() => {
-            call.simple("ROLLBACK TO SAVEPOINT dl_speed".to_owned()).await
-        }
-        other => other,
-    }
 }

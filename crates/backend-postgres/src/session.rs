@@ -30,13 +30,13 @@ use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_sqlx_shared::{Lease, Pool};
+use futures::future::BoxFuture;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Postgres};
 use tokio::time::error::Elapsed;
 
 use crate::errors::{DbError, DbResult};
 use crate::options::PostgresOptions;
-use crate::schema;
 
 use start::{LimitSetBy, first_connection};
 use texts::Texts;
@@ -62,6 +62,9 @@ pub(crate) enum Mode {
     Write,
 }
 
+/// Fails if our tables have another version by now: after a statement that did not find a table or a column.
+pub(crate) type LookAgain = fn(Arc<Session>, &'static str) -> BoxFuture<'static, Result<()>>;
+
 /// A pool of connections and what every call needs.
 pub(crate) struct Session {
     pool: Pool<PgConnection>,
@@ -74,6 +77,7 @@ pub(crate) struct Session {
     pub(crate) server_version: OnceLock<String>,
     /// Our tables were seen to have the version that this program works with, see `schema`.
     pub(crate) schema_is_right: AtomicBool,
+    look_again: LookAgain,
     /// Size class of the largest table that was seen, see [`Session::note_size`].
     size_class: AtomicU32,
 }
@@ -86,7 +90,10 @@ impl fmt::Debug for Session {
 
 impl Session {
     /// Makes the first connection.
-    pub(crate) async fn connect(options: PostgresOptions) -> Result<Arc<Session>> {
+    pub(crate) async fn connect(
+        options: PostgresOptions,
+        look_again: LookAgain,
+    ) -> Result<Arc<Session>> {
         options.validate()?;
         let at = options.place();
         let (pool, limit_set_by) = first_connection(&options)
@@ -103,6 +110,7 @@ impl Session {
             options,
             server_version: OnceLock::new(),
             schema_is_right: AtomicBool::new(false),
+            look_again,
             size_class: AtomicU32::new(0),
         }))
     }
@@ -317,7 +325,7 @@ impl Call {
                 let error = self.fail(error);
                 drop(self);
                 if changed {
-                    Box::pin(schema::look_again(&session, doing)).await?;
+                    (session.look_again)(Arc::clone(&session), doing).await?;
                 }
                 return Err(error);
             }

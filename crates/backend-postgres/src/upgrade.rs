@@ -24,9 +24,9 @@ use deltalakedb_catalog_core::error::{CatalogError, WriteState};
 use deltalakedb_catalog_core::ids::TimestampMs;
 use sqlx::Row;
 
+use crate::ddl::{self, filled, for_speed, record};
 use crate::errors::{DbError, DbResult};
 use crate::layout::{CHILDREN, Child, Names, SEED_STATISTICS};
-use crate::schema::{filled, for_speed, record};
 use crate::session::{Args, Call};
 
 use copy::{COPIED, Copied, Difference};
@@ -242,7 +242,7 @@ fn in_the_way(place: &Place, name: &str) -> DbError {
 /// Makes what the other steps fill.
 async fn begin(call: &mut Call, place: &Place, found: u32, now: TimestampMs) -> DbResult<()> {
     if found < 2 {
-        let text = filled(&call.session.options, crate::schema::VERSION_2);
+        let text = filled(&call.session.options, ddl::VERSION_2);
         call.simple(text).await?;
         record(call, 2, now).await?;
     }
@@ -323,7 +323,7 @@ async fn switch(call: &mut Call, place: &Place, now: TimestampMs) -> DbResult<Ne
     let renames = others::renames(call, place).await?;
     call.simple(renames.join(";\n")).await?;
     call.simple(gifts.join(";\n")).await?;
-    record(call, crate::schema::SCHEMA_VERSION, now).await?;
+    record(call, ddl::SCHEMA_VERSION, now).await?;
     let switched = began.elapsed();
     tracing::info!(
         ?caught_up,

@@ -2,8 +2,8 @@
 
 use sqlx::Row;
 
+use crate::ddl::for_speed;
 use crate::errors::DbResult;
-use crate::schema::for_speed;
 use crate::session::{Args, Call, statements};
 
 /// Parameters: `$1` the table of each commit, `$2` now, `$3` what stands for the timestamp in first lines,
