@@ -362,8 +362,11 @@ mod tests {
         };
         assert_eq!(head(&here).await, 0);
         append(&there, "a").await;
-        assert_eq!((head(&there).await, head(&here).await), (1, 0));
-        assert_eq!(here.cache_stats().stale_hits, 1);
+        assert_eq!(head(&there).await, 1);
+        // The first look may have been one too: who indexes the commit may have seen the head before.
+        let before = here.cache_stats().stale_hits;
+        assert_eq!(head(&here).await, 0);
+        assert_eq!(here.cache_stats().stale_hits, before + 1);
         assert_eq!(head(&here.clone().on_primary()).await, 1);
         append(&there, "b").await;
         // Planned on the head as it is, and read by who wrote it.
