@@ -3,20 +3,14 @@
 use deltalakedb_catalog_core::ids::TableId;
 pub(crate) use deltalakedb_catalog_core::support::TABLE_COLUMNS;
 use deltalakedb_catalog_core::support::{self, RowFormat};
-pub(crate) use deltalakedb_sqlx_shared::{commit_columns, file_columns, table_columns};
+pub(crate) use deltalakedb_sqlx_shared::{
+    commit_columns, file_columns, table_columns, table_source,
+};
 use sqlx::mysql::MySqlRow;
 use sqlx::{Column, Row};
 use uuid::Uuid;
 
 use crate::session::literals::Value;
-
-/// The columns of [`table_record`](support::table_record) are read from these.
-macro_rules! table_source {
-    () => {
-        "{p}tables t JOIN {p}mirror m ON m.table_key = t.table_key"
-    };
-}
-pub(crate) use table_source;
 
 /// Columns of [`mirror_row`](support::mirror_row), of a table `t` and its rows `s` of the outbox.
 macro_rules! mirror_columns {

@@ -6,7 +6,9 @@ use deltalakedb_catalog_core::ids::TableId;
 use deltalakedb_catalog_core::model::{CommitRecord, FileRecord, MirrorRow, TableRecord};
 use deltalakedb_catalog_core::support::{self, RowFormat};
 pub(crate) use deltalakedb_catalog_core::support::{TABLE_COLUMNS, attempts};
-pub(crate) use deltalakedb_sqlx_shared::{commit_columns, file_columns, table_columns};
+pub(crate) use deltalakedb_sqlx_shared::{
+    commit_columns, file_columns, table_columns, table_source,
+};
 use serde::Serialize;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
@@ -27,14 +29,6 @@ macro_rules! key {
     };
 }
 pub(crate) use key;
-
-/// The tables that `table_columns!` are read from.
-macro_rules! table_source {
-    () => {
-        "{p}tables t JOIN {p}mirror m ON m.table_key = t.table_key"
-    };
-}
-pub(crate) use table_source;
 
 /// Columns of `mirror_row`, but for the table's id, which stands before them.
 macro_rules! mirror_columns {

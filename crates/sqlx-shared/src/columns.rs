@@ -15,7 +15,7 @@ macro_rules! table_columns {
 #[macro_export]
 macro_rules! table_source {
     () => {
-        "{p}tables t JOIN {p}mirror m ON m.table_id = t.id"
+        "{p}tables t JOIN {p}mirror m ON m.table_key = t.table_key"
     };
 }
 
@@ -37,14 +37,5 @@ macro_rules! commit_columns {
         "version, timestamp_ms, token, commit_info, num_added, num_removed, bytes_added, \
          bytes_removed, changes_metadata, changes_protocol, total_files, total_bytes, has_body, \
          first_line, body_len, batch_position"
-    };
-}
-
-/// Columns of [`mirror_row`](deltalakedb_catalog_core::support::mirror_row).
-#[macro_export]
-macro_rules! mirror_columns {
-    () => {
-        "table_id, version, state, attempts, last_error, retry_at_ms, digest, enqueued_at_ms, \
-         published_at_ms"
     };
 }
