@@ -66,8 +66,14 @@ impl Lake {
     }
 
     fn reader(&self, config: ReplicaConfig) -> ReplicaReader {
+        self.patient_reader(config, Duration::from_secs(1))
+    }
+
+    /// A reader whose reads wait this long for a connection.
+    fn patient_reader(&self, config: ReplicaConfig, patience: Duration) -> ReplicaReader {
         let replica = |(server, proxy): &(Postgres, Arc<CountingProxy>)| {
-            let options = options(&server.superuser_url("lake"), proxy.port());
+            let mut options = options(&server.superuser_url("lake"), proxy.port());
+            options.pool.acquire_timeout = patience;
             Replica::new(format!("replica on {}", proxy.port()), move || {
                 let options = options.clone();
                 async move { Ok(PostgresBackend::connect(options).await? as Arc<dyn CatalogBackend>) }
@@ -221,7 +227,7 @@ async fn two_replicas_share_the_reads() {
     // Which replica answers is asked here, not how fast: a busy machine has time.
     let config =
         ReplicaConfig { read_timeout: Duration::from_secs(60), ..ReplicaConfig::default() };
-    let reader = Arc::new(lake.reader(config));
+    let reader = Arc::new(lake.patient_reader(config, Duration::from_secs(60)));
     lake.reads_of(&reader, 1).await;
     lake.reads_of(&reader, 1).await;
     lake.asked();
@@ -235,7 +241,9 @@ async fn two_replicas_share_the_reads() {
     let (primary, replicas) = lake.asked();
     println!("64 reads: {primary} requests of the primary, {replicas:?} of the replicas");
     assert_eq!(primary, 0);
-    assert!(replicas.iter().all(|count| *count >= 32), "{replicas:?}");
+    // The least busy one is asked next, so the slower one of the two gets fewer.
+    assert!(replicas.iter().all(|count| *count >= 16), "{replicas:?}");
+    assert!(replicas.iter().sum::<u64>() >= 64, "{replicas:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 
 use deltalakedb_catalog_core::action::{Action, Format, Metadata, NullableMap};
-use deltalakedb_catalog_core::backend::TableFilter;
+use deltalakedb_catalog_core::backend::{TableBackend, TableFilter};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, TableName, TableRef};
 use deltalakedb_catalog_core::model::{MirrorMode, TableState};
@@ -213,7 +213,8 @@ impl IntoFuture for CreateTable {
 /// without a log, else its version 0 could never be published.
 ///
 /// # Errors
-/// `invalid_input` naming the table that is there; those of the database and of the store.
+/// `table_exists` if the log that is there is of a table of this name; `invalid_input` naming another table
+/// that is there; those of the database and of the store.
 async fn check_location(
     catalog: &Catalog,
     name: &TableName,
@@ -233,6 +234,10 @@ async fn check_location(
     }
     let log = open_sink(location, storage_options)?;
     if !log.list(None).await?.is_empty() {
+        // A table of this name may have published it: then the name is what is in the way.
+        if catalog.backend().get_table(&TableRef::Name(name.clone())).await?.is_some() {
+            return Err(CatalogError::TableExists(name.clone()));
+        }
         return Err(CatalogError::invalid(format!(
             "'{location}' holds a Delta log already: take it over with `dl import {location} {name}`"
         )));
