@@ -29,7 +29,7 @@ const HEAVY: [(&[&str], &[&str]); 8] = [
         &["s3", "azure", "gcs", "kernel", "deltalake"],
         &["reqwest", "hyper", "hyper-util", "hyper-rustls", "h2", "ring"],
     ),
-    (&["config"], &["figment", "toml"]),
+    (&["config"], &["figment", "toml_edit", "saphyr-parser", "schemars"]),
 ];
 
 /// What the facade is checked beside where it needs DataFusion. None of it knows the facade, so the facade's

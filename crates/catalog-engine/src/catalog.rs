@@ -22,7 +22,7 @@ use crate::fence::FenceChange;
 use crate::lists::{FileList, History, Source, TableList, TombstoneList};
 use crate::pages::pages;
 use crate::predicate::{Predicate, Pruner};
-use crate::retry::{self, Retry};
+use crate::retry::{Retry, RetryPolicy};
 use crate::signature::Signature;
 use crate::skew::{DEFAULT_MAX_CLOCK_SKEW, Skew};
 use crate::skip::{self, Maintained};
@@ -133,7 +133,8 @@ pub struct Catalog {
     ids: Arc<dyn IdSource>,
     hooks: Vec<Arc<dyn CommitHook>>,
     heads: Arc<Heads>,
-    retry_timeout: Duration,
+    retry: RetryPolicy,
+    page_size: Option<usize>,
     signature: Arc<Signature>,
     skew: Arc<Skew>,
 }
@@ -159,28 +160,50 @@ impl Catalog {
             ids,
             hooks: Vec::new(),
             heads: Arc::default(),
-            retry_timeout: retry::DEFAULT_TIMEOUT,
+            retry: RetryPolicy::default(),
+            page_size: None,
             signature: Arc::default(),
             skew: Arc::new(Skew::new(DEFAULT_MAX_CLOCK_SKEW)),
         }
     }
 
-    /// Repeats calls on a busy database for so long at most, see [`retry`]. Default
-    /// [`retry::DEFAULT_TIMEOUT`]; zero repeats none.
+    /// Repeats calls on a busy database for so long at most, see [`crate::retry`]. Default
+    /// [`crate::retry::DEFAULT_TIMEOUT`]; zero repeats none.
     ///
     /// A catalog is cheap to clone, so this holds for one commit just as well:
     /// `catalog.clone().with_retry_timeout(short).commit(batch)`. The commit's steps (reading the head,
     /// sending it, asking what became of it) have this time each.
     #[must_use]
     pub fn with_retry_timeout(mut self, timeout: Duration) -> Self {
-        self.retry_timeout = timeout;
+        self.retry.timeout = timeout;
+        self
+    }
+
+    /// Repeats calls on a busy database so often and for so long at most, see [`crate::retry`].
+    #[must_use]
+    pub fn with_retry_policy(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// How often and how long calls on a busy database are repeated at most.
+    #[must_use]
+    pub fn retry_policy(&self) -> RetryPolicy {
+        self.retry
+    }
+
+    /// Reads so many rows of a list (of files, tombstones, commits, tables) at a time, from 1 to 10000. By
+    /// itself it is 2500 for files, 1000 for the others: a longer page takes more memory and saves little.
+    #[must_use]
+    pub fn with_page_size(mut self, rows: usize) -> Self {
+        self.page_size = Some(rows.clamp(1, 10_000));
         self
     }
 
     /// How long calls on a busy database are repeated at most.
     #[must_use]
     pub fn retry_timeout(&self) -> Duration {
-        self.retry_timeout
+        self.retry.timeout
     }
 
     /// Commits of this catalog and of its clones made from now on carry this, see
@@ -434,7 +457,7 @@ impl Catalog {
     }
 
     fn source(&self, backend: &Arc<dyn CatalogBackend>) -> Source {
-        Source { backend: Arc::clone(backend), retry: Retry::of(self) }
+        Source { backend: Arc::clone(backend), retry: Retry::of(self), page_size: self.page_size }
     }
 
     // ---- tables ----
@@ -505,7 +528,7 @@ impl Retry {
     #[must_use]
     pub fn of(catalog: &Catalog) -> Self {
         Retry::new(Arc::clone(catalog.clock()), Arc::clone(catalog.ids()))
-            .with_timeout(catalog.retry_timeout())
+            .with_policy(catalog.retry_policy())
     }
 }
 

@@ -323,7 +323,7 @@ async fn faulty(script: impl Fn(Call<Verb>) -> Fault + Send + Sync + 'static) ->
 #[tokio::test]
 async fn a_commit_in_doubt_stays_so_when_the_database_goes_away() {
     // The answer is lost, and then nothing can be asked for as long as the core tries.
-    let tries = 2 * u64::from(retry::MAX_ATTEMPTS);
+    let tries = 2 * u64::from(crate::retry::MAX_ATTEMPTS);
     let c = faulty(move |call| match (call.verb, call.nth) {
         (Verb::Commit, 0) => Fault::LoseAnswer,
         (Verb::Snapshot, 0) => Fault::None,

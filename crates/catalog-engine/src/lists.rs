@@ -21,6 +21,18 @@ const LIST_PAGE: usize = 1_000;
 pub(crate) struct Source {
     pub(crate) backend: Arc<dyn CatalogBackend>,
     pub(crate) retry: Retry,
+    /// Rows per page, in place of what is usual.
+    pub(crate) page_size: Option<usize>,
+}
+
+impl Source {
+    fn files(&self) -> usize {
+        self.page_size.unwrap_or(FILE_PAGE)
+    }
+
+    fn rows(&self) -> usize {
+        self.page_size.unwrap_or(LIST_PAGE)
+    }
 }
 
 /// Files of a table at a version.
@@ -38,7 +50,7 @@ impl Pages for FileList {
         let FileList { source, table_id, version } = self;
         source
             .retry
-            .repeat(|| source.backend.list_files(*table_id, *version, after, FILE_PAGE))
+            .repeat(|| source.backend.list_files(*table_id, *version, after, source.files()))
             .await
     }
 
@@ -46,7 +58,7 @@ impl Pages for FileList {
         let FileList { source, table_id, version } = self;
         source
             .retry
-            .repeat(|| source.backend.files_end(*table_id, *version, *after, FILE_PAGE))
+            .repeat(|| source.backend.files_end(*table_id, *version, *after, source.files()))
             .await
     }
 }
@@ -65,7 +77,7 @@ impl Pages for TombstoneList {
 
     async fn page(&self, after: Option<FileCursor>) -> Result<Page<TombstoneRecord, FileCursor>> {
         let TombstoneList { source, table_id, version, deleted_after } = self;
-        let (reader, limit) = (&source.backend, FILE_PAGE);
+        let (reader, limit) = (&source.backend, source.files());
         source
             .retry
             .repeat(|| reader.list_tombstones(*table_id, *version, *deleted_after, after, limit))
@@ -88,7 +100,7 @@ impl Pages for History {
         let History { source, table_id, filter } = self;
         source
             .retry
-            .repeat(|| source.backend.list_commits(*table_id, filter, before, LIST_PAGE))
+            .repeat(|| source.backend.list_commits(*table_id, filter, before, source.rows()))
             .await
     }
 }
@@ -108,6 +120,9 @@ impl Pages for TableList {
         after: Option<(TableName, TableId)>,
     ) -> Result<Page<TableRecord, (TableName, TableId)>> {
         let TableList { source, filter } = self;
-        source.retry.repeat(|| source.backend.list_tables(filter, after.as_ref(), LIST_PAGE)).await
+        source
+            .retry
+            .repeat(|| source.backend.list_tables(filter, after.as_ref(), source.rows()))
+            .await
     }
 }

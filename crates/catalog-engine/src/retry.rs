@@ -1,7 +1,7 @@
 //! Repetition of calls on a busy database: the one policy of all that calls a backend.
 //!
 //! A call is made again while the database says that it is busy, [`MAX_ATTEMPTS`] times at most and as
-//! long as `retry_timeout` allows ([`DEFAULT_TIMEOUT`]). All time counts, that of the calls too: one that
+//! long as `retry_timeout` allows ([`DEFAULT_TIMEOUT`]), unless the [`RetryPolicy`] says otherwise. All time counts, that of the calls too: one that
 //! ran into its own time limit has used up its share. No attempt begins after that time, nor a pause
 //! that would pass it; an attempt on its way is not cut short, as its own limit (`statement_timeout`) bounds it.
 
@@ -20,30 +20,58 @@ use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 pub const MAX_ATTEMPTS: u32 = 60;
 /// How long a call on a busy database is repeated, unless told otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-/// First pause, milliseconds; it doubles.
+/// First pause unless told otherwise, milliseconds; it doubles.
 const FIRST_PAUSE_MS: i64 = 5;
-/// Longest pause, milliseconds: who waits for longer than the others only loses more often.
-const MAX_PAUSE_MS: i64 = 250;
+/// Longest pause, in first pauses: who waits for longer than the others only loses more often.
+const MAX_PAUSE: i64 = 50;
+
+/// How often and how long calls on a busy database are repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// How often a call is made at most; 0 counts as 1. Default [`MAX_ATTEMPTS`].
+    pub attempts: u32,
+    /// First pause; it doubles, up to 50 times its length. Default 5 ms.
+    pub first_pause: Duration,
+    /// How long a call is repeated at most; zero = not at all. Default [`DEFAULT_TIMEOUT`].
+    pub timeout: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        RetryPolicy {
+            attempts: MAX_ATTEMPTS,
+            first_pause: Duration::from_millis(FIRST_PAUSE_MS.unsigned_abs()),
+            timeout: DEFAULT_TIMEOUT,
+        }
+    }
+}
 
 /// Time and chance, for pauses, and how long all of it may take.
 #[derive(Debug, Clone)]
 pub struct Retry {
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
-    timeout: Duration,
+    policy: RetryPolicy,
 }
 
 impl Retry {
     /// Pauses on this clock, with jitter from this source.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Self {
-        Retry { clock, ids, timeout: DEFAULT_TIMEOUT }
+        Retry { clock, ids, policy: RetryPolicy::default() }
     }
 
     /// The same with another time limit.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.policy.timeout = timeout;
+        self
+    }
+
+    /// The same with another policy.
+    #[must_use]
+    pub fn with_policy(mut self, policy: RetryPolicy) -> Self {
+        self.policy = policy;
         self
     }
 
@@ -85,7 +113,9 @@ impl Retry {
     }
 
     fn length(&self, attempt: u32) -> Duration {
-        let ms = backoff_ms(FIRST_PAUSE_MS, MAX_PAUSE_MS, attempt, self.ids.fraction());
+        let first = i64::try_from(self.policy.first_pause.as_millis()).unwrap_or(i64::MAX).max(1);
+        let longest = first.saturating_mul(MAX_PAUSE);
+        let ms = backoff_ms(first, longest, attempt, self.ids.fraction());
         Duration::from_millis(u64::try_from(ms).unwrap_or(0))
     }
 }
@@ -102,11 +132,11 @@ impl Attempts {
     /// Counts a failure, and waits before the next attempt; false if there is to be none.
     pub async fn again(&mut self) -> bool {
         self.failures = self.failures.saturating_add(1);
-        if self.failures >= MAX_ATTEMPTS {
+        if self.failures >= self.retry.policy.attempts {
             return false;
         }
         let pause = self.retry.length(self.failures - 1);
-        if self.spent().saturating_add(pause) > self.retry.timeout {
+        if self.spent().saturating_add(pause) > self.retry.policy.timeout {
             return false;
         }
         self.retry.clock.sleep(pause).await;
@@ -132,8 +162,8 @@ impl Attempts {
             0 | 1 => "once".to_owned(),
             times => format!("{times} times"),
         };
-        let limit = if self.failures < MAX_ATTEMPTS {
-            format!("; retry_timeout allows {:.1} s", self.retry.timeout.as_secs_f64())
+        let limit = if self.failures < self.retry.policy.attempts {
+            format!("; retry_timeout allows {:.1} s", self.retry.policy.timeout.as_secs_f64())
         } else {
             String::new()
         };
@@ -265,11 +295,39 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn count_and_first_pause_are_settings() {
+        let run = async |attempts, first_pause| {
+            let clock = Arc::new(Told::default());
+            let policy = RetryPolicy { attempts, first_pause, ..RetryPolicy::default() };
+            let retry = Retry::new(clock.clone(), Arc::new(Half)).with_policy(policy);
+            let mut calls = 0;
+            let answer: Result<()> = retry
+                .repeat(|| {
+                    calls += 1;
+                    async { Err(CatalogError::busy("the row is locked", WriteState::NotApplied)) }
+                })
+                .await;
+            (calls, clock.monotonic(), answer.unwrap_err().to_string())
+        };
+        let (calls, took, error) = run(3, Duration::from_millis(100)).await;
+        // Three quarters of 100 and of 200.
+        assert_eq!((calls, took), (3, Duration::from_millis(225)), "{error}");
+        assert!(error.contains("tried 3 times") && !error.contains("retry_timeout"), "{error}");
+        for none in [0, 1] {
+            let (calls, took, error) = run(none, Duration::from_millis(100)).await;
+            assert_eq!((calls, took), (1, Duration::ZERO), "{error}");
+        }
+        let (calls, took, error) = run(4, Duration::MAX).await;
+        assert_eq!((calls, took), (1, Duration::ZERO), "no pause passes the deadline: {error}");
+    }
+
     #[test]
     fn a_busy_database_is_given_some_seconds_and_no_more() {
         for (fraction, total_ms) in [(0.0, 6_000..8_000), (1.0, 12_000..15_000)] {
-            let pauses = (0..MAX_ATTEMPTS - 1)
-                .map(|attempt| backoff_ms(FIRST_PAUSE_MS, MAX_PAUSE_MS, attempt, fraction));
+            let pauses = (0..MAX_ATTEMPTS - 1).map(|attempt| {
+                backoff_ms(FIRST_PAUSE_MS, FIRST_PAUSE_MS * MAX_PAUSE, attempt, fraction)
+            });
             let sum: i64 = pauses.sum();
             assert!(total_ms.contains(&sum), "{sum} ms");
         }

@@ -10,6 +10,7 @@ use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_engine::catalog::{Catalog, CommitHook};
 use deltalakedb_catalog_engine::env::{Clock, IdSource};
+use deltalakedb_catalog_engine::retry::RetryPolicy;
 use deltalakedb_catalog_engine::signature::{Signature, UserName};
 use deltalakedb_mirror::publish::{Publisher, PublisherConfig};
 
@@ -101,8 +102,14 @@ impl Db {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
         let mut catalog = Catalog::new(cache.clone(), clock, ids);
-        if let Some(timeout) = uri.retry_timeout() {
-            catalog = catalog.with_retry_timeout(timeout);
+        let policy = catalog.retry_policy();
+        catalog = catalog.with_retry_policy(RetryPolicy {
+            attempts: uri.retry_count().unwrap_or(policy.attempts),
+            first_pause: uri.retry_base().unwrap_or(policy.first_pause),
+            timeout: uri.retry_timeout().unwrap_or(policy.timeout),
+        });
+        if let Some(rows) = uri.page_size() {
+            catalog = catalog.with_page_size(usize::try_from(rows).unwrap_or(usize::MAX));
         }
         if let Some(max) = uri.max_clock_skew() {
             catalog = catalog.with_max_clock_skew(max);
@@ -181,7 +188,7 @@ impl Db {
             Arc::clone(self.ids()),
             config,
         )
-        .with_retry_timeout(self.retry_timeout())
+        .with_retry_policy(self.retry_policy())
     }
 }
 

@@ -218,6 +218,62 @@ impl CatalogUri {
         self.server().is_some_and(ServerUri::has_password)
     }
 
+    /// `retry_count`: how often a call on a busy database is made at most.
+    #[must_use]
+    pub fn retry_count(&self) -> Option<u32> {
+        match &self.place {
+            Place::Sqlite(sqlite) => sqlite.retry_count(),
+            Place::Server(server) => server.retry_count(),
+            Place::Memory => None,
+        }
+    }
+
+    /// `retry_base`: the first pause between two calls on a busy database; it doubles.
+    #[must_use]
+    pub fn retry_base(&self) -> Option<Duration> {
+        match &self.place {
+            Place::Sqlite(sqlite) => sqlite.retry_base(),
+            Place::Server(server) => server.retry_base(),
+            Place::Memory => None,
+        }
+    }
+
+    /// `page_size`: rows that lists read at a time.
+    #[must_use]
+    pub fn page_size(&self) -> Option<u32> {
+        match &self.place {
+            Place::Sqlite(sqlite) => sqlite.page_size(),
+            Place::Server(server) => server.page_size(),
+            Place::Memory => None,
+        }
+    }
+
+    /// The same with these options, as they would stand behind the `?`. Those that the URL has stay, unless
+    /// `over`.
+    #[cfg(feature = "config")]
+    pub(crate) fn with_options(mut self, query: &str, over: bool) -> Result<Self> {
+        let scheme = self.scheme();
+        match &mut self.place {
+            Place::Sqlite(sqlite) => {
+                let path = sqlite.path.to_string_lossy().into_owned();
+                let path = percent_encoding::utf8_percent_encode(&path, text::IN_PATH).to_string();
+                sqlite.merge(SqliteUri::parse(&path, Some(query))?, over);
+            }
+            Place::Server(server) => server.merge(scheme, query, over)?,
+            Place::Memory => {}
+        }
+        Ok(self)
+    }
+
+    /// The same with this password, if it is on a server and has none.
+    #[cfg(feature = "config")]
+    pub(crate) fn with_password(mut self, password: Secret) -> Self {
+        if let Place::Server(server) = &mut self.place {
+            server.fill_password(password);
+        }
+        self
+    }
+
     /// Whether both name the same catalog, however they log in and tune the connection.
     #[must_use]
     pub fn same_catalog(&self, other: &CatalogUri) -> bool {

@@ -24,7 +24,8 @@ The catalog is a URL:
   mssql://user@host:1433/database?encrypt=true                    (Azure SQL too)
 It is taken from --catalog, else from the environment variable DELTA_DB_CONNECTION, the file that
 DELTA_DB_CONNECTION_FILE names, the variable DATABASE_URL, or the key 'catalog' of a config file
-($DL_CONFIG, ./dl.toml, ~/.config/dl/config.toml). A wrong option lists the right ones.
+($DL_CONFIG, ./dl.toml, ~/.config/dl/config.toml; YAML too). A wrong option lists the right ones.
+'dl config example' prints a config file with all that can be set, 'dl config show' what is set.
 
 The password is taken from the URL, its option password_file, the environment variable
 DELTA_DB_PASSWORD, the file that DELTA_DB_PASSWORD_FILE names, else from PGPASSWORD, PGPASSFILE or

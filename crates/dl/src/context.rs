@@ -8,7 +8,7 @@ use std::time::Duration;
 use deltalakedb::core::error::{CatalogError, Result as CoreResult};
 use deltalakedb::core::ids::{TableName, TableRef};
 use deltalakedb::core::signature::UserName;
-use deltalakedb::{CatalogUri, Config, Db, TableUri};
+use deltalakedb::{CatalogUri, Config, Db, PublisherConfig, TableUri};
 use tokio::sync::watch;
 
 use crate::failure::{Failure, Result};
@@ -112,7 +112,10 @@ impl Context {
         let Some(flag) = self.flag.as_deref() else { return Ok(None) };
         let uri = Config::default().catalog(Some(flag))?;
         self.warn_of_password(&uri);
-        Ok(Some(uri))
+        match &self.config {
+            Ok(config) => Ok(Some(config.catalog(Some(flag))?)),
+            Err(_) => Ok(Some(uri)),
+        }
     }
 
     /// How often a worker looks at idle tables: by flag or config file.
@@ -122,6 +125,19 @@ impl Context {
             // As for the catalog: a flag needs no config file, not even a right one.
             Err(_) => Ok(Config::default().foreign_check_interval(flag)?),
         }
+    }
+
+    /// The settings of a worker: these, but for what the configuration says.
+    pub(crate) fn publisher_config(&self, default: PublisherConfig) -> PublisherConfig {
+        match &self.config {
+            Ok(config) => config.publisher(default),
+            Err(_) => default,
+        }
+    }
+
+    /// The catalog of the command line, as it is written.
+    pub(crate) fn catalog_flag(&self) -> Option<&str> {
+        self.flag.as_deref()
     }
 
     /// Says once that the password of a URL from the command line is no secret.

@@ -10,7 +10,7 @@ pub(crate) struct Global {
     /// The catalog's URL [env: DELTA_DB_CONNECTION, DELTA_DB_CONNECTION_FILE, DATABASE_URL]
     #[arg(long, global = true, value_name = "URL", help_heading = "Global options")]
     pub(crate) catalog: Option<String>,
-    /// How results are printed [default: table, or 'format' of the config file]
+    /// How results are printed [default: table, or 'format' of the configuration]
     #[arg(long, global = true, value_enum, help_heading = "Global options")]
     pub(crate) format: Option<Format>,
     /// On whose behalf commits are made, as the history shows it [env: DL_USER] [default: the login]

@@ -6,6 +6,7 @@ mod commands;
 mod context;
 mod failure;
 mod global;
+mod logging;
 mod output;
 mod progress;
 mod publishing;
@@ -15,7 +16,6 @@ mod user;
 mod view;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,22 +30,6 @@ use output::{Format, Output};
 /// How long a command that ends its step by itself may take after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Crates whose log lines are ours.
-const LIBRARIES: &[&str] = &[
-    "dl",
-    "deltalakedb",
-    "deltalakedb_catalog_core",
-    "deltalakedb_catalog_engine",
-    "deltalakedb_backend_sqlite",
-    "deltalakedb_backend_postgres",
-    "deltalakedb_backend_mysql",
-    "deltalakedb_backend_mssql",
-    "deltalakedb_cache",
-    "deltalakedb_replicas",
-    "deltalakedb_mirror",
-    "deltalakedb_log_store",
-];
-
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&arguments) {
@@ -59,14 +43,19 @@ fn main() -> ExitCode {
             });
         }
     };
-    start_logging(cli.global.quiet, cli.global.verbose);
+    // What is wrong with the configuration is reported when it is needed.
     let config = deltalakedb::Config::load();
     let format = cli.global.format.or_else(|| {
-        // A config file with another error, or another word here, is reported when it is needed.
         let configured = config.as_ref().ok()?.format()?;
         clap::ValueEnum::from_str(configured, true).ok()
     });
     let out = Output::new(format.unwrap_or(Format::Table), cli.global.quiet);
+    let wish = logging::Wish { quiet: cli.global.quiet, verbose: cli.global.verbose };
+    let settings = config.as_ref().map(deltalakedb::Config::logging).unwrap_or_default();
+    if let Err(failure) = check_format(&cli).and_then(|()| logging::start(wish, &settings)) {
+        out.error(&failure);
+        return ExitCode::from(failure.exit_code());
+    }
     match run(cli, config, out) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
@@ -83,7 +72,8 @@ fn run(
 ) -> failure::Result<u8> {
     let start = std::time::Instant::now();
     let command = cli.command.name();
-    tracing::info!(command, version = env!("CARGO_PKG_VERSION"), "begins");
+    let trace_id = logging::trace_id();
+    tracing::info!(command, version = env!("CARGO_PKG_VERSION"), trace_id, "begins");
     let result = run_command(cli, config, out);
     let deltalakedb::traced::Counts { database_calls, retries, store_calls } =
         deltalakedb::traced::counts();
@@ -165,6 +155,19 @@ async fn terminated() {
     std::future::pending().await
 }
 
+/// `yaml` and `toml` are formats of an example, no results.
+fn check_format(cli: &Cli) -> failure::Result<()> {
+    match cli.global.format {
+        Some(format @ (Format::Yaml | Format::Toml)) if !cli.command.is_example() => {
+            Err(Failure::invalid(format!(
+                "--format {} is for `dl config example` alone: results are printed as table or json",
+                format.word()
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Prints help, version or what is wrong with the command line.
 fn print_usage(error: &clap::Error, arguments: &[OsString]) {
     // The parser repeats what it does not expect, such as a catalog's URL with a password in it.
@@ -192,32 +195,4 @@ fn is_diff(arguments: &[OsString]) -> bool {
         .ignore_errors(true)
         .try_get_matches_from(arguments)
         .is_ok_and(|matches| matches.subcommand_name() == Some("diff"))
-}
-
-/// Log lines go to standard error. `RUST_LOG` overrides.
-fn start_logging(quiet: bool, verbose: u8) {
-    use tracing_subscriber::EnvFilter;
-    let ours = match (quiet, verbose) {
-        (true, _) => "off",
-        (false, 0) => "error",
-        (false, 1) => "info",
-        (false, 2) => "debug",
-        (false, _) => "trace",
-    };
-    let others = if verbose > 2 { "info" } else { "off" };
-    let mut libraries: Vec<_> =
-        LIBRARIES.iter().map(|library| format!("{library}={ours}")).collect();
-    if ours == "info" {
-        // Which tables are opened at which version, and what goes again: the core says it at `debug`, as a
-        // service does not want to read it for each of its calls.
-        libraries.push("deltalakedb_catalog_engine=debug".to_owned());
-    }
-    let fallback = format!("{others},{}", libraries.join(","));
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(fallback));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
 }

@@ -21,6 +21,24 @@ pub(crate) enum Format {
     Table,
     /// One JSON document a command, for programs
     Json,
+    /// A config file (`dl config example`)
+    #[value(hide = true)]
+    Yaml,
+    /// A config file (`dl config example`)
+    #[value(hide = true)]
+    Toml,
+}
+
+impl Format {
+    /// As it is typed.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Format::Table => "table",
+            Format::Json => "json",
+            Format::Yaml => "yaml",
+            Format::Toml => "toml",
+        }
+    }
 }
 
 /// The command's voice: everything that is printed goes through it.
@@ -34,6 +52,10 @@ pub(crate) struct Output {
 impl Output {
     pub(crate) fn new(format: Format, quiet: bool) -> Self {
         Output { format, quiet }
+    }
+
+    pub(crate) fn format(self) -> Format {
+        self.format
     }
 
     pub(crate) fn is_json(self) -> bool {

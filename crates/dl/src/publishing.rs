@@ -18,13 +18,15 @@ const LEASE_WAIT: Duration = Duration::from_secs(32);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// A publisher for as long as a command runs.
-pub(crate) fn publisher(db: &Db) -> Publisher {
-    db.publisher(PublisherConfig { lease_ms: LEASE_MS, ..PublisherConfig::default() })
+pub(crate) fn publisher(context: &Context, db: &Db) -> Publisher {
+    let default = PublisherConfig { lease_ms: LEASE_MS, ..PublisherConfig::default() };
+    db.publisher(context.publisher_config(default))
 }
 
 /// A worker that goes on, and looks at idle tables so often for commits of other programs.
-pub(crate) fn watcher(db: &Db, foreign_check: Option<Duration>) -> Publisher {
-    let mut config = PublisherConfig { lease_ms: LEASE_MS, ..PublisherConfig::default() };
+pub(crate) fn watcher(context: &Context, db: &Db, foreign_check: Option<Duration>) -> Publisher {
+    let default = PublisherConfig { lease_ms: LEASE_MS, ..PublisherConfig::default() };
+    let mut config = context.publisher_config(default);
     if let Some(every) = foreign_check {
         config.foreign_check_ms = i64::try_from(every.as_millis()).unwrap_or(i64::MAX);
     }
@@ -34,7 +36,7 @@ pub(crate) fn watcher(db: &Db, foreign_check: Option<Duration>) -> Publisher {
 /// Publishes tables right after a commit. Failing is a warning: the commit stands.
 pub(crate) async fn after_commit(context: &Context, db: &Db, tables: &[TableId]) -> Vec<String> {
     let mut warnings = Vec::new();
-    let publisher = publisher(db);
+    let publisher = publisher(context, db);
     for id in tables {
         if let Some(trouble) = publish_one(db, &publisher, *id).await {
             context.out.warn(&trouble);
@@ -87,7 +89,7 @@ pub(crate) async fn until_done(
     db: &Db,
     only: Option<TableId>,
 ) -> Result<RunReport> {
-    let publisher = publisher(db);
+    let publisher = publisher(context, db);
     let started = Instant::now();
     let mut told = false;
     let mut total = RunReport::default();

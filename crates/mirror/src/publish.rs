@@ -36,7 +36,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{Notify, watch};
 
 use crate::sink::open_sink;
-use deltalakedb_catalog_engine::retry::{Retry, backoff_ms};
+use deltalakedb_catalog_engine::retry::{Retry, RetryPolicy, backoff_ms};
 
 pub use report::{PublishIssue, RunReport, TableRun};
 pub use wait::{Waited, wait_published};
@@ -152,6 +152,13 @@ impl Publisher {
     #[must_use]
     pub fn with_retry_timeout(mut self, timeout: Duration) -> Self {
         self.retry = self.retry.with_timeout(timeout);
+        self
+    }
+
+    /// Repeats calls on a busy database as this says, before a table is given up until later.
+    #[must_use]
+    pub fn with_retry_policy(mut self, policy: RetryPolicy) -> Self {
+        self.retry = self.retry.with_policy(policy);
         self
     }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 
 use super::Scheme;
-use super::text::{boolean, decode, duration, number, printable, show_duration};
+use super::text::{
+    at_least_one, boolean, decode, duration, number, page_size, printable, show_duration,
+};
 
 /// How far the connection to a server is encrypted and its certificate checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,9 @@ pub(super) enum Opt {
     CacheSizeBytes,
     CacheMaxStaleness,
     MaxClockSkew,
+    RetryCount,
+    RetryBase,
+    PageSize,
 }
 
 /// What an option of this name does.
@@ -260,6 +265,9 @@ const SPECS: &[Spec] = &[
     Spec::everywhere(Meaning::Sets(Opt::CacheSizeBytes), &["cache_size_bytes"]),
     Spec::everywhere(Meaning::Sets(Opt::CacheMaxStaleness), &["cache_max_staleness"]),
     Spec::everywhere(Meaning::Sets(Opt::MaxClockSkew), &["max_clock_skew"]),
+    Spec::everywhere(Meaning::Sets(Opt::RetryCount), &["retry_count"]),
+    Spec::everywhere(Meaning::Sets(Opt::RetryBase), &["retry_base"]),
+    Spec::everywhere(Meaning::Sets(Opt::PageSize), &["page_size"]),
     Spec { meaning: Meaning::Charset, postgres: &[], mysql: &["charset"], mssql: &[] },
     Spec { meaning: Meaning::Nothing, postgres: &[], mysql: &[], mssql: &["driver"] },
 ];
@@ -473,7 +481,14 @@ pub(super) fn read(scheme: Scheme, opt: Opt, name: &str, raw: &str) -> Result<Va
             }
             Ok(Value::Number(value))
         }
-        Opt::AcquireTimeout | Opt::StatementTimeout => positive(duration(name, &decoded()?)?),
+        Opt::RetryCount | Opt::PageSize => {
+            let value = number::<u32>(name, &decoded()?).map_err(|_| not_whole())?;
+            let checked = if opt == Opt::PageSize { page_size } else { at_least_one };
+            checked(name, value).map(Value::Number)
+        }
+        Opt::AcquireTimeout | Opt::StatementTimeout | Opt::RetryBase => {
+            positive(duration(name, &decoded()?)?)
+        }
         Opt::RetryTimeout
         | Opt::IdleTimeout
         | Opt::MaxLifetime

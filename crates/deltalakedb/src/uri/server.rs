@@ -252,6 +252,24 @@ impl ServerUri {
         self.time(Opt::MaxClockSkew)
     }
 
+    /// `retry_count`: how often a call on a busy database is made at most.
+    #[must_use]
+    pub fn retry_count(&self) -> Option<u32> {
+        self.number(Opt::RetryCount)
+    }
+
+    /// `retry_base`: the first pause between two calls on a busy database; it doubles.
+    #[must_use]
+    pub fn retry_base(&self) -> Option<Duration> {
+        self.time(Opt::RetryBase)
+    }
+
+    /// `page_size`: rows that lists read at a time.
+    #[must_use]
+    pub fn page_size(&self) -> Option<u32> {
+        self.number(Opt::PageSize)
+    }
+
     /// `replica_urls`, each completed: what a replica's URL leaves out is as in this one, but for
     /// the password of another user.
     #[must_use]

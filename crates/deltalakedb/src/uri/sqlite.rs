@@ -9,7 +9,8 @@ use percent_encoding::utf8_percent_encode;
 
 use super::prefix;
 use super::text::{
-    IN_PATH, IN_SEGMENT, QueryWriter, decode, duration, number, pairs, printable, show_duration,
+    IN_PATH, IN_SEGMENT, QueryWriter, at_least_one, decode, duration, number, page_size, pairs,
+    printable, show_duration,
 };
 
 /// `sqlite://path?options`.
@@ -23,6 +24,9 @@ pub struct SqliteUri {
     cache_max_staleness: Option<Duration>,
     retry_timeout: Option<Duration>,
     max_clock_skew: Option<Duration>,
+    retry_count: Option<u32>,
+    retry_base: Option<Duration>,
+    page_size: Option<u32>,
 }
 
 impl SqliteUri {
@@ -35,6 +39,9 @@ impl SqliteUri {
         "cache_max_staleness",
         "retry_timeout",
         "max_clock_skew",
+        "retry_count",
+        "retry_base",
+        "page_size",
     ];
 
     /// This file, with default options.
@@ -49,6 +56,9 @@ impl SqliteUri {
             cache_max_staleness: None,
             retry_timeout: None,
             max_clock_skew: None,
+            retry_count: None,
+            retry_base: None,
+            page_size: None,
         }
     }
 
@@ -100,6 +110,57 @@ impl SqliteUri {
         self.max_clock_skew
     }
 
+    /// `retry_count`: how often a call on a busy database is made at most.
+    #[must_use]
+    pub fn retry_count(&self) -> Option<u32> {
+        self.retry_count
+    }
+
+    /// `retry_base`: the first pause between two calls on a busy database; it doubles.
+    #[must_use]
+    pub fn retry_base(&self) -> Option<Duration> {
+        self.retry_base
+    }
+
+    /// `page_size`: rows that lists read at a time.
+    #[must_use]
+    pub fn page_size(&self) -> Option<u32> {
+        self.page_size
+    }
+
+    /// Takes the options of another URL: those that this one lacks, or all that the other one has.
+    #[cfg(feature = "config")]
+    pub(super) fn merge(&mut self, other: SqliteUri, over: bool) {
+        fn take<T>(mine: &mut Option<T>, theirs: Option<T>, over: bool) {
+            if theirs.is_some() && (over || mine.is_none()) {
+                *mine = theirs;
+            }
+        }
+        let SqliteUri {
+            path: _,
+            table_prefix,
+            readers,
+            busy_timeout_ms,
+            cache_size_bytes,
+            cache_max_staleness,
+            retry_timeout,
+            max_clock_skew,
+            retry_count,
+            retry_base,
+            page_size,
+        } = other;
+        take(&mut self.table_prefix, table_prefix, over);
+        take(&mut self.readers, readers, over);
+        take(&mut self.busy_timeout_ms, busy_timeout_ms, over);
+        take(&mut self.cache_size_bytes, cache_size_bytes, over);
+        take(&mut self.cache_max_staleness, cache_max_staleness, over);
+        take(&mut self.retry_timeout, retry_timeout, over);
+        take(&mut self.max_clock_skew, max_clock_skew, over);
+        take(&mut self.retry_count, retry_count, over);
+        take(&mut self.retry_base, retry_base, over);
+        take(&mut self.page_size, page_size, over);
+    }
+
     pub(super) fn parse(path: &str, query: Option<&str>) -> Result<Self> {
         let path = decode("the path of the catalog's URL", path)?;
         if path.is_empty() {
@@ -123,6 +184,14 @@ impl SqliteUri {
                 }
                 "retry_timeout" => this.retry_timeout.replace(duration(&name, value)?).is_some(),
                 "max_clock_skew" => this.max_clock_skew.replace(duration(&name, value)?).is_some(),
+                "retry_count" => {
+                    let count = at_least_one(&name, number(&name, value)?)?;
+                    this.retry_count.replace(count).is_some()
+                }
+                "retry_base" => this.retry_base.replace(duration(&name, value)?).is_some(),
+                "page_size" => {
+                    this.page_size.replace(page_size(&name, number(&name, value)?)?).is_some()
+                }
                 _ => {
                     return Err(CatalogError::invalid(format!(
                         "unknown option '{}' in the catalog's URL: sqlite has {}",
@@ -159,6 +228,9 @@ impl SqliteUri {
             ("cache_max_staleness", self.cache_max_staleness.map(show_duration)),
             ("retry_timeout", self.retry_timeout.map(show_duration)),
             ("max_clock_skew", self.max_clock_skew.map(show_duration)),
+            ("retry_count", self.retry_count.map(|n| n.to_string())),
+            ("retry_base", self.retry_base.map(show_duration)),
+            ("page_size", self.page_size.map(|n| n.to_string())),
         ] {
             if let Some(value) = value {
                 query.option(name, &value, IN_SEGMENT)?;

@@ -113,6 +113,26 @@ pub(super) fn number<T: FromStr>(name: &str, value: &str) -> Result<T> {
     })
 }
 
+/// A number of times.
+pub(super) fn at_least_one(name: &str, number: u32) -> Result<u32> {
+    if number == 0 {
+        return Err(CatalogError::invalid(format!(
+            "option {name} of the catalog's URL must be at least 1"
+        )));
+    }
+    Ok(number)
+}
+
+/// A number of rows that are read at a time.
+pub(super) fn page_size(name: &str, number: u32) -> Result<u32> {
+    if !(100..=10_000).contains(&number) {
+        return Err(CatalogError::invalid(format!(
+            "option {name} of the catalog's URL must be from 100 to 10000 rows"
+        )));
+    }
+    Ok(number)
+}
+
 /// `true` or `false`, in the words of configuration files and drivers.
 pub(super) fn boolean(name: &str, value: &str) -> Result<bool> {
     match value.to_ascii_lowercase().as_str() {

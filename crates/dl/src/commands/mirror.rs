@@ -53,7 +53,7 @@ run continues. Exit code 1 if something could not be published.
 
 With --watch, a table for which nothing waits is looked at for commits of other programs in each
 --foreign-check-interval: one request to its store, spread over the interval. The default is 5m, or
-'foreign_check_interval' of the config file. What is found is recorded: 'dl mirror status'.
+'mirror.foreign_check_interval' of the configuration. What is found is recorded: 'dl mirror status'.
 
 Examples:
   dl mirror run                     everything that waits, then end
@@ -191,7 +191,7 @@ impl Run {
         if self.watch {
             let every = context.foreign_check_interval(self.foreign_check_interval.as_deref())?;
             context.out.hint("Publishing as commits come. Ctrl-C ends it.");
-            publishing::watcher(&db, every).run(context.stop()).await?;
+            publishing::watcher(context, &db, every).run(context.stop()).await?;
             return Ok(exit::OK);
         }
         let report = publishing::until_done(context, &db, only).await?;

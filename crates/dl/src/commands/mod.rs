@@ -3,6 +3,7 @@
 mod append;
 mod commit;
 mod completions;
+mod config;
 mod copy_catalog;
 mod create;
 #[cfg(feature = "sql")]
@@ -102,6 +103,9 @@ pub(crate) enum Command {
     CopyCatalog(copy_catalog::CopyCatalog),
     /// Print the SQL that gives a login its rights on the catalog
     Grants(grants::Grants),
+    /// Look at the configuration: is it right, where is each value from
+    #[command(subcommand)]
+    Config(config::Config),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -143,8 +147,14 @@ impl Command {
             Command::Diff(_) => "diff",
             Command::CopyCatalog(_) => "copy-catalog",
             Command::Grants(_) => "grants",
+            Command::Config(_) => "config",
             Command::Completions(_) => "completions",
         }
+    }
+
+    /// Whether it prints an example of a file.
+    pub(crate) fn is_example(&self) -> bool {
+        matches!(self, Command::Config(config::Config::Example(_)))
     }
 }
 
@@ -187,6 +197,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Diff(command) => return command.run(context).await,
         Command::CopyCatalog(command) => return command.run(context).await,
         Command::Grants(command) => command.run(context)?,
+        Command::Config(command) => return command.run(context).await,
         Command::Completions(command) => command.run(context)?,
     }
     Ok(exit::OK)

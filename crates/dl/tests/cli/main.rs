@@ -11,6 +11,7 @@ mod bad_input;
 mod catalogs;
 mod claims;
 mod commits;
+mod configuring;
 mod copying;
 mod databases;
 mod diffing;

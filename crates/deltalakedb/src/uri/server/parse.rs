@@ -68,6 +68,35 @@ impl ServerUri {
         Ok(this)
     }
 
+    /// Takes these options: those that this URL lacks, or all of them.
+    #[cfg(feature = "config")]
+    pub(in crate::uri) fn merge(&mut self, scheme: Scheme, query: &str, over: bool) -> Result<()> {
+        let other = Self::parse_partly(scheme, "", Some(query))?;
+        for (opt, value) in other.values {
+            if opt == Opt::PasswordFile && self.password.is_some() {
+                if !over {
+                    continue;
+                }
+                self.password = None;
+            }
+            if over || !self.values.contains_key(&opt) {
+                self.values.insert(opt, value);
+            }
+        }
+        if !other.replicas.is_empty() && (over || self.replicas.is_empty()) {
+            self.replicas = other.replicas;
+        }
+        self.check()
+    }
+
+    /// Takes this password, if the URL has none and names no file with one.
+    #[cfg(feature = "config")]
+    pub(in crate::uri) fn fill_password(&mut self, password: Secret) {
+        if self.password.is_none() && self.password_file().is_none() {
+            self.password = Some(password);
+        }
+    }
+
     fn read_authority(&mut self, authority: &str) -> Result<()> {
         let (login, host) = match authority.rsplit_once('@') {
             Some((login, host)) => (Some(login), host),
