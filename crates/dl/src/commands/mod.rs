@@ -26,6 +26,7 @@ mod repair;
 mod show;
 mod target;
 mod vacuum;
+mod views;
 
 use clap::Subcommand;
 
@@ -102,6 +103,9 @@ pub(crate) enum Command {
     CopyCatalog(copy_catalog::CopyCatalog),
     /// Print the SQL that gives a login its rights on the catalog
     Grants(grants::Grants),
+    /// Read-only SQL views of the catalog, for other tools
+    #[command(subcommand)]
+    Views(views::Views),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -143,6 +147,7 @@ impl Command {
             Command::Diff(_) => "diff",
             Command::CopyCatalog(_) => "copy-catalog",
             Command::Grants(_) => "grants",
+            Command::Views(_) => "views",
             Command::Completions(_) => "completions",
         }
     }
@@ -187,6 +192,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Diff(command) => return command.run(context).await,
         Command::CopyCatalog(command) => return command.run(context).await,
         Command::Grants(command) => command.run(context)?,
+        Command::Views(command) => command.run(context).await?,
         Command::Completions(command) => command.run(context)?,
     }
     Ok(exit::OK)
