@@ -26,6 +26,7 @@ mod schema;
 mod session;
 mod skip;
 mod tables;
+mod views;
 
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ use deltalakedb_catalog_core::error::Result;
 
 pub use grants::{GrantRole, grants};
 pub use options::{MySqlOptions, PoolOptions, Secret, TlsMode, TlsOptions};
+pub use views::{drop_views, views};
 
 use schema::SCHEMA_VERSION;
 use session::Session;
@@ -53,6 +55,31 @@ impl MySqlBackend {
     /// * `Unavailable`: it cannot be reached, or refuses user, password or database.
     pub async fn connect(options: MySqlOptions) -> Result<Arc<MySqlBackend>> {
         Ok(Arc::new(MySqlBackend { session: Session::connect(options).await? }))
+    }
+
+    /// Makes the views of [`views`], or makes them anew, one after the other.
+    ///
+    /// # Errors
+    /// As of every call that writes. The login needs the right to create views.
+    pub async fn make_views(&self) -> Result<()> {
+        self.run_views("making views", views(&self.session.options)?).await
+    }
+
+    /// Drops the views of [`views`], one after the other.
+    ///
+    /// # Errors
+    /// As of every call that writes.
+    pub async fn drop_views(&self) -> Result<()> {
+        self.run_views("dropping views", drop_views(&self.session.options)?).await
+    }
+
+    async fn run_views(&self, doing: &'static str, statements: Vec<String>) -> Result<()> {
+        for statement in statements {
+            let mut call = schema::begin(&self.session, doing).await?;
+            let result = call.run(statement).await.map(|_| ());
+            call.end(result).await?;
+        }
+        Ok(())
     }
 
     /// Closes all connections; calls that begin after it fail.

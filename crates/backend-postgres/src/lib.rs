@@ -28,6 +28,7 @@ mod session;
 mod skip;
 mod tables;
 mod upgrade;
+mod views;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ use deltalakedb_catalog_core::error::Result;
 
 pub use grants::{GrantRole, grants};
 pub use options::{PoolOptions, PostgresOptions, Secret, TlsMode, TlsOptions};
+pub use views::{drop_views, views};
 
 use commit::Committer;
 use ddl::SCHEMA_VERSION;
@@ -60,6 +62,28 @@ impl PostgresBackend {
         schema::check_server(&session).await?;
         session.fill_pool().await?;
         Ok(Arc::new(PostgresBackend { committer: Committer::new(&session), session }))
+    }
+
+    /// Makes the views of [`views`], or makes them anew: all or none.
+    ///
+    /// # Errors
+    /// As of every call that writes. The login needs the right to create in the schema.
+    pub async fn make_views(&self) -> Result<()> {
+        self.run_views("making views", views(&self.session.options)?).await
+    }
+
+    /// Drops the views of [`views`]: all or none.
+    ///
+    /// # Errors
+    /// As of every call that writes, naming other views that need them.
+    pub async fn drop_views(&self) -> Result<()> {
+        self.run_views("dropping views", drop_views(&self.session.options)?).await
+    }
+
+    async fn run_views(&self, doing: &'static str, statements: Vec<String>) -> Result<()> {
+        let mut call = schema::begin(&self.session, doing, Mode::Write).await?;
+        let result = call.simple(statements.join("\n")).await;
+        call.end(result).await
     }
 
     /// Closes all connections; calls that begin after it fail.

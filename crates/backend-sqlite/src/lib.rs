@@ -22,6 +22,7 @@ mod schema;
 mod session;
 mod skip;
 mod tables;
+mod views;
 mod worker;
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ use std::sync::atomic::Ordering;
 use deltalakedb_catalog_core::error::Result;
 
 pub use options::SqliteOptions;
+pub use views::{drop_views, views};
 
 use errors::DbResult;
 use session::{Db, Session};
@@ -87,6 +89,24 @@ impl SqliteBackend {
             write_transactions: shared.transactions.load(Ordering::Relaxed),
             writes: shared.jobs.load(Ordering::Relaxed),
         }
+    }
+
+    /// Makes the views of [`views`], or makes them anew.
+    ///
+    /// # Errors
+    /// As of every call that writes.
+    pub async fn make_views(&self) -> Result<()> {
+        let statements = views(&self.workers.shared().options)?.concat();
+        self.write("making views", move |db| Ok(db.conn.execute_batch(&statements)?)).await
+    }
+
+    /// Drops the views of [`views`].
+    ///
+    /// # Errors
+    /// As of every call that writes.
+    pub async fn drop_views(&self) -> Result<()> {
+        let statements = drop_views(&self.workers.shared().options)?.concat();
+        self.write("dropping views", move |db| Ok(db.conn.execute_batch(&statements)?)).await
     }
 
     /// A read of several statements.

@@ -68,6 +68,7 @@ mod sqlite;
 pub mod system;
 pub mod traced;
 pub mod uri;
+pub mod views;
 
 pub use api::{Change, Changes, CreateTable, IntoAt, IntoTableRef, Table, Target};
 pub use background::{BackgroundMirror, CommitNotPublished, CommitPublishedError};

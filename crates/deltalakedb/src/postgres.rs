@@ -21,6 +21,24 @@ pub(crate) fn grants(uri: &ServerUri, role: Role, login: &str) -> Result<Vec<Str
     deltalakedb_backend_postgres::grants(&options(uri, &uri::variable)?, role, login)
 }
 
+/// Statements that make the views, or drop them.
+pub(crate) fn views(uri: &ServerUri, make: bool) -> Result<Vec<String>> {
+    let options = options(uri, &uri::variable)?;
+    if make {
+        deltalakedb_backend_postgres::views(&options)
+    } else {
+        deltalakedb_backend_postgres::drop_views(&options)
+    }
+}
+
+/// Makes the views, or drops them.
+pub(crate) async fn set_views(uri: &ServerUri, make: bool) -> Result<()> {
+    let backend = PostgresBackend::connect(login(uri, &uri::variable)?).await?;
+    let result = if make { backend.make_views().await } else { backend.drop_views().await };
+    backend.close().await;
+    result
+}
+
 /// The options with the password to log in with.
 fn login(uri: &ServerUri, variable: &dyn Fn(&str) -> Option<String>) -> Result<PostgresOptions> {
     let mut options = options(uri, variable)?;

@@ -2,13 +2,29 @@
 
 use std::sync::Arc;
 
-use deltalakedb_backend_sqlite::{SqliteBackend, SqliteOptions};
+use deltalakedb_backend_sqlite::{SqliteBackend, SqliteOptions, drop_views, views as views_of};
 use deltalakedb_catalog_core::backend::CatalogBackend;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 
 use crate::uri::SqliteUri;
 
 pub(crate) async fn connect(uri: &SqliteUri, must_exist: bool) -> Result<Arc<dyn CatalogBackend>> {
+    Ok(open(options(uri, must_exist)).await?)
+}
+
+/// Statements that make the views, or drop them.
+pub(crate) fn views(uri: &SqliteUri, make: bool) -> Result<Vec<String>> {
+    let options = options(uri, true);
+    if make { views_of(&options) } else { drop_views(&options) }
+}
+
+/// Makes the views, or drops them.
+pub(crate) async fn set_views(uri: &SqliteUri, make: bool) -> Result<()> {
+    let backend = open(options(uri, true)).await?;
+    if make { backend.make_views().await } else { backend.drop_views().await }
+}
+
+fn options(uri: &SqliteUri, must_exist: bool) -> SqliteOptions {
     let mut options = SqliteOptions::new(uri.path());
     options.must_exist = must_exist;
     if let Some(prefix) = uri.table_prefix() {
@@ -20,11 +36,16 @@ pub(crate) async fn connect(uri: &SqliteUri, must_exist: bool) -> Result<Arc<dyn
     if let Some(busy_timeout_ms) = uri.busy_timeout_ms() {
         options.busy_timeout_ms = busy_timeout_ms;
     }
+    options
+}
+
+async fn open(options: SqliteOptions) -> Result<Arc<SqliteBackend>> {
+    let path = options.path.clone();
     // Opening reads the file and may wait for a lock.
     match tokio::task::spawn_blocking(move || SqliteBackend::open(options)).await {
-        Ok(opened) => Ok(opened?),
+        Ok(opened) => opened,
         Err(e) => Err(CatalogError::failed(
-            format!("opening {uri:?} was interrupted: {e}"),
+            format!("opening '{}' was interrupted: {e}", path.display()),
             WriteState::NotApplied,
         )),
     }

@@ -61,6 +61,7 @@ pub mod change;
 pub mod env;
 pub mod fixture;
 pub mod live;
+pub mod views;
 
 mod cases;
 mod oracle;

@@ -27,6 +27,7 @@ mod repair;
 mod show;
 mod target;
 mod vacuum;
+mod views;
 
 use clap::Subcommand;
 
@@ -106,6 +107,9 @@ pub(crate) enum Command {
     /// Look at the configuration: is it right, where is each value from
     #[command(subcommand)]
     Config(config::Config),
+    /// Read-only SQL views of the catalog, for other tools
+    #[command(subcommand)]
+    Views(views::Views),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -148,6 +152,7 @@ impl Command {
             Command::CopyCatalog(_) => "copy-catalog",
             Command::Grants(_) => "grants",
             Command::Config(_) => "config",
+            Command::Views(_) => "views",
             Command::Completions(_) => "completions",
         }
     }
@@ -198,6 +203,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::CopyCatalog(command) => return command.run(context).await,
         Command::Grants(command) => command.run(context)?,
         Command::Config(command) => return command.run(context).await,
+        Command::Views(command) => command.run(context).await?,
         Command::Completions(command) => command.run(context)?,
     }
     Ok(exit::OK)

@@ -58,6 +58,7 @@ on_every_database!(
     a_catalog_is_made_once_and_missed_by_name,
     a_published_table_is_republished_byte_for_byte,
     grants_are_printed_for_both_roles,
+    views_are_made_and_dropped,
     tables_are_found_by_url,
     passwords_come_from_many_places,
     what_is_wrong_with_a_connection_is_said,
@@ -173,6 +174,34 @@ fn grants_are_printed_for_both_roles(world: &World) {
     }
     world.dl(&["grants", "--role", "owner", "--login", "bob"]).code(2);
     world.dl(&["grants", "--role", "reader", "--login", ""]).fails(&["login"]);
+}
+
+fn views_are_made_and_dropped(world: &World) {
+    if world.catalog().starts_with("mssql:") {
+        world.dl(&["views", "create"]).fails(&["SQL Server", "not tried"]);
+        return;
+    }
+    let url = world.catalog();
+    let prefix = url.rsplit_once("table_prefix=").map_or("dl_", |(_, prefix)| prefix);
+    world.dl(&["views", "create"]).fails(&["no catalog", "dl init"]);
+    world.dl(&["init"]).ok();
+    for _ in 0..2 {
+        assert_eq!(world.json(&["views", "create"])["views"], "made");
+    }
+    let statements = world.json(&["views", "sql"]);
+    let statements = statements["statements"].as_array().unwrap();
+    let printed = world.dl(&["views", "sql"]).ok().stdout;
+    for view in ["v_tables", "v_files", "v_commits", "v_columns"] {
+        let made = format!("VIEW {prefix}{view} AS");
+        let makes = |s: &serde_json::Value| s.as_str().unwrap().contains(&made);
+        assert_eq!(statements.iter().filter(|s| makes(s)).count(), 1, "{statements:?}");
+        assert!(printed.contains(&made), "{printed}");
+    }
+    let dropping = world.dl(&["views", "sql", "--drop"]).ok().stdout;
+    assert!(dropping.contains(&format!("DROP VIEW IF EXISTS {prefix}v_files;")), "{dropping}");
+    for _ in 0..2 {
+        assert_eq!(world.json(&["views", "drop"])["views"], "dropped");
+    }
 }
 
 /// A run of `dl list` with another URL and more variables.

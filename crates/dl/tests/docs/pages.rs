@@ -43,6 +43,7 @@ pages! {
     databases_replicas_and_cache: "docs/src/databases/replicas-and-cache.md",
     databases_sql_server: "docs/src/databases/sql-server.md",
     databases_sqlite: "docs/src/databases/sqlite.md",
+    databases_views: "docs/src/databases/views.md",
     embedding_deltalake: "docs/src/embedding/deltalake.md",
     embedding_rust: "docs/src/embedding/rust.md",
     moving: "docs/src/moving.md",
