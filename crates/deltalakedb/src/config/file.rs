@@ -73,8 +73,8 @@ pub(crate) fn read(file: &Path) -> Result<Vec<Leaf>, Unreadable> {
 }
 
 fn line_of(text: &str, at: usize) -> usize {
-    let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
-    1 + before.iter().filter(|byte| **byte == b'\n').count()
+    let before = text.get(..at).unwrap_or(text);
+    1 + before.matches('\n').count()
 }
 
 /// Reads TOML.
