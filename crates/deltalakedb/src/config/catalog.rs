@@ -223,7 +223,7 @@ fn from_parts(values: &Values, settings: &Settings, stated: Option<Scheme>) -> R
         url.push('@');
     }
     if let Some(host) = &database.host {
-        let ipv6 = host.0.contains(':') && !host.0.starts_with('[');
+        let ipv6 = host.0.contains(':') && !host.0.starts_with('[') && !host.0.contains(',');
         let (open, close) = if ipv6 { ("[", "]") } else { ("", "") };
         for part in [open, &host.0, close] {
             url.push_str(part);

@@ -705,3 +705,19 @@ fn the_page_has_every_key() {
         assert!(page.lines().any(|line| line == row), "the page lacks this row:\n{row}");
     }
 }
+
+/// What other programs made of such values: spring-boot #45307, pyyaml #107, and others.
+#[test]
+fn plain_scalars_of_yaml_are_taken_as_they_are_written() {
+    for password in ["0123", "02142", "0o17", "1e3", "no", "yes", "123_456", "1.10", "0x1F"] {
+        let world = World::of(
+            "dl.yaml",
+            &format!("catalog: mysql://u@h/d\ndatabase:\n  password: {password}\n"),
+        );
+        let uri = world.load().unwrap().catalog(None).unwrap();
+        assert_eq!(uri.server().unwrap().password().unwrap().expose(), password);
+    }
+    World::of("dl.yaml", "database:\n  password:\n").fails(&["dl.yaml:2", "no value"]);
+    World::of("dl.yaml", "\u{feff}format: json\n").load().unwrap();
+    World::of("dl.yaml", "connection:\n  pre_ping: yes\n").load().unwrap();
+}
