@@ -247,15 +247,13 @@ fn each_key_sets_its_option_or_is_refused() {
         let (section, name) = key.split_once('.').unwrap();
         for (url, effect) in urls.iter().zip(effects) {
             let world = World::toml(&format!("catalog = '{url}'\n[{section}]\n{name} = {value}\n"));
-            match effect {
-                Some(effect) => assert_eq!(world.catalog(), format!("{url}?{effect}"), "{key}"),
-                None => {
-                    let error = world.fails(&[key, "dl.toml:3", "no such setting"]);
-                    assert!(error.contains("profile"), "{error}");
-                }
-            }
+            let Some(effect) = effect else {
+                let error = world.fails(&[key, "dl.toml:3", "no such setting"]);
+                assert!(error.contains("profile"), "{error}");
+                continue;
+            };
+            assert_eq!(world.catalog(), format!("{url}?{effect}"), "{key}");
             // By its name in the environment, and it goes before the file.
-            let Some(effect) = effect else { continue };
             let value = value.trim_matches('\'');
             let world = World::toml(&format!("catalog = '{url}'\n"))
                 .with(&format!("DELTA_{}", key.replace('.', "_").to_uppercase()), value);
@@ -579,10 +577,10 @@ fn all_that_is_wrong_is_told_at_once() {
     let world = World::toml("format = 'json'");
     world.file("work/dl.yaml", "format: json");
     world.fails(&["dl.toml", "dl.yaml", "keep one"]);
-    world.file("work/dl.txt", "");
-    let inspection = world.inspect(Some("dl.txt"), None);
+    world.file("work/dl.conf", "format = 'json'\ncatalog 1\n");
+    let inspection = world.inspect(Some("dl.conf"), None);
     assert!(
-        inspection.problems[0].to_string().contains(".toml nor in .yaml"),
+        inspection.problems[0].to_string().contains("dl.conf:2: "),
         "{:?}",
         inspection.problems
     );

@@ -125,7 +125,7 @@ struct ValueView {
 }
 
 #[derive(Debug, Serialize)]
-struct Values {
+struct Report {
     files: Vec<String>,
     profile: Option<String>,
     values: Vec<ValueView>,
@@ -164,7 +164,7 @@ impl Show {
         let inspection = inspect(context, self.file.as_deref());
         let shown = inspection.values.iter().filter(|v| !self.set || v.origin != Origin::Default);
         if context.out.is_json() {
-            context.out.document(&Values {
+            context.out.document(&Report {
                 files: names(&inspection.files),
                 profile: inspection.profile.clone(),
                 values: shown
