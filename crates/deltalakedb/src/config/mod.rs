@@ -57,7 +57,7 @@ use sources::Sources;
 pub use example::{Syntax, example, json_schema};
 pub use layer::{Origin, Problem};
 pub use logging::{LogLevel, LogSettings};
-pub use report::{Inspection, KeyInfo, Shown, keys};
+pub use report::{Inspection, KeyInfo, Shown, keys, unknown_variables};
 pub use sources::{CONFIG_PATH_VARIABLE, CONFIG_VARIABLE};
 
 /// Environment variable that names the catalog.

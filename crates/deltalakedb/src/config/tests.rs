@@ -719,3 +719,26 @@ fn plain_scalars_of_yaml_are_taken_as_they_are_written() {
     World::of("dl.yaml", "\u{feff}format: json\n").load().unwrap();
     World::of("dl.yaml", "connection:\n  pre_ping: yes\n").load().unwrap();
 }
+
+#[test]
+fn slips_in_the_environment_are_told() {
+    let names = [
+        "DELTA_CONNECTION_POOLSIZE",
+        "DELTA_CONNECTION_POOL_SIZE",
+        "DELTA_DATABASE_PASSWORD_FILE",
+        "DELTA_DATABASE_URL_FILE",
+        "DELTA_DB_CONNECTION",
+        "DELTA_SOMETHING_ELSE",
+        "DELTA_LOGGING_LEVL",
+        "PATH",
+    ];
+    let told: Vec<String> = unknown_variables(names).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "environment variable DELTA_CONNECTION_POOLSIZE: it sets nothing; did you mean \
+             DELTA_CONNECTION_POOL_SIZE?",
+            "environment variable DELTA_LOGGING_LEVL: it sets nothing; did you mean DELTA_LOGGING_LEVEL?",
+        ]
+    );
+}
