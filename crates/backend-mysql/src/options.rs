@@ -61,6 +61,11 @@ pub struct MySqlOptions {
     pub host: String,
     /// Port. Default 3306.
     pub port: u16,
+    /// Further servers of the same database, host and port. Connections are made to the first one that takes
+    /// writes. Default none.
+    pub more_hosts: Vec<(String, u16)>,
+    /// Whether a server that takes no writes is refused even if it is the only one. Default no.
+    pub read_write: bool,
     /// Unix socket, used instead of host and port. Default none.
     pub socket: Option<PathBuf>,
     /// Database. It must exist.
@@ -97,6 +102,8 @@ impl MySqlOptions {
         MySqlOptions {
             host: host.into(),
             port,
+            more_hosts: Vec::new(),
+            read_write: false,
             socket: None,
             database: database.into(),
             user: user.into(),
@@ -123,11 +130,32 @@ impl MySqlOptions {
         check_time("statement_timeout", self.statement_timeout)
     }
 
+    fn servers_shown(&self) -> String {
+        let more = self.more_hosts.iter().map(|(host, port)| format!(",{host}:{port}"));
+        format!("{}:{}{}", self.host, self.port, more.collect::<String>())
+    }
+
+    /// These options for each server.
+    pub(crate) fn each_server(&self) -> Vec<MySqlOptions> {
+        let mut all = vec![self.clone()];
+        all.extend(self.more_hosts.iter().map(|(host, port)| MySqlOptions {
+            host: host.clone(),
+            port: *port,
+            ..self.clone()
+        }));
+        all
+    }
+
+    /// Whether it is asked of each connection that its server takes writes.
+    pub(crate) fn wants_writes(&self) -> bool {
+        self.read_write || !self.more_hosts.is_empty()
+    }
+
     /// `host:port/database`, for messages.
     pub(crate) fn place(&self) -> String {
         match &self.socket {
             Some(socket) => format!("{}:{}", socket.display(), self.database),
-            None => format!("{}:{}/{}", self.host, self.port, self.database),
+            None => format!("{}/{}", self.servers_shown(), self.database),
         }
     }
 
@@ -174,6 +202,8 @@ impl fmt::Debug for MySqlOptions {
         f.debug_struct("MySqlOptions")
             .field("host", &self.host)
             .field("port", &self.port)
+            .field("more_hosts", &self.more_hosts)
+            .field("read_write", &self.read_write)
             .field("socket", &self.socket)
             .field("database", &self.database)
             .field("user", &self.user)

@@ -18,8 +18,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
-use deltalakedb_sqlx_shared::{Lease, Pool};
+use deltalakedb_sqlx_shared::{Lease, Pool, TakesWrites};
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Either, Row};
 
@@ -105,7 +106,9 @@ impl fmt::Debug for Session {
 impl Session {
     pub(crate) async fn connect(options: MySqlOptions) -> Result<Arc<Session>> {
         options.validate()?;
-        let pool = Pool::new(options.to_driver(), options.pool.clone())
+        let servers: Vec<_> = options.each_server().iter().map(MySqlOptions::to_driver).collect();
+        let ask = options.wants_writes().then_some(takes_writes as TakesWrites<MySqlConnection>);
+        let pool = Pool::of_servers(servers, ask, options.pool.clone())
             .map_err(|error| CatalogError::invalid(format!("bad pool options: {error}")))?;
         let session = Arc::new(Session {
             abandoned: Arc::new(Abandoned::new(pool.clone(), options.place())),
@@ -216,6 +219,17 @@ impl Session {
     pub(crate) async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Whether the server of a connection takes writes: it is no replica that was made read-only.
+fn takes_writes(
+    connection: &mut MySqlConnection,
+) -> BoxFuture<'_, std::result::Result<bool, sqlx::Error>> {
+    Box::pin(async move {
+        let ask = "SELECT CAST(@@global.read_only AS SIGNED)";
+        let row = sqlx::raw_sql(ask).fetch_one(connection).await?;
+        Ok(row.try_get::<i64, _>(0)? == 0)
+    })
 }
 
 /// Refuses servers that are too old. Engines that only speak the protocol say which MySQL they

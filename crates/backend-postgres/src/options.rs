@@ -62,6 +62,11 @@ pub struct PostgresOptions {
     pub host: String,
     /// Port. Default 5432.
     pub port: u16,
+    /// Further servers of the same database, host and port. Connections are made to the first one that takes
+    /// writes. Default none.
+    pub more_hosts: Vec<(String, u16)>,
+    /// Whether a server that takes no writes is refused even if it is the only one. Default no.
+    pub read_write: bool,
     /// Database. It must exist.
     pub database: String,
     /// Login.
@@ -132,6 +137,8 @@ impl PostgresOptions {
         PostgresOptions {
             host: host.into(),
             port,
+            more_hosts: Vec::new(),
+            read_write: false,
             database: database.into(),
             user: user.into(),
             password: None,
@@ -193,9 +200,30 @@ impl PostgresOptions {
         }
     }
 
+    fn servers_shown(&self) -> String {
+        let more = self.more_hosts.iter().map(|(host, port)| format!(",{host}:{port}"));
+        format!("{}:{}{}", self.host, self.port, more.collect::<String>())
+    }
+
+    /// These options for each server.
+    pub(crate) fn each_server(&self) -> Vec<PostgresOptions> {
+        let mut all = vec![self.clone()];
+        all.extend(self.more_hosts.iter().map(|(host, port)| PostgresOptions {
+            host: host.clone(),
+            port: *port,
+            ..self.clone()
+        }));
+        all
+    }
+
+    /// Whether it is asked of each connection that its server takes writes.
+    pub(crate) fn wants_writes(&self) -> bool {
+        self.read_write || !self.more_hosts.is_empty()
+    }
+
     /// `host:port/database`, for messages.
     pub(crate) fn place(&self) -> String {
-        format!("{}:{}/{}", self.host, self.port, self.database)
+        format!("{}/{}", self.servers_shown(), self.database)
     }
 
     /// `statement_timeout` as the server takes it.
@@ -255,6 +283,8 @@ impl fmt::Debug for PostgresOptions {
         f.debug_struct("PostgresOptions")
             .field("host", &self.host)
             .field("port", &self.port)
+            .field("more_hosts", &self.more_hosts)
+            .field("read_write", &self.read_write)
             .field("database", &self.database)
             .field("user", &self.user)
             .field("password", &self.password)

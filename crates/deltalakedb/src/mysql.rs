@@ -54,6 +54,8 @@ pub(crate) fn options(
     let user = uri.find_user(variable)?;
     let mut options = MySqlOptions::new(uri.host(), uri.port(), uri.database(), user);
     options.socket = uri.socket().map(Into::into);
+    options.more_hosts = uri.more_hosts();
+    options.read_write = uri.wants_writes();
     if let Some(prefix) = uri.table_prefix() {
         prefix.clone_into(&mut options.table_prefix);
     }

@@ -56,6 +56,8 @@ pub(crate) fn options(
     let host = host.unwrap_or_else(|| uri.host().to_owned());
     let user = uri.find_user(variable)?;
     let mut options = PostgresOptions::new(host, uri.port(), uri.database(), user);
+    options.more_hosts = uri.more_hosts();
+    options.read_write = uri.wants_writes();
     if let Some(prefix) = uri.table_prefix() {
         prefix.clone_into(&mut options.table_prefix);
     }

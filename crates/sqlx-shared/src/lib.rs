@@ -9,4 +9,4 @@ mod pool;
 
 pub use errors::{Place, driver_error, timed_out};
 pub use options::{PoolOptions, TlsOptions};
-pub use pool::{Lease, Pool};
+pub use pool::{Lease, Pool, TakesWrites};

@@ -10,6 +10,7 @@
 use std::fmt;
 use std::io::ErrorKind;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
@@ -17,6 +18,7 @@ use deadpool::managed::{
     Manager, Metrics, Object, Pool as Objects, PoolConfig, PoolError, QueueMode, RecycleError,
     RecycleResult, Timeouts,
 };
+use futures::future::BoxFuture;
 use sqlx::{ConnectOptions, Connection, Error};
 use tokio::time::timeout;
 
@@ -37,8 +39,16 @@ struct Kept<C, N> {
     note: Option<N>,
 }
 
+/// Asks a server whether it takes writes.
+pub type TakesWrites<C> = for<'c> fn(&'c mut C) -> BoxFuture<'c, Result<bool, Error>>;
+
 struct Connections<C: Connection, N> {
-    options: C::Options,
+    /// The servers, of which one takes writes. There is at least one.
+    servers: Vec<C::Options>,
+    /// Asked of each connection, if it matters.
+    takes_writes: Option<TakesWrites<C>>,
+    /// The server that the last connection was made to.
+    last: AtomicUsize,
     limits: PoolOptions,
     notes: PhantomData<fn() -> N>,
 }
@@ -48,7 +58,7 @@ impl<C: Connection + 'static, N: Send + 'static> Manager for Connections<C, N> {
     type Error = Error;
 
     async fn create(&self) -> Result<Kept<C, N>, Error> {
-        let connection = self.options.connect().await?;
+        let connection = self.connect().await?;
         Ok(Kept { connection, last_used: Instant::now(), note: None })
     }
 
@@ -57,7 +67,15 @@ impl<C: Connection + 'static, N: Send + 'static> Manager for Connections<C, N> {
         if self.is_too_old(metrics) || self.rested_too_long(rested) {
             return Err(RecycleError::message("it is too old"));
         }
-        if self.limits.test_before_acquire && rested > TRUSTED_FOR {
+        if rested <= TRUSTED_FOR {
+            return Ok(());
+        }
+        if let Some(takes_writes) = self.takes_writes {
+            // It may have been the primary, and be a replica by now.
+            if !takes_writes(&mut kept.connection).await? {
+                return Err(RecycleError::message("its server takes no writes any more"));
+            }
+        } else if self.limits.test_before_acquire {
             kept.connection.ping().await?;
         }
         Ok(())
@@ -65,6 +83,57 @@ impl<C: Connection + 'static, N: Send + 'static> Manager for Connections<C, N> {
 }
 
 impl<C: Connection, N> Connections<C, N> {
+    /// A connection to the first server that takes writes, beginning with the one of last time.
+    async fn connect(&self) -> Result<C, Error> {
+        let count = self.servers.len();
+        let first = self.last.load(Ordering::Relaxed);
+        // A server that says nothing must leave time for the others.
+        let share = self.limits.acquire_timeout / u32::try_from(count).unwrap_or(u32::MAX).max(1);
+        let mut failed = None;
+        for at in (0..count).map(|step| (first + step) % count) {
+            let Some(server) = self.servers.get(at) else { continue };
+            let attempt = async {
+                let mut connection = server.connect().await?;
+                let fits = match self.takes_writes {
+                    Some(takes_writes) => takes_writes(&mut connection).await?,
+                    None => true,
+                };
+                if fits {
+                    return Ok(connection);
+                }
+                connection.close().await.ok();
+                // As one that is not there: it may take writes soon.
+                let why = "the server takes no writes: it is a replica, or read-only";
+                Err(Error::Io(std::io::Error::new(ErrorKind::ConnectionRefused, why)))
+            };
+            let answer = if count > 1 {
+                timeout(share, attempt).await.unwrap_or_else(|_| {
+                    Err(Error::Io(std::io::Error::new(
+                        ErrorKind::ConnectionAborted,
+                        "the server does not answer",
+                    )))
+                })
+            } else {
+                attempt.await
+            };
+            match answer {
+                Ok(connection) => {
+                    if self.last.swap(at, Ordering::Relaxed) != at {
+                        tracing::info!(server = at + 1, "connected to another server of the list");
+                    }
+                    return Ok(connection);
+                }
+                // What does not pass says more than what may.
+                Err(error) => {
+                    if failed.as_ref().is_none_or(|known| may_pass(known) && !may_pass(&error)) {
+                        failed = Some(error);
+                    }
+                }
+            }
+        }
+        Err(failed.unwrap_or(Error::PoolClosed))
+    }
+
     fn is_too_old(&self, metrics: &Metrics) -> bool {
         let limit = self.limits.max_lifetime;
         !limit.is_zero() && metrics.age() > limit
@@ -103,6 +172,21 @@ impl<C: Connection + 'static, N: Send + 'static> Pool<C, N> {
     /// # Errors
     /// `Configuration` if no connection is allowed.
     pub fn new(options: C::Options, limits: PoolOptions) -> Result<Pool<C, N>, Error> {
+        Pool::of_servers(vec![options], None, limits)
+    }
+
+    /// The same over several servers: connections are made to the first one that takes writes.
+    ///
+    /// # Errors
+    /// `Configuration` if no connection is allowed, or there is no server.
+    pub fn of_servers(
+        servers: Vec<C::Options>,
+        takes_writes: Option<TakesWrites<C>>,
+        limits: PoolOptions,
+    ) -> Result<Pool<C, N>, Error> {
+        if servers.is_empty() {
+            return Err(Error::Configuration("no server is named".into()));
+        }
         if limits.max_connections == 0 {
             return Err(Error::Configuration("max_connections is at least 1".into()));
         }
@@ -113,7 +197,10 @@ impl<C: Connection + 'static, N: Send + 'static> Pool<C, N> {
             // The one used last is the least likely to need asking; the others age.
             queue_mode: QueueMode::Lifo,
         };
-        let objects = Objects::builder(Connections { options, limits, notes: PhantomData })
+        let last = AtomicUsize::new(0);
+        let notes = PhantomData;
+        let connections = Connections { servers, takes_writes, last, limits, notes };
+        let objects = Objects::builder(connections)
             .config(config)
             .runtime(Runtime::Tokio1)
             .build()
@@ -159,7 +246,7 @@ impl<C: Connection + 'static, N: Send + 'static> Pool<C, N> {
     /// # Errors
     /// Those of connecting; `PoolTimedOut` if the server said nothing.
     pub async fn aside(&self) -> Result<C, Error> {
-        let connect = self.objects.manager().options.connect();
+        let connect = self.objects.manager().connect();
         timeout(self.limits().acquire_timeout, connect).await.map_err(|_| Error::PoolTimedOut)?
     }
 

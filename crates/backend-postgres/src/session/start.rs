@@ -1,6 +1,8 @@
 //! The first connection: which time limit connections can start with.
 
-use deltalakedb_sqlx_shared::{Lease, Pool};
+use deltalakedb_sqlx_shared::{Lease, Pool, TakesWrites};
+use futures::future::BoxFuture;
+use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
 use crate::errors::{DbError, DbResult};
@@ -27,7 +29,10 @@ pub(super) async fn first_connection(
     };
     let mut refused = None;
     for at_start in at_starts {
-        let pool = Pool::new(options.to_driver(*at_start), options.pool.clone())?;
+        let servers: Vec<_> =
+            options.each_server().iter().map(|one| one.to_driver(*at_start)).collect();
+        let ask = options.wants_writes().then_some(takes_writes as TakesWrites<PgConnection>);
+        let pool = Pool::of_servers(servers, ask, options.pool.clone())?;
         let mut lease = match pool.acquire().await {
             Ok(lease) => lease,
             Err(error) if *at_start != AtStart::Nothing && refuses_parameters(&error) => {
@@ -53,6 +58,14 @@ pub(super) async fn first_connection(
         return Ok((pool, limit_set_by));
     }
     Err(refused.unwrap_or(sqlx::Error::PoolClosed).into())
+}
+
+/// Whether the server of a connection takes writes: it is no standby, and the login may write.
+fn takes_writes(connection: &mut PgConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+    Box::pin(async move {
+        let row = sqlx::raw_sql("SHOW transaction_read_only").fetch_one(connection).await?;
+        Ok(row.try_get::<String, _>(0)? == "off")
+    })
 }
 
 /// Whether a connection really has the limit that it started with: a pooler may take a parameter, and not

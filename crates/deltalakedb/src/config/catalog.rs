@@ -223,8 +223,11 @@ fn from_parts(values: &Values, settings: &Settings, stated: Option<Scheme>) -> R
         url.push('@');
     }
     if let Some(host) = &database.host {
-        let ipv6 = host.0.contains(':') && !host.0.starts_with('[');
-        url.push_str(&if ipv6 { format!("[{}]", host.0) } else { host.0.clone() });
+        let ipv6 = host.0.contains(':') && !host.0.starts_with('[') && !host.0.contains(',');
+        let (open, close) = if ipv6 { ("[", "]") } else { ("", "") };
+        for part in [open, &host.0, close] {
+            url.push_str(part);
+        }
     }
     if let Some(port) = &database.port {
         url.push(':');

@@ -46,7 +46,7 @@ fn unreadable(why: impl Into<String>) -> Unreadable {
     Unreadable { line: None, why: why.into() }
 }
 
-/// Reads a file by its ending.
+/// Reads a file by its ending: `.yaml` and `.yml` are YAML, the others TOML.
 pub(crate) fn read(file: &Path) -> Result<Vec<Leaf>, Unreadable> {
     use std::io::Read;
 
@@ -65,16 +65,14 @@ pub(crate) fn read(file: &Path) -> Result<Vec<Leaf>, Unreadable> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     match ending.as_str() {
         "yaml" | "yml" => yaml(text),
-        "toml" => toml(text),
-        _ => Err(unreadable(
-            "has a name that ends neither in .toml nor in .yaml or .yml, which tells how to read it",
-        )),
+        // Whatever its ending is, as ever.
+        _ => toml(text),
     }
 }
 
 fn line_of(text: &str, at: usize) -> usize {
-    let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
-    1 + before.iter().filter(|byte| **byte == b'\n').count()
+    let before = text.get(..at).unwrap_or(text);
+    1 + before.matches('\n').count()
 }
 
 /// Reads TOML.

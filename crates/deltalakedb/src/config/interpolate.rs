@@ -82,6 +82,11 @@ mod tests {
             ("pa$word", "pa$word"),
             ("$", "$"),
             ("größe ${A} €", "größe 1 €"),
+            // Passwords that other programs broke: remco #120, symfony #28435, and others.
+            ("uhQhu4watyTgn$Q$", "uhQhu4watyTgn$Q$"),
+            ("pa$USERword", "pa$USERword"),
+            ("$2y$10$YXpo2rBBol8mRB4JGMn99u", "$2y$10$YXpo2rBBol8mRB4JGMn99u"),
+            ("m$ypass$wor@d", "m$ypass$wor@d"),
         ] {
             assert_eq!(interpolate(text, &world).unwrap(), becomes, "{text}");
         }

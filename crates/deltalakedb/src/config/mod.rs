@@ -6,7 +6,7 @@
 //! 2. the environment: each key `section.name` has the variable `DELTA_SECTION_NAME`, some have others too,
 //!    such as `DELTA_DB_CONNECTION`, `DATABASE_URL`, `DB_POOL_SIZE`, `LOG_LEVEL`; for a secret, `NAME_FILE`
 //!    names a file with it
-//! 3. the config file, TOML or YAML by its ending: the one that `$DELTA_CONFIG_PATH` or `$DL_CONFIG` names and
+//! 3. the config file, YAML if it ends in `.yaml` or `.yml`, else TOML: the one that `$DELTA_CONFIG_PATH` or `$DL_CONFIG` names and
 //!    no other, if one is set; else `./dl.toml`, `./dl.yaml` or `./dl.yml`, and for keys that it lacks
 //!    `$XDG_CONFIG_HOME/dl/config.toml` (`~/.config/dl/config.toml`; `.yaml`, `.yml` too)
 //! 4. defaults
@@ -57,7 +57,7 @@ use sources::Sources;
 pub use example::{Syntax, example, json_schema};
 pub use layer::{Origin, Problem};
 pub use logging::{LogLevel, LogSettings};
-pub use report::{Inspection, KeyInfo, Shown, keys};
+pub use report::{Inspection, KeyInfo, Shown, keys, unknown_variables};
 pub use sources::{CONFIG_PATH_VARIABLE, CONFIG_VARIABLE};
 
 /// Environment variable that names the catalog.

@@ -17,20 +17,16 @@ pub(crate) fn unknown(path: &[String]) -> String {
     if let Some(nearest) = nearest(&whole) {
         return format!("there is no such key; did you mean {nearest}?");
     }
-    match SECTIONS.iter().find(|known| known.name == section && !section.is_empty()) {
-        Some(known) => {
-            let names: Vec<&str> = known.keys.iter().map(|key| key.split().1).collect();
-            format!("there is no such key; the section {section} has {}", names.join(", "))
-        }
-        None => {
-            let names: Vec<&str> =
-                SECTIONS.iter().map(|s| s.name).filter(|n| !n.is_empty()).collect();
-            format!(
-                "there is no such key; there are catalog, format, profile, profiles and the sections {}",
-                names.join(", ")
-            )
-        }
+    if let Some(known) = SECTIONS.iter().find(|known| known.name == section && !section.is_empty())
+    {
+        let names: Vec<&str> = known.keys.iter().map(|key| key.split().1).collect();
+        return format!("there is no such key; the section {section} has {}", names.join(", "));
     }
+    let names: Vec<&str> = SECTIONS.iter().map(|s| s.name).filter(|n| !n.is_empty()).collect();
+    format!(
+        "there is no such key; there are catalog, format, profile, profiles and the sections {}",
+        names.join(", ")
+    )
 }
 
 /// The known path that is most like this one: by its whole, or the same name in another section.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::layer::{Found, Origin, Problem};
-use super::model::keys as model_keys;
+use super::model::{SECTIONS, keys as model_keys};
 use super::sources::Sources;
 use super::{Config, catalog};
 
@@ -40,6 +40,41 @@ pub fn keys() -> Vec<KeyInfo> {
                 kind: key.kind,
                 default: key.default,
                 variables,
+            }
+        })
+        .collect()
+}
+
+/// Those of these variables of an environment that begin as ours do and are none: a slip would be without
+/// effect, and nobody would see it.
+#[must_use]
+pub fn unknown_variables<'n>(names: impl IntoIterator<Item = &'n str>) -> Vec<Problem> {
+    let mut known: Vec<String> = Vec::new();
+    for key in model_keys() {
+        let all = key.variables.iter().map(|name| (*name).to_owned());
+        for name in all.chain([key.own_variable()]) {
+            if key.secret {
+                known.push(format!("{name}_FILE"));
+            }
+            known.push(name);
+        }
+    }
+    let ours = |name: &str| {
+        SECTIONS.iter().filter(|section| !section.name.is_empty()).any(|section| {
+            name.starts_with(&format!("DELTA_{}_", section.name.to_ascii_uppercase()))
+        })
+    };
+    names
+        .into_iter()
+        .filter(|name| ours(name) && !known.iter().any(|known| known == name))
+        .map(|name| {
+            let likeness = |known: &String| strsim::jaro_winkler(name, known);
+            let nearest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+            let nearest = nearest.map_or("none", String::as_str);
+            Problem {
+                origin: Origin::Variable(name.to_owned()),
+                key: None,
+                message: format!("it sets nothing; did you mean {nearest}?"),
             }
         })
         .collect()

@@ -295,7 +295,7 @@ impl Sources {
             let at = usize::from(key.path == "catalog");
             names.insert(at, &own);
             for name in names {
-                match self.from_environment(variable, folder, key, name) {
+                match variable_of(variable, folder, key, name) {
                     Ok(Some(found)) => {
                         self.values.insert(key.path, found);
                         break;
@@ -322,53 +322,48 @@ impl Sources {
             }
         }
     }
+}
 
-    /// A variable, or for a secret also the file that `NAME_FILE` names.
-    fn from_environment(
-        &self,
-        variable: Variable<'_>,
-        folder: &Path,
-        key: &Key,
-        name: &str,
-    ) -> Result<Option<Found>, (Origin, String)> {
-        let rank = Rank::Environment;
-        if let Some(text) = variable(name) {
-            let origin = Origin::Variable(name.to_owned());
-            // What is wrong with a URL is said when it is needed, as ever: another may be given by then.
-            (key.check)(&text).map_err(|message| (origin.clone(), message))?;
-            return Ok(Some(Found { text, origin, rank }));
+/// A variable, or for a secret also the file that `NAME_FILE` names.
+fn variable_of(
+    variable: Variable<'_>,
+    folder: &Path,
+    key: &Key,
+    name: &str,
+) -> Result<Option<Found>, (Origin, String)> {
+    let rank = Rank::Environment;
+    if let Some(text) = variable(name) {
+        let origin = Origin::Variable(name.to_owned());
+        // What is wrong with a URL is said when it is needed, as ever: another may be given by then.
+        (key.check)(&text).map_err(|message| (origin.clone(), message))?;
+        return Ok(Some(Found { text, origin, rank }));
+    }
+    if !key.secret {
+        return Ok(None);
+    }
+    let named = format!("{name}_FILE");
+    // `database.password_file` is a key of its own.
+    if super::model::keys().any(|key| key.own_variable() == named) {
+        return Ok(None);
+    }
+    let Some(file) = variable(&named) else { return Ok(None) };
+    let file = folder.join(file);
+    let origin = Origin::FileOfVariable { variable: named.clone(), file: file.clone() };
+    match read_secret(&named, &file) {
+        Ok(secret) => {
+            let text = secret.expose().trim().to_owned();
+            Ok(Some(Found { text, origin, rank }))
         }
-        if !key.secret {
-            return Ok(None);
-        }
-        let named = format!("{name}_FILE");
-        // `database.password_file` is a key of its own.
-        if super::model::keys().any(|key| key.own_variable() == named) {
-            return Ok(None);
-        }
-        let Some(file) = variable(&named) else { return Ok(None) };
-        let file = folder.join(file);
-        let origin = Origin::FileOfVariable { variable: named.clone(), file: file.clone() };
-        match read_secret(&named, &file) {
-            Ok(secret) => {
-                let text = secret.expose().trim().to_owned();
-                Ok(Some(Found { text, origin, rank }))
-            }
-            Err(error) => Err((Origin::Default, error.to_string())),
-        }
+        Err(error) => Err((Origin::Default, error.to_string())),
     }
 }
 
 /// What a file says, as text.
 fn text_of(key: &Key, value: LeafValue) -> Result<String, String> {
     match value {
-        LeafValue::Text(text) => Ok(text),
-        LeafValue::Bare(text) if key.text => {
-            // Not repeated: it may be a password of digits.
-            drop(text);
-            Err("must be a string: put it in quotes".to_owned())
-        }
-        LeafValue::Bare(text) => Ok(text),
+        // Not repeated: it may be a password of digits.
+        LeafValue::Bare(_) if key.text => Err("must be a string: put it in quotes".to_owned()),
+        LeafValue::Text(text) | LeafValue::Bare(text) => Ok(text),
         LeafValue::Nothing => Err("has no value: give it one or leave it out".to_owned()),
         LeafValue::List(Some(list)) if key.path == "database.replicas" && !list.is_empty() => {
             Ok(list.join(","))

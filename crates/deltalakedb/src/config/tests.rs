@@ -247,15 +247,13 @@ fn each_key_sets_its_option_or_is_refused() {
         let (section, name) = key.split_once('.').unwrap();
         for (url, effect) in urls.iter().zip(effects) {
             let world = World::toml(&format!("catalog = '{url}'\n[{section}]\n{name} = {value}\n"));
-            match effect {
-                Some(effect) => assert_eq!(world.catalog(), format!("{url}?{effect}"), "{key}"),
-                None => {
-                    let error = world.fails(&[key, "dl.toml:3", "no such setting"]);
-                    assert!(error.contains("profile"), "{error}");
-                }
-            }
+            let Some(effect) = effect else {
+                let error = world.fails(&[key, "dl.toml:3", "no such setting"]);
+                assert!(error.contains("profile"), "{error}");
+                continue;
+            };
+            assert_eq!(world.catalog(), format!("{url}?{effect}"), "{key}");
             // By its name in the environment, and it goes before the file.
-            let Some(effect) = effect else { continue };
             let value = value.trim_matches('\'');
             let world = World::toml(&format!("catalog = '{url}'\n"))
                 .with(&format!("DELTA_{}", key.replace('.', "_").to_uppercase()), value);
@@ -579,10 +577,10 @@ fn all_that_is_wrong_is_told_at_once() {
     let world = World::toml("format = 'json'");
     world.file("work/dl.yaml", "format: json");
     world.fails(&["dl.toml", "dl.yaml", "keep one"]);
-    world.file("work/dl.txt", "");
-    let inspection = world.inspect(Some("dl.txt"), None);
+    world.file("work/dl.conf", "format = 'json'\ncatalog 1\n");
+    let inspection = world.inspect(Some("dl.conf"), None);
     assert!(
-        inspection.problems[0].to_string().contains(".toml nor in .yaml"),
+        inspection.problems[0].to_string().contains("dl.conf:2: "),
         "{:?}",
         inspection.problems
     );
@@ -704,4 +702,43 @@ fn the_page_has_every_key() {
         let row = format!("| `{key}` | {about} | {kind} | {default} | {} |", variables.join(", "));
         assert!(page.lines().any(|line| line == row), "the page lacks this row:\n{row}");
     }
+}
+
+/// What other programs made of such values: spring-boot #45307, pyyaml #107, and others.
+#[test]
+fn plain_scalars_of_yaml_are_taken_as_they_are_written() {
+    for password in ["0123", "02142", "0o17", "1e3", "no", "yes", "123_456", "1.10", "0x1F"] {
+        let world = World::of(
+            "dl.yaml",
+            &format!("catalog: mysql://u@h/d\ndatabase:\n  password: {password}\n"),
+        );
+        let uri = world.load().unwrap().catalog(None).unwrap();
+        assert_eq!(uri.server().unwrap().password().unwrap().expose(), password);
+    }
+    World::of("dl.yaml", "database:\n  password:\n").fails(&["dl.yaml:2", "no value"]);
+    World::of("dl.yaml", "\u{feff}format: json\n").load().unwrap();
+    World::of("dl.yaml", "connection:\n  pre_ping: yes\n").load().unwrap();
+}
+
+#[test]
+fn slips_in_the_environment_are_told() {
+    let names = [
+        "DELTA_CONNECTION_POOLSIZE",
+        "DELTA_CONNECTION_POOL_SIZE",
+        "DELTA_DATABASE_PASSWORD_FILE",
+        "DELTA_DATABASE_URL_FILE",
+        "DELTA_DB_CONNECTION",
+        "DELTA_SOMETHING_ELSE",
+        "DELTA_LOGGING_LEVL",
+        "PATH",
+    ];
+    let told: Vec<String> = unknown_variables(names).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "environment variable DELTA_CONNECTION_POOLSIZE: it sets nothing; did you mean \
+             DELTA_CONNECTION_POOL_SIZE?",
+            "environment variable DELTA_LOGGING_LEVL: it sets nothing; did you mean DELTA_LOGGING_LEVEL?",
+        ]
+    );
 }

@@ -115,6 +115,8 @@ pub(super) enum Meaning {
     PoolOverflow,
     /// Whether to encrypt, as drivers of other languages ask: true or false, or a mode.
     Ssl,
+    /// What is asked of a server before it is used.
+    SessionAttrs,
     /// URLs of read replicas.
     Replicas,
     /// Nothing: it tells another program which library to load.
@@ -260,6 +262,12 @@ const SPECS: &[Spec] = &[
         mysql: &[],
         mssql: &["application_name", "applicationname", "app_name"],
     },
+    Spec {
+        meaning: Meaning::SessionAttrs,
+        postgres: &["target_session_attrs"],
+        mysql: &["target_session_attrs"],
+        mssql: &[],
+    },
     Spec::everywhere(Meaning::Replicas, &["replica_urls"]),
     Spec::everywhere(Meaning::Sets(Opt::ReplicaMaxStaleness), &["replica_max_staleness"]),
     Spec::everywhere(Meaning::Sets(Opt::CacheSizeBytes), &["cache_size_bytes"]),
@@ -303,7 +311,7 @@ const REFUSED: &[(&[&str], &str)] = &[
     ),
     (
         &["target_session_attrs", "load_balance_hosts"],
-        "one host is the primary; name read replicas in replica_urls",
+        "connections are made to the server that takes writes; name read replicas in replica_urls",
     ),
     (
         &["channel_binding"],

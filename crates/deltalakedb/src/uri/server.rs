@@ -32,6 +32,8 @@ pub struct ServerUri {
     password: Option<Secret>,
     host: Option<String>,
     port: Option<u16>,
+    more_hosts: Vec<(String, Option<u16>)>,
+    read_write: bool,
     socket: Option<PathBuf>,
     database: Option<String>,
     values: BTreeMap<Opt, Value>,
@@ -60,11 +62,28 @@ impl ServerUri {
     /// Port, by default the database's own.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port.unwrap_or(match self.scheme {
+        self.port.unwrap_or(self.usual_port())
+    }
+
+    fn usual_port(&self) -> u16 {
+        match self.scheme {
             Scheme::MySql => 3306,
             Scheme::Mssql => 1433,
             Scheme::Postgres | Scheme::Sqlite | Scheme::Memory => 5432,
-        })
+        }
+    }
+
+    /// Further hosts and their ports: connections are made to the first one that takes writes.
+    #[must_use]
+    pub fn more_hosts(&self) -> Vec<(String, u16)> {
+        let usual = self.usual_port();
+        self.more_hosts.iter().map(|(host, port)| (host.clone(), port.unwrap_or(usual))).collect()
+    }
+
+    /// `target_session_attrs=read-write`: a server that takes no writes is refused, even if it is the only one.
+    #[must_use]
+    pub fn wants_writes(&self) -> bool {
+        self.read_write
     }
 
     /// Unix socket that is used instead of host and port. PostgreSQL: the folder it is in, MySQL:
@@ -280,12 +299,19 @@ impl ServerUri {
     /// Whether both name the same catalog, however they log in and tune the connection.
     #[must_use]
     pub fn same_catalog(&self, other: &ServerUri) -> bool {
-        let place = |uri: &ServerUri| match &uri.socket {
-            Some(socket) => (socket.to_string_lossy().into_owned(), uri.port()),
-            None => (uri.host().to_ascii_lowercase(), uri.port()),
+        let places = |uri: &ServerUri| {
+            let mut places = vec![match &uri.socket {
+                Some(socket) => (socket.to_string_lossy().into_owned(), uri.port()),
+                None => (uri.host().to_ascii_lowercase(), uri.port()),
+            }];
+            let more = uri.more_hosts().into_iter();
+            places.extend(more.map(|(host, port)| (host.to_ascii_lowercase(), port)));
+            places
         };
+        // Servers of one list are one catalog: each takes over from the others.
+        let (mine, theirs) = (places(self), places(other));
         self.scheme == other.scheme
-            && place(self) == place(other)
+            && mine.iter().any(|place| theirs.contains(place))
             && self.database == other.database
             && self.schema() == other.schema()
             && prefix_or_default(self.table_prefix()) == prefix_or_default(other.table_prefix())
@@ -364,16 +390,10 @@ impl ServerUri {
         if let Some(user) = &self.user {
             write!(f, "{}@", utf8_percent_encode(user, IN_SERVER))?;
         }
-        match self.host.as_deref() {
-            Some(host) if host.contains(':') => {
-                // The zone of a link-local address begins with a '%'.
-                write!(f, "[{}]", host.replace('%', "%25"))?;
-            }
-            Some(host) => f.write_str(host)?,
-            None => {}
-        }
-        if let Some(port) = self.port {
-            write!(f, ":{port}")?;
+        write_host(f, self.host.as_deref(), self.port)?;
+        for (host, port) in &self.more_hosts {
+            f.write_str(",")?;
+            write_host(f, Some(host), *port)?;
         }
         if let Some(database) = &self.database {
             write!(f, "/{}", utf8_percent_encode(database, IN_SERVER))?;
@@ -388,6 +408,9 @@ impl ServerUri {
             let name = if self.scheme == Scheme::Postgres { "host" } else { "socket" };
             query.option(name, &socket.to_string_lossy(), IN_SERVER_PATH)?;
         }
+        if self.read_write {
+            query.option("target_session_attrs", "read-write", IN_SERVER_PATH)?;
+        }
         for (opt, name) in options::values(self.scheme) {
             if let Some(value) = self.values.get(&opt) {
                 query.option(name, &value.show(self.scheme), IN_SERVER_PATH)?;
@@ -399,6 +422,19 @@ impl ServerUri {
         }
         Ok(())
     }
+}
+
+/// `host:port`
+fn write_host(f: &mut fmt::Formatter<'_>, host: Option<&str>, port: Option<u16>) -> fmt::Result {
+    match host {
+        Some(host) if host.contains(':') => {
+            // The zone of a link-local address begins with a '%'.
+            write!(f, "[{}]", host.replace('%', "%25"))?;
+        }
+        Some(host) => f.write_str(host)?,
+        None => {}
+    }
+    port.map_or(Ok(()), |port| write!(f, ":{port}"))
 }
 
 /// Without passwords.

@@ -193,7 +193,8 @@ fn wrong_options_list_the_right_ones() {
         ("postgresql://h/l?encrypt=true", &["'encrypt'", "postgresql has"]),
         ("postgresql://h/l?options=-csearch_path%3Dx", &["'options'", "ALTER ROLE"]),
         ("postgresql://h/l?pgbouncer=true", &["statement_cache=0"]),
-        ("postgresql://h/l?target_session_attrs=read-write", &["replica_urls"]),
+        ("postgresql://h/l?target_session_attrs=standby", &["read-write", "replica_urls"]),
+        ("mssql://h/l?target_session_attrs=read-write", &["takes writes"]),
         ("postgresql://h/l?password=geheim", &["'password'", "password_file"]),
         ("mssql://h/l?Trusted_Connection=yes", &["SQL logins"]),
         ("postgresql://h/l?sslmode=geheim", &["sslmode", "disable, prefer, require, verify-ca"]),
@@ -253,7 +254,10 @@ fn broken_places_are_errors_that_repeat_nothing() {
         ("postgresql://u:geheim@[h]/db", "[::1]"),
         ("postgresql://u:geheim@[::1]x/db", "[::1]"),
         ("postgresql://u:geheim@a b/db", "host"),
-        ("postgresql://u:geheim@a:1,b:2/db", "replica_urls"),
+        ("mssql://u:geheim@a:1,b:2/db", "replica_urls"),
+        ("postgresql://u:geheim@a:1,,b/db", "commas"),
+        ("postgresql://u:geheim@,b/db", "commas"),
+        ("mysql://u:geheim@a,b:x/db", "port"),
         ("mssql://u@h\\geheim/db", "named instance"),
         ("sqlserver://h:1433;user=sa;password=geheim", "port"),
         ("sqlserver://h;user=sa;password=geheim", "semicolons"),
@@ -522,4 +526,27 @@ fn options_of_other_drivers_mean_what_they_mean_there() {
         let error = refused(text);
         assert!(words.iter().all(|word| error.contains(word)), "{text}: {error}");
     }
+}
+
+#[test]
+fn several_hosts_take_over_from_each_other() {
+    let uri = |text: &str| text.parse::<CatalogUri>().unwrap();
+    let list =
+        uri("postgresql://u:geheim@a,[::1]:5433,c.example:5434/d?target_session_attrs=read-write");
+    let server = list.server().unwrap();
+    assert_eq!((server.host(), server.port()), ("a", 5432));
+    assert_eq!(server.more_hosts(), [("::1".to_owned(), 5433), ("c.example".to_owned(), 5434)]);
+    assert!(server.wants_writes());
+    let shown = list.to_string();
+    assert_eq!(
+        shown,
+        "postgresql://u@a,[::1]:5433,c.example:5434/d?target_session_attrs=read-write"
+    );
+    assert_eq!(uri(&shown).to_string(), shown);
+    let mysql = uri("mysql://u@a:1,b/d");
+    assert_eq!(mysql.server().unwrap().more_hosts(), [("b".to_owned(), 3306)]);
+    assert!(!mysql.server().unwrap().wants_writes());
+    assert!(uri("mysql://u@b/d").same_catalog(&mysql));
+    assert!(!uri("mysql://u@a/d").same_catalog(&mysql), "another port");
+    assert!(!uri("postgresql://u@b/d").same_catalog(&list));
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use deltalakedb::config::{Inspection, Origin, Syntax, example, json_schema};
+use deltalakedb::config::{Inspection, Origin, Syntax, example, json_schema, unknown_variables};
 use deltalakedb::core::backend::{MirrorLease, TableFilter};
 use deltalakedb::core::error::CatalogError;
 use deltalakedb::core::ids::TableId;
@@ -125,7 +125,7 @@ struct ValueView {
 }
 
 #[derive(Debug, Serialize)]
-struct Values {
+struct Report {
     files: Vec<String>,
     profile: Option<String>,
     values: Vec<ValueView>,
@@ -152,7 +152,12 @@ impl Config {
 /// The configuration as this command finds it.
 fn inspect(context: &Context, file: Option<&Path>) -> Inspection {
     let variable = |name: &str| std::env::var(name).ok();
-    deltalakedb::Config::inspect(&variable, Path::new(""), file, context.catalog_flag())
+    let mut inspection =
+        deltalakedb::Config::inspect(&variable, Path::new(""), file, context.catalog_flag());
+    let names: Vec<String> =
+        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    inspection.problems.extend(unknown_variables(names.iter().map(String::as_str)));
+    inspection
 }
 
 fn names(files: &[PathBuf]) -> Vec<String> {
@@ -164,7 +169,7 @@ impl Show {
         let inspection = inspect(context, self.file.as_deref());
         let shown = inspection.values.iter().filter(|v| !self.set || v.origin != Origin::Default);
         if context.out.is_json() {
-            context.out.document(&Values {
+            context.out.document(&Report {
                 files: names(&inspection.files),
                 profile: inspection.profile.clone(),
                 values: shown

@@ -105,6 +105,10 @@ fn values_come_from_where_show_says() {
     assert_eq!(shown["values"][0]["value"], "mysql://u:***@h/d");
     assert_eq!(shown["values"][0]["from"], "option --catalog");
     dl(&world, &["list"], &[("ENVIRONMENT", "prod")]).fails(&["prod", "dev"]);
+    let slip = [("DELTA_RETRY_COUNTS", "3")];
+    dl(&world, &["config", "check", "--offline"], &slip)
+        .code(1)
+        .says("did you mean DELTA_RETRY_COUNT?");
     dl(&world, &["list"], &[("DB_POOL_SIZE", "x")]).fails(&["DB_POOL_SIZE", "whole number"]);
 }
 

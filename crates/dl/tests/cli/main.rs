@@ -15,6 +15,7 @@ mod configuring;
 mod copying;
 mod databases;
 mod diffing;
+mod failover;
 #[cfg(feature = "sql")]
 mod fitting;
 mod importing;

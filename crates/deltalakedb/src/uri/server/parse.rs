@@ -45,6 +45,8 @@ impl ServerUri {
             password: None,
             host: None,
             port: None,
+            more_hosts: Vec::new(),
+            read_write: false,
             socket: None,
             database: None,
             values: BTreeMap::new(),
@@ -115,9 +117,27 @@ impl ServerUri {
                 self.password = Some(Secret::new(password));
             }
         }
+        let (host, more) = match host.split_once(',') {
+            Some((host, more)) if matches!(self.scheme, Scheme::Postgres | Scheme::MySql) => {
+                (host, more.split(',').collect())
+            }
+            _ => (host, Vec::new()),
+        };
         let (host, port) = split_port(host)?;
         if let Some(port) = port {
             self.port = Some(read_port(port)?);
+        }
+        for other in more {
+            let (other, port) = split_port(other)?;
+            let port = port.map(read_port).transpose()?;
+            let other = decode("the host in the catalog's URL", other)?;
+            if host.is_empty() || other.is_empty() || !is_host(&other) {
+                return Err(CatalogError::invalid(
+                    "the hosts in the catalog's URL: each is a name or an IP address, with commas between \
+                     them, as host1:5432,host2:5432",
+                ));
+            }
+            self.more_hosts.push((other, port));
         }
         if !host.is_empty() {
             self.read_host(&decode("the host in the catalog's URL", host)?)?;
@@ -132,7 +152,8 @@ impl ServerUri {
             return Ok(());
         }
         let instead = if host.contains(',') {
-            "it names several hosts: name the primary, and read replicas in option replica_urls"
+            "it names several hosts: name the listener of the availability group, and read replicas in option \
+             replica_urls"
         } else if host.contains(';') {
             "write it as mssql://user:password@host:1433/database?encrypt=true, without semicolons"
         } else if host.contains('\\') {
@@ -176,6 +197,15 @@ impl ServerUri {
             Meaning::Ssl => {
                 let value = options::read_ssl(self.scheme, &text()?)?;
                 self.values.insert(Opt::TlsMode, value).is_some()
+            }
+            Meaning::SessionAttrs => {
+                if !matches!(text()?.as_str(), "read-write" | "primary") {
+                    return Err(CatalogError::invalid(format!(
+                        "option {name} of the catalog's URL is read-write: commits need a server that takes \
+                         writes. Read replicas stand in replica_urls"
+                    )));
+                }
+                std::mem::replace(&mut self.read_write, true)
             }
             Meaning::Replicas => return self.read_replicas(&text()?),
             Meaning::Nothing => false,
