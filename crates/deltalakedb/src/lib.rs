@@ -69,7 +69,7 @@ pub mod system;
 pub mod traced;
 pub mod uri;
 
-pub use api::{Change, Changes, CreateTable, IntoAt, IntoTableRef, Table, Target};
+pub use api::{AlterTable, Change, Changes, CreateTable, IntoAt, IntoTableRef, Table, Target};
 pub use background::{BackgroundMirror, CommitNotPublished, CommitPublishedError};
 #[cfg(feature = "config")]
 pub use config::Config;
@@ -82,8 +82,8 @@ pub mod core {
         secrets, sink, support,
     };
     pub use deltalakedb_catalog_engine::{
-        canonical, catalog, conflict, env, fault, features, fence, memory, pages, plan, predicate,
-        retry, schema, signature, skew, skip,
+        alter, canonical, catalog, conflict, env, fault, features, fence, memory, pages, plan,
+        predicate, retry, schema, signature, skew, skip,
     };
 }
 pub use deltalakedb_catalog_core::action::{Action, Add, Metadata, Protocol, Remove};

@@ -1,6 +1,8 @@
 //! One module a command: its arguments and what it does.
 
+mod alter;
 mod append;
+mod check;
 mod commit;
 mod completions;
 mod copy_catalog;
@@ -43,6 +45,8 @@ pub(crate) enum Command {
     Import(import::Import),
     /// Create a table
     Create(create::Create),
+    /// Change a table's columns, properties, constraints and descriptions
+    Alter(alter::Alter),
     /// Add existing Parquet files to a table
     Append(append::Append),
     /// Commit Delta actions, over one or more tables at once
@@ -98,6 +102,8 @@ pub(crate) enum Command {
     Vacuum(vacuum::Vacuum),
     /// Compare the catalog with a _delta_log/
     Diff(diff::Diff),
+    /// Compare the catalog with the data files in the store
+    Check(check::Check),
     /// Copy a whole catalog to another database
     CopyCatalog(copy_catalog::CopyCatalog),
     /// Print the SQL that gives a login its rights on the catalog
@@ -114,6 +120,7 @@ impl Command {
             Command::Init(_) => "init",
             Command::Import(_) => "import",
             Command::Create(_) => "create",
+            Command::Alter(_) => "alter",
             Command::Append(_) => "append",
             Command::Commit(_) => "commit",
             Command::Sql(_) => "sql",
@@ -141,6 +148,7 @@ impl Command {
             Command::Rebuild(_) => "rebuild",
             Command::Vacuum(_) => "vacuum",
             Command::Diff(_) => "diff",
+            Command::Check(_) => "check",
             Command::CopyCatalog(_) => "copy-catalog",
             Command::Grants(_) => "grants",
             Command::Completions(_) => "completions",
@@ -155,6 +163,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Init(command) => command.run(context).await?,
         Command::Import(command) => return command.run(context).await,
         Command::Create(command) => command.run(context).await?,
+        Command::Alter(command) => command.run(context).await?,
         Command::Append(command) => command.run(context).await?,
         Command::Commit(command) => command.run(context).await?,
         #[cfg(feature = "sql")]
@@ -185,6 +194,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Rebuild(command) => return command.run(context).await,
         Command::Vacuum(command) => command.run(context).await?,
         Command::Diff(command) => return command.run(context).await,
+        Command::Check(command) => return command.run(context).await,
         Command::CopyCatalog(command) => return command.run(context).await,
         Command::Grants(command) => command.run(context)?,
         Command::Completions(command) => command.run(context)?,

@@ -7,8 +7,10 @@
     reason = "these are tests: clippy only knows the functions that are marked as such"
 )]
 
+mod altering;
 mod bad_input;
 mod catalogs;
+mod checking;
 mod claims;
 mod commits;
 mod copying;
