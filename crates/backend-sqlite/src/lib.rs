@@ -10,6 +10,7 @@
 
 mod commit;
 mod contract;
+mod diagnose;
 mod errors;
 mod files;
 mod import;
@@ -33,6 +34,7 @@ use std::sync::atomic::Ordering;
 
 use deltalakedb_catalog_core::error::Result;
 
+pub use diagnose::diagnose;
 pub use options::SqliteOptions;
 
 use errors::DbResult;

@@ -52,6 +52,7 @@ pub mod copy;
 pub mod db;
 #[cfg(feature = "deltalake")]
 pub mod deltalake;
+pub mod doctor;
 pub mod filter;
 pub mod grants;
 pub mod indexing;
@@ -78,8 +79,8 @@ pub use deltalakedb_cache::CacheStats;
 pub mod core {
     //! The layers below, as they are: the model and the contract of databases, and the engine on them.
     pub use deltalakedb_catalog_core::{
-        action, backend, commit, delegation, error, fields, ids, later, lenient, model, paths,
-        secrets, sink, support,
+        action, backend, commit, delegation, diagnosis, error, fields, ids, later, lenient, model,
+        paths, secrets, sink, support,
     };
     pub use deltalakedb_catalog_engine::{
         alter, canonical, catalog, conflict, env, fault, features, fence, memory, pages, plan,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use deltalakedb_backend_postgres::{GrantRole, PostgresBackend, PostgresOptions, Secret, TlsMode};
 use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::diagnosis::Diagnosis;
 use deltalakedb_catalog_core::error::Result;
 
 use crate::role::Role;
@@ -19,6 +20,11 @@ pub(crate) fn grants(uri: &ServerUri, role: Role, login: &str) -> Result<Vec<Str
         Role::Reader => GrantRole::Reader,
     };
     deltalakedb_backend_postgres::grants(&options(uri, &uri::variable)?, role, login)
+}
+
+/// A look at the server.
+pub(crate) async fn diagnose(uri: &ServerUri) -> Result<Vec<Diagnosis>> {
+    deltalakedb_backend_postgres::diagnose(login(uri, &uri::variable)?).await
 }
 
 /// The options with the password to log in with.

@@ -32,7 +32,7 @@ impl Work<'_> {
         let refuse = |what: String| {
             Err(CatalogError::invalid(format!("column '{shown}' cannot be {verb}: {what}")))
         };
-        for (key, value) in self.metadata.configuration.iter() {
+        for (key, value) in &self.metadata.configuration {
             let Some(value) = value.as_deref() else { continue };
             let prefix = key.get(..CONSTRAINTS.len());
             if prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(CONSTRAINTS)) {

@@ -189,7 +189,7 @@ fn nested_columns_are_added_where_their_path_leads() {
 #[test]
 fn what_mentions_a_column_keeps_it() {
     let (protocol, mut before) = mapped();
-    let mut with = |key: &str, value: &str| {
+    let with = |key: &str, value: &str| {
         let mut metadata = before.clone();
         metadata.configuration.insert(key.to_owned(), Some(value.to_owned()));
         metadata

@@ -121,7 +121,7 @@ impl AlterTable {
         }
         if let Some(why) = altered.must_be_empty.as_ref().filter(|_| table.num_files() > 0) {
             return Err(CatalogError::Unsupported(format!(
-                "table '{}' has {} files, and {why}, which this program does not do. Add it with an \
+                "table '{}' has rows in {} file(s), and {why}, which this program does not do. Add it with an \
                  engine that reads the rows (Spark), or while the table is empty",
                 table.name(),
                 table.num_files()

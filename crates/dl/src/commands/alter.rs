@@ -10,9 +10,9 @@ use crate::failure::{Failure, Result};
 /// Arguments of `dl alter`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-All changes of one command are one commit, in this order: properties, columns that are added, renamed,
-dropped, nullable, comments, constraints, the description. A change of schema or properties that
-others commit at the same time is a conflict; files that they add are none.
+All changes of one command are one commit, in this order: properties, columns that are added,
+renamed, dropped, nullable, comments, constraints, the description. A change of schema or properties
+that others commit at the same time is a conflict; files that they add are none.
 
 COLUMN is a path: addr.zip; elements of arrays are 'element', keys and values of maps 'key' and
 'value'; other names than words stand in backticks. A new column may be null, and is so in all rows

@@ -10,6 +10,7 @@ mod create;
 #[cfg(feature = "sql")]
 mod data;
 mod diff;
+mod doctor;
 mod drop;
 mod files;
 mod grants;
@@ -104,6 +105,8 @@ pub(crate) enum Command {
     Diff(diff::Diff),
     /// Compare the catalog with the data files in the store
     Check(check::Check),
+    /// Look at the database, the stores and publishing: what could be better, and why
+    Doctor(doctor::Doctor),
     /// Copy a whole catalog to another database
     CopyCatalog(copy_catalog::CopyCatalog),
     /// Print the SQL that gives a login its rights on the catalog
@@ -149,6 +152,7 @@ impl Command {
             Command::Vacuum(_) => "vacuum",
             Command::Diff(_) => "diff",
             Command::Check(_) => "check",
+            Command::Doctor(_) => "doctor",
             Command::CopyCatalog(_) => "copy-catalog",
             Command::Grants(_) => "grants",
             Command::Completions(_) => "completions",
@@ -195,6 +199,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Vacuum(command) => command.run(context).await?,
         Command::Diff(command) => return command.run(context).await,
         Command::Check(command) => return command.run(context).await,
+        Command::Doctor(command) => return command.run(context).await,
         Command::CopyCatalog(command) => return command.run(context).await,
         Command::Grants(command) => command.run(context)?,
         Command::Completions(command) => command.run(context)?,

@@ -153,7 +153,7 @@ fn constraints_need_an_empty_table() {
     world.dl(&["alter", "s.t", "--drop-constraint", "pos"]).ok();
     world.dl(&["append", "s.t", &file]).ok();
     world.dl(&["alter", "s.t", "--add-constraint", "pos=id > 0"]).fails(&[
-        "has 1 files",
+        "1 file(s)",
         "every row would have to be checked",
         "Spark",
     ]);

@@ -1,6 +1,7 @@
 //! `check --data`.
 
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, StringArray};
@@ -214,4 +215,46 @@ fn deletion_vectors_are_compared_with_their_checksums() {
     );
     assert_eq!(report["vectors"], 6);
     assert_eq!(report["failures"]["count"], 0, "{report}");
+}
+
+/// Tables that come without all of their files: their projects test logs with them.
+const WITHOUT_FILES: [&str; 7] = [
+    "rs.checkpoint_with_partitions",
+    "rs.checkpoints",
+    "rs.checkpoints_vacuumed",
+    "rs.latest_not_checkpointed",
+    "rs.spark-variant-stable-feature-checkpoint",
+    "rs.table-with-domain-metadata",
+    "rs.with_checkpoint_no_last_checkpoint",
+];
+
+/// What Spark and others wrote is right, footers, columns and deletion vectors included: column mapping, widened
+/// types, partitions with special characters, old list layouts.
+#[test]
+fn tables_of_other_engines_are_right_but_for_files_that_are_not_there() {
+    let tables = std::env::var_os("DL_DELTA_TABLES").map(PathBuf::from).filter(|f| f.is_dir());
+    let Some(tables) = tables else {
+        let why = "DL_DELTA_TABLES names no folder with tables of other engines";
+        deltalakedb_test_servers::skip(&["corpus"], why);
+        return;
+    };
+    let world = World::new();
+    let pattern = tables.join("delta-rs/*").to_str().unwrap().to_owned();
+    world.dl(&["import", &pattern, "rs.{name}", "--no-mirror"]).ok();
+    let run = world.dl(&["check", "--all", "--footers", "--format", "json"]).code(2);
+    let reports = run.json();
+    let reports = reports.as_array().unwrap();
+    assert!(reports.len() > 40, "{}", reports.len());
+    let mut wrong = Vec::new();
+    for report in reports {
+        assert_eq!(report["failures"]["count"], 0, "{report}");
+        if report["findings"]["count"] != 0 {
+            assert_eq!(report["kinds"], json!({ "missing": report["files"] }), "{report}");
+            wrong.push(report["table"].as_str().unwrap());
+        }
+    }
+    wrong.sort_unstable();
+    assert_eq!(wrong, WITHOUT_FILES);
+    let vectors: u64 = reports.iter().map(|report| report["vectors"].as_u64().unwrap()).sum();
+    assert!(vectors > 0);
 }

@@ -16,6 +16,7 @@ mod commits;
 mod copying;
 mod databases;
 mod diffing;
+mod doctor;
 #[cfg(feature = "sql")]
 mod fitting;
 mod importing;

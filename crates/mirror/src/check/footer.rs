@@ -129,6 +129,7 @@ pub(super) struct Expected {
 pub(super) struct Compared {
     pub(super) wrong: Vec<String>,
     pub(super) unclear: Vec<String>,
+    /// Columns of the table that the file has.
     seen: usize,
 }
 
@@ -256,12 +257,10 @@ impl Expected {
             }
             // Nobody here knows what it is stored as.
             DataType::Other(_) | DataType::Void => {}
-            simple if !found.is_primitive() => {
-                let _ = simple;
-                differs(compared);
-            }
+            _ if !found.is_primitive() => differs(compared),
             simple => match fits(simple, found) {
                 Fit::Yes => {}
+                // What the table says it widens, its readers widen.
                 Fit::Widened if self.widens => {}
                 Fit::Widened => compared.unclear.push(format!(
                     "column '{column}' is {expected} in the table, {} in the file: a reader may or \
@@ -329,31 +328,42 @@ fn fits(expected: &DataType, found: &Type) -> Fit {
     let is_time = matches!(meaning, Some(LogicalType::Timestamp(_)));
     let is_decimal = matches!(meaning, Some(LogicalType::Decimal(_)));
     let number = !is_date && !is_time && !is_decimal;
-    match (physical_type, expected) {
+    let exact = match (physical_type, expected) {
+        (Physical::INT32, DataType::Integer | DataType::Short | DataType::Byte)
+        | (Physical::INT64, DataType::Long) => number,
+        (Physical::INT32, DataType::Date) => is_date,
+        (Physical::INT64, DataType::Timestamp | DataType::TimestampNtz) => is_time,
+        (Physical::INT32 | Physical::INT64, DataType::Decimal { .. }) => is_decimal,
         (Physical::BOOLEAN, DataType::Boolean)
         | (Physical::FLOAT, DataType::Float)
         | (Physical::DOUBLE, DataType::Double)
         | (Physical::INT96, DataType::Timestamp | DataType::TimestampNtz)
-        | (Physical::BYTE_ARRAY, DataType::String | DataType::Binary)
-        | (Physical::FIXED_LEN_BYTE_ARRAY, DataType::Binary | DataType::Decimal { .. })
-        | (Physical::BYTE_ARRAY, DataType::Decimal { .. }) => Fit::Yes,
-        (Physical::INT32, DataType::Integer | DataType::Short | DataType::Byte) if number => {
-            Fit::Yes
-        }
-        (Physical::INT32, DataType::Date) if is_date => Fit::Yes,
-        (Physical::INT64, DataType::Long) if number => Fit::Yes,
-        (Physical::INT64, DataType::Timestamp | DataType::TimestampNtz) if is_time => Fit::Yes,
-        (Physical::INT32 | Physical::INT64, DataType::Decimal { .. }) if is_decimal => Fit::Yes,
-        (Physical::FLOAT, DataType::Double)
-        | (Physical::FIXED_LEN_BYTE_ARRAY, DataType::String)
-        | (Physical::INT32, DataType::Long | DataType::Double | DataType::Date)
-        | (Physical::INT32, DataType::Integer | DataType::Short | DataType::Byte)
-        | (Physical::INT32, DataType::TimestampNtz | DataType::Timestamp)
-        | (Physical::INT32 | Physical::INT64, DataType::Decimal { .. })
-        | (Physical::INT64, DataType::Long | DataType::Timestamp | DataType::TimestampNtz)
-        | (Physical::INT64, DataType::Integer | DataType::Short | DataType::Byte) => Fit::Widened,
-        _ => Fit::No,
+        | (Physical::BYTE_ARRAY, DataType::String | DataType::Binary | DataType::Decimal { .. })
+        | (Physical::FIXED_LEN_BYTE_ARRAY, DataType::Binary | DataType::Decimal { .. }) => true,
+        _ => false,
+    };
+    if exact {
+        return Fit::Yes;
     }
+    let whole = matches!(
+        expected,
+        DataType::Byte
+            | DataType::Short
+            | DataType::Integer
+            | DataType::Long
+            | DataType::Date
+            | DataType::Timestamp
+            | DataType::TimestampNtz
+            | DataType::Decimal { .. }
+    );
+    let widened = match physical_type {
+        Physical::INT32 => whole || *expected == DataType::Double,
+        Physical::INT64 => whole && *expected != DataType::Date,
+        Physical::FLOAT => *expected == DataType::Double,
+        Physical::FIXED_LEN_BYTE_ARRAY => *expected == DataType::String,
+        _ => false,
+    };
+    if widened { Fit::Widened } else { Fit::No }
 }
 
 /// A Parquet type for messages.
