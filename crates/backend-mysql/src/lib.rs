@@ -14,6 +14,7 @@
 
 mod commit;
 mod contract;
+mod diagnose;
 mod errors;
 mod files;
 mod grants;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 
 use deltalakedb_catalog_core::error::Result;
 
+pub use diagnose::diagnose;
 pub use grants::{GrantRole, grants};
 pub use options::{MySqlOptions, PoolOptions, Secret, TlsMode, TlsOptions};
 pub use views::{drop_views, views};

@@ -12,6 +12,7 @@
 mod commit;
 mod contract;
 mod ddl;
+mod diagnose;
 mod errors;
 mod files;
 mod grants;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 
 use deltalakedb_catalog_core::error::Result;
 
+pub use diagnose::diagnose;
 pub use grants::{GrantRole, grants};
 pub use options::{PoolOptions, PostgresOptions, Secret, TlsMode, TlsOptions};
 pub use views::{drop_views, views};

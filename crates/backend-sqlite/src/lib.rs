@@ -10,6 +10,7 @@
 
 mod commit;
 mod contract;
+mod diagnose;
 mod errors;
 mod files;
 mod import;
@@ -34,6 +35,7 @@ use std::sync::atomic::Ordering;
 
 use deltalakedb_catalog_core::error::Result;
 
+pub use diagnose::diagnose;
 pub use options::SqliteOptions;
 pub use views::{drop_views, views};
 

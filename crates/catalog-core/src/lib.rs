@@ -10,6 +10,7 @@ pub mod backend;
 pub mod commit;
 pub mod conflict;
 pub mod delegation;
+pub mod diagnosis;
 pub mod error;
 pub mod fields;
 pub mod ids;

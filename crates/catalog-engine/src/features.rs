@@ -422,8 +422,64 @@ pub fn default_protocol_for(
     Ok(InitialProtocol { protocol, configuration })
 }
 
+/// A protocol that has one more feature, upgraded as far as that needs it.
+///
+/// # Errors
+/// `Unsupported` for a feature that cannot be had here.
+pub(crate) fn with_feature(protocol: &Protocol, name: &str) -> Result<Protocol> {
+    let feature = known(name).filter(|k| k.name != FENCE).ok_or_else(|| {
+        CatalogError::Unsupported(format!(
+            "the table cannot get the feature '{name}' here{}",
+            reason(name).map(|r| format!(" ({r})")).unwrap_or_default()
+        ))
+    })?;
+    let has_reader = |p: &Protocol| {
+        !feature.reader
+            || p.reader_features.iter().flatten().any(|f| f == name)
+            || (name == "columnMapping" && p.min_reader_version == 2)
+    };
+    if supports_writer(protocol, name) && has_reader(protocol) {
+        return Ok(protocol.clone());
+    }
+    let mut protocol = protocol.clone();
+    // Column mapping has versions of its own, which more engines know than lists of features.
+    if name == "columnMapping" && protocol.min_writer_version < FEATURES_WRITER {
+        protocol.min_reader_version = protocol.min_reader_version.max(2);
+        protocol.min_writer_version = protocol.min_writer_version.max(5);
+        return Ok(protocol);
+    }
+    let mut writers: Vec<String> = match &protocol.writer_features {
+        Some(listed) if protocol.min_writer_version >= FEATURES_WRITER => listed.clone(),
+        // Readers of version 1 map no columns, whatever the writers' version stands for.
+        _ => implied(protocol.min_writer_version)
+            .filter(|name| protocol.min_reader_version > 1 || *name != "columnMapping")
+            .map(str::to_owned)
+            .collect(),
+    };
+    if !writers.iter().any(|f| f == name) {
+        writers.push(name.to_owned());
+    }
+    let mut readers = protocol.reader_features.clone().unwrap_or_default();
+    let mapped = protocol.min_reader_version == 2 && writers.iter().any(|f| f == "columnMapping");
+    if feature.reader {
+        if mapped && !readers.iter().any(|f| f == "columnMapping") {
+            readers.push("columnMapping".to_owned());
+        }
+        if !readers.iter().any(|f| f == name) {
+            readers.push(name.to_owned());
+        }
+        protocol.min_reader_version = FEATURES_READER;
+    }
+    protocol.min_writer_version = FEATURES_WRITER;
+    protocol.writer_features = Some(writers);
+    if protocol.min_reader_version >= FEATURES_READER {
+        protocol.reader_features = Some(readers);
+    }
+    Ok(protocol)
+}
+
 /// The feature that a property of a new table needs.
-fn feature_of(key: &str, value: &str) -> Result<Option<&'static str>> {
+pub(crate) fn feature_of(key: &str, value: &str) -> Result<Option<&'static str>> {
     let refuse = |why: &str| {
         Err(CatalogError::Unsupported(format!("property {key}={value}: {why}; leave it out")))
     };

@@ -6,6 +6,7 @@
 //! clock and no random source of its own: they are handed in.
 #![forbid(unsafe_code)]
 
+pub mod alter;
 pub mod canonical;
 pub mod catalog;
 pub mod conflict;

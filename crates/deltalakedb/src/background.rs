@@ -1,13 +1,13 @@
 //! Publishing while a program works: a worker in the background.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deltalakedb_catalog_core::backend::CommittedTable;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
-use deltalakedb_catalog_core::ids::TableRef;
+use deltalakedb_catalog_core::ids::{CommitToken, TableRef};
 use deltalakedb_catalog_engine::catalog::{CommitBatch, CommitHook, CommitReport};
-use deltalakedb_mirror::publish::{Publisher, PublisherConfig, wait_published};
+use deltalakedb_mirror::publish::{Publisher, PublisherConfig, Waited, wait_published};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -106,6 +106,49 @@ impl Db {
             wait_published(self, &id, Some(table.version), Some(limit)).await?;
         }
         Ok(())
+    }
+
+    /// Waits until every table of the transaction with this token is published up to the version that the
+    /// transaction gave it, by whichever worker. `limit` is for all of them together; none: as long as it
+    /// takes. What was waited for comes in the order of the transaction.
+    ///
+    /// A catalog keeps a token for as long as it keeps the commit: none expires.
+    ///
+    /// ```no_run
+    /// # async fn example(db: deltalakedb::Db) -> deltalakedb::Result<()> {
+    /// use std::time::Duration;
+    /// let tables = db.wait_published_token("load-2026-01-31", Some(Duration::from_secs(30))).await?;
+    /// for table in tables {
+    ///     println!("{} is published up to {}", table.name, table.published_version);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `invalid_input` for a token that no commit has, and one that cannot be a token; those of
+    /// [`Db::wait_published`].
+    pub async fn wait_published_token(
+        &self,
+        token: impl Into<String>,
+        limit: Option<Duration>,
+    ) -> Result<Vec<Waited>> {
+        let token = CommitToken::new(token)?;
+        let Some(tables) = self.resolve(&token).await? else {
+            return Err(CatalogError::invalid(format!(
+                "no commit has the token '{token}' in {}: nothing was committed with it, or its commit \
+                 is still on its way. Tokens do not expire: the catalog keeps one for as long as it \
+                 keeps the commit. Compare the token and the catalog with those of the writer",
+                self.uri()
+            )));
+        };
+        let began = Instant::now();
+        let mut waited = Vec::with_capacity(tables.len());
+        for table in tables {
+            let left = limit.map(|limit| limit.saturating_sub(began.elapsed()));
+            let id = TableRef::Id(table.table_id);
+            waited.push(wait_published(self, &id, Some(table.version), left).await?);
+        }
+        Ok(waited)
     }
 }
 

@@ -52,6 +52,7 @@ pub mod copy;
 pub mod db;
 #[cfg(feature = "deltalake")]
 pub mod deltalake;
+pub mod doctor;
 pub mod filter;
 pub mod grants;
 pub mod indexing;
@@ -70,7 +71,7 @@ pub mod traced;
 pub mod uri;
 pub mod views;
 
-pub use api::{Change, Changes, CreateTable, IntoAt, IntoTableRef, Table, Target};
+pub use api::{AlterTable, Change, Changes, CreateTable, IntoAt, IntoTableRef, Table, Target};
 pub use background::{BackgroundMirror, CommitNotPublished, CommitPublishedError};
 #[cfg(feature = "config")]
 pub use config::Config;
@@ -79,12 +80,12 @@ pub use deltalakedb_cache::CacheStats;
 pub mod core {
     //! The layers below, as they are: the model and the contract of databases, and the engine on them.
     pub use deltalakedb_catalog_core::{
-        action, backend, commit, delegation, error, fields, ids, later, lenient, model, paths,
-        secrets, sink, support,
+        action, backend, commit, delegation, diagnosis, error, fields, ids, later, lenient, model,
+        paths, secrets, sink, support,
     };
     pub use deltalakedb_catalog_engine::{
-        canonical, catalog, conflict, env, fault, features, fence, memory, pages, plan, predicate,
-        retry, schema, signature, skew, skip,
+        alter, canonical, catalog, conflict, env, fault, features, fence, memory, pages, plan,
+        predicate, retry, schema, signature, skew, skip,
     };
 }
 pub use deltalakedb_catalog_core::action::{Action, Add, Metadata, Protocol, Remove};

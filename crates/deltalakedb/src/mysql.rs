@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use deltalakedb_backend_mysql::{GrantRole, MySqlBackend, MySqlOptions, Secret, TlsMode};
 use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::diagnosis::Diagnosis;
 use deltalakedb_catalog_core::error::Result;
 
 use crate::role::Role;
@@ -11,6 +12,11 @@ use crate::uri::{self, ServerUri};
 
 pub(crate) async fn connect(uri: &ServerUri) -> Result<Arc<dyn CatalogBackend>> {
     Ok(MySqlBackend::connect(login(uri, &uri::variable)?).await?)
+}
+
+/// A look at the server.
+pub(crate) async fn diagnose(uri: &ServerUri) -> Result<Vec<Diagnosis>> {
+    deltalakedb_backend_mysql::diagnose(login(uri, &uri::variable)?).await
 }
 
 pub(crate) fn grants(uri: &ServerUri, role: Role, login: &str) -> Result<Vec<String>> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use deltalakedb_backend_postgres::{GrantRole, PostgresBackend, PostgresOptions, Secret, TlsMode};
 use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::diagnosis::Diagnosis;
 use deltalakedb_catalog_core::error::Result;
 
 use crate::role::Role;
@@ -37,6 +38,11 @@ pub(crate) async fn set_views(uri: &ServerUri, make: bool) -> Result<()> {
     let result = if make { backend.make_views().await } else { backend.drop_views().await };
     backend.close().await;
     result
+}
+
+/// A look at the server.
+pub(crate) async fn diagnose(uri: &ServerUri) -> Result<Vec<Diagnosis>> {
+    deltalakedb_backend_postgres::diagnose(login(uri, &uri::variable)?).await
 }
 
 /// The options with the password to log in with.

@@ -1,42 +1,33 @@
 //! Opens the SQLite backend for a catalog URL.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use deltalakedb_backend_sqlite::{SqliteBackend, SqliteOptions, drop_views, views as views_of};
 use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::diagnosis::Diagnosis;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 
 use crate::uri::SqliteUri;
 
 pub(crate) async fn connect(uri: &SqliteUri, must_exist: bool) -> Result<Arc<dyn CatalogBackend>> {
-    Ok(open(options(uri, must_exist)).await?)
+    let mut options = options(uri);
+    options.must_exist = must_exist;
+    Ok(open(options).await?)
 }
 
 /// Statements that make the views, or drop them.
 pub(crate) fn views(uri: &SqliteUri, make: bool) -> Result<Vec<String>> {
-    let options = options(uri, true);
+    let options = options(uri);
     if make { views_of(&options) } else { drop_views(&options) }
 }
 
 /// Makes the views, or drops them.
 pub(crate) async fn set_views(uri: &SqliteUri, make: bool) -> Result<()> {
-    let backend = open(options(uri, true)).await?;
+    let mut options = options(uri);
+    options.must_exist = true;
+    let backend = open(options).await?;
     if make { backend.make_views().await } else { backend.drop_views().await }
-}
-
-fn options(uri: &SqliteUri, must_exist: bool) -> SqliteOptions {
-    let mut options = SqliteOptions::new(uri.path());
-    options.must_exist = must_exist;
-    if let Some(prefix) = uri.table_prefix() {
-        prefix.clone_into(&mut options.table_prefix);
-    }
-    if let Some(readers) = uri.readers() {
-        options.readers = readers;
-    }
-    if let Some(busy_timeout_ms) = uri.busy_timeout_ms() {
-        options.busy_timeout_ms = busy_timeout_ms;
-    }
-    options
 }
 
 async fn open(options: SqliteOptions) -> Result<Arc<SqliteBackend>> {
@@ -49,4 +40,32 @@ async fn open(options: SqliteOptions) -> Result<Arc<SqliteBackend>> {
             WriteState::NotApplied,
         )),
     }
+}
+
+/// A look at the file, whose pages are checked for so long.
+pub(crate) async fn diagnose(uri: &SqliteUri, limit: Duration) -> Result<Vec<Diagnosis>> {
+    let options = options(uri);
+    let look = move || deltalakedb_backend_sqlite::diagnose(&options, limit);
+    match tokio::task::spawn_blocking(look).await {
+        Ok(found) => found,
+        Err(e) => Err(CatalogError::failed(
+            format!("looking at {uri:?} was interrupted: {e}"),
+            WriteState::NotApplied,
+        )),
+    }
+}
+
+/// What the URL says.
+fn options(uri: &SqliteUri) -> SqliteOptions {
+    let mut options = SqliteOptions::new(uri.path());
+    if let Some(prefix) = uri.table_prefix() {
+        prefix.clone_into(&mut options.table_prefix);
+    }
+    if let Some(readers) = uri.readers() {
+        options.readers = readers;
+    }
+    if let Some(busy_timeout_ms) = uri.busy_timeout_ms() {
+        options.busy_timeout_ms = busy_timeout_ms;
+    }
+    options
 }

@@ -23,6 +23,8 @@ pub(crate) mod exit {
     pub(crate) const USAGE: u8 = 2;
     /// `dl diff`: catalog and log differ.
     pub(crate) const DRIFT: u8 = 2;
+    /// `dl check`, `dl doctor`: something is wrong, or could be better.
+    pub(crate) const FINDINGS: u8 = 2;
     /// `dl diff`: the log is behind by more than allowed, and otherwise right.
     pub(crate) const LAG: u8 = 3;
     /// Ctrl-C, as shells report it (128 + SIGINT).

@@ -1,6 +1,7 @@
 //! Publishes, imports, diffs and repairs `_delta_log/`.
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod checkpoint;
 mod checksum;
 mod cleanup;

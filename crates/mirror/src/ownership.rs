@@ -167,7 +167,11 @@ async fn released_halfway(catalog: &Catalog, table: &TableRef) -> Result<Option<
 
 /// A log that is ahead of the catalog was written by someone else, which is recorded
 /// (see [`crate::foreign`]).
-pub(crate) async fn refuse_foreign(catalog: &Catalog, record: &TableRecord) -> Result<()> {
+///
+/// # Errors
+/// `InvalidInput` naming the version that stands in the log and is not the catalog's; those of the store and
+/// of the database.
+pub async fn refuse_foreign(catalog: &Catalog, record: &TableRecord) -> Result<()> {
     let sink = open_sink(&record.location, &record.storage_options)?;
     let after = record.head.map(commit_name);
     let newer = sink.list(after.as_deref()).await?;

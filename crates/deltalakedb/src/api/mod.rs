@@ -4,12 +4,14 @@
 //! that asks the database may fail with `busy` (the same call may succeed soon), `unavailable`, `corrupt`
 //! and `schema`.
 
+mod alter;
 mod changes;
 mod create;
 mod table;
 #[cfg(test)]
 mod tests;
 
+pub use alter::AlterTable;
 pub use changes::{Change, Changes, Target};
 pub use create::CreateTable;
 pub use table::Table;

@@ -15,7 +15,7 @@ use deltalakedb_mirror::publish::{Waited, wait_published};
 use deltalakedb_mirror::store::open_store;
 use futures::stream::BoxStream;
 
-use super::{Change, Changes, IntoAt};
+use super::{AlterTable, Change, Changes, IntoAt};
 use crate::Db;
 use crate::filter::parse_filter;
 use crate::parquet_files::{describe_files, locate};
@@ -233,6 +233,31 @@ impl Table {
     /// those of other tables.
     pub fn change(&self) -> Change {
         Change::of(self)
+    }
+
+    /// Changes of the table's metadata: columns, properties, constraints, descriptions. Awaited, they are
+    /// committed as one commit.
+    ///
+    /// ```
+    /// # use deltalakedb::{Db, Result};
+    /// # fn main() -> Result<()> { tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let db = Db::create(&"memory://".parse()?).await?;
+    /// # let orders = db.create_table("orders").location("memory://a").columns("id long").await?;
+    /// let orders = orders
+    ///     .alter()
+    ///     .add_column("note string comment 'what the customer wrote'")
+    ///     .description("one row an order")
+    ///     .set_property("delta.deletedFileRetentionDuration", "interval 30 days")
+    ///     .await?;
+    /// assert_eq!(orders.schema()?.to_string(), "id long, note string");
+    /// # Ok(()) }) }
+    /// ```
+    pub fn alter(&self) -> AlterTable {
+        AlterTable::new(self.clone())
+    }
+
+    pub(super) fn db(&self) -> &Db {
+        &self.db
     }
 
     /// Changes the table; awaited, the change is committed. What others have committed since this

@@ -175,3 +175,45 @@ async fn what_is_missing_or_wrong_is_said_when_it_is_awaited() {
     let again = db.create_table("t").location("memory://t2").columns("id long").await.unwrap_err();
     assert_eq!(again.code(), "table_exists");
 }
+
+#[tokio::test]
+async fn a_change_of_metadata_conflicts_with_another_and_not_with_files() {
+    let db = catalog().await;
+    let opened = orders(&db).await;
+    // Who added files meanwhile has not changed what a column is.
+    opened.append(vec![file("a", "2026-01-01")]).await.unwrap();
+    let altered = opened.alter().add_column("note string").await.unwrap();
+    assert_eq!(altered.version().get(), 2);
+    assert_eq!(altered.schema().unwrap().to_string(), "id long, day date, note string");
+    for late in [
+        opened.alter().description("late"),
+        opened.alter().add_column("note string"),
+        opened.alter().set_property("delta.enableChangeDataFeed", "true"),
+    ] {
+        let error = late.await.unwrap_err();
+        assert_eq!(error.code(), "conflict", "{error}");
+    }
+    // Files that were described by the schema of before conflict; those for the table as it is go on.
+    let error = opened.append(vec![file("b", "2026-01-02")]).await.unwrap_err();
+    assert_eq!(error.code(), "conflict", "{error}");
+    db.changes().append("shop.orders", vec![file("b", "2026-01-02")]).await.unwrap();
+    assert_eq!(altered.latest().await.unwrap().num_files(), 2);
+    // Nothing to change is no commit.
+    let same = altered.latest().await.unwrap();
+    assert!(same.alter().set_nullable("id").commit().await.unwrap().is_none());
+    assert_eq!(same.alter().set_nullable("id").await.unwrap().version(), same.version());
+}
+
+#[tokio::test]
+async fn a_constraint_conflicts_with_rows_that_nobody_checked() {
+    let db = catalog().await;
+    let opened = orders(&db).await;
+    opened.append(vec![file("a", "2026-01-01")]).await.unwrap();
+    // The table was empty when it was opened, and is not any more.
+    let error = opened.alter().add_constraint("pos", "id > 0").await.unwrap_err();
+    assert_eq!(error.code(), "conflict", "{error}");
+    let error =
+        opened.latest().await.unwrap().alter().add_constraint("pos", "id > 0").await.unwrap_err();
+    assert_eq!(error.code(), "unsupported", "{error}");
+    assert!(error.to_string().contains("1 file(s)"), "{error}");
+}

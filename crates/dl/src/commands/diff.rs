@@ -249,7 +249,7 @@ impl Diff {
 }
 
 /// A report for people.
-fn describe(report: &DiffReport) -> String {
+pub(super) fn describe(report: &DiffReport) -> String {
     let version = |v: Option<Version>| v.map_or_else(|| "-".to_owned(), |v| v.to_string());
     let verdict = match report.verdict {
         Verdict::Parity => "parity",

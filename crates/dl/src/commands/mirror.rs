@@ -96,12 +96,17 @@ Publishes nothing itself: a worker does, of a service or of `dl mirror run --wat
 
 Examples:
   dl mirror wait sales.orders               the latest version
-  dl mirror wait sales.orders 41 --timeout 5")]
+  dl mirror wait sales.orders 41 --timeout 5
+  dl mirror wait --token load-2026-01-31    all tables of one transaction")]
 pub(crate) struct Wait {
     /// Table: namespace.table, its id, or a delta+sql:// URL
-    table: String,
+    #[arg(required_unless_present = "token", conflicts_with = "token")]
+    table: Option<String>,
     /// Version; the latest if not given
     version: Option<i64>,
+    /// The transaction with this token: each of its tables, up to the version that it got there
+    #[arg(long)]
+    token: Option<String>,
     /// Give up after this time
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<f64>,
@@ -238,15 +243,31 @@ impl Wait {
                     .map_err(|_| Failure::invalid(format!("--timeout {seconds}: not a time")))
             })
             .transpose()?;
-        let (db, table) = context.table(&self.table).await?;
-        let waited = wait_published(&db, &table, version, limit).await?;
-        if context.out.is_json() {
-            return context.out.document(&crate::view::plain(&waited));
+        let waited = match (&self.table, &self.token) {
+            (Some(table), _) => {
+                let (db, table) = context.table(table).await?;
+                let waited = wait_published(&db, &table, version, limit).await?;
+                if context.out.is_json() {
+                    return context.out.document(&crate::view::plain(&waited));
+                }
+                vec![waited]
+            }
+            (None, token) => {
+                let token = token.as_deref().unwrap_or_default();
+                let waited = context.db().await?.wait_published_token(token, limit).await?;
+                if context.out.is_json() {
+                    return context.out.document(&crate::view::plain(&waited));
+                }
+                waited
+            }
+        };
+        for table in waited {
+            context.out.say(format!(
+                "{}: version {} is published (up to {} is)",
+                table.name, table.version, table.published_version
+            ))?;
         }
-        context.out.say(format!(
-            "{}: version {} is published (up to {} is)",
-            waited.name, waited.version, waited.published_version
-        ))
+        Ok(())
     }
 }
 

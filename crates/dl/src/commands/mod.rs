@@ -1,6 +1,8 @@
 //! One module a command: its arguments and what it does.
 
+mod alter;
 mod append;
+mod check;
 mod commit;
 mod completions;
 mod config;
@@ -9,6 +11,7 @@ mod create;
 #[cfg(feature = "sql")]
 mod data;
 mod diff;
+mod doctor;
 mod drop;
 mod files;
 mod grants;
@@ -45,6 +48,8 @@ pub(crate) enum Command {
     Import(import::Import),
     /// Create a table
     Create(create::Create),
+    /// Change a table's columns, properties, constraints and descriptions
+    Alter(alter::Alter),
     /// Add existing Parquet files to a table
     Append(append::Append),
     /// Commit Delta actions, over one or more tables at once
@@ -100,6 +105,10 @@ pub(crate) enum Command {
     Vacuum(vacuum::Vacuum),
     /// Compare the catalog with a _delta_log/
     Diff(diff::Diff),
+    /// Compare the catalog with the data files in the store
+    Check(check::Check),
+    /// Look at the database, the stores and publishing: what could be better, and why
+    Doctor(doctor::Doctor),
     /// Copy a whole catalog to another database
     CopyCatalog(copy_catalog::CopyCatalog),
     /// Print the SQL that gives a login its rights on the catalog
@@ -122,6 +131,7 @@ impl Command {
             Command::Init(_) => "init",
             Command::Import(_) => "import",
             Command::Create(_) => "create",
+            Command::Alter(_) => "alter",
             Command::Append(_) => "append",
             Command::Commit(_) => "commit",
             Command::Sql(_) => "sql",
@@ -149,6 +159,8 @@ impl Command {
             Command::Rebuild(_) => "rebuild",
             Command::Vacuum(_) => "vacuum",
             Command::Diff(_) => "diff",
+            Command::Check(_) => "check",
+            Command::Doctor(_) => "doctor",
             Command::CopyCatalog(_) => "copy-catalog",
             Command::Grants(_) => "grants",
             Command::Config(_) => "config",
@@ -170,6 +182,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Init(command) => command.run(context).await?,
         Command::Import(command) => return command.run(context).await,
         Command::Create(command) => command.run(context).await?,
+        Command::Alter(command) => command.run(context).await?,
         Command::Append(command) => command.run(context).await?,
         Command::Commit(command) => command.run(context).await?,
         #[cfg(feature = "sql")]
@@ -200,6 +213,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Rebuild(command) => return command.run(context).await,
         Command::Vacuum(command) => command.run(context).await?,
         Command::Diff(command) => return command.run(context).await,
+        Command::Check(command) => return command.run(context).await,
+        Command::Doctor(command) => return command.run(context).await,
         Command::CopyCatalog(command) => return command.run(context).await,
         Command::Grants(command) => command.run(context)?,
         Command::Config(command) => return command.run(context).await,

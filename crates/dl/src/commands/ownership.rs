@@ -1,11 +1,16 @@
 //! `dl cutover` and `dl release`
 
 use clap::Args;
-use deltalakedb::mirror::ownership::{self, CutoverReport};
+use deltalakedb::Db;
+use deltalakedb::core::fence;
+use deltalakedb::core::ids::{At, TableRef};
+use deltalakedb::core::model::{MirrorMode, TableState};
+use deltalakedb::mirror::diff::{DiffOptions, Verdict, diff};
+use deltalakedb::mirror::ownership::{self, CutoverReport, refuse_foreign};
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::plural;
 use crate::publishing;
 use crate::view;
@@ -16,6 +21,10 @@ use crate::view;
 Commits a protocol that also lists the writer feature 'deltalakedb', and turns in-commit timestamps
 on unless the table refuses them. Every Delta reader reads on; other writers fail with the name of
 that feature instead of forking the log. Tables that `dl create` makes have it from the start.
+
+The published log is compared with the catalog first, as by `dl diff`. Where they contradict each
+other nothing is changed, and the differences are shown: `dl repair` decides about commits of other
+programs. A log that only lags behind is no reason to refuse.
 
 Writers that were in the middle of a commit through the catalog get a conflict and try again.
 Some engines still vacuum or checkpoint such a table, as these are no commits: vacuum with the
@@ -31,6 +40,9 @@ pub(crate) struct Cutover {
     /// Leave publishing to `dl mirror run`
     #[arg(long)]
     no_publish: bool,
+    /// Do not compare the published log with the catalog first
+    #[arg(long)]
+    skip_diff: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -43,6 +55,9 @@ struct CutoverView {
 impl Cutover {
     pub(crate) async fn run(&self, context: &Context) -> Result<()> {
         let (db, table) = context.table(&self.table).await?;
+        if !self.skip_diff {
+            agrees(context, &db, &table).await?;
+        }
         let report = ownership::cutover(&db, &table).await?;
         let warnings = if self.no_publish {
             Vec::new()
@@ -65,6 +80,41 @@ impl Cutover {
             None => format!("The fence of '{}' is up already.", report.name),
         })
     }
+}
+
+/// Whether a table's published log says what the catalog says.
+///
+/// # Errors
+/// The differences. What keeps a table from being cut over at all is left to the cut-over to say.
+async fn agrees(context: &Context, db: &Db, table: &TableRef) -> Result<()> {
+    let db = db.clone().on_primary();
+    let record = db.catalog().table(table).await?;
+    if record.state != TableState::Active || record.mirror != MirrorMode::Active {
+        return Ok(());
+    }
+    let by_id = TableRef::Id(record.id);
+    let head = db.snapshot(&by_id, At::Head).await?;
+    refuse_foreign(&db, &record).await?;
+    if fence::is_up(&head.protocol) {
+        return Ok(());
+    }
+    let name = &record.name;
+    let report = diff(&db, &by_id, DiffOptions::default(), &context.progress).await;
+    let report = report.map_err(|error| {
+        Failure::Mismatch(format!(
+            "the published log of '{name}' cannot be compared with the catalog, so that '{name}' is \
+             not cut over: {error}. --skip-diff cuts over without comparing"
+        ))
+    })?;
+    if report.verdict != Verdict::Drift {
+        return Ok(());
+    }
+    Err(Failure::Mismatch(format!(
+        "the published log of '{name}' is not what the catalog says, so that '{name}' is not cut over:\n\
+         {}\n`dl diff {name}` shows more, `dl repair {name}` and `dl mirror reconcile {name}` put it \
+         right; --skip-diff cuts over all the same",
+        super::diff::describe(&report)
+    )))
 }
 
 /// Arguments of `dl release`.

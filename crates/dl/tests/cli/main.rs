@@ -7,8 +7,10 @@
     reason = "these are tests: clippy only knows the functions that are marked as such"
 )]
 
+mod altering;
 mod bad_input;
 mod catalogs;
+mod checking;
 mod claims;
 mod commits;
 mod configuring;
@@ -16,6 +18,7 @@ mod copying;
 mod databases;
 mod diffing;
 mod failover;
+mod doctor;
 #[cfg(feature = "sql")]
 mod fitting;
 mod importing;

@@ -134,6 +134,45 @@ fn a_version_is_waited_for() {
 }
 
 #[test]
+fn all_tables_of_a_transaction_are_waited_for() {
+    let world = World::new();
+    for name in ["a", "b"] {
+        world.create(&format!("s.{name}"), name, &["--partition-by", "day"]).ok();
+        world.file(&format!("{name}.json"), &add("day=1/x.parquet", "1"));
+    }
+    let both = ["--table", "s.a=a.json", "--table", "s.b=b.json", "--token", "load-1"];
+    world.dl(&[&["commit", "--no-publish"], &both[..]].concat()).ok();
+    let wait = ["mirror", "wait", "--token", "load-1"];
+    // One of two is not all.
+    world.dl(&["mirror", "run", "s.a"]).ok();
+    world
+        .dl(&[&wait[..], &["--timeout", "0.2"]].concat())
+        .fails(&["version 1 of table 's.b' is not published after"]);
+    let mut waiting = world.command(&wait).spawn().unwrap();
+    until("it has opened the catalog", || has_open(&waiting, "catalog.db"));
+    assert!(waiting.try_wait().unwrap().is_none(), "it does not wait");
+    world.dl(&["mirror", "run"]).ok();
+    Run::from(waiting.wait_with_output().unwrap())
+        .ok()
+        .says("s.a: version 1 is published")
+        .says("s.b: version 1 is published");
+    // Later versions that wait are no concern of this token.
+    world.dl_with_input(&["commit", "s.a", "--no-publish"], &add("day=1/y.parquet", "1")).ok();
+    let waited = world.json(&[&wait[..], &["--timeout", "1"]].concat());
+    assert_eq!(waited[0]["table"], "s.a");
+    assert_eq!((&waited[0]["version"], &waited[1]["version"]), (&1.into(), &1.into()));
+    // What is published stays so, also of a table that was dropped.
+    world.dl(&["drop", "s.b"]).ok();
+    world.dl(&wait).ok();
+    world
+        .dl(&["mirror", "wait", "--token", "load-2"])
+        .fails(&["no commit has the token 'load-2'", "do not expire"]);
+    world.dl(&["mirror", "wait", "--token", ""]).fails(&["1 to 128"]);
+    world.dl(&["mirror", "wait"]).code(2);
+    world.dl(&["mirror", "wait", "s.a", "--token", "load-1"]).code(2);
+}
+
+#[test]
 fn a_bound_on_what_is_not_published_holds_commits_back() {
     let world = World::new();
     let bound = ["--property", "deltalakedb.maxUnpublishedVersions=2", "--no-publish"];

@@ -77,6 +77,37 @@ fn a_table_is_cut_over_released_and_taken_in_again() {
 }
 
 #[test]
+fn a_log_that_is_not_the_catalog_s_is_not_cut_over() {
+    let world = World::new();
+    world.create("s.t", "t", &["--no-fence", "--partition-by", "day"]).ok();
+    world.dl_with_input(&["commit", "s.t"], &add("day=1/a.parquet", "1")).ok();
+    let one = "t/_delta_log/00000000000000000001.json";
+    let published = world.read(one);
+    world.file(one, &published.replace("a.parquet", "b.parquet"));
+    world.dl(&["cutover", "s.t"]).fails(&[
+        "'s.t' is not cut over",
+        "a.parquet",
+        "b.parquet",
+        "dl diff s.t",
+        "--skip-diff",
+    ]);
+    assert_eq!(world.json(&["show", "s.t"])["features"]["fence"], false);
+    assert_eq!(world.json(&["show", "s.t"])["version"], 1);
+    world.file(one, &published);
+    // A log that is behind is no contradiction.
+    let late = ["commit", "s.t", "--no-publish"];
+    world.dl_with_input(&late, &add("day=1/c.parquet", "1")).ok();
+    world.dl(&["cutover", "s.t"]).ok().says("is up from version 3 on");
+    // Who says so cuts over without comparing.
+    world.create("s.u", "u", &["--no-fence", "--partition-by", "day"]).ok();
+    let zero = "u/_delta_log/00000000000000000000.json";
+    let other = world.read(zero).replace(r#"nullable\":true"#, r#"nullable\":false"#);
+    world.file(zero, &other);
+    world.dl(&["cutover", "s.u"]).fails(&["'s.u' is not cut over"]);
+    world.dl(&["cutover", "s.u", "--skip-diff"]).ok().says("is up from version 1 on");
+}
+
+#[test]
 fn a_table_that_cannot_be_cut_over_says_why() {
     let world = World::new();
     world.create("s.t", "t", &["--no-fence", "--no-mirror"]).ok();

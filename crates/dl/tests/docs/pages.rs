@@ -48,6 +48,7 @@ pages! {
     embedding_rust: "docs/src/embedding/rust.md",
     moving: "docs/src/moving.md",
     operate_configuration: "docs/src/operate/configuration.md",
+    operate_upkeep: "docs/src/operate/upkeep.md",
     publishing_one_writer: "docs/src/publishing/one-writer.md",
     publishing_publishing: "docs/src/publishing/publishing.md",
     publishing_repair: "docs/src/publishing/repair.md",
