@@ -15,6 +15,7 @@ mod files;
 mod import;
 mod options;
 mod outbox;
+mod pages;
 mod readers;
 mod reads;
 mod rows;
@@ -34,6 +35,7 @@ use std::sync::atomic::Ordering;
 use deltalakedb_catalog_core::error::Result;
 
 pub use options::SqliteOptions;
+pub use pages::copy_pages;
 
 use errors::DbResult;
 use session::{Db, Session};

@@ -1,6 +1,7 @@
 //! One module a command: its arguments and what it does.
 
 mod append;
+mod backup;
 mod commit;
 mod completions;
 mod copy_catalog;
@@ -23,6 +24,7 @@ mod publish;
 mod quickstart;
 mod rebuild;
 mod repair;
+mod restore;
 mod show;
 mod target;
 mod vacuum;
@@ -100,6 +102,10 @@ pub(crate) enum Command {
     Diff(diff::Diff),
     /// Copy a whole catalog to another database
     CopyCatalog(copy_catalog::CopyCatalog),
+    /// Back up a catalog to a folder or an object store
+    Backup(backup::Backup),
+    /// Restore a backup into a catalog
+    Restore(restore::Restore),
     /// Print the SQL that gives a login its rights on the catalog
     Grants(grants::Grants),
     /// Print a completion script for a shell
@@ -142,6 +148,8 @@ impl Command {
             Command::Vacuum(_) => "vacuum",
             Command::Diff(_) => "diff",
             Command::CopyCatalog(_) => "copy-catalog",
+            Command::Backup(_) => "backup",
+            Command::Restore(_) => "restore",
             Command::Grants(_) => "grants",
             Command::Completions(_) => "completions",
         }
@@ -186,6 +194,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Vacuum(command) => command.run(context).await?,
         Command::Diff(command) => return command.run(context).await,
         Command::CopyCatalog(command) => return command.run(context).await,
+        Command::Backup(command) => return command.run(context).await,
+        Command::Restore(command) => return command.run(context).await,
         Command::Grants(command) => command.run(context)?,
         Command::Completions(command) => command.run(context)?,
     }

@@ -7,6 +7,7 @@
     reason = "these are tests: clippy only knows the functions that are marked as such"
 )]
 
+mod backing;
 mod bad_input;
 mod catalogs;
 mod claims;
