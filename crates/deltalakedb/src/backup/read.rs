@@ -446,7 +446,7 @@ impl Steps for Stored {
         self.head
     }
 
-    fn from_json(&self) -> bool {
+    fn is_replayed(&self) -> bool {
         self.from_json
     }
 

@@ -106,7 +106,7 @@ pub(crate) async fn load(
     record: &TableRecord,
     progress: &dyn Progress,
 ) -> Result<Loaded> {
-    let mut stored = begin(to, record, source.from_json()).await?;
+    let mut stored = begin(to, record, source.is_replayed()).await?;
     let resumed = stored.table.head.is_some()
         || stored.history_through.is_some()
         || stored.base_files > 0
@@ -122,7 +122,7 @@ pub(crate) async fn load(
             failures.begin_anew();
         }
         if matches!(error, CatalogError::InvalidInput(_) | CatalogError::TableNotFound(_)) {
-            let now = begin(to, record, source.from_json()).await?;
+            let now = begin(to, record, source.is_replayed()).await?;
             return Err(if position(&now) == position(&stored) { error } else { rival(record) });
         }
         if !is_transient(&error) {
@@ -133,7 +133,7 @@ pub(crate) async fn load(
         }
         // Whatever became of that step: go on from what is there.
         tracing::debug!(table = %record.name, %error, "the copy of a table goes on");
-        stored = begin(to, record, source.from_json()).await?;
+        stored = begin(to, record, source.is_replayed()).await?;
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) trait Steps: Clone + Send + Sync + 'static {
     fn head(&self) -> Version;
 
     /// Whether its state is replayed from version 0.
-    fn from_json(&self) -> bool;
+    fn is_replayed(&self) -> bool;
 
     /// Sends every step from where the target is up to the head. Ends early when nobody listens.
     fn send(
@@ -331,7 +331,7 @@ impl Steps for Source {
         self.head
     }
 
-    fn from_json(&self) -> bool {
+    fn is_replayed(&self) -> bool {
         self.from_json
     }
 
