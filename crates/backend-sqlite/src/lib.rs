@@ -16,6 +16,7 @@ mod files;
 mod import;
 mod options;
 mod outbox;
+mod pages;
 mod readers;
 mod reads;
 mod rows;
@@ -37,6 +38,7 @@ use deltalakedb_catalog_core::error::Result;
 
 pub use diagnose::diagnose;
 pub use options::SqliteOptions;
+pub use pages::copy_pages;
 pub use views::{drop_views, views};
 
 use errors::DbResult;

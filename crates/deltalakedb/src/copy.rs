@@ -19,11 +19,11 @@
 //!
 //! [`CatalogBackend`]: crate::core::backend::CatalogBackend
 
-mod compare;
-mod differences;
-mod load;
-mod source;
-mod survey;
+pub(crate) mod compare;
+pub(crate) mod differences;
+pub(crate) mod load;
+pub(crate) mod source;
+pub(crate) mod survey;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -9,11 +9,12 @@ use deltalakedb_catalog_core::backend::CatalogBackend;
 use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_engine::catalog::{Catalog, CommitHook};
-use deltalakedb_catalog_engine::env::{Clock, IdSource};
+use deltalakedb_catalog_engine::env::{Clock, IdSource, Progress};
 use deltalakedb_catalog_engine::retry::RetryPolicy;
 use deltalakedb_catalog_engine::signature::{Signature, UserName};
 use deltalakedb_mirror::publish::{Publisher, PublisherConfig};
 
+use crate::backup::{self, BackupOptions, BackupReport};
 use crate::indexing::Indexer;
 use crate::system::{RandomIds, SystemClock};
 use crate::traced::traced;
@@ -177,6 +178,20 @@ impl Db {
     #[must_use]
     pub fn uri(&self) -> &CatalogUri {
         &self.uri
+    }
+
+    /// Backs up this catalog, see [`backup`](crate::backup::backup). It is restored by
+    /// [`restore`](crate::backup::restore).
+    ///
+    /// # Errors
+    /// Those of [`backup`](crate::backup::backup).
+    pub async fn backup(
+        &self,
+        place: &backup::Place,
+        options: &BackupOptions,
+        progress: &dyn Progress,
+    ) -> Result<BackupReport> {
+        backup::backup(&self.catalog, place, options, progress).await
     }
 
     /// A worker that publishes this catalog's commits.

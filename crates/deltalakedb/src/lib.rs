@@ -46,6 +46,7 @@
 
 pub mod api;
 pub mod background;
+pub mod backup;
 #[cfg(feature = "config")]
 pub mod config;
 pub mod copy;

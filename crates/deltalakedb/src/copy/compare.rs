@@ -36,7 +36,7 @@ pub(super) struct Comparer<'a> {
 }
 
 /// Compares two rows of a table; of one that is not finished, what is known of it so far.
-pub(super) fn records(found: &mut Differences, source: &TableRecord, copy: &TableRecord) {
+pub(crate) fn records(found: &mut Differences, source: &TableRecord, copy: &TableRecord) {
     found.check("name", &source.name.to_string(), &copy.name.to_string());
     found.check("location", &source.location, &copy.location);
     // Values may be secrets, whatever they should be.
@@ -79,7 +79,7 @@ fn heads(found: &mut Differences, source: &TableRecord, copy: &TableRecord) {
 }
 
 /// Compares how a table is published; the target's mirror may go on once it is active.
-pub(super) fn publishing(found: &mut Differences, source: &TableRecord, copy: &TableRecord) {
+pub(crate) fn publishing(found: &mut Differences, source: &TableRecord, copy: &TableRecord) {
     found.check("mirror", &source.mirror, &copy.mirror);
     found.check("published version", &source.published_version, &copy.published_version);
 }
@@ -164,7 +164,7 @@ impl Comparer<'_> {
                 (None, None) => return Ok(()),
                 (Some(ours), Some(theirs)) => (ours, theirs),
                 (ours, theirs) => {
-                    let (ours, theirs) = (ours.map(|b| b.0), theirs.map(|b| b.0));
+                    let (ours, theirs) = (ours.map(|b| b.0.version), theirs.map(|b| b.0.version));
                     found.add(|| {
                         format!(
                             "bytes: version {} at the source, {} at the target",
@@ -175,8 +175,8 @@ impl Comparer<'_> {
                     return Ok(());
                 }
             };
-            if ours.0 != theirs.0 {
-                let (ours, theirs) = (ours.0, theirs.0);
+            if ours.0.version != theirs.0.version {
+                let (ours, theirs) = (ours.0.version, theirs.0.version);
                 found.add(|| {
                     format!("bytes of version {ours} at the source, of {theirs} at the target")
                 });
@@ -184,7 +184,7 @@ impl Comparer<'_> {
             }
             // Another program may compress in another way.
             if ours.1 != theirs.1 && ours.1.published()? != theirs.1.published()? {
-                found.add(|| format!("version {}: the bytes are not the same", ours.0));
+                found.add(|| format!("version {}: the bytes are not the same", ours.0.version));
             }
         }
     }
@@ -268,7 +268,7 @@ impl Comparer<'_> {
 }
 
 /// Compares two lines of history.
-fn commits(found: &mut Differences, ours: &CommitRecord, theirs: &CommitRecord) {
+pub(crate) fn commits(found: &mut Differences, ours: &CommitRecord, theirs: &CommitRecord) {
     if ours == theirs {
         return;
     }
@@ -289,7 +289,7 @@ fn commits(found: &mut Differences, ours: &CommitRecord, theirs: &CommitRecord) 
 }
 
 /// Versions whose state is compared: evenly spread, first and last among them.
-fn sample(base: Version, head: Version, validate: Validate) -> BTreeSet<Version> {
+pub(crate) fn sample(base: Version, head: Version, validate: Validate) -> BTreeSet<Version> {
     let span = head.get().saturating_sub(base.get());
     let steps = match validate {
         Validate::None => return BTreeSet::new(),
@@ -317,7 +317,7 @@ async fn tombstones(catalog: &Catalog, id: TableId, at: Version) -> Result<(u128
     Ok((sum, count))
 }
 
-fn digest(tombstone: &TombstoneRecord) -> Result<u128> {
+pub(crate) fn digest(tombstone: &TombstoneRecord) -> Result<u128> {
     let json = serde_json::to_vec(&tombstone.remove)
         .map_err(|e| CatalogError::corrupt(format!("a tombstone cannot be written: {e}")))?;
     let mut hasher = Sha256::new();
@@ -330,21 +330,21 @@ fn digest(tombstone: &TombstoneRecord) -> Result<u128> {
 }
 
 /// Stored bytes of a table, ascending.
-struct Bodies<'a> {
+pub(crate) struct Bodies<'a> {
     catalog: &'a Catalog,
     id: TableId,
     next: Version,
     head: Version,
-    page: VecDeque<(Version, CommitBody)>,
+    pub(crate) page: VecDeque<(CommitRecord, CommitBody)>,
 }
 
 impl<'a> Bodies<'a> {
-    fn new(catalog: &'a Catalog, id: TableId, head: Version) -> Self {
+    pub(crate) fn new(catalog: &'a Catalog, id: TableId, head: Version) -> Self {
         Bodies { catalog, id, next: Version::ZERO, head, page: VecDeque::new() }
     }
 
     /// Makes sure that the page has an item, unless there is none.
-    async fn fill(&mut self) -> Result<()> {
+    pub(crate) async fn fill(&mut self) -> Result<()> {
         if !self.page.is_empty() || self.next > self.head {
             return Ok(());
         }
@@ -356,7 +356,7 @@ impl<'a> Bodies<'a> {
             Some((last, _)) => last.version.next(),
             None => self.head.next(),
         };
-        self.page.extend(page.into_iter().map(|(record, body)| (record.version, body)));
+        self.page.extend(page);
         Ok(())
     }
 }

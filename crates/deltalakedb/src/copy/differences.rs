@@ -11,18 +11,18 @@ const MAX_VALUE: usize = 200;
 
 /// Differences found, of which the first are kept.
 #[derive(Debug, Default)]
-pub(super) struct Differences {
+pub(crate) struct Differences {
     listed: Vec<String>,
     count: usize,
 }
 
 impl Differences {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     /// Adds one.
-    pub(super) fn add(&mut self, text: impl FnOnce() -> String) {
+    pub(crate) fn add(&mut self, text: impl FnOnce() -> String) {
         if self.listed.len() < MAX_LISTED {
             self.listed.push(text());
         }
@@ -30,7 +30,7 @@ impl Differences {
     }
 
     /// Adds one unless both are equal.
-    pub(super) fn check<T: PartialEq + Debug>(&mut self, what: &str, source: &T, target: &T) {
+    pub(crate) fn check<T: PartialEq + Debug>(&mut self, what: &str, source: &T, target: &T) {
         if source != target {
             self.add(|| {
                 format!("{what}: {} at the source, {} at the target", cut(source), cut(target))
@@ -39,7 +39,7 @@ impl Differences {
     }
 
     /// Their number and the first of them.
-    pub(super) fn into_parts(self) -> (usize, Vec<String>) {
+    pub(crate) fn into_parts(self) -> (usize, Vec<String>) {
         (self.count, self.listed)
     }
 }
@@ -53,6 +53,6 @@ fn cut<T: Debug>(value: &T) -> String {
 }
 
 /// A head, for people.
-pub(super) fn version(version: Option<Version>) -> String {
+pub(crate) fn version(version: Option<Version>) -> String {
     version.map_or_else(|| "none".to_owned(), |version| version.to_string())
 }

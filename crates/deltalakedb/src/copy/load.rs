@@ -12,20 +12,20 @@ use deltalakedb_catalog_engine::retry::Retry;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::source::{Source, Step};
+use super::source::{Step, Steps};
 
 /// What a call has done for a table.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Loaded {
+pub(crate) struct Loaded {
     /// Commits stored.
-    pub(super) commits: u64,
+    pub(crate) commits: u64,
     /// Whether some of the table was there already.
-    pub(super) resumed: bool,
+    pub(crate) resumed: bool,
 }
 
 /// Whether what is stored of a table can be continued. (`head`: the source may have been restored
 /// from a backup.)
-pub(super) fn continues(source: &TableRecord, copy: &TableRecord) -> bool {
+pub(crate) fn continues(source: &TableRecord, copy: &TableRecord) -> bool {
     source.name == copy.name
         && source.location == copy.location
         && source.storage_options == copy.storage_options
@@ -40,7 +40,7 @@ fn is_transient(error: &CatalogError) -> bool {
 }
 
 /// Ends the import of a table as the source has it.
-pub(super) async fn finish(to: &Catalog, record: &TableRecord) -> Result<TableRecord> {
+pub(crate) async fn finish(to: &Catalog, record: &TableRecord) -> Result<TableRecord> {
     let finished = finish_import(to, record).await?;
     // The copy stands without it: it is no part of what is copied, but made anew.
     if let Err(error) = to.maintain_index(record.id).await {
@@ -77,7 +77,7 @@ async fn finish_import(to: &Catalog, record: &TableRecord) -> Result<TableRecord
 }
 
 /// Deletes what is stored of a table that is not finished.
-pub(super) async fn abort(to: &Catalog, id: TableId) -> Result<()> {
+pub(crate) async fn abort(to: &Catalog, id: TableId) -> Result<()> {
     let mut attempts = Retry::of(to).start();
     loop {
         let Err(error) = to.backend().import_abort(id).await.plain() else { return Ok(()) };
@@ -94,19 +94,19 @@ pub(super) async fn abort(to: &Catalog, id: TableId) -> Result<()> {
 }
 
 /// The row of a table, whatever its state.
-pub(super) async fn find(catalog: &Catalog, id: TableId) -> Result<Option<TableRecord>> {
+pub(crate) async fn find(catalog: &Catalog, id: TableId) -> Result<Option<TableRecord>> {
     let table = TableRef::Id(id);
     Retry::of(catalog).repeat(|| catalog.backend().get_table(&table)).await
 }
 
 /// Stores everything up to the head, from where an earlier call has stopped.
-pub(super) async fn load(
-    source: &Source,
+pub(crate) async fn load(
+    source: &impl Steps,
     to: &Catalog,
     record: &TableRecord,
     progress: &dyn Progress,
 ) -> Result<Loaded> {
-    let mut stored = begin(to, record, source.from_json).await?;
+    let mut stored = begin(to, record, source.is_replayed()).await?;
     let resumed = stored.table.head.is_some()
         || stored.history_through.is_some()
         || stored.base_files > 0
@@ -122,7 +122,7 @@ pub(super) async fn load(
             failures.begin_anew();
         }
         if matches!(error, CatalogError::InvalidInput(_) | CatalogError::TableNotFound(_)) {
-            let now = begin(to, record, source.from_json).await?;
+            let now = begin(to, record, source.is_replayed()).await?;
             return Err(if position(&now) == position(&stored) { error } else { rival(record) });
         }
         if !is_transient(&error) {
@@ -133,7 +133,7 @@ pub(super) async fn load(
         }
         // Whatever became of that step: go on from what is there.
         tracing::debug!(table = %record.name, %error, "the copy of a table goes on");
-        stored = begin(to, record, source.from_json).await?;
+        stored = begin(to, record, source.is_replayed()).await?;
     }
 }
 
@@ -199,7 +199,7 @@ async fn in_the_way(to: &Catalog, record: &TableRecord, error: CatalogError) -> 
 
 /// Carries out steps until nothing is left.
 async fn run(
-    source: &Source,
+    source: &impl Steps,
     to: &Catalog,
     stored: &mut ImportProgress,
     commits: &mut u64,

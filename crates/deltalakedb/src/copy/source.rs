@@ -20,20 +20,36 @@ use super::Limits;
 const PAGE: usize = 500;
 
 /// Older than every deletion: all tombstones are wanted.
-pub(super) const EVER: TimestampMs = TimestampMs(i64::MIN);
+pub(crate) const EVER: TimestampMs = TimestampMs(i64::MIN);
 
 /// What goes to the target in one transaction.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Commits: history, or above the base.
     Commits(Vec<ImportedCommit>),
     /// A part of the base state, after so many files and tombstones.
     Base { files: u64, tombstones: u64, chunk: BaseChunk, tail: Option<Box<BaseTail>> },
 }
 
+/// A table that can be read as an import wants it.
+pub(crate) trait Steps: Clone + Send + Sync + 'static {
+    /// The version up to which it is read.
+    fn head(&self) -> Version;
+
+    /// Whether its state is replayed from version 0.
+    fn is_replayed(&self) -> bool;
+
+    /// Sends every step from where the target is up to the head. Ends early when nobody listens.
+    fn send(
+        self,
+        at: ImportProgress,
+        to: mpsc::Sender<Result<Step>>,
+    ) -> impl Future<Output = ()> + Send + 'static;
+}
+
 /// A table of the source.
 #[derive(Debug, Clone)]
-pub(super) struct Source {
+pub(crate) struct Source {
     catalog: Catalog,
     table: TableId,
     label: String,
@@ -41,7 +57,7 @@ pub(super) struct Source {
     head: Version,
     limits: Limits,
     /// Whether its state is replayed from version 0.
-    pub(super) from_json: bool,
+    pub(crate) from_json: bool,
 }
 
 impl Source {
@@ -49,25 +65,37 @@ impl Source {
     ///
     /// # Errors
     /// `Corrupt` for a table without a head; those of the database.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         catalog: &Catalog,
         record: &TableRecord,
         limits: Limits,
     ) -> Result<Source> {
+        let mut source = Source { limits, ..Source::known(catalog, record, false)? };
+        source.from_json = source.base == Version::ZERO && source.replays_version_0().await?;
+        Ok(source)
+    }
+
+    /// A table of which it is known where its state starts.
+    ///
+    /// # Errors
+    /// `Corrupt` for a table without a head.
+    pub(crate) fn known(
+        catalog: &Catalog,
+        record: &TableRecord,
+        from_json: bool,
+    ) -> Result<Source> {
         let head = record.head.ok_or_else(|| {
             CatalogError::corrupt(format!("table '{}' of the source has no version", record.name))
         })?;
-        let mut source = Source {
+        Ok(Source {
             catalog: catalog.clone(),
             table: record.id,
             label: format!("table '{}' ({}) of the source", record.name, record.id),
             base: record.base_version,
             head,
-            limits,
-            from_json: false,
-        };
-        source.from_json = source.base == Version::ZERO && source.replays_version_0().await?;
-        Ok(source)
+            limits: Limits::default(),
+            from_json,
+        })
     }
 
     /// Whether version 0 is what its commit says: else it was imported from a checkpoint of
@@ -122,12 +150,8 @@ impl Source {
         Ok(expected.next().is_none() && buried.is_empty())
     }
 
-    /// The version up to which it is read.
-    pub(super) fn head(&self) -> Version {
-        self.head
-    }
-
-    async fn bodies(
+    /// Stored bytes of some versions.
+    pub(crate) async fn bodies(
         &self,
         from: Version,
         to: Version,
@@ -138,7 +162,7 @@ impl Source {
     }
 
     /// The small rest of the base.
-    async fn tail(&self) -> Result<BaseTail> {
+    pub(crate) async fn tail(&self) -> Result<BaseTail> {
         let (table, base) = (TableRef::Id(self.table), self.base);
         let snapshot = self.catalog.snapshot(&table, At::Version(base)).await?;
         let (retry, backend) = (Retry::of(&self.catalog), self.catalog.backend());
@@ -149,14 +173,6 @@ impl Source {
             domain_metadata: retry.repeat(|| backend.domain_metadata(self.table, base)).await?,
             timestamp: snapshot.timestamp,
         })
-    }
-
-    /// Sends every step from where the target is up to the head. Ends early when nobody listens.
-    pub(super) async fn send(self, at: ImportProgress, to: mpsc::Sender<Result<Step>>) {
-        if let Err(Some(error)) = self.steps(&at, &to).await {
-            // Nobody listens any more: then nobody wants to know.
-            let _ = to.send(Err(error)).await;
-        }
     }
 
     /// `Err(None)`: nobody listens.
@@ -181,7 +197,8 @@ impl Source {
         Ok(())
     }
 
-    fn no_bytes(&self, version: Version) -> CatalogError {
+    /// The error of a version whose bytes are missing.
+    pub(crate) fn no_bytes(&self, version: Version) -> CatalogError {
         CatalogError::corrupt(format!(
             "{}: the bytes of version {version} are not stored",
             self.label
@@ -309,7 +326,25 @@ impl Source {
     }
 }
 
-async fn send_base(
+impl Steps for Source {
+    fn head(&self) -> Version {
+        self.head
+    }
+
+    fn is_replayed(&self) -> bool {
+        self.from_json
+    }
+
+    async fn send(self, at: ImportProgress, to: mpsc::Sender<Result<Step>>) {
+        if let Err(Some(error)) = self.steps(&at, &to).await {
+            // Nobody listens any more: then nobody wants to know.
+            let _ = to.send(Err(error)).await;
+        }
+    }
+}
+
+/// Sends a part of a base; `sent` counts what was sent before.
+pub(crate) async fn send_base(
     sent: &mut (u64, u64),
     chunk: BaseChunk,
     tail: Option<Box<BaseTail>>,
@@ -322,13 +357,17 @@ async fn send_base(
 }
 
 /// Bytes of a file's texts.
-fn text_of(add: &Add) -> u64 {
+pub(crate) fn text_of(add: &Add) -> u64 {
     let len = add.path.len() + add.stats.as_ref().map_or(0, String::len);
     u64::try_from(len).unwrap_or(u64::MAX)
 }
 
 /// A stored commit as an import wants it.
-fn imported(label: &str, record: CommitRecord, body: CommitBody) -> Result<ImportedCommit> {
+pub(crate) fn imported(
+    label: &str,
+    record: CommitRecord,
+    body: CommitBody,
+) -> Result<ImportedCommit> {
     let index = index_of(label, &record, &body)?;
     Ok(ImportedCommit {
         version: record.version,
@@ -344,7 +383,11 @@ fn imported(label: &str, record: CommitRecord, body: CommitBody) -> Result<Impor
 ///
 /// # Errors
 /// `Corrupt` if they are not those of the record.
-fn index_of(label: &str, record: &CommitRecord, body: &CommitBody) -> Result<CommitIndex> {
+pub(crate) fn index_of(
+    label: &str,
+    record: &CommitRecord,
+    body: &CommitBody,
+) -> Result<CommitIndex> {
     let origin = format!("{label}, version {}", record.version);
     let bytes = body.published()?;
     let mut index = index_ndjson(&origin, &bytes)

@@ -31,7 +31,7 @@ pub(super) struct Survey {
 }
 
 /// Fails unless a catalog is initialised for this program.
-pub(super) async fn require_catalog(catalog: &Catalog, side: &str) -> Result<()> {
+pub(crate) async fn require_catalog(catalog: &Catalog, side: &str) -> Result<()> {
     let info = Retry::of(catalog).repeat(|| catalog.backend().info()).await?;
     if info.schema_version == info.supported_schema_version {
         return Ok(());
@@ -43,11 +43,13 @@ pub(super) async fn require_catalog(catalog: &Catalog, side: &str) -> Result<()>
     )))
 }
 
-async fn tables(catalog: &Catalog, state: TableState) -> Result<Vec<TableRecord>> {
+/// All tables in one state.
+pub(crate) async fn tables(catalog: &Catalog, state: TableState) -> Result<Vec<TableRecord>> {
     catalog.tables(TableFilter { namespace: None, state: Some(state) }).try_collect().await
 }
 
-fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
+/// Names in an error, to a bound.
+pub(crate) fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
     let more = names.len().saturating_sub(MAX_LISTED);
     let text = names.take(MAX_LISTED).collect::<Vec<_>>().join(", ");
     if more == 0 { text } else { format!("{text}, and {more} more") }

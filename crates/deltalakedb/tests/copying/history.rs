@@ -67,6 +67,12 @@ impl Writer {
         TimestampMs(self.now)
     }
 
+    /// Lets some time pass, and says a time in the middle of it.
+    pub(crate) fn pass(&mut self, ms: i64) -> TimestampMs {
+        self.now += 2 * ms;
+        TimestampMs(self.now - ms)
+    }
+
     fn number(&mut self) -> u64 {
         self.number += 1;
         self.number

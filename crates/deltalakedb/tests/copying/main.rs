@@ -9,6 +9,7 @@
     reason = "these are tests: clippy only knows the functions that are marked as such"
 )]
 
+mod backups;
 mod history;
 mod interruptions;
 mod random;

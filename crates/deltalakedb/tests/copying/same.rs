@@ -56,7 +56,12 @@ pub(crate) async fn same_reads(a: &dyn CatalogBackend, b: &dyn CatalogBackend) -
     compared
 }
 
-async fn same_table(a: &dyn CatalogBackend, b: &dyn CatalogBackend, of: &TableRecord) -> usize {
+/// Compares all that can be read of a table. Returns the number of versions compared.
+pub(crate) async fn same_table(
+    a: &dyn CatalogBackend,
+    b: &dyn CatalogBackend,
+    of: &TableRecord,
+) -> usize {
     let id = of.id;
     let head = of.head.unwrap();
     let all = CommitFilter::default();

@@ -2,6 +2,7 @@
 
 mod alter;
 mod append;
+mod backup;
 mod check;
 mod commit;
 mod completions;
@@ -27,6 +28,7 @@ mod publish;
 mod quickstart;
 mod rebuild;
 mod repair;
+mod restore;
 mod show;
 mod target;
 mod vacuum;
@@ -111,6 +113,10 @@ pub(crate) enum Command {
     Doctor(doctor::Doctor),
     /// Copy a whole catalog to another database
     CopyCatalog(copy_catalog::CopyCatalog),
+    /// Back up a catalog to a folder or an object store
+    Backup(backup::Backup),
+    /// Restore a backup into a catalog
+    Restore(restore::Restore),
     /// Print the SQL that gives a login its rights on the catalog
     Grants(grants::Grants),
     /// Look at the configuration: is it right, where is each value from
@@ -162,6 +168,8 @@ impl Command {
             Command::Check(_) => "check",
             Command::Doctor(_) => "doctor",
             Command::CopyCatalog(_) => "copy-catalog",
+            Command::Backup(_) => "backup",
+            Command::Restore(_) => "restore",
             Command::Grants(_) => "grants",
             Command::Config(_) => "config",
             Command::Views(_) => "views",
@@ -216,6 +224,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Check(command) => return command.run(context).await,
         Command::Doctor(command) => return command.run(context).await,
         Command::CopyCatalog(command) => return command.run(context).await,
+        Command::Backup(command) => return command.run(context).await,
+        Command::Restore(command) => return command.run(context).await,
         Command::Grants(command) => command.run(context)?,
         Command::Config(command) => return command.run(context).await,
         Command::Views(command) => command.run(context).await?,

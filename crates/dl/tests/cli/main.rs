@@ -8,6 +8,7 @@
 )]
 
 mod altering;
+mod backing;
 mod bad_input;
 mod catalogs;
 mod checking;
@@ -17,8 +18,8 @@ mod configuring;
 mod copying;
 mod databases;
 mod diffing;
-mod failover;
 mod doctor;
+mod failover;
 #[cfg(feature = "sql")]
 mod fitting;
 mod importing;

@@ -47,6 +47,7 @@ pages! {
     embedding_deltalake: "docs/src/embedding/deltalake.md",
     embedding_rust: "docs/src/embedding/rust.md",
     moving: "docs/src/moving.md",
+    operate_backup: "docs/src/operate/backup.md",
     operate_configuration: "docs/src/operate/configuration.md",
     operate_upkeep: "docs/src/operate/upkeep.md",
     publishing_one_writer: "docs/src/publishing/one-writer.md",
