@@ -10,6 +10,7 @@ pub mod foreign;
 pub mod import;
 pub mod kernel;
 pub mod log;
+pub mod measure;
 pub mod ownership;
 mod properties;
 pub mod publish;
@@ -21,6 +22,7 @@ pub mod sink;
 pub mod store;
 #[cfg(test)]
 mod stores_tests;
+pub mod survey;
 #[cfg(test)]
 mod testing;
 pub mod vacuum;

@@ -33,4 +33,5 @@ mod rows;
 mod spellings;
 mod transcript;
 mod vacuuming;
+mod watching;
 mod world;

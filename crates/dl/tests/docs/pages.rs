@@ -46,6 +46,7 @@ pages! {
     embedding_deltalake: "docs/src/embedding/deltalake.md",
     embedding_rust: "docs/src/embedding/rust.md",
     moving: "docs/src/moving.md",
+    operate_metrics: "docs/src/operate/metrics.md",
     publishing_one_writer: "docs/src/publishing/one-writer.md",
     publishing_publishing: "docs/src/publishing/publishing.md",
     publishing_repair: "docs/src/publishing/repair.md",
