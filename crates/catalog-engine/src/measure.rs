@@ -124,7 +124,7 @@ impl Timer {
 #[derive(Debug)]
 pub struct Count {
     series: Series,
-    count: AtomicU64,
+    total: AtomicU64,
     handle: OnceLock<metrics::Counter>,
 }
 
@@ -132,12 +132,12 @@ impl Count {
     /// One that was not used yet.
     #[must_use]
     pub const fn new(series: Series) -> Self {
-        Count { series, count: AtomicU64::new(0), handle: OnceLock::new() }
+        Count { series, total: AtomicU64::new(0), handle: OnceLock::new() }
     }
 
     /// Once more.
     pub fn count(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed);
+        self.total.fetch_add(1, Ordering::Relaxed);
         self.handle
             .get_or_init(|| {
                 let key = self.series.key();
@@ -155,7 +155,7 @@ impl Count {
     /// How often.
     #[must_use]
     pub fn get(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
+        self.total.load(Ordering::Relaxed)
     }
 }
 

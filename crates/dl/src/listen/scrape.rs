@@ -154,9 +154,10 @@ fn mirror(page: &mut Page, survey: Option<&Survey>, now: TimestampMs) {
         "Age of the oldest commit that is not published; 0 if all are. The latest tables; the others as one.",
         lags.chain(other),
     );
-    let statuses = survey.map(Survey::statuses).unwrap_or_else(|| {
-        MirrorStatus::ALL.map(|status| (status, 0)).into_iter().collect::<BTreeMap<_, _>>()
-    });
+    let statuses = survey.map_or_else(
+        || MirrorStatus::ALL.map(|status| (status, 0)).into_iter().collect::<BTreeMap<_, _>>(),
+        Survey::statuses,
+    );
     page.metric(
         "dl_mirror_status",
         "gauge",
