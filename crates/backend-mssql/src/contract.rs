@@ -7,8 +7,8 @@ use bytes::Bytes;
 use deltalakedb_catalog_core::backend::{
     AppRows, AppState, BackendInfo, ClaimRequest, CommitBackend, CommitFilter, CommitOutcome,
     CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress, ImportStep,
-    ImportedCommit, MirrorLease, MirrorTask, OutboxBackend, ReadBackend, SchemaBackend, Settlement,
-    SkipBackend, TableBackend, TableFilter, in_memory,
+    ImportedCommit, MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats, ReadBackend,
+    SchemaBackend, Settlement, SkipBackend, TableBackend, TableFilter, in_memory,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{CatalogError, ReadResult, Result, WriteResult};
@@ -66,6 +66,18 @@ impl SchemaBackend for MssqlBackend {
         let answer = schema::migrate(&self.session, now).await;
         let doing = "creating or upgrading the schema";
         Ok(answer.map_err(|error: DbError| error.into_catalog(self.session.place(), doing))?)
+    }
+}
+
+#[async_trait]
+impl OperateBackend for MssqlBackend {
+    fn pool_stats(&self) -> Option<PoolStats> {
+        Some(self.session.pool_stats())
+    }
+
+    async fn close(&self) -> WriteResult<()> {
+        self.session.close();
+        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@ use deadpool::managed::{
     Manager, Metrics, Object, Pool, PoolConfig, PoolError, QueueMode, RecycleError, RecycleResult,
     TimeoutType, Timeouts,
 };
+use deltalakedb_catalog_core::backend::{PoolStats, Waits};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use tiberius::error::Error;
 use tiberius::{AuthMethod, Client, ColumnData, Config, EncryptionLevel, Query, Row};
@@ -195,6 +196,7 @@ pub(crate) struct Session {
     pool: Pool<Connections>,
     shared: Arc<Shared>,
     place: String,
+    waits: Waits,
     max_connections: usize,
     /// Waiting for a row lock ends before the statement's time does, so that it ends with an
     /// answer. Milliseconds.
@@ -221,6 +223,7 @@ impl Session {
             pool,
             shared: Arc::new(Shared { names, takes_bulk: AtomicBool::new(true) }),
             place: options.place(),
+            waits: Waits::default(),
             max_connections: options.pool.max_connections,
             lock_timeout_ms: (options.statement_timeout / 2).as_millis().clamp(1, 3_600_000),
         })
@@ -253,15 +256,38 @@ impl Session {
 
     /// A connection, for one call.
     pub(crate) async fn lease(&self) -> DbResult<Lease> {
-        let conn = Box::pin(self.pool.get()).await.map_err(|error| self.no_connection(error))?;
+        let status = self.pool.status();
+        let begun = (status.available == 0 && status.size >= status.max_size).then(Instant::now);
+        let conn = Box::pin(self.pool.get()).await;
+        if let Some(begun) = begun {
+            let time = begun.elapsed();
+            self.waits.note(time);
+            metrics::histogram!("dl_pool_wait_seconds").record(time);
+        }
+        let conn = conn.map_err(|error| self.no_connection(error))?;
         let shared = Arc::clone(&self.shared);
         Ok(Lease { shared, conn: Some(conn), in_flight: false, in_transaction: false })
+    }
+
+    /// The connections at this moment.
+    pub(crate) fn pool_stats(&self) -> PoolStats {
+        let status = self.pool.status();
+        let idle = status.available.min(status.size);
+        self.waits.stats(status.max_size, status.size - idle, idle)
+    }
+
+    /// Closes the connections that rest, and the others when they come back.
+    pub(crate) fn close(&self) {
+        // Their sockets close: the server ends the sessions.
+        drop(self.pool.retain(|_, _| false).removed);
+        self.pool.close();
     }
 
     fn no_connection(&self, error: PoolError<Error>) -> DbError {
         let place = &self.place;
         let message = match error {
             PoolError::Backend(error) => return DbError::Driver(error, Sent::No),
+            PoolError::Closed => return CatalogError::closed(place).into(),
             PoolError::Timeout(TimeoutType::Wait) => format!(
                 "SQL Server {place}: all {} connections of the pool were in use for the whole \
                  acquire_timeout: raise max_connections",

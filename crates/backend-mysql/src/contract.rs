@@ -5,8 +5,8 @@ use bytes::Bytes;
 use deltalakedb_catalog_core::backend::{
     AppRows, AppState, BackendInfo, ClaimRequest, CommitBackend, CommitFilter, CommitOutcome,
     CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress, ImportStep,
-    MirrorLease, MirrorTask, OutboxBackend, ReadBackend, SchemaBackend, Settlement, SkipBackend,
-    TableBackend, TableFilter,
+    MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats, ReadBackend, SchemaBackend,
+    Settlement, SkipBackend, TableBackend, TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{ReadResult, WriteResult};
@@ -58,6 +58,18 @@ impl SchemaBackend for MySqlBackend {
         let mut call = self.session.unchecked("creating or upgrading the schema").await?;
         let result = schema::migrate(&mut call, now).await;
         Ok(call.end(result).await?)
+    }
+}
+
+#[async_trait]
+impl OperateBackend for MySqlBackend {
+    fn pool_stats(&self) -> Option<PoolStats> {
+        Some(self.session.pool.stats())
+    }
+
+    async fn close(&self) -> WriteResult<()> {
+        self.session.close().await;
+        Ok(())
     }
 }
 

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use deltalakedb_catalog_core::backend::{
     AppRows, AppState, BackendInfo, ClaimRequest, CommitBackend, CommitFilter, CommitOutcome,
     CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress, ImportStep,
-    MirrorLease, MirrorTask, OutboxBackend, ReadBackend, SchemaBackend, Settlement, SkipBackend,
-    TableBackend, TableFilter,
+    MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats, ReadBackend, SchemaBackend,
+    Settlement, SkipBackend, TableBackend, TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{ReadResult, Result, WriteResult};
@@ -81,6 +81,18 @@ impl PostgresBackend {
             Ok(next) => call.end(Ok(matches!(next, Next::More))).await,
             Err(error) => call.end(Err(error)).await,
         }
+    }
+}
+
+#[async_trait]
+impl OperateBackend for PostgresBackend {
+    fn pool_stats(&self) -> Option<PoolStats> {
+        Some(self.session.pool.stats())
+    }
+
+    async fn close(&self) -> WriteResult<()> {
+        self.session.close().await;
+        Ok(())
     }
 }
 

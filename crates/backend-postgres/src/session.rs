@@ -67,7 +67,7 @@ pub(crate) type LookAgain = fn(Arc<Session>, &'static str) -> BoxFuture<'static,
 
 /// A pool of connections and what every call needs.
 pub(crate) struct Session {
-    pool: Pool<PgConnection>,
+    pub(crate) pool: Pool<PgConnection>,
     limit_set_by: LimitSetBy,
     texts: Texts,
     pub(crate) options: PostgresOptions,

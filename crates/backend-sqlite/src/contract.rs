@@ -5,8 +5,8 @@ use bytes::Bytes;
 use deltalakedb_catalog_core::backend::{
     AppRows, AppState, BackendInfo, ClaimRequest, CommitBackend, CommitFilter, CommitOutcome,
     CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress, ImportStep,
-    MirrorLease, MirrorTask, OutboxBackend, ReadBackend, SchemaBackend, Settlement, SkipBackend,
-    TableBackend, TableFilter,
+    MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats, ReadBackend, SchemaBackend,
+    Settlement, SkipBackend, TableBackend, TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{ReadResult, Result, WriteResult, WriteState};
@@ -50,6 +50,18 @@ impl SchemaBackend for SqliteBackend {
             work: move |db: Db<'_>| schema::migrate(db.conn, &db.shared.options, now),
         };
         Ok(self.workers.write(write, |changed| *changed).await.map(|_| ())?)
+    }
+}
+
+#[async_trait]
+impl OperateBackend for SqliteBackend {
+    fn pool_stats(&self) -> Option<PoolStats> {
+        self.workers.stats()
+    }
+
+    async fn close(&self) -> WriteResult<()> {
+        self.workers.close().await;
+        Ok(())
     }
 }
 

@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
+use deltalakedb_catalog_core::backend::{PoolStats, Waits};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 
 use crate::session::{Session, Shared};
@@ -25,18 +27,26 @@ pub(crate) struct Readers(Arc<Pool>);
 struct Pool {
     shared: Arc<Shared>,
     state: Mutex<State>,
+    /// Reads for which no further thread may be started.
+    waits: Waits,
 }
 
 #[derive(Default)]
 struct State {
     /// Reads for which there is no thread yet: as many as `worker` lets in.
-    waiting: VecDeque<ReadJob>,
+    waiting: VecDeque<Waiting>,
     /// Threads without work. The thread that worked last is at the end.
     idle: Vec<SyncSender<ReadJob>>,
     /// Threads that run.
     running: usize,
     closed: bool,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// A read that waits, and since when if no further thread may be started for it.
+struct Waiting {
+    job: ReadJob,
+    since: Option<Instant>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -63,7 +73,7 @@ impl Readers {
     /// Starts the first thread.
     pub(crate) fn start(first: Session) -> Result<Readers> {
         let shared = Arc::clone(&first.shared);
-        let pool = Arc::new(Pool { shared, state: Mutex::default() });
+        let pool = Arc::new(Pool { shared, state: Mutex::default(), waits: Waits::default() });
         let mut state = pool.state();
         let running = Running::new(&pool, &mut state);
         // The thread counts as idle from now on, before it has begun: else a call that reads at once
@@ -79,6 +89,10 @@ impl Readers {
     /// Gives a read to the thread that read last, or to another one.
     pub(crate) fn submit(&self, job: ReadJob) {
         let mut state = self.0.state();
+        if state.closed {
+            // Its caller learns it by the end of its channel.
+            return;
+        }
         let job = match state.idle.pop() {
             None => job,
             // Every thread in `idle` waits for a job.
@@ -87,8 +101,9 @@ impl Readers {
                 Err(unsent) => unsent.0,
             },
         };
-        state.waiting.push_back(job);
-        if state.running < self.0.shared.options.readers {
+        let may_start = state.running < self.0.shared.options.readers;
+        state.waiting.push_back(Waiting { job, since: (!may_start).then(Instant::now) });
+        if may_start {
             let running = Running::new(&self.0, &mut state);
             drop(state);
             self.open_another(running);
@@ -110,6 +125,25 @@ impl Readers {
             }
             Err(error) => tracing::warn!(%error, "no further thread for reads"),
         }
+    }
+
+    /// The connections for reads at this moment, and `writers` more, of which so many are at work.
+    pub(crate) fn stats(&self, writers: usize, writing: usize) -> PoolStats {
+        let (running, idle) = {
+            let state = self.0.state();
+            (state.running, state.idle.len().min(state.running))
+        };
+        let active = running - idle + writing;
+        let limit = self.0.shared.options.readers.max(running) + writers;
+        self.0.waits.stats(limit, active, (idle + writers).saturating_sub(writing))
+    }
+
+    /// Lets the threads end when what waits is done, and starts no other. They are to be joined.
+    pub(crate) fn close(&self) -> Vec<JoinHandle<()>> {
+        let mut state = self.0.state();
+        state.closed = true;
+        state.idle.clear();
+        std::mem::take(&mut state.threads)
     }
 
     /// Reads that have no thread yet.
@@ -166,7 +200,13 @@ impl Running {
         if waiting.is_some() || state.closed {
             drop(state);
             answer();
-            return waiting;
+            let waiting = waiting?;
+            if let Some(since) = waiting.since {
+                let time = since.elapsed();
+                self.0.waits.note(time);
+                metrics::histogram!("dl_pool_wait_seconds").record(time);
+            }
+            return Some(waiting.job);
         }
         let (sender, receiver) = sync_channel(1);
         state.idle.push(sender);
@@ -191,12 +231,7 @@ impl Drop for Running {
 impl Drop for Readers {
     /// Finishes what waits, then closes the connections.
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.closed = true;
-        state.idle.clear();
-        let threads = std::mem::take(&mut state.threads);
-        drop(state);
-        for thread in threads {
+        for thread in self.close() {
             let _ = thread.join();
         }
     }

@@ -12,11 +12,12 @@
 //!
 //! What creates or upgrades the schema has a transaction to itself.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use deltalakedb_catalog_core::backend::PoolStats;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -115,11 +116,14 @@ where
 /// The threads of one backend and the queues to them.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    write: Option<mpsc::Sender<Box<dyn WriteJob>>>,
+    write: RwLock<Option<mpsc::Sender<Box<dyn WriteJob>>>>,
     read: Option<Readers>,
     /// Places in the queue of reads.
     places: Arc<Semaphore>,
-    writer: Option<JoinHandle<()>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    /// Whether the writer is at work.
+    writing: Arc<AtomicBool>,
+    closed: AtomicBool,
     shared: Arc<Shared>,
 }
 
@@ -132,15 +136,27 @@ impl Workers {
             return Ok(Workers {
                 read: Some(Readers::start(first)?),
                 places,
-                write: None,
-                writer: None,
+                write: RwLock::default(),
+                writer: Mutex::default(),
+                writing: Arc::default(),
+                closed: AtomicBool::new(false),
                 shared,
             });
         }
         let read = Some(Readers::start(Session::open_reader(&shared)?)?);
         let (write, write_queue) = mpsc::channel(QUEUE);
-        let writer = Some(spawn(&shared, "writer", move || writer_loop(&first, write_queue))?);
-        Ok(Workers { write: Some(write), read, places, writer, shared })
+        let writing = Arc::new(AtomicBool::new(false));
+        let at_work = Arc::clone(&writing);
+        let writer = spawn(&shared, "writer", move || writer_loop(&first, write_queue, &at_work))?;
+        Ok(Workers {
+            write: RwLock::new(Some(write)),
+            read,
+            places,
+            writer: Mutex::new(Some(writer)),
+            writing,
+            closed: AtomicBool::new(false),
+            shared,
+        })
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -152,6 +168,7 @@ impl Workers {
         &self,
         work: impl FnOnce(&Session) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.check_open()?;
         // It is never closed.
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         let (reply, answer) = oneshot::channel();
@@ -178,7 +195,9 @@ impl Workers {
         T: Send + 'static,
         F: FnOnce(Db<'_>) -> DbResult<T> + Send + 'static,
     {
-        let Some(queue) = &self.write else {
+        self.check_open()?;
+        let queue = self.write.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(queue) = queue else {
             return Err(CatalogError::failed(
                 format!(
                     "the catalog '{}' was opened read-only: open it for writing for {}",
@@ -202,7 +221,75 @@ impl Workers {
         self.read.as_ref().unwrap()
     }
 
+    /// The connections at this moment.
+    pub(crate) fn stats(&self) -> Option<PoolStats> {
+        let writers = usize::from(!self.shared.options.read_only);
+        let writing = usize::from(self.writing.load(Ordering::Relaxed)).min(writers);
+        if self.closed.load(Ordering::Acquire) {
+            let limit = self.shared.options.readers + writers;
+            return self.read.as_ref().map(|read| PoolStats {
+                limit: u64::try_from(limit).unwrap_or(u64::MAX),
+                idle: 0,
+                ..read.stats(0, writing)
+            });
+        }
+        self.read.as_ref().map(|read| read.stats(writers, writing))
+    }
+
+    /// Ends the threads once what was begun is finished, and waits for that. The file is closed then.
+    pub(crate) async fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let Some(ended) = self.end() else { return };
+        // The threads end, whether or not somebody waits for it.
+        let _ = ended.await;
+    }
+
+    /// A thread that waits for the others, as a caller on an executor must not. None if there is nothing to
+    /// wait for any more.
+    fn end(&self) -> Option<oneshot::Receiver<()>> {
+        let readers = self.read.as_ref().map(Readers::close).unwrap_or_default();
+        let queue = self.write.write().unwrap_or_else(PoisonError::into_inner).take();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if readers.is_empty() && writer.is_none() {
+            return None;
+        }
+        let (done, ended) = oneshot::channel();
+        let wait = move || {
+            for reader in readers {
+                let _ = reader.join();
+            }
+            // The writer's connection is closed last, see `drop`.
+            drop(queue);
+            if let Some(writer) = writer {
+                let _ = writer.join();
+            }
+            // Nobody may wait any more.
+            let _ = done.send(());
+        };
+        match spawn(&self.shared, "closer", wait) {
+            Ok(_) => Some(ended),
+            // The channels are gone: the threads end without being waited for.
+            Err(error) => {
+                tracing::warn!(%error, "the database's threads end by themselves");
+                None
+            }
+        }
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(CatalogError::closed(self.shared.path().display()));
+        }
+        Ok(())
+    }
+
     fn stopped(&self, write: WriteState) -> CatalogError {
+        // A call that came at the same moment as `close`, and was not begun.
+        if write == WriteState::NotApplied
+            && let Err(error) = self.check_open()
+        {
+            return error;
+        }
         CatalogError::failed(
             format!(
                 "a database thread of '{}' has stopped, which is a bug: open the catalog again",
@@ -218,23 +305,29 @@ impl Drop for Workers {
     /// connection moves the log into the database and deletes it.
     fn drop(&mut self) {
         self.read = None;
-        self.write = None;
-        if let Some(writer) = self.writer.take() {
+        *self.write.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Some(writer) = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = writer.join();
         }
     }
 }
 
-fn writer_loop(session: &Session, mut queue: mpsc::Receiver<Box<dyn WriteJob>>) {
+fn writer_loop(
+    session: &Session,
+    mut queue: mpsc::Receiver<Box<dyn WriteJob>>,
+    at_work: &AtomicBool,
+) {
     session.adopt_thread();
     let mut last_pause = Instant::now();
     let mut next = None;
     while let Some(first) = next.take().or_else(|| queue.blocking_recv()) {
+        at_work.store(true, Ordering::Relaxed);
         if first.is_alone() {
             run_alone(session, first);
         } else {
             next = run_group(session, first, &mut queue);
         }
+        at_work.store(false, Ordering::Relaxed);
         if queue.is_empty() {
             last_pause = Instant::now();
         } else if last_pause.elapsed() >= FAIR_AFTER {

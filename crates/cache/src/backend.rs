@@ -28,6 +28,7 @@ use crate::flight::Join;
 use crate::heads::Ticket;
 use crate::lists::FilePage;
 use crate::state::State;
+use crate::stats::CacheKind;
 
 /// A change under way: when it has ended, however it did, what is remembered of these tables is forgotten.
 /// Also if nobody waits for its end any more: it may take effect.
@@ -90,7 +91,7 @@ impl CachedBackend {
 
     /// An answer from within the staleness that is allowed here.
     fn remembered<T>(&self, find: impl FnOnce(std::time::Duration) -> Option<T>) -> Option<T> {
-        let found = self.state.asked(find(self.max_staleness?));
+        let found = self.state.asked(CacheKind::Heads, find(self.max_staleness?));
         if found.is_some() {
             self.state.counters.stale_hits.count();
         }
@@ -119,7 +120,9 @@ impl CachedBackend {
         rows: AppRows,
     ) -> ReadResult<AppState> {
         let key = Key::App(table_id, version, rows);
-        if let Some(Entry::App(kept)) = self.state.asked(self.state.cache.get(&key)) {
+        if let Some(Entry::App(kept)) =
+            self.state.asked(CacheKind::Apps, self.state.cache.get(&key))
+        {
             return Ok(AppState::clone(&kept));
         }
         let (state, source) = (Arc::clone(&self.state), Arc::clone(&self.source));
@@ -210,7 +213,7 @@ impl ReadBackend for CachedBackend {
         if !self.lists {
             return self.source.inner.files_at(table_id, version, cursors).await;
         }
-        match self.state.asked(self.kept_list(table_id, version)) {
+        match self.state.asked(CacheKind::Files, self.kept_list(table_id, version)) {
             Some(list) => Ok(list.at(cursors)),
             None => self.source.inner.files_at(table_id, version, cursors).await,
         }
@@ -317,7 +320,7 @@ impl SkipBackend for CachedBackend {
             _ => None,
         };
         let mut found: Vec<Option<Bytes>> =
-            pages.iter().map(|page| self.state.asked(get(page))).collect();
+            pages.iter().map(|page| self.state.asked(CacheKind::Index, get(page))).collect();
         let pairs = pages.iter().zip(&found);
         let wanted: Vec<SkipPage> =
             pairs.filter(|(_, bytes)| bytes.is_none()).map(|(page, _)| *page).collect();
@@ -442,4 +445,4 @@ impl OutboxBackend for CachedBackend {
     }
 }
 
-delegate!(SchemaBackend for CachedBackend => source.inner);
+delegate!(SchemaBackend, OperateBackend for CachedBackend => source.inner);

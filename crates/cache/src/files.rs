@@ -12,6 +12,7 @@ use crate::flight::Join;
 use crate::lists::FilePage;
 use crate::lists::{Change, Chunk, Columns, FileList, Kept, Part, refresh};
 use crate::state::State;
+use crate::stats::CacheKind;
 use crate::{CachedBackend, Source};
 
 /// Pages of at most so many files are kept however long the list is.
@@ -36,10 +37,10 @@ impl CachedBackend {
             return inner.list_files(table_id, version, after, limit).await;
         };
         if let Some(page) = self.kept_page(table_id, version, after, limit.max(1)) {
-            self.state.counters.hits.count();
+            self.state.counters.asked(CacheKind::Files, true);
             return Ok(page);
         }
-        self.state.counters.misses.count();
+        self.state.counters.asked(CacheKind::Files, false);
         if self.lists
             && limit >= LONG_PAGE
             && let Some(list) = self.refreshed(table_id, version).await

@@ -41,7 +41,7 @@ use deltalakedb_catalog_core::model::{Snapshot, TableRecord};
 use crate::flight::Flights;
 pub use crate::options::{CacheOptions, DEFAULT_CAPACITY_BYTES};
 use crate::state::State;
-pub use crate::stats::CacheStats;
+pub use crate::stats::{CacheKind, CacheStats, KindStats};
 
 /// A backend with a cache in front: a view of the cache.
 #[derive(Debug, Clone)]

@@ -16,7 +16,7 @@ use crate::flight::Flights;
 use crate::heads::{Heads, Jitter};
 use crate::lists::{FileList, FilePage};
 use crate::options::CacheOptions;
-use crate::stats::{CacheStats, Counters};
+use crate::stats::{CacheKind, CacheStats, Counters};
 
 /// Arguments of `list_files`.
 pub(crate) type PageKey = (TableId, Version, Option<FileCursor>, usize);
@@ -97,22 +97,24 @@ impl State {
 
     pub(crate) fn stats(&self) -> CacheStats {
         self.cache.run_pending_tasks();
+        let kinds = self.counters.kinds();
         CacheStats {
-            hits: self.counters.hits.get(),
-            misses: self.counters.misses.get(),
+            hits: kinds.iter().map(|kind| kind.hits).sum(),
+            misses: kinds.iter().map(|kind| kind.misses).sum(),
+            kinds,
             stale_hits: self.counters.stale_hits.get(),
             joined: self.counters.joined.get(),
             refreshed: self.counters.refreshed.get(),
             evictions: self.counters.evictions.get(),
             entries: self.cache.entry_count(),
             weight_bytes: self.cache.weighted_size(),
+            capacity_bytes: self.capacity_bytes,
         }
     }
 
     /// Counts a question that might have been answered from here.
-    pub(crate) fn asked<T>(&self, found: Option<T>) -> Option<T> {
-        let counters = &self.counters;
-        if found.is_some() { &counters.hits } else { &counters.misses }.count();
+    pub(crate) fn asked<T>(&self, kind: CacheKind, found: Option<T>) -> Option<T> {
+        self.counters.asked(kind, found.is_some());
         found
     }
 

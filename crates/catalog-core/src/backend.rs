@@ -1,6 +1,6 @@
 //! The contract between the engine and a database: narrow domain verbs, one call = one transaction.
 //!
-//! It has seven parts, each a trait of its own; [`CatalogBackend`] is all of them. A wrapper implements the
+//! It has eight parts, each a trait of its own; [`CatalogBackend`] is all of them. A wrapper implements the
 //! parts that it is about, and passes on the others by [`delegate!`](crate::delegate).
 //!
 //! Clauses of every method (`contract 1`, …):
@@ -27,6 +27,7 @@
 mod commits;
 mod ext;
 mod import;
+mod operate;
 mod outbox;
 mod reads;
 mod schema;
@@ -42,6 +43,7 @@ pub use commits::{
 };
 pub use ext::CatalogBackendExt;
 pub use import::{ImportBackend, ImportEnd, ImportProgress, ImportStep, ImportedCommit, in_memory};
+pub use operate::{OperateBackend, PoolStats, Waits};
 pub use outbox::{
     ClaimRequest, MirrorLease, MirrorTask, OutboxBackend, PublishFailure, Published, Settlement,
 };
@@ -54,8 +56,8 @@ pub use tables::{TableBackend, TableFilter};
 /// `dyn CatalogBackend` they need not be imported.
 pub mod parts {
     pub use super::{
-        CommitBackend as _, ImportBackend as _, OutboxBackend as _, ReadBackend as _,
-        SchemaBackend as _, SkipBackend as _, TableBackend as _,
+        CommitBackend as _, ImportBackend as _, OperateBackend as _, OutboxBackend as _,
+        ReadBackend as _, SchemaBackend as _, SkipBackend as _, TableBackend as _,
     };
 }
 
@@ -68,6 +70,7 @@ pub trait CatalogBackend:
     + SkipBackend
     + ImportBackend
     + OutboxBackend
+    + OperateBackend
     + Debug
     + Send
     + Sync
@@ -83,6 +86,7 @@ impl<B> CatalogBackend for B where
         + SkipBackend
         + ImportBackend
         + OutboxBackend
+        + OperateBackend
         + Debug
         + Send
         + Sync
@@ -91,6 +95,7 @@ impl<B> CatalogBackend for B where
 }
 
 crate::delegate!(
-    SchemaBackend, TableBackend, ReadBackend, CommitBackend, SkipBackend, ImportBackend, OutboxBackend
+    SchemaBackend, TableBackend, ReadBackend, CommitBackend, SkipBackend, ImportBackend, OutboxBackend,
+    OperateBackend
     for [B: CatalogBackend + ?Sized] Arc<B> => as_ref()
 );

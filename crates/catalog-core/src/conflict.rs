@@ -56,6 +56,41 @@ pub enum ConflictKind {
     },
 }
 
+impl ConflictKind {
+    /// All values of [`ConflictKind::label`].
+    pub const LABELS: [&'static str; 11] = [
+        "protocol_changed",
+        "metadata_changed",
+        "concurrent_append",
+        "concurrent_delete_read",
+        "concurrent_delete_delete",
+        "concurrent_transaction",
+        "concurrent_domain_metadata",
+        "transaction_applied",
+        "version_taken",
+        "table_dropped",
+        "too_many_attempts",
+    ];
+
+    /// The kind as one word in snake case, which stays the same from version to version.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            ConflictKind::ProtocolChanged => "protocol_changed",
+            ConflictKind::MetadataChanged => "metadata_changed",
+            ConflictKind::ConcurrentAppend { .. } => "concurrent_append",
+            ConflictKind::ConcurrentDeleteRead { .. } => "concurrent_delete_read",
+            ConflictKind::ConcurrentDeleteDelete { .. } => "concurrent_delete_delete",
+            ConflictKind::ConcurrentTransaction { .. } => "concurrent_transaction",
+            ConflictKind::ConcurrentDomainMetadata { .. } => "concurrent_domain_metadata",
+            ConflictKind::TransactionApplied { .. } => "transaction_applied",
+            ConflictKind::VersionTaken => "version_taken",
+            ConflictKind::TableDropped => "table_dropped",
+            ConflictKind::TooManyAttempts { .. } => "too_many_attempts",
+        }
+    }
+}
+
 /// A conflict, with where it happened. Nothing of the batch was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {

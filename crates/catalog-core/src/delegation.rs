@@ -9,7 +9,7 @@ pub use async_trait::async_trait;
 pub use bytes::Bytes;
 
 use crate::backend::{AppRows, ImportStep, Settlement};
-use crate::error::{CatalogError, Determinate, WriteError};
+use crate::error::{CatalogError, Determinate, WriteError, WriteState};
 
 /// What a call does, for wrappers that do the same around every call: a method of the contract, and which
 /// of its steps.
@@ -50,9 +50,49 @@ pub enum Verb {
     MirrorRows,
     MirrorRetry,
     MirrorSetMode,
+    Close,
 }
 
 impl Verb {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Verb; 35] = [
+        Verb::Info,
+        Verb::Migrate,
+        Verb::GetTable,
+        Verb::ListTables,
+        Verb::DropTable,
+        Verb::UndropTable,
+        Verb::Snapshot,
+        Verb::ListFiles,
+        Verb::FilesEnd,
+        Verb::FilesAt,
+        Verb::ListTombstones,
+        Verb::AppState,
+        Verb::AppTransactions,
+        Verb::DomainMetadata,
+        Verb::ListCommits,
+        Verb::ReadBodies,
+        Verb::Commit,
+        Verb::ResolveToken,
+        Verb::SkipIndex,
+        Verb::SkipPages,
+        Verb::SkipReplace,
+        Verb::ImportBegin,
+        Verb::ImportBase,
+        Verb::ImportCommits,
+        Verb::ImportFinish,
+        Verb::ImportAbort,
+        Verb::MirrorClaim,
+        Verb::MirrorRenew,
+        Verb::MirrorComplete,
+        Verb::MirrorFail,
+        Verb::MirrorRelease,
+        Verb::MirrorRows,
+        Verb::MirrorRetry,
+        Verb::MirrorSetMode,
+        Verb::Close,
+    ];
+
     /// What [`ReadBackend::app_state`](crate::backend::ReadBackend::app_state) reads.
     #[must_use]
     pub fn reading(rows: AppRows) -> Verb {
@@ -120,6 +160,22 @@ impl Verb {
             Verb::MirrorRows => "mirror_rows",
             Verb::MirrorRetry => "mirror_retry",
             Verb::MirrorSetMode => "mirror_set_mode",
+            Verb::Close => "close",
+        }
+    }
+
+    /// The name in metrics, which stays the same from version to version: one word in snake case.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Verb::AppTransactions => "app_transactions",
+            Verb::DomainMetadata => "domain_metadata",
+            Verb::ImportBase => "import_base",
+            Verb::ImportCommits => "import_commits",
+            Verb::MirrorComplete => "mirror_complete",
+            Verb::MirrorFail => "mirror_fail",
+            Verb::MirrorRelease => "mirror_release",
+            other => other.name(),
         }
     }
 }
@@ -128,17 +184,41 @@ impl Verb {
 pub trait CallError: From<CatalogError> + Into<CatalogError> + Debug + Display + Send {
     /// Whether the engine may make the same call again.
     fn is_retryable(&self) -> bool;
+    /// Whether the write may have happened.
+    fn write_state(&self) -> WriteState;
+    /// The stable code, see [`CatalogError::code`].
+    fn code(&self) -> &'static str;
 }
 
 impl CallError for Determinate {
     fn is_retryable(&self) -> bool {
         Determinate::is_retryable(self)
     }
+
+    fn write_state(&self) -> WriteState {
+        WriteState::NotApplied
+    }
+
+    fn code(&self) -> &'static str {
+        self.get().code()
+    }
 }
 
 impl CallError for WriteError {
     fn is_retryable(&self) -> bool {
         WriteError::is_retryable(self)
+    }
+
+    fn write_state(&self) -> WriteState {
+        WriteError::write_state(self)
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            WriteError::Determinate(error) => error.get().code(),
+            WriteError::Indeterminate(error) if error.retryable => "busy",
+            WriteError::Indeterminate(_) => "unavailable",
+        }
     }
 }
 
@@ -311,13 +391,42 @@ macro_rules! __delegate_part {
             }
         }
     };
+    (OperateBackend [$($gen:tt)*] [$type:ty] $inner:tt $around:tt) => {
+        #[$crate::delegation::async_trait]
+        impl<$($gen)*> $crate::backend::OperateBackend for $type {
+            fn pool_stats(&self) -> Option<$crate::backend::PoolStats> {
+                $crate::__delegate_told!(self $inner pool_stats ())
+            }
+            async fn close(&self) -> $crate::error::WriteResult<()> {
+                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::Close, close ())
+            }
+        }
+    };
 }
 
-/// One call without an answer, for [`delegate!`](crate::delegate).
+/// One call that is no future, for [`delegate!`](crate::delegate).
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __delegate_told {
     ($self:ident [$($inner:tt)+] $method:ident ($($arg:ident)*)) => {
         $self.$($inner)+.$method($($arg),*)
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_words_in_snake_case_and_each_verb_has_its_own() {
+        let labels: std::collections::BTreeSet<&str> =
+            Verb::ALL.iter().map(|verb| verb.label()).collect();
+        assert_eq!(labels.len(), Verb::ALL.len());
+        for label in labels {
+            assert!(label.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{label}");
+        }
+        for (place, verb) in Verb::ALL.iter().enumerate() {
+            assert_eq!(*verb as usize, place, "{verb:?}");
+        }
+    }
 }

@@ -110,6 +110,15 @@ impl CatalogError {
         CatalogError::Unavailable { message: message.into(), retryable: true, write }
     }
 
+    /// A call to a backend that was closed: nothing was written. `place` names the database.
+    #[must_use]
+    pub fn closed(place: impl std::fmt::Display) -> Self {
+        CatalogError::failed(
+            format!("this program has closed the catalog in '{place}': open it again"),
+            WriteState::NotApplied,
+        )
+    }
+
     /// Whether the write behind this error may have happened.
     #[must_use]
     pub fn write_state(&self) -> WriteState {

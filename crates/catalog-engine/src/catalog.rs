@@ -1,6 +1,7 @@
 //! The catalog as its users see it: a backend plus planning, conflict rules, retries and tokens.
 
 mod attempts;
+mod event;
 mod heads;
 mod part;
 mod prepare;
@@ -14,12 +15,15 @@ use futures::stream::{BoxStream, TryStreamExt};
 use serde::Serialize;
 
 use attempts::some_at_a_time;
+use event::PlanTime;
+pub use event::{ChangedTable, CommitEvent, CommitHook};
 use heads::Heads;
 
 use crate::conflict::Reads;
 use crate::env::{Clock, IdSource};
 use crate::fence::FenceChange;
 use crate::lists::{FileList, History, Source, TableList, TombstoneList};
+use crate::measure::Meters;
 use crate::pages::pages;
 use crate::predicate::{Predicate, Pruner};
 use crate::retry::{Retry, RetryPolicy};
@@ -137,12 +141,7 @@ pub struct Catalog {
     page_size: Option<usize>,
     signature: Arc<Signature>,
     skew: Arc<Skew>,
-}
-
-/// Told of every batch that a catalog has committed.
-pub trait CommitHook: std::fmt::Debug + Send + Sync {
-    /// `files` is how many files the batch added. Must not block: the answer to the writer waits for it.
-    fn committed(&self, tables: &[CommittedTable], files: usize);
+    meters: Arc<Meters>,
 }
 
 impl Catalog {
@@ -164,6 +163,7 @@ impl Catalog {
             page_size: None,
             signature: Arc::default(),
             skew: Arc::new(Skew::new(DEFAULT_MAX_CLOCK_SKEW)),
+            meters: Arc::default(),
         }
     }
 
@@ -249,6 +249,19 @@ impl Catalog {
         self
     }
 
+    /// Counts and times into these numbers, which others may count into, too.
+    #[must_use]
+    pub fn with_meters(mut self, meters: Arc<Meters>) -> Self {
+        self.meters = meters;
+        self
+    }
+
+    /// What was counted and timed, of this catalog and its clones.
+    #[must_use]
+    pub fn meters(&self) -> &Arc<Meters> {
+        &self.meters
+    }
+
     /// The same catalog with all of its reads on the backend, for work that must not see an old
     /// state: publishing, comparing, copying.
     #[must_use]
@@ -317,7 +330,10 @@ impl Catalog {
     /// `TableNotFound`, `VersionNotFound`; by name, a table that is being imported is
     /// `InvalidInput` and says so.
     pub async fn snapshot(&self, table: &TableRef, at: At) -> Result<Snapshot> {
-        self.snapshot_on(&self.reader, table, at).await
+        let begun = self.clock.monotonic();
+        let answer = self.snapshot_on(&self.reader, table, at).await;
+        self.meters.opened(answer.as_ref().err(), self.clock.monotonic().saturating_sub(begun));
+        answer
     }
 
     async fn snapshot_on(
@@ -404,7 +420,9 @@ impl Catalog {
         predicate: &Predicate,
     ) -> Result<BoxStream<'static, Result<FileRecord>>> {
         let pruner = Pruner::new(&snapshot.metadata, predicate)?;
-        Ok(skip::files_matching(Arc::clone(&self.reader), Retry::of(self), snapshot, pruner))
+        let files =
+            skip::files_matching(Arc::clone(&self.reader), Retry::of(self), snapshot, pruner);
+        Ok(PlanTime::around(files, Arc::clone(&self.meters), Arc::clone(&self.clock)))
     }
 
     /// Gives a table that was imported the index that was made meanwhile, see [`Feed`](skip::Feed); if

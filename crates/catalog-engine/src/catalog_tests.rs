@@ -9,7 +9,7 @@ use super::*;
 use crate::conflict::{self, ConflictKind, Isolation, Reads};
 use crate::fault::{Call, Fault, FaultyBackend, Verb};
 use crate::memory::MemoryBackend;
-use deltalakedb_catalog_core::backend::CommittedTable;
+
 use deltalakedb_catalog_core::commit::{CommitBody, index_ndjson};
 use deltalakedb_catalog_core::error::WriteState;
 use deltalakedb_catalog_core::model::NewTable;
@@ -465,8 +465,8 @@ async fn appends_are_planned_on_a_head_that_is_remembered() {
 struct Told(std::sync::Mutex<Vec<TableId>>);
 
 impl CommitHook for Told {
-    fn committed(&self, tables: &[CommittedTable], _: usize) {
-        self.0.lock().unwrap().extend(tables.iter().map(|table| table.table_id));
+    fn committed(&self, commit: &CommitEvent<'_>) {
+        self.0.lock().unwrap().extend(commit.tables().iter().map(|table| table.table_id));
     }
 }
 

@@ -15,6 +15,7 @@ pub mod fault;
 pub mod features;
 pub mod fence;
 mod lists;
+pub mod measure;
 pub mod memory;
 pub mod pages;
 pub mod plan;

@@ -13,8 +13,10 @@ mod skip;
 mod state;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::TimestampMs;
 use state::State;
 
@@ -27,6 +29,7 @@ const SCHEMA_VERSION: u32 = 1;
 pub struct MemoryBackend {
     state: Mutex<State>,
     clock: Mutex<Option<TimestampMs>>,
+    closed: AtomicBool,
 }
 
 impl MemoryBackend {
@@ -45,7 +48,19 @@ impl MemoryBackend {
     #[must_use]
     pub fn fork(&self) -> Self {
         let clock = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        MemoryBackend { state: Mutex::new(self.state().clone()), clock: Mutex::new(clock) }
+        MemoryBackend {
+            state: Mutex::new(self.state().clone()),
+            clock: Mutex::new(clock),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// The state, for a call; none is begun after `close`.
+    fn open(&self) -> Result<MutexGuard<'_, State>> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(CatalogError::closed("memory"));
+        }
+        Ok(self.state())
     }
 
     /// The state; a thread that panicked while it held the lock had changed nothing halfway, as

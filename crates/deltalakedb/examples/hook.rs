@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use deltalakedb::{CommitHook, CommittedTable, Db, PublisherConfig};
+use deltalakedb::{CommitEvent, CommitHook, Db, PublisherConfig};
 
 mod shared;
 use shared::{Failure, write_parquet};
@@ -18,7 +18,8 @@ use shared::{Failure, write_parquet};
 struct Counter(AtomicUsize);
 
 impl CommitHook for Counter {
-    fn committed(&self, tables: &[CommittedTable], files: usize) {
+    fn committed(&self, commit: &CommitEvent<'_>) {
+        let (tables, files) = (commit.tables(), commit.files_added());
         self.0.fetch_add(tables.len(), Ordering::Relaxed);
         println!("{} changed, {files} files added", tables.len());
     }

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deltalakedb_catalog_core::backend::CommittedTable;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{CommitToken, TableRef};
-use deltalakedb_catalog_engine::catalog::{CommitBatch, CommitHook, CommitReport};
+use deltalakedb_catalog_engine::catalog::{CommitBatch, CommitEvent, CommitHook, CommitReport};
 use deltalakedb_mirror::publish::{Publisher, PublisherConfig, Waited, wait_published};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -18,7 +17,7 @@ use crate::Db;
 struct Wake(Arc<Publisher>);
 
 impl CommitHook for Wake {
-    fn committed(&self, _: &[CommittedTable], _: usize) {
+    fn committed(&self, _: &CommitEvent<'_>) {
         self.0.wake();
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deltalakedb_cache::{CacheOptions, CacheStats, CachedBackend};
-use deltalakedb_catalog_core::backend::CatalogBackend;
+use deltalakedb_catalog_core::backend::{CatalogBackend, PoolStats};
 use deltalakedb_catalog_core::error::PlainResult;
-use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_engine::catalog::{Catalog, CommitHook};
 use deltalakedb_catalog_engine::env::{Clock, IdSource, Progress};
 use deltalakedb_catalog_engine::retry::RetryPolicy;
@@ -17,7 +17,7 @@ use deltalakedb_mirror::publish::{Publisher, PublisherConfig};
 use crate::backup::{self, BackupOptions, BackupReport};
 use crate::indexing::Indexer;
 use crate::system::{RandomIds, SystemClock};
-use crate::traced::traced;
+use crate::traced::{Watch, traced};
 use crate::uri::{CatalogUri, Place, Scheme, ServerUri};
 
 /// A catalog that a URL opened: backend, cache, clock and mirror put together.
@@ -29,6 +29,9 @@ pub struct Db {
     /// The view that commits are planned on; readers have another one of the same cache.
     cache: Arc<CachedBackend>,
     uri: CatalogUri,
+    /// What users read through, replicas and all, also where `catalog` is on its primary.
+    readers: Arc<dyn CatalogBackend>,
+    pub(crate) watch: Arc<Watch>,
 }
 
 impl Deref for Db {
@@ -99,10 +102,12 @@ impl Db {
     }
 
     fn assemble(uri: &CatalogUri, backend: Arc<dyn CatalogBackend>) -> Db {
-        let (cache, reader) = cached(uri, traced(backend));
+        let watch = Arc::new(Watch::default());
+        let (cache, reader) = cached(uri, traced(backend, &watch), &watch);
+        let readers: Arc<dyn CatalogBackend> = Arc::new(reader);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
-        let mut catalog = Catalog::new(cache.clone(), clock, ids);
+        let mut catalog = Catalog::new(cache.clone(), clock, ids).with_meters(watch.meters());
         let policy = catalog.retry_policy();
         catalog = catalog.with_retry_policy(RetryPolicy {
             attempts: uri.retry_count().unwrap_or(policy.attempts),
@@ -117,10 +122,10 @@ impl Db {
         }
         let indexer = Indexer::new(catalog.clone());
         let catalog = catalog.with_commit_hook(Arc::new(indexer));
-        let catalog = catalog.with_reader(Arc::new(reader));
+        let catalog = catalog.with_reader(Arc::clone(&readers));
         // What is published is a backup of the catalog: it has the tables' names in it.
         let catalog = catalog.with_signature(Signature { user: None, table_names: true });
-        Db { catalog, cache, uri: uri.clone() }
+        Db { catalog, cache, uri: uri.clone(), readers, watch }
     }
 
     /// What the cache of this catalog has done since it was opened, and what is in it.
@@ -172,6 +177,75 @@ impl Db {
     pub fn with_retry_timeout(mut self, timeout: Duration) -> Self {
         self.catalog = self.catalog.with_retry_timeout(timeout);
         self
+    }
+
+    /// Asks the database which schema the catalog has: one cheap call, for health checks.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> deltalakedb::Result<()> {
+    /// use std::time::Duration;
+    /// let db = deltalakedb::Db::create(&"memory://".parse()?).await?;
+    /// assert!(db.ping(Duration::from_secs(2)).await? < Duration::from_secs(2));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `busy` if the answer took longer than `limit`; `schema` if the catalog is not there or has another schema
+    /// than this program's; those of the database.
+    pub async fn ping(&self, limit: Duration) -> Result<Duration> {
+        let start = Instant::now();
+        let info = tokio::time::timeout(limit, self.backend().info()).await.map_err(|_| {
+            CatalogError::busy(
+                format!("{} did not answer within {} ms", self.uri, limit.as_millis()),
+                WriteState::NotApplied,
+            )
+        })??;
+        if info.schema_version != info.supported_schema_version {
+            return Err(CatalogError::Schema(format!(
+                "the catalog in {} has schema version {}, this program needs {}",
+                self.uri, info.schema_version, info.supported_schema_version
+            )));
+        }
+        Ok(start.elapsed())
+    }
+
+    /// The connections to the database at this moment; none where their number has no limit, as in memory.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> deltalakedb::Result<()> {
+    /// # let db = deltalakedb::Db::create(&"memory://".parse()?).await?;
+    /// if let Some(pool) = db.pool_stats() {
+    ///     println!("{} of {} connections work", pool.active, pool.limit);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn pool_stats(&self) -> Option<PoolStats> {
+        self.backend().pool_stats()
+    }
+
+    /// Closes the connections of this handle and of all its clones, those to read replicas too. Calls that run
+    /// end as they would have; later ones fail as `unavailable`. What is remembered may still be read.
+    ///
+    /// It may be dropped: connections that are left then are closed by themselves.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> deltalakedb::Result<()> {
+    /// let db = deltalakedb::Db::create(&"memory://".parse()?).await?;
+    /// db.close().await?;
+    /// let error = db.table("t").await.unwrap_err();
+    /// assert_eq!(error.code(), "unavailable");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// None at present: a connection that does not close cleanly is ended by the server.
+    pub async fn close(&self) -> Result<()> {
+        self.readers.close().await.plain()?;
+        self.backend().close().await.plain()
     }
 
     /// Where it is.
@@ -244,6 +318,7 @@ async fn connect_server(server: &ServerUri) -> Result<Arc<dyn CatalogBackend>> {
 fn cached(
     uri: &CatalogUri,
     backend: Arc<dyn CatalogBackend>,
+    watch: &Arc<Watch>,
 ) -> (Arc<CachedBackend>, CachedBackend) {
     let default = CacheOptions::default();
     let options = CacheOptions {
@@ -251,7 +326,7 @@ fn cached(
         head_max_staleness: uri.cache_max_staleness(),
         ..default
     };
-    if let Some(replicas) = replicas(uri, &backend) {
+    if let Some(replicas) = replicas(uri, &backend, watch) {
         let (cache, reader) = CachedBackend::split(backend, replicas, &options);
         (Arc::new(cache), reader)
     } else {
@@ -266,6 +341,7 @@ fn cached(
 fn replicas(
     uri: &CatalogUri,
     primary: &Arc<dyn CatalogBackend>,
+    watch: &Arc<Watch>,
 ) -> Option<Arc<dyn CatalogBackend>> {
     use deltalakedb_replicas::{Replica, ReplicaConfig, ReplicaReader};
 
@@ -274,9 +350,10 @@ fn replicas(
         .replicas()
         .into_iter()
         .map(|replica| {
+            let watch = Arc::clone(watch);
             Replica::new(format!("{}:{}", replica.host(), replica.port()), move || {
-                let replica = replica.clone();
-                async move { connect_server(&replica).await }
+                let (replica, watch) = (replica.clone(), Arc::clone(&watch));
+                async move { Ok(traced(connect_server(&replica).await?, &watch)) }
             })
         })
         .collect();
@@ -290,7 +367,11 @@ fn replicas(
 }
 
 #[cfg(not(any(feature = "postgres", feature = "mysql", feature = "mssql")))]
-fn replicas(_: &CatalogUri, _: &Arc<dyn CatalogBackend>) -> Option<Arc<dyn CatalogBackend>> {
+fn replicas(
+    _: &CatalogUri,
+    _: &Arc<dyn CatalogBackend>,
+    _: &Arc<Watch>,
+) -> Option<Arc<dyn CatalogBackend>> {
     None
 }
 

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use deltalakedb_catalog_core::backend::CommittedTable;
 use deltalakedb_catalog_core::ids::TableId;
-use deltalakedb_catalog_engine::catalog::{Catalog, CommitHook};
+use deltalakedb_catalog_engine::catalog::{Catalog, CommitEvent, CommitHook};
 use deltalakedb_catalog_engine::skip::INDEX_TAIL;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
@@ -74,7 +73,8 @@ impl Indexer {
 }
 
 impl CommitHook for Indexer {
-    fn committed(&self, tables: &[CommittedTable], files: usize) {
+    fn committed(&self, commit: &CommitEvent<'_>) {
+        let (tables, files) = (commit.tables(), commit.files_added());
         // Outside of a runtime there is nobody to do it.
         let Ok(runtime) = Handle::try_current() else { return };
         for table in tables {

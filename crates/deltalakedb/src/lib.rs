@@ -71,13 +71,14 @@ pub mod system;
 pub mod traced;
 pub mod uri;
 pub mod views;
+pub mod watching;
 
 pub use api::{AlterTable, Change, Changes, CreateTable, IntoAt, IntoTableRef, Table, Target};
 pub use background::{BackgroundMirror, CommitNotPublished, CommitPublishedError};
 #[cfg(feature = "config")]
 pub use config::Config;
 pub use db::Db;
-pub use deltalakedb_cache::CacheStats;
+pub use deltalakedb_cache::{CacheKind, CacheStats, KindStats};
 pub mod core {
     //! The layers below, as they are: the model and the contract of databases, and the engine on them.
     pub use deltalakedb_catalog_core::{
@@ -85,12 +86,12 @@ pub mod core {
         paths, secrets, sink, support,
     };
     pub use deltalakedb_catalog_engine::{
-        alter, canonical, catalog, conflict, env, fault, features, fence, memory, pages, plan,
-        predicate, retry, schema, signature, skew, skip,
+        alter, canonical, catalog, conflict, env, fault, features, fence, measure, memory, pages,
+        plan, predicate, retry, schema, signature, skew, skip,
     };
 }
 pub use deltalakedb_catalog_core::action::{Action, Add, Metadata, Protocol, Remove};
-pub use deltalakedb_catalog_core::backend::{CommitFilter, CommittedTable, TableFilter};
+pub use deltalakedb_catalog_core::backend::{CommitFilter, CommittedTable, PoolStats, TableFilter};
 pub use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 pub use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
@@ -99,7 +100,7 @@ pub use deltalakedb_catalog_core::model::{
     CommitRecord, FileRecord, MirrorMode, Snapshot, TableRecord, TableState,
 };
 pub use deltalakedb_catalog_engine::catalog::{
-    ChangeTarget, CommitBatch, CommitHook, CommitReport, TableChange,
+    ChangeTarget, ChangedTable, CommitBatch, CommitEvent, CommitHook, CommitReport, TableChange,
 };
 pub use deltalakedb_catalog_engine::conflict::{Conflict, ConflictKind, Reads};
 pub use deltalakedb_catalog_engine::env::{NoProgress, Progress};
@@ -109,11 +110,15 @@ pub use deltalakedb_catalog_engine::signature::UserName;
 pub use deltalakedb_mirror as mirror;
 pub use deltalakedb_mirror::publish::{Publisher, PublisherConfig, Waited};
 pub use uri::{CatalogUri, Scheme, ServerUri, TableUri};
+pub use watching::{CallEvent, MetricsSnapshot, Warmed};
 
 // Pages of the book whose Rust is compiled with the doctests.
 #[cfg(all(doctest, feature = "sqlite"))]
 #[doc = include_str!("../../../docs/src/embedding/rust.md")]
 mod page_on_embedding {}
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../../../docs/src/operate/metrics.md")]
+mod page_on_metrics {}
 #[cfg(all(doctest, feature = "deltalake"))]
 #[doc = include_str!("../../../docs/src/embedding/deltalake.md")]
 mod page_on_deltalake {}

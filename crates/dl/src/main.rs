@@ -6,6 +6,7 @@ mod commands;
 mod context;
 mod failure;
 mod global;
+mod listen;
 mod logging;
 mod output;
 mod progress;

@@ -11,6 +11,7 @@ pub mod foreign;
 pub mod import;
 pub mod kernel;
 pub mod log;
+pub mod measure;
 pub mod ownership;
 mod properties;
 pub mod publish;
@@ -22,6 +23,7 @@ pub mod sink;
 pub mod store;
 #[cfg(test)]
 mod stores_tests;
+pub mod survey;
 #[cfg(test)]
 mod testing;
 pub mod vacuum;

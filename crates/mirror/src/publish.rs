@@ -21,7 +21,7 @@ use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{CatalogBackend, ClaimRequest, MirrorLease, MirrorTask};
@@ -109,6 +109,10 @@ pub struct Publisher {
     owner: String,
     claims: AtomicU64,
     wake: Notify,
+    /// When this value was made, and the milliseconds from then to the last turn of [`Publisher::run`], plus
+    /// one; 0 = it has not begun.
+    made: Instant,
+    turn: AtomicU64,
     /// Leases of work that has ended, which the database did not answer about: nobody else can have their
     /// tables until they are given up, or lapse.
     stranded: Mutex<Vec<MirrorLease>>,
@@ -144,6 +148,8 @@ impl Publisher {
             owner,
             claims: AtomicU64::new(0),
             wake: Notify::new(),
+            made: Instant::now(),
+            turn: AtomicU64::new(0),
             stranded: Mutex::default(),
         }
     }
@@ -177,6 +183,35 @@ impl Publisher {
         self.wake.notify_one();
     }
 
+    /// How often [`Publisher::run`] looks for work.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.config.poll_ms).unwrap_or(1).max(1))
+    }
+
+    /// How long ago [`Publisher::run`] last had its turn; none before it begins. It has one at least once in
+    /// [`Publisher::interval`], also while it waits for the database or for a store. More than some intervals
+    /// show that it has ended, or that its threads are blocked.
+    #[must_use]
+    pub fn since_last_turn(&self) -> Option<Duration> {
+        let turn = self.turn.load(Ordering::Relaxed);
+        (turn > 0).then(|| self.made.elapsed().saturating_sub(Duration::from_millis(turn - 1)))
+    }
+
+    fn take_turn(&self) {
+        let ms = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.turn.store(ms.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Takes a turn in each interval, for ever.
+    async fn keep_turning(&self) {
+        loop {
+            self.take_turn();
+            // Real time: whether the process works does not depend on what a clock says.
+            tokio::time::sleep(self.interval()).await;
+        }
+    }
+
     /// Publishes everything that is due, of one table or of all, and returns.
     ///
     /// Versions whose retry time has not come, and tables that another worker holds, are left:
@@ -204,6 +239,7 @@ impl Publisher {
         tokio::select! {
             ended = self.publish_all(stop) => ended,
             () = self.watch_idle() => Ok(()),
+            () = self.keep_turning() => Ok(()),
         }
     }
 

@@ -25,6 +25,7 @@ use crate::checkpoint::{
 use crate::foreign::Desk;
 use crate::log::checkpoint::sidecar_names;
 use crate::log::listing::LogName;
+use crate::measure;
 use crate::properties::checkpoint_interval;
 use crate::put::{Put, commit_name, put};
 use crate::sink::open_sink;
@@ -104,6 +105,20 @@ pub async fn reconcile(
     repair: bool,
 ) -> Result<ReconcileReport> {
     let catalog = &catalog.clone().on_primary();
+    let answer = look(catalog, table, repair).await;
+    match &answer {
+        // A table that was dropped meanwhile was not looked at.
+        Err(CatalogError::TableNotFound(_)) => {}
+        Err(_) => measure::reconciled(false),
+        Ok(report) => {
+            measure::reconciled(true);
+            measure::drifted(report.table_id, report.drift);
+        }
+    }
+    answer
+}
+
+async fn look(catalog: &Catalog, table: &TableRef, repair: bool) -> Result<ReconcileReport> {
     // Before the listing: what is published later does not count.
     let record = catalog.table(table).await?;
     let mut report = ReconcileReport {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use deltalakedb_catalog_core::backend::{
-    AppRows, AppState, CatalogBackend, CommitFilter, ReadBackend, SkipBackend, TableBackend,
-    TableFilter,
+    AppRows, AppState, CatalogBackend, CommitFilter, OperateBackend, PoolStats, ReadBackend,
+    SkipBackend, TableBackend, TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::delegate;
@@ -268,3 +268,18 @@ impl SkipBackend for ReplicaReader {
 }
 
 delegate!(SchemaBackend, CommitBackend, ImportBackend, OutboxBackend for ReplicaReader => primary);
+
+/// The pool is the primary's: each replica has one of its own, which only reads use.
+#[async_trait]
+impl OperateBackend for ReplicaReader {
+    fn pool_stats(&self) -> Option<PoolStats> {
+        self.primary.pool_stats()
+    }
+
+    async fn close(&self) -> WriteResult<()> {
+        for replica in &self.replicas {
+            replica.close().await;
+        }
+        self.primary.close().await
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ pub struct Replica {
     /// Highest head seen of each table whose import is over: rows up to it never change.
     heads: Mutex<HashMap<TableId, Version>>,
     health: Mutex<Health>,
+    closed: AtomicBool,
     pub(crate) in_flight: AtomicUsize,
     pub(crate) served: AtomicU64,
     pub(crate) fell_back: AtomicU64,
@@ -67,11 +68,30 @@ impl Replica {
             connecting: tokio::sync::Mutex::default(),
             heads: Mutex::default(),
             health: Mutex::default(),
+            closed: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             served: AtomicU64::new(0),
             fell_back: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }
+    }
+
+    /// Closes its connections, and opens none any more.
+    pub(crate) async fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let backend = lock(&self.backend).take();
+        if let Some(backend) = backend
+            && let Err(error) = backend.close().await
+        {
+            tracing::debug!(replica = %self.label, %error, "a read replica did not close cleanly");
+        }
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(CatalogError::closed(&self.label));
+        }
+        Ok(())
     }
 
     pub(crate) fn healthy(&self) -> bool {
@@ -129,6 +149,7 @@ impl Replica {
         &self,
         primary: &Arc<dyn CatalogBackend>,
     ) -> Result<Option<Arc<dyn CatalogBackend>>> {
+        self.check_open()?;
         if let Some(backend) = lock(&self.backend).as_ref() {
             return Ok(Some(Arc::clone(backend)));
         }
@@ -159,6 +180,11 @@ impl Replica {
             }
         }
         *lock(&self.backend) = Some(Arc::clone(&backend));
+        if let Err(error) = self.check_open() {
+            // It was closed while this one was opened.
+            *lock(&self.backend) = None;
+            return Err(error);
+        }
         Ok(Some(backend))
     }
 

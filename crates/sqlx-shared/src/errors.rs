@@ -69,6 +69,7 @@ pub fn driver_error(
             ),
             write,
         ),
+        sqlx::Error::PoolClosed => CatalogError::closed(at),
         sqlx::Error::Tls(why) => CatalogError::failed(
             format!(
                 "no encrypted connection to database '{at}' for {doing}: {why}; check {tls_option} and \

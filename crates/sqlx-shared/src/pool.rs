@@ -18,6 +18,7 @@ use deadpool::managed::{
     Manager, Metrics, Object, Pool as Objects, PoolConfig, PoolError, QueueMode, RecycleError,
     RecycleResult, Timeouts,
 };
+use deltalakedb_catalog_core::backend::{PoolStats, Waits};
 use futures::future::BoxFuture;
 use sqlx::{ConnectOptions, Connection, Error};
 use tokio::time::timeout;
@@ -50,6 +51,7 @@ struct Connections<C: Connection, N> {
     /// The server that the last connection was made to.
     last: AtomicUsize,
     limits: PoolOptions,
+    waits: Waits,
     notes: PhantomData<fn() -> N>,
 }
 
@@ -199,7 +201,8 @@ impl<C: Connection + 'static, N: Send + 'static> Pool<C, N> {
         };
         let last = AtomicUsize::new(0);
         let notes = PhantomData;
-        let connections = Connections { servers, takes_writes, last, limits, notes };
+        let waits = Waits::default();
+        let connections = Connections { servers, takes_writes, last, limits, waits, notes };
         let objects = Objects::builder(connections)
             .config(config)
             .runtime(Runtime::Tokio1)
@@ -221,15 +224,28 @@ impl<C: Connection + 'static, N: Send + 'static> Pool<C, N> {
     /// Those of connecting; `PoolTimedOut` if all connections were in use, or the server said
     /// nothing, for the whole time; `PoolClosed`.
     pub async fn acquire(&self) -> Result<Lease<C, N>, Error> {
-        let deadline = Instant::now() + self.limits().acquire_timeout;
+        let begun = Instant::now();
+        let deadline = begun + self.limits().acquire_timeout;
+        let status = self.objects.status();
+        let waits = status.available == 0 && status.size >= status.max_size;
         let mut pause = FIRST_PAUSE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let error = match timeout(left, Box::pin(self.objects.get())).await {
-                Ok(Ok(object)) => return Ok(Lease { object: Some(object), discarded: false }),
+                Ok(Ok(object)) => {
+                    if waits {
+                        self.note_wait(begun.elapsed());
+                    }
+                    return Ok(Lease { object: Some(object), discarded: false });
+                }
                 Ok(Err(PoolError::Backend(error))) => error,
                 Ok(Err(PoolError::Closed)) => return Err(Error::PoolClosed),
-                Ok(Err(_)) | Err(_) => return Err(Error::PoolTimedOut),
+                Ok(Err(_)) | Err(_) => {
+                    if waits {
+                        self.note_wait(begun.elapsed());
+                    }
+                    return Err(Error::PoolTimedOut);
+                }
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if !may_pass(&error) || left <= pause {
@@ -277,6 +293,19 @@ impl<C: Connection + 'static, N: Send + 'static> Pool<C, N> {
             // The server sees the socket close in any case.
             kept.connection.close().await.ok();
         }
+    }
+
+    fn note_wait(&self, time: Duration) {
+        self.objects.manager().waits.note(time);
+        metrics::histogram!("dl_pool_wait_seconds").record(time);
+    }
+
+    /// The connections at this moment.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        let status = self.objects.status();
+        let idle = status.available.min(status.size);
+        self.objects.manager().waits.stats(status.max_size, status.size - idle, idle)
     }
 
     /// Number of connections, in use or not.

@@ -1,4 +1,4 @@
-//! An example of a backend: the seven parts of [`deltalakedb_catalog_core::backend`] over an embedded key-value
+//! An example of a backend: the eight parts of [`deltalakedb_catalog_core::backend`] over an embedded key-value
 //! store ([redb](https://docs.rs/redb)). It passes the conformance suite and the oracle.
 //!
 //! It shows what the contract asks of a database that has no SQL:
@@ -34,6 +34,7 @@ mod tables;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use redb::{Database, ReadableDatabase};
@@ -46,6 +47,7 @@ pub struct RedbBackend {
     db: Arc<Database>,
     /// Writers wait here, where waiting costs no thread.
     turn: Arc<tokio::sync::Mutex<()>>,
+    closed: Arc<AtomicBool>,
 }
 
 impl RedbBackend {
@@ -56,7 +58,15 @@ impl RedbBackend {
     /// `Schema` if the file is no redb database, `Unavailable` if it cannot be opened.
     pub fn open(path: &Path) -> Result<RedbBackend> {
         let db = Database::create(path).map_err(store::failed)?;
-        Ok(RedbBackend { db: Arc::new(db), turn: Arc::default() })
+        Ok(RedbBackend { db: Arc::new(db), turn: Arc::default(), closed: Arc::default() })
+    }
+
+    /// The database, for a call; none is begun after `close`.
+    fn open_db(&self) -> Result<Arc<Database>> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(CatalogError::closed("redb"));
+        }
+        Ok(self.db.clone())
     }
 
     /// Reads from one snapshot of the rows.
@@ -64,7 +74,7 @@ impl RedbBackend {
         &self,
         work: impl FnOnce(&ReadRows) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let db = self.db.clone();
+        let db = self.open_db()?;
         blocking(move || {
             let transaction = db.begin_read().map_err(store::failed)?;
             let rows = Rows(transaction.open_table(store::ROWS).map_err(store::failed)?);
@@ -91,7 +101,7 @@ impl RedbBackend {
         stays: fn(&T) -> bool,
         work: impl FnOnce(&mut WriteRows<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let db = self.db.clone();
+        let db = self.open_db()?;
         let turn = self.turn.clone().lock_owned().await;
         blocking(move || {
             let _turn = turn;

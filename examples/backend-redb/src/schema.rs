@@ -1,6 +1,8 @@
 //! The part about the schema: its version is the first row.
 
 use deltalakedb_catalog_core::support::{self, prelude::*};
+use std::sync::atomic::Ordering;
+
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
 
 use crate::store::{Key, ROWS, Rows, Space, WriteRows, failed};
@@ -25,7 +27,7 @@ impl<T: ReadableTable<&'static [u8], &'static [u8]>> Rows<T> {
 #[async_trait]
 impl SchemaBackend for RedbBackend {
     async fn info(&self) -> ReadResult<BackendInfo> {
-        let db = self.db.clone();
+        let db = self.open_db()?;
         let read = move || match db.begin_read().map_err(failed)?.open_table(ROWS) {
             Ok(rows) => Rows(rows).schema_version(),
             Err(TableError::TableDoesNotExist(_)) => Ok(0),
@@ -48,5 +50,19 @@ impl SchemaBackend for RedbBackend {
             rows.check_schema()
         };
         Ok(self.write_if(|()| true, migrate).await?)
+    }
+}
+
+/// redb's handles are none of a pool: reads are as many as there are callers, and there is one writer. The file
+/// is closed with the last value of this type, so that a call under way ends as it would have.
+#[async_trait]
+impl OperateBackend for RedbBackend {
+    fn pool_stats(&self) -> Option<PoolStats> {
+        None
+    }
+
+    async fn close(&self) -> WriteResult<()> {
+        self.closed.store(true, Ordering::Release);
+        Ok(())
     }
 }

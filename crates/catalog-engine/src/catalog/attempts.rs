@@ -1,17 +1,19 @@
 //! From a batch to its report: attempts, lost races, lost answers.
 
 use std::future::Future;
+use std::time::Duration;
 
 use deltalakedb_catalog_core::backend::{CommitOutcome, CommitRequest, CommittedTable};
+use deltalakedb_catalog_core::delegation::Verb;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteError, WriteState};
 use deltalakedb_catalog_core::ids::{At, CommitToken, TableRef};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use super::event::CommitEvent;
 use super::part::{Part, refused, reject_duplicates};
 use super::{Catalog, ChangeTarget, CommitBatch, CommitReport, TableChange};
 use crate::conflict::{Conflict, ConflictKind, Isolation, Reads};
 use crate::fence::FenceChange;
-use crate::plan::Plan;
 use crate::retry::Retry;
 
 /// How often a commit is tried again after losing a race, or after a busy database.
@@ -26,28 +28,19 @@ impl Catalog {
         &self,
         token: CommitToken,
         replayed: bool,
-        attempts: u32,
+        (attempts, begun): (u32, Duration),
         tables: Vec<CommittedTable>,
         working: &[Part<'_>],
     ) -> CommitReport {
-        let mut labels = working.iter().map(|part| part.label.as_str());
+        let time = self.clock.monotonic().saturating_sub(begun);
         for table in &tables {
             self.reader.note_change(table.table_id);
-            let label = if replayed { None } else { labels.next() };
-            tracing::info!(
-                table = label.unwrap_or_default(),
-                id = %table.table_id,
-                version = %table.version,
-                %token,
-                replayed,
-                attempts,
-                "committed"
-            );
         }
-        let plans = working.iter().filter_map(|part| part.plan.as_ref());
-        let files = plans.map(Plan::num_added).sum();
+        let user = self.signature().user.as_ref();
+        let event = CommitEvent::new(&token, replayed, attempts, time, &tables, working, user);
+        event.log();
         for hook in &self.hooks {
-            hook.committed(&tables, files);
+            hook.committed(&event);
         }
         CommitReport { token, replayed, attempts, tables }
     }
@@ -62,6 +55,14 @@ impl Catalog {
     /// `VersionNotFound` (the version read is not in the catalog), `CommitUnknown`. After all but
     /// the last, nothing was written.
     pub async fn commit(&self, batch: CommitBatch) -> Result<CommitReport> {
+        let begun = self.clock.monotonic();
+        let answer = self.commit_from(batch, begun).await;
+        let how = answer.as_ref().map(|report| report.replayed);
+        self.meters.committed(how, self.clock.monotonic().saturating_sub(begun));
+        answer
+    }
+
+    async fn commit_from(&self, batch: CommitBatch, begun: Duration) -> Result<CommitReport> {
         let fresh = batch.token.is_none();
         let token = match batch.token {
             Some(token) => token,
@@ -110,7 +111,7 @@ impl Catalog {
             let tables = match some_at_a_time(parts).await {
                 Ok(tables) => tables,
                 Err(error) if unknown => {
-                    return self.settle(token, attempts, error, &working).await;
+                    return self.settle(token, (attempts, begun), error, &working).await;
                 }
                 Err(error) => return Err(error),
             };
@@ -124,11 +125,11 @@ impl Catalog {
             };
             let failure = match outcome {
                 Ok(CommitOutcome::Committed(tables)) => {
-                    return Ok(self.report(token, false, attempts, tables, &working));
+                    return Ok(self.report(token, false, (attempts, begun), tables, &working));
                 }
                 Ok(CommitOutcome::Replayed(tables)) => {
                     // Our own lost answer is no replay in the caller's eyes.
-                    return Ok(self.report(token, !unknown, attempts, tables, &working));
+                    return Ok(self.report(token, !unknown, (attempts, begun), tables, &working));
                 }
                 // What was remembered is out of date: no race was lost, there is nothing to wait for.
                 Ok(
@@ -141,7 +142,7 @@ impl Catalog {
                     let error = refused(working.get(index), reason);
                     // The name may be taken by an attempt of ours that was still running.
                     return if unknown {
-                        self.settle(token, attempts, error, &working).await
+                        self.settle(token, (attempts, begun), error, &working).await
                     } else {
                         Err(error)
                     };
@@ -149,7 +150,7 @@ impl Catalog {
                 Err(WriteError::Indeterminate(error)) => {
                     unknown = true;
                     if let Ok(Some(tables)) = self.resolve(&token).await {
-                        return Ok(self.report(token, false, attempts, tables, &working));
+                        return Ok(self.report(token, false, (attempts, begun), tables, &working));
                     }
                     Some(error.into())
                 }
@@ -180,10 +181,11 @@ impl Catalog {
                     }))
                 };
                 if unknown {
-                    return self.settle(token, attempts, error, &working).await;
+                    return self.settle(token, (attempts, begun), error, &working).await;
                 }
                 return Err(error);
             }
+            self.meters.again(Verb::Commit);
             tracing::debug!(attempts, %token, failed = failure.is_some(), "commit goes again");
         }
     }
@@ -234,12 +236,12 @@ impl Catalog {
     async fn settle(
         &self,
         token: CommitToken,
-        attempts: u32,
+        (attempts, begun): (u32, Duration),
         error: CatalogError,
         working: &[Part<'_>],
     ) -> Result<CommitReport> {
         match self.resolve(&token).await {
-            Ok(Some(tables)) => Ok(self.report(token, false, attempts, tables, working)),
+            Ok(Some(tables)) => Ok(self.report(token, false, (attempts, begun), tables, working)),
             // Refused because of a state of the tables that the attempt in doubt cannot pass either:
             // what is not there by now does not come any more.
             Ok(None) if !matches!(error, CatalogError::Unavailable { .. }) => Err(error),

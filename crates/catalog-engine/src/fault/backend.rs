@@ -58,6 +58,7 @@ impl<B: fmt::Debug> fmt::Debug for FaultyBackend<B> {
 }
 
 delegate!(
-    SchemaBackend, TableBackend, ReadBackend, CommitBackend, SkipBackend, ImportBackend, OutboxBackend
+    SchemaBackend, TableBackend, ReadBackend, CommitBackend, SkipBackend, ImportBackend, OutboxBackend,
+    OperateBackend
     for [B: CatalogBackend] FaultyBackend<B> => inner, around run
 );

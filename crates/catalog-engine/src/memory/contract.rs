@@ -1,6 +1,7 @@
 //! The parts of the contract, on the state.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use deltalakedb_catalog_core::support::{prelude::*, step_in_memory};
 
@@ -10,6 +11,7 @@ use super::{MemoryBackend, SCHEMA_VERSION};
 #[async_trait]
 impl SchemaBackend for MemoryBackend {
     async fn info(&self) -> ReadResult<BackendInfo> {
+        drop(self.open()?);
         Ok(BackendInfo {
             kind: "memory",
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -20,6 +22,19 @@ impl SchemaBackend for MemoryBackend {
     }
 
     async fn migrate(&self, _now: TimestampMs) -> WriteResult<()> {
+        drop(self.open()?);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl OperateBackend for MemoryBackend {
+    fn pool_stats(&self) -> Option<PoolStats> {
+        None
+    }
+
+    async fn close(&self) -> WriteResult<()> {
+        self.closed.store(true, Ordering::Release);
         Ok(())
     }
 }
@@ -29,7 +44,7 @@ impl TableBackend for MemoryBackend {
     fn note_change(&self, _table_id: TableId) {}
 
     async fn get_table(&self, table: &TableRef) -> ReadResult<Option<TableRecord>> {
-        Ok(self.state().get_table(table))
+        Ok(self.open()?.get_table(table))
     }
 
     async fn list_tables(
@@ -38,22 +53,22 @@ impl TableBackend for MemoryBackend {
         after: Option<&(TableName, TableId)>,
         limit: usize,
     ) -> ReadResult<Page<TableRecord, (TableName, TableId)>> {
-        Ok(self.state().list_tables(filter, after, limit))
+        Ok(self.open()?.list_tables(filter, after, limit))
     }
 
     async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> WriteResult<TableRecord> {
-        Ok(self.state().drop_table(table_id, now)?)
+        Ok(self.open()?.drop_table(table_id, now)?)
     }
 
     async fn undrop_table(&self, table_id: TableId, name: &TableName) -> WriteResult<TableRecord> {
-        Ok(self.state().undrop_table(table_id, name)?)
+        Ok(self.open()?.undrop_table(table_id, name)?)
     }
 }
 
 #[async_trait]
 impl ReadBackend for MemoryBackend {
     async fn snapshot(&self, table: &TableRef, at: At) -> ReadResult<Snapshot> {
-        Ok(self.state().snapshot(table, at)?)
+        Ok(self.open()?.snapshot(table, at)?)
     }
 
     async fn list_files(
@@ -63,7 +78,7 @@ impl ReadBackend for MemoryBackend {
         after: Option<FileCursor>,
         limit: usize,
     ) -> ReadResult<Page<FileRecord, FileCursor>> {
-        Ok(self.state().readable(table_id)?.list_files(version, after, limit))
+        Ok(self.open()?.readable(table_id)?.list_files(version, after, limit))
     }
 
     async fn files_end(
@@ -73,6 +88,7 @@ impl ReadBackend for MemoryBackend {
         _after: FileCursor,
         _limit: usize,
     ) -> ReadResult<Option<FileCursor>> {
+        drop(self.open()?);
         Ok(None)
     }
 
@@ -82,7 +98,7 @@ impl ReadBackend for MemoryBackend {
         version: Version,
         cursors: &[FileCursor],
     ) -> ReadResult<Vec<FileRecord>> {
-        let state = self.state();
+        let state = self.open()?;
         Ok(match state.tables.get(&table_id) {
             Some(table) => {
                 table.files_at(version).filter(|file| cursors.contains(&file.cursor)).collect()
@@ -99,7 +115,7 @@ impl ReadBackend for MemoryBackend {
         after: Option<FileCursor>,
         limit: usize,
     ) -> ReadResult<Page<TombstoneRecord, FileCursor>> {
-        let state = self.state();
+        let state = self.open()?;
         Ok(state.readable(table_id)?.list_tombstones(version, deleted_after, after, limit))
     }
 
@@ -109,7 +125,7 @@ impl ReadBackend for MemoryBackend {
         version: Version,
         rows: AppRows,
     ) -> ReadResult<AppState> {
-        Ok(self.state().readable(table_id)?.app_state(version, rows))
+        Ok(self.open()?.readable(table_id)?.app_state(version, rows))
     }
 
     async fn list_commits(
@@ -119,7 +135,7 @@ impl ReadBackend for MemoryBackend {
         before: Option<Version>,
         limit: usize,
     ) -> ReadResult<Page<CommitRecord, Version>> {
-        Ok(self.state().readable(table_id)?.list_commits(filter, before, limit))
+        Ok(self.open()?.readable(table_id)?.list_commits(filter, before, limit))
     }
 
     async fn read_bodies(
@@ -129,7 +145,7 @@ impl ReadBackend for MemoryBackend {
         to: Version,
         limit: usize,
     ) -> ReadResult<Vec<(CommitRecord, CommitBody)>> {
-        Ok(self.state().readable(table_id)?.read_bodies(from, to, limit))
+        Ok(self.open()?.readable(table_id)?.read_bodies(from, to, limit))
     }
 }
 
@@ -137,18 +153,18 @@ impl ReadBackend for MemoryBackend {
 impl CommitBackend for MemoryBackend {
     async fn commit(&self, request: CommitRequest) -> WriteResult<CommitOutcome> {
         let request = request_in_memory(request).await?;
-        Ok(self.state().commit(request)?)
+        Ok(self.open()?.commit(request)?)
     }
 
     async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>> {
-        Ok(self.state().replayed(token))
+        Ok(self.open()?.replayed(token))
     }
 }
 
 #[async_trait]
 impl SkipBackend for MemoryBackend {
     async fn skip_index(&self, table_id: TableId) -> ReadResult<SkipIndex> {
-        let state = self.state();
+        let state = self.open()?;
         let mut index = state.skip.get(&table_id).map(SkipState::index).unwrap_or_default();
         if let (Some(table), Some(last)) = (state.tables.get(&table_id), index.segments.last()) {
             index.complete_to = table.record().head.filter(|_| table.ends_with(last.through));
@@ -161,7 +177,7 @@ impl SkipBackend for MemoryBackend {
         table_id: TableId,
         pages: &[SkipPage],
     ) -> ReadResult<Vec<Option<Bytes>>> {
-        let state = self.state();
+        let state = self.open()?;
         let skip = state.skip.get(&table_id);
         Ok(pages.iter().map(|page| skip.and_then(|skip| skip.page(*page))).collect())
     }
@@ -173,7 +189,7 @@ impl SkipBackend for MemoryBackend {
         remove: &[i64],
         segment: &NewSkipSegment,
     ) -> WriteResult<bool> {
-        Ok(self.state().skip.entry(table_id).or_default().replace(generation, remove, segment))
+        Ok(self.open()?.skip.entry(table_id).or_default().replace(generation, remove, segment))
     }
 }
 
@@ -186,7 +202,7 @@ impl ImportBackend for MemoryBackend {
         base_from_json: bool,
         now: TimestampMs,
     ) -> WriteResult<ImportProgress> {
-        Ok(self.state().import_begin(table, base, base_from_json, now)?)
+        Ok(self.open()?.import_begin(table, base, base_from_json, now)?)
     }
 
     async fn import_step(
@@ -195,7 +211,7 @@ impl ImportBackend for MemoryBackend {
         step: ImportStep,
     ) -> WriteResult<ImportProgress> {
         let step = step_in_memory(step).await?;
-        Ok(self.state().import_step(table_id, step)?)
+        Ok(self.open()?.import_step(table_id, step)?)
     }
 
     async fn import_finish(
@@ -204,18 +220,18 @@ impl ImportBackend for MemoryBackend {
         end: ImportEnd,
         now: TimestampMs,
     ) -> WriteResult<TableRecord> {
-        Ok(self.state().import_finish(table_id, end, now)?)
+        Ok(self.open()?.import_finish(table_id, end, now)?)
     }
 
     async fn import_abort(&self, table_id: TableId) -> WriteResult<()> {
-        Ok(self.state().import_abort(table_id)?)
+        Ok(self.open()?.import_abort(table_id)?)
     }
 }
 
 #[async_trait]
 impl OutboxBackend for MemoryBackend {
     async fn mirror_claim(&self, request: &ClaimRequest) -> WriteResult<Vec<MirrorTask>> {
-        Ok(self.state().mirror_claim(request))
+        Ok(self.open()?.mirror_claim(request))
     }
 
     async fn mirror_renew(
@@ -224,11 +240,11 @@ impl OutboxBackend for MemoryBackend {
         now: TimestampMs,
         lease_ms: i64,
     ) -> WriteResult<Option<MirrorLease>> {
-        Ok(self.state().mirror_renew(lease, now, lease_ms))
+        Ok(self.open()?.mirror_renew(lease, now, lease_ms))
     }
 
     async fn mirror_settle(&self, lease: &MirrorLease, how: Settlement<'_>) -> WriteResult<bool> {
-        Ok(self.state().mirror_settle(lease, how)?)
+        Ok(self.open()?.mirror_settle(lease, how)?)
     }
 
     async fn mirror_rows(
@@ -238,11 +254,11 @@ impl OutboxBackend for MemoryBackend {
         after: Option<(TableId, Version)>,
         limit: usize,
     ) -> ReadResult<Page<MirrorRow, (TableId, Version)>> {
-        Ok(self.state().mirror_rows(table_id, state, after, limit)?)
+        Ok(self.open()?.mirror_rows(table_id, state, after, limit)?)
     }
 
     async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> WriteResult<u64> {
-        Ok(self.state().mirror_retry(table_id, now)?)
+        Ok(self.open()?.mirror_retry(table_id, now)?)
     }
 
     async fn mirror_set_mode(
@@ -251,6 +267,6 @@ impl OutboxBackend for MemoryBackend {
         mode: MirrorMode,
         now: TimestampMs,
     ) -> WriteResult<TableRecord> {
-        Ok(self.state().mirror_set_mode(table_id, mode, now)?)
+        Ok(self.open()?.mirror_set_mode(table_id, mode, now)?)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use deltalakedb::Db;
@@ -10,6 +11,7 @@ use deltalakedb::core::ids::{TableId, TableRef, TimestampMs, Version};
 use deltalakedb::core::model::{MirrorMode, MirrorRow, MirrorState, TableRecord, TableState};
 use deltalakedb::core::pages::each_page;
 use deltalakedb::mirror::foreign::standing;
+use deltalakedb::mirror::measure::go_on_from;
 use deltalakedb::mirror::publish::wait_published;
 use deltalakedb::mirror::reconcile::{FindingKind, ReconcilePass, reconcile_all};
 use futures::TryStreamExt;
@@ -17,6 +19,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::failure::{Failure, Result, exit};
+use crate::listen::Listener;
 use crate::output::{count, plural};
 use crate::publishing;
 use crate::report_file::{prepare, replace};
@@ -51,6 +54,12 @@ pub(crate) enum Mirror {
 Any number of workers may run at a time, on any number of machines. A crash loses nothing: the next
 run continues. Exit code 1 if something could not be published.
 
+With --listen the worker tells over HTTP how it is: /health (the worker has its turns), /ready (the
+database answers, and its schema is right), /metrics (Prometheus; the operating guide lists the
+names). Nothing is secret there, and nobody is asked for a password: choose an address that only
+those who watch can reach. With --reconcile-every, published logs are compared with the catalog
+again and again, as 'dl mirror reconcile --watch' does.
+
 With --watch, a table for which nothing waits is looked at for commits of other programs in each
 --foreign-check-interval: one request to its store, spread over the interval. The default is 5m, or
 'mirror.foreign_check_interval' of the configuration. What is found is recorded: 'dl mirror status'.
@@ -59,7 +68,8 @@ Examples:
   dl mirror run                     everything that waits, then end
   dl mirror run sales.orders
   dl mirror run --watch             until Ctrl-C
-  dl mirror run --watch --foreign-check-interval 30s")]
+  dl mirror run --watch --foreign-check-interval 30s
+  dl mirror run --watch --listen 127.0.0.1:9464 --reconcile-every 300")]
 pub(crate) struct Run {
     /// Only this table: namespace.table, its id, or a delta+sql:// URL
     table: Option<String>,
@@ -69,6 +79,15 @@ pub(crate) struct Run {
     /// How often idle tables are looked at for foreign commits, as 30s, 5m, 2h; 0 = never
     #[arg(long, value_name = "TIME", requires = "watch")]
     foreign_check_interval: Option<String>,
+    /// Serve /health, /ready and /metrics over HTTP on this address, as 127.0.0.1:9464
+    #[arg(long, value_name = "ADDR", requires = "watch")]
+    listen: Option<String>,
+    /// Compare published logs with the catalog so often, and put back what is missing
+    #[arg(long, value_name = "SECONDS", requires = "watch")]
+    reconcile_every: Option<u32>,
+    /// File for the counter of what --reconcile-every finds, which goes on from what the file says
+    #[arg(long, value_name = "FILE", requires = "reconcile_every")]
+    metrics_output: Option<PathBuf>,
 }
 
 /// Arguments of `dl mirror status`.
@@ -175,6 +194,11 @@ impl Mirror {
 
 impl Run {
     async fn run(&self, context: &Context) -> Result<u8> {
+        // Before the catalog is opened: what it counts goes to the recorder.
+        let listener = match &self.listen {
+            Some(address) => Some(Listener::bind(address).await?),
+            None => None,
+        };
         let (db, only) = match &self.table {
             Some(table) => {
                 let (db, table) = context.table(table).await?;
@@ -195,8 +219,20 @@ impl Run {
         };
         if self.watch {
             let every = context.foreign_check_interval(self.foreign_check_interval.as_deref())?;
+            let drift = self.metrics_output.as_deref().map(DriftCounter::open).transpose()?;
+            let publisher = Arc::new(publishing::watcher(context, &db, every));
+            if let Some(listener) = listener {
+                let address = listener.address()?;
+                context.out.hint(format!("Listening on http://{address}"));
+                // A task of its own: it answers, whatever the worker does.
+                let server = listener.serve(db.clone(), Arc::clone(&publisher), context.stop());
+                tokio::spawn(server);
+            }
             context.out.hint("Publishing as commits come. Ctrl-C ends it.");
-            publishing::watcher(context, &db, every).run(context.stop()).await?;
+            tokio::select! {
+                ended = publisher.run(context.stop()) => ended?,
+                ended = self.reconcile(&db, drift) => ended?,
+            }
             return Ok(exit::OK);
         }
         let report = publishing::until_done(context, &db, only).await?;
@@ -230,6 +266,34 @@ impl Run {
             ));
         }
         Ok(if failed { exit::ERROR } else { exit::OK })
+    }
+}
+
+impl Run {
+    /// Passes of reconciliation over all tables, for ever, if they are asked for.
+    async fn reconcile(&self, db: &Db, mut drift: Option<DriftCounter>) -> Result<()> {
+        let Some(every) = self.reconcile_every else { return std::future::pending().await };
+        if let Some(counter) = &drift {
+            go_on_from(&counter.totals);
+        }
+        let pause = std::time::Duration::from_secs(u64::from(every.max(1)));
+        loop {
+            let state = Some(TableState::Active);
+            let filter = TableFilter { state, ..TableFilter::default() };
+            match db.tables(filter).try_collect::<Vec<TableRecord>>().await {
+                Ok(tables) => {
+                    let pass = reconcile_all(db, &tables, true).await;
+                    for (table, error) in &pass.failures {
+                        tracing::warn!(%table, error, "a published log was not compared");
+                    }
+                    if let Some(counter) = &mut drift {
+                        counter.add(&pass)?;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "published logs were not compared"),
+            }
+            tokio::time::sleep(pause).await;
+        }
     }
 }
 

@@ -283,7 +283,8 @@ fn verbose_says_what_happens_and_no_secret() {
         world.dl(&[arguments, &[verbose][..]].concat()).ok().stderr
     };
     let append = log("-v", &["append", "s.t", &one]);
-    for part in ["begins", "catalog opened", "catalog.db", "committed", "s.t", "version=1", "ends"]
+    for part in
+        ["begins", "catalog opened", "catalog.db", "committed", "s.t", "versions=\"1\"", "ends"]
     {
         assert!(append.contains(part), "'{part}' is not in: {append}");
     }

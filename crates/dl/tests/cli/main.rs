@@ -39,4 +39,5 @@ mod rows;
 mod spellings;
 mod transcript;
 mod vacuuming;
+mod watching;
 mod world;

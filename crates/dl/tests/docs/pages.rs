@@ -49,6 +49,7 @@ pages! {
     moving: "docs/src/moving.md",
     operate_backup: "docs/src/operate/backup.md",
     operate_configuration: "docs/src/operate/configuration.md",
+    operate_metrics: "docs/src/operate/metrics.md",
     operate_upkeep: "docs/src/operate/upkeep.md",
     publishing_one_writer: "docs/src/publishing/one-writer.md",
     publishing_publishing: "docs/src/publishing/publishing.md",

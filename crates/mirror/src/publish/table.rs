@@ -1,5 +1,6 @@
 //! One task: the next versions of one table.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::checkpoint::{write_checkpoint, write_last_checkpoint};
 use crate::checksum::{self, Checksums, VersionChecksum, checksum_name};
 use crate::cleanup::clean;
 use crate::foreign::foreign_text;
+use crate::measure::{self, Attempt};
 use crate::properties::checkpoint_interval;
 use crate::put::{ForeignBytes, Put, commit_name, digest, put_over_torn, torn_text};
 
@@ -67,6 +69,8 @@ struct Work<'a> {
     first: Version,
     /// Put, not yet recorded.
     put: Vec<Published>,
+    /// Commit timestamps of what is put.
+    committed: BTreeMap<Version, TimestampMs>,
     checksums: Checksums,
     /// Properties in force at the last checkpoint that was written, if any was.
     cleans: Option<Metadata>,
@@ -124,6 +128,7 @@ impl Publisher {
                     attempts,
                     first,
                     put: Vec::new(),
+                    committed: BTreeMap::new(),
                     checksums: Checksums::new(
                         Arc::clone(&self.backend),
                         self.retry.clone(),
@@ -288,7 +293,8 @@ impl Work<'_> {
                     return Err(self.no_bytes(next));
                 }
                 let bytes = body.published().map_err(|e| failed(next, &e))?;
-                self.publish_version(&record, &bytes).await?;
+                self.timed_version(&record, &bytes).await?;
+                self.committed.insert(next, record.timestamp);
                 self.put.push(Published {
                     version: next,
                     digest: digest(&bytes),
@@ -314,6 +320,20 @@ impl Work<'_> {
             ),
             diverged: false,
         })
+    }
+
+    /// [`Work::publish_version`], timed: an attempt.
+    async fn timed_version(&mut self, record: &CommitRecord, bytes: &Bytes) -> Result<(), End> {
+        let clock = Arc::clone(&self.publisher.clock);
+        let begun = clock.monotonic();
+        let end = self.publish_version(record, bytes).await;
+        let how = match &end {
+            Ok(()) => Attempt::Ok,
+            Err(End::Failed(Stopped { diverged: true, .. })) => Attempt::Diverged,
+            Err(_) => Attempt::Error,
+        };
+        measure::attempted(how, clock.monotonic().saturating_sub(begun));
+        end
     }
 
     /// `N.json`, its time, its checksum, and the checkpoint where one is due.
@@ -448,7 +468,12 @@ impl Work<'_> {
                 self.run.published += u64::try_from(self.put.len()).unwrap_or(u64::MAX);
                 self.run.published_version = Some(last);
                 tracing::debug!(table = %self.table.name, version = %last, "published");
-                self.put.clear();
+                let now = self.publisher.clock.now();
+                for put in self.put.drain(..) {
+                    let Some(at) = self.committed.remove(&put.version) else { continue };
+                    let ms = u64::try_from(now.0.saturating_sub(at.0)).unwrap_or(0);
+                    measure::published(Duration::from_millis(ms));
+                }
                 Ok(())
             }
             Ok(false) => Err(End::LeaseLost { error: TAKEN_OVER.to_owned() }),
