@@ -3,7 +3,7 @@
 //! One process holds them and does nothing else. When it ends, however it ends, they end.
 
 mod emulators;
-mod install;
+pub(crate) mod install;
 
 use std::fmt::Write as _;
 use std::fs::{File, TryLockError};
