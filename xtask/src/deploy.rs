@@ -1,4 +1,5 @@
-//! `cargo xtask deploy`: what is in `deploy/` is right, as far as a machine without a cluster can tell.
+//! `cargo xtask deploy`: what is in `deploy/` is right, as far as a machine without a cluster can tell; and the
+//! packages for crates.io are complete.
 //!
 //! Each file is checked by the tool of those who made its format. What has no tool here is shown as skipped.
 
@@ -7,6 +8,7 @@ mod containers;
 mod dashboard;
 mod helm;
 mod metrics;
+mod packages;
 mod promql;
 mod systemd;
 mod texts;
@@ -51,6 +53,7 @@ pub(crate) fn steps(done: &mut Vec<Step>, required: &str) {
     check("Helm chart", helm::check);
     check("systemd units", systemd::check);
     check("YAML and shell", texts::check);
+    check("packages", packages::check);
 }
 
 /// A file of `deploy/`, or below.

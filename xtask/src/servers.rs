@@ -308,7 +308,7 @@ impl Servers {
     /// cannot be had as skipped.
     pub(crate) fn for_tests(quick: bool, tally: &mut Tally) -> Servers {
         let given = Given::from_env();
-        let mut wanted = Vec::new();
+        let mut wanted = vec![Software::Prometheus];
         if !given.postgres {
             wanted.extend([Software::Postgres, Software::PgBouncer]);
         }

@@ -16,7 +16,7 @@ const YAML: [&str; 5] = [
 ];
 
 /// Scripts, from the root.
-const SHELL: [&str; 1] = [".ci/run"];
+const SHELL: [&str; 2] = [".ci/run", "deploy/release.sh"];
 
 pub(super) fn check() -> Result<Outcome> {
     let mut yamllint = tools::system("yamllint")?;
