@@ -1,20 +1,23 @@
 //! `cargo xtask ci`: everything that a change must pass.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
 use crate::api;
+use crate::deploy;
 use crate::loops;
 use crate::msrv;
 use crate::run;
+use crate::steps::{Outcome, Step, passed, report, step};
 use crate::tools;
 use crate::workspace::{self, Package};
 
 /// What the tests must not skip: all that a machine with a Rust toolchain, Python, Node.js and the
 /// packages of the database servers can run. SQL Server has no package: it is tested where it is given by URL.
-const REQUIRED: &str = "sqlite,postgres,replica,pgbouncer,mysql,galera,s3,azure,interop,crash";
+const REQUIRED: &str =
+    "sqlite,postgres,replica,pgbouncer,mysql,galera,s3,azure,prometheus,deploy,interop,crash";
 
 /// Packages that must be absent from the facade unless one of these features asks for them.
 const HEAVY: [(&[&str], &[&str]); 8] = [
@@ -56,19 +59,6 @@ pub(crate) struct Args {
     no_test: bool,
 }
 
-/// One step and what became of it.
-struct Step {
-    name: String,
-    outcome: Outcome,
-    took: Duration,
-}
-
-enum Outcome {
-    Passed,
-    Failed,
-    Skipped(String),
-}
-
 /// Runs all steps, also after one failed, and prints a table of them. Whether none failed.
 pub(crate) fn main(args: &Args) -> Result<bool> {
     let mut steps = Vec::new();
@@ -107,6 +97,7 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
             let mut beside = Vec::new();
             step(&mut beside, "dependencies", || deny(&["bans", "licenses", "sources"]));
             step(&mut beside, "advisories", advisories);
+            deploy::steps(&mut beside, &required());
             beside
         });
         if args.no_test {
@@ -121,32 +112,6 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
     })?;
     report(&steps, began.elapsed());
     Ok(!steps.iter().any(|s| matches!(s.outcome, Outcome::Failed)))
-}
-
-fn step(steps: &mut Vec<Step>, name: &str, run: impl FnOnce() -> Result<Outcome>) {
-    println!("\n== {name}");
-    let began = Instant::now();
-    let outcome = run().unwrap_or_else(|error| {
-        println!("error: {error:#}");
-        Outcome::Failed
-    });
-    if let Outcome::Skipped(why) = &outcome {
-        println!("skipped: {why}");
-    }
-    steps.push(Step { name: name.to_owned(), outcome, took: began.elapsed() });
-}
-
-fn report(steps: &[Step], took: Duration) {
-    println!("\n{:<44} {:>8}  outcome", "step", "seconds");
-    for step in steps {
-        let outcome = match &step.outcome {
-            Outcome::Passed => "passed".to_owned(),
-            Outcome::Failed => "FAILED".to_owned(),
-            Outcome::Skipped(why) => format!("skipped: {why}"),
-        };
-        println!("{:<44} {:>8.1}  {outcome}", step.name, step.took.as_secs_f64());
-    }
-    println!("{:<44} {:>8.1}", "all", took.as_secs_f64());
 }
 
 /// Cargo, as CI wants it: incremental builds only cost time and disk in a run from nothing.
@@ -166,15 +131,16 @@ fn format() -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn passed(command: &mut Command) -> Result<Outcome> {
-    Ok(if run::on_terminal(command)? { Outcome::Passed } else { Outcome::Failed })
+/// What must not be skipped.
+fn required() -> String {
+    std::env::var("DL_REQUIRE").unwrap_or_else(|_| REQUIRED.to_owned())
 }
 
 /// The tests run in a process of their own, so that they get the environment of CI.
 fn tests() -> Result<Outcome> {
     let program = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(program);
-    let mut required = std::env::var("DL_REQUIRE").unwrap_or_else(|_| REQUIRED.to_owned());
+    let mut required = required();
     if workspace::delta_tables().is_some() && !required.contains("corpus") {
         required.push_str(",corpus");
     }

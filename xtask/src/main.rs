@@ -6,11 +6,13 @@ mod api;
 mod bench;
 mod ci;
 mod crash;
+mod deploy;
 mod interop;
 mod loops;
 mod msrv;
 mod run;
 mod servers;
+mod steps;
 mod tally;
 mod test;
 mod tools;
@@ -54,6 +56,11 @@ enum Task {
     Crash(crash::Args),
     /// Start throwaway database servers and keep them: up, down, env.
     Servers(servers::Args),
+    /// Check what is in deploy/: alerts, dashboard, Dockerfile, compose file, Helm chart, systemd units.
+    ///
+    /// Each by its own tool, installed where that needs no password. What cannot be installed is shown as
+    /// skipped, with the reason; DL_REQUIRE=deploy turns such a skip into a failure.
+    Deploy,
     /// Measure a release build and print the figures as a Markdown table.
     Bench(bench::Args),
 }
@@ -71,6 +78,7 @@ fn main() -> ExitCode {
         Task::Msrv => msrv::check(),
         Task::Crash(args) => crash::main(&args),
         Task::Servers(args) => servers::main(&args),
+        Task::Deploy => Ok(deploy::main()),
         Task::Bench(args) => bench::main(&args),
     };
     match outcome {

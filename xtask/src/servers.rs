@@ -3,7 +3,7 @@
 //! One process holds them and does nothing else. When it ends, however it ends, they end.
 
 mod emulators;
-mod install;
+pub(crate) mod install;
 
 use std::fmt::Write as _;
 use std::fs::{File, TryLockError};
@@ -308,7 +308,7 @@ impl Servers {
     /// cannot be had as skipped.
     pub(crate) fn for_tests(quick: bool, tally: &mut Tally) -> Servers {
         let given = Given::from_env();
-        let mut wanted = Vec::new();
+        let mut wanted = vec![Software::Prometheus];
         if !given.postgres {
             wanted.extend([Software::Postgres, Software::PgBouncer]);
         }

@@ -16,8 +16,18 @@ const SLOW: [&str; 2] = ["deltalakedb-contention", "deltalakedb-test-servers"];
 
 /// Parts of `DL_REQUIRE` that are satisfied if they were not skipped; of the others, which are
 /// databases, some test must have run, too.
-const SERVICES: [&str; 8] =
-    ["corpus", "interop", "crash", "galera", "replica", "pgbouncer", "s3", "azure"];
+const SERVICES: [&str; 10] = [
+    "corpus",
+    "interop",
+    "crash",
+    "galera",
+    "replica",
+    "pgbouncer",
+    "s3",
+    "azure",
+    "prometheus",
+    "deploy",
+];
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, Default, clap::Args)]

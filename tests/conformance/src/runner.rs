@@ -75,7 +75,7 @@ fn availability(
 }
 
 /// All that `DL_REQUIRE` may name, beside the databases of a program.
-const REQUIREMENTS: [&str; 12] = [
+const REQUIREMENTS: [&str; 14] = [
     "sqlite",
     "postgres",
     "replica",
@@ -88,6 +88,8 @@ const REQUIREMENTS: [&str; 12] = [
     "corpus",
     "interop",
     "crash",
+    "prometheus",
+    "deploy",
 ];
 
 /// A name in `DL_REQUIRE` that no test knows would pass for tested.

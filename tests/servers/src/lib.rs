@@ -9,6 +9,7 @@
 //! - [`ObjectStore`] is an emulator of S3 (moto) or Azure Blob Storage (Azurite), with everything in
 //!   memory; [`shared_object_store`] is the one that `DL_TEST_S3_ENDPOINT` or `DL_TEST_AZURE_ENDPOINT`
 //!   names, else one that this process starts.
+//! - [`Prometheus`] asks targets for their metrics, and answers queries.
 //! - [`CountingProxy`] stands between a client and a server: it counts round trips, and breaks
 //!   connections at a chosen moment.
 //! - [`shared_postgres`] and [`shared_mysql`] are what most tests want: the server that
@@ -32,6 +33,7 @@ mod ports;
 mod postgres;
 mod process;
 mod programs;
+mod prometheus;
 mod proxy;
 mod required;
 mod shared;
@@ -47,6 +49,7 @@ pub use objects::{EmulatedStore, ObjectStore, ObjectStoreKind, check_object_stor
 pub use pgbouncer::{PgBouncer, PoolMode};
 pub use postgres::{Postgres, PostgresOptions};
 pub use programs::{Software, emulators};
+pub use prometheus::Prometheus;
 pub use proxy::CountingProxy;
 pub use required::{is_required, skip, tell_skip};
 pub use shared::{

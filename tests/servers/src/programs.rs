@@ -16,6 +16,8 @@ pub enum Software {
     Galera,
     /// PgBouncer.
     PgBouncer,
+    /// Prometheus.
+    Prometheus,
 }
 
 impl Software {
@@ -26,6 +28,7 @@ impl Software {
             Software::MariaDb => &["mariadb-server"],
             Software::Galera => &["mariadb-server", "galera-4", "rsync"],
             Software::PgBouncer => &["pgbouncer"],
+            Software::Prometheus => &["prometheus"],
         }
     }
 
@@ -39,6 +42,7 @@ impl Software {
             Software::MariaDb => MariaDbPrograms::find().map(drop),
             Software::Galera => galera_provider().map(drop),
             Software::PgBouncer => pgbouncer().map(drop),
+            Software::Prometheus => prometheus().map(drop),
         }
     }
 
@@ -180,6 +184,11 @@ pub(crate) fn galera_provider() -> Result<PathBuf> {
 /// PgBouncer.
 pub(crate) fn pgbouncer() -> Result<PathBuf> {
     which(&["pgbouncer"]).ok_or_else(|| Software::PgBouncer.missing("PgBouncer"))
+}
+
+/// Prometheus.
+pub(crate) fn prometheus() -> Result<PathBuf> {
+    which(&["prometheus"]).ok_or_else(|| Software::Prometheus.missing("Prometheus"))
 }
 
 /// Where `cargo xtask` installs the emulators of object stores: `emulators` in cargo's target folder.

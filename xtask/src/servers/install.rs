@@ -35,7 +35,7 @@ pub(super) fn missing(wanted: &[Software]) {
 }
 
 /// Installs those of these packages that are not there, if it may.
-pub(super) fn packages(wanted: &[&str]) {
+pub(crate) fn packages(wanted: &[&str]) {
     let packages: Vec<&str> = wanted.iter().copied().filter(|p| !is_installed(p)).collect();
     if packages.is_empty() {
         return;
@@ -80,6 +80,7 @@ fn disable(packages: &[&str]) {
         ("mariadb-server", "mariadb"),
         ("pgbouncer", "pgbouncer"),
         ("rsync", "rsync"),
+        ("prometheus", "prometheus"),
     ];
     for (_, unit) in units.iter().filter(|(package, _)| packages.contains(package)) {
         if let Some(mut command) = as_root() {

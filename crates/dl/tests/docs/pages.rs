@@ -49,7 +49,9 @@ pages! {
     moving: "docs/src/moving.md",
     operate_backup: "docs/src/operate/backup.md",
     operate_configuration: "docs/src/operate/configuration.md",
+    operate_deploy: "docs/src/operate/deploy.md",
     operate_metrics: "docs/src/operate/metrics.md",
+    operate_security: "docs/src/operate/security.md",
     operate_upkeep: "docs/src/operate/upkeep.md",
     publishing_one_writer: "docs/src/publishing/one-writer.md",
     publishing_publishing: "docs/src/publishing/publishing.md",
@@ -101,6 +103,29 @@ fn commands_in_sentences_exist() {
         }
     }
     assert!(seen.len() > 20, "{seen:?}");
+}
+
+/// Each code of an error has a row with cause and remedy, and no row has a code that is none.
+#[test]
+fn every_error_code_is_explained() {
+    let source = root().join("crates/catalog-core/src/error.rs");
+    let source = std::fs::read_to_string(source).unwrap();
+    let (_, after) = source.split_once("pub fn code(&self) -> &'static str {").unwrap();
+    let (body, _) = after.split_once("\n    }\n").unwrap();
+    let mut codes: Vec<&str> =
+        body.lines().filter_map(|line| line.split_once("=> \"")?.1.split('"').next()).collect();
+    let page = page("docs/src/operate/troubleshooting.md");
+    let (_, table) = page.text.split_once("## Error codes\n").unwrap();
+    let mut rows = Vec::new();
+    for row in table.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let cells: Vec<&str> = row.trim_end_matches('|').split(" | ").map(str::trim).collect();
+        assert!(cells.len() == 4 && cells.iter().all(|cell| !cell.is_empty()), "{row}");
+        rows.push(cells[0].trim_end_matches('`'));
+    }
+    codes.sort_unstable();
+    rows.sort_unstable();
+    assert!(codes.len() > 8, "{codes:?}");
+    assert_eq!(codes, rows, "codes of CatalogError, and rows of {}", page.name);
 }
 
 /// Says which blocks no test runs, and why.
