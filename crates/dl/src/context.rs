@@ -162,13 +162,26 @@ impl Context {
     pub(crate) async fn open(&self, uri: &CatalogUri) -> Result<Db> {
         // First: a name that cannot be one is wrong usage, whatever there is.
         let user = self.user()?;
-        Ok(Db::open(uri).await?.with_user(user))
+        Ok(self.watched(Db::open(uri).await?.with_user(user)))
     }
 
     /// Makes a catalog, or upgrades it, to commit to it on behalf of the user.
     pub(crate) async fn create(&self, uri: &CatalogUri) -> Result<Db> {
         let user = self.user()?;
-        Ok(Db::create(uri).await?.with_user(user))
+        Ok(self.watched(Db::create(uri).await?.with_user(user)))
+    }
+
+    /// With what the configuration says on slow calls.
+    fn watched(&self, db: Db) -> Db {
+        match self.config.as_ref().ok().and_then(Config::slow_call) {
+            Some(threshold) => db.with_slow_call_warning(threshold),
+            None => db,
+        }
+    }
+
+    /// Where the configuration lets a worker that watches tell how it is.
+    pub(crate) fn listen(&self) -> Option<String> {
+        Some(self.config.as_ref().ok()?.listen()?.to_string())
     }
 
     fn user(&self) -> Result<Option<UserName>> {

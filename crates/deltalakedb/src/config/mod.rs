@@ -190,14 +190,13 @@ impl Config {
         self.settings.monitoring.listen.map(|address| address.0)
     }
 
-    /// `monitoring.slow_call_threshold`: calls that take longer are logged as slow. Zero counts as none.
+    /// `monitoring.slow_call_threshold`: calls of the database that take longer are logged as slow, see
+    /// [`Db::with_slow_call_warning`](crate::Db::with_slow_call_warning). `Duration::MAX`: none is, which a file
+    /// says by 0. None: nobody says.
     #[must_use]
     pub fn slow_call(&self) -> Option<Duration> {
-        self.settings
-            .monitoring
-            .slow_call_threshold
-            .map(|time| time.0)
-            .filter(|time| !time.is_zero())
+        let threshold = self.settings.monitoring.slow_call_threshold?.0;
+        Some(if threshold.is_zero() { Duration::MAX } else { threshold })
     }
 
     /// What the section `logging` says.

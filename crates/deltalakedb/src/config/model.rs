@@ -258,7 +258,7 @@ section! {
         /// Address and port where a worker that watches serves /health, /ready and /metrics.
         listen: Address = "none", "\"127.0.0.1:9464\"";
         /// Calls to the database that take longer than this are logged as slow. 0 = none.
-        slow_call_threshold: Span = "none", "\"1s\"";
+        slow_call_threshold: Span = "1s", "\"1s\"";
     }
 }
 

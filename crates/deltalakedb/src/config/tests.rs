@@ -346,6 +346,8 @@ fn the_remaining_keys_have_their_effect() {
     assert_eq!(config.listen(), Some("0.0.0.0:9464".parse().unwrap()));
     assert_eq!(config.slow_call(), Some(Duration::from_secs(1)));
     assert_eq!(Config::default().slow_call(), None);
+    let none = World::toml("[monitoring]\nslow_call_threshold = 0").load().unwrap();
+    assert_eq!(none.slow_call(), Some(Duration::MAX));
 }
 
 #[test]

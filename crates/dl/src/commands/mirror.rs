@@ -195,8 +195,9 @@ impl Mirror {
 impl Run {
     async fn run(&self, context: &Context) -> Result<u8> {
         // Before the catalog is opened: what it counts goes to the recorder.
-        let listener = match &self.listen {
-            Some(address) => Some(Listener::bind(address).await?),
+        let configured = || context.listen().filter(|_| self.watch);
+        let listener = match self.listen.clone().or_else(configured) {
+            Some(address) => Some(Listener::bind(&address).await?),
             None => None,
         };
         let (db, only) = match &self.table {

@@ -32,6 +32,7 @@ mod moments;
 mod ownership;
 #[cfg(feature = "sql")]
 mod partitions;
+mod prometheus;
 mod quickstart;
 mod reading;
 #[cfg(feature = "sql")]

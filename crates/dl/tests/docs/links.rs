@@ -6,8 +6,8 @@ use std::path::{Component, Path, PathBuf};
 use crate::markdown::{Page, page, pages, root};
 
 /// Pages that have no blocks to run, and links.
-const MORE: [&str; 3] =
-    ["CHANGELOG.md", "tests/conformance/README.md", "tests/contention/README.md"];
+const MORE: [&str; 4] =
+    ["CHANGELOG.md", "RELEASING.md", "tests/conformance/README.md", "tests/contention/README.md"];
 
 /// `docs/src/a/../b.md` without the detour.
 fn tidy(path: &Path) -> PathBuf {
