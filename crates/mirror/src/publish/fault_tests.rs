@@ -116,7 +116,8 @@ impl Step {
             | Verb::ImportFinish
             | Verb::ImportAbort
             | Verb::MirrorRetry
-            | Verb::MirrorSetMode => panic!("publishing does not call {verb:?}"),
+            | Verb::MirrorSetMode
+            | Verb::Close => panic!("publishing does not call {verb:?}"),
         }
     }
 
