@@ -63,7 +63,7 @@ impl World {
             Change::files(["first"]).create(new).unwrap()
         });
         db.commit(request("create", creates.collect())).await.unwrap();
-        db.close().await;
+        db.close().await.unwrap();
         let guard = Guard { admin: admin.clone(), database };
         Some(World { admin, options, tables, _guard: guard })
     }

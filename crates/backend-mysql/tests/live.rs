@@ -237,8 +237,8 @@ async fn each_role_may_do_what_it_is_for() {
         let error = open(&elsewhere).await.migrate(NOW).await.unwrap_err();
         assert!(!error.is_retryable() && error.to_string().contains("CREATE"), "{error}");
     }
-    reader.close().await;
-    writer.close().await;
+    reader.close().await.unwrap();
+    writer.close().await.unwrap();
     for (login, _) in logins {
         run(&mut admin, format!("DROP USER '{login}'@'%'")).await;
     }
@@ -257,7 +257,7 @@ async fn connect(server: &MariaDb, mode: TlsMode, ca: Option<PathBuf>) -> Result
     options.tls.mode = mode;
     options.tls.ca_file = ca;
     let db = MySqlBackend::connect(options).await?;
-    db.close().await;
+    db.close().await.unwrap();
     Ok(())
 }
 

@@ -281,7 +281,7 @@ impl World {
         db.import_begin(&new, Version::ZERO, true, NOW).await.unwrap();
         let second = answers(&db).await;
         place.keep("s2_").await;
-        db.close().await;
+        db.close().await.unwrap();
         World { place, table: tables[3], answers: [first, second] }
     }
 
@@ -295,7 +295,7 @@ impl World {
             assert_eq!(before, after);
         }
         assert_eq!(self.answers[moment], now);
-        db.close().await;
+        db.close().await.unwrap();
         let mut expected: Vec<String> =
             TABLES.iter().chain([&"schema"]).map(|table| format!("dl_{table}")).collect();
         expected.sort();
@@ -526,7 +526,7 @@ async fn upgrades_at_once_end_with_one_schema() {
             let db = world.place.open().await;
             tasks.push(tokio::spawn(async move {
                 retrying(|| db.migrate(NOW)).await.unwrap();
-                db.close().await;
+                db.close().await.unwrap();
             }));
         }
         for task in tasks {
@@ -661,7 +661,7 @@ async fn a_key_is_never_given_again() {
         db.import_begin(&new, Version::ZERO, true, NOW).await.unwrap();
         db.import_abort(id).await.unwrap();
     }
-    db.close().await;
+    db.close().await.unwrap();
     server.restart().unwrap();
     world.place.admin = MySqlConnection::connect(&world.place.url).await.unwrap();
     live::make_table(world.place.open().await.as_ref()).await.unwrap();

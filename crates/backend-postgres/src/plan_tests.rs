@@ -116,7 +116,7 @@ async fn every_statement_is_prepared_and_uses_an_index() {
         }
         server.execute("DEALLOCATE s").await.unwrap();
     }
-    backend.close().await;
+    backend.close().await.unwrap();
     server.execute(AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"))).await.unwrap();
     assert!(explained > 50, "{explained} statements were looked at");
     assert!(faults.is_empty(), "{}", faults.join("\n\n"));
@@ -153,7 +153,7 @@ async fn commits_are_not_planned_each_time() {
         assert_eq!(plans, (7, 5), "plans that were kept, and made anew:\n{sql}");
         server.execute("DEALLOCATE s").await.unwrap();
     }
-    backend.close().await;
+    backend.close().await.unwrap();
     server.execute(AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"))).await.unwrap();
 }
 
@@ -218,6 +218,6 @@ async fn files_of_a_growing_table_are_looked_up_by_their_keys() {
         server.execute("DEALLOCATE s").await.unwrap();
     }
     server.execute("ROLLBACK").await.unwrap();
-    backend.close().await;
+    backend.close().await.unwrap();
     server.execute(AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"))).await.unwrap();
 }

@@ -298,8 +298,8 @@ async fn each_role_may_do_what_it_is_for() {
         let error = open(&elsewhere).await.migrate(NOW).await.unwrap_err();
         assert!(!error.is_retryable() && error.to_string().contains("42501"), "{error}");
     }
-    reader.close().await;
-    writer.close().await;
+    reader.close().await.unwrap();
+    writer.close().await.unwrap();
     for (login, _) in logins {
         let gone = format!("DROP OWNED BY {login}; DROP ROLE {login}");
         admin.execute(AssertSqlSafe(gone)).await.unwrap();
@@ -336,7 +336,7 @@ async fn connect(
     let sql = "SELECT bool_and(s.ssl) FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid)
          WHERE a.application_name = 'tls_test'";
     let encrypted = server.psql(sql).map_err(|error| CatalogError::invalid(error.to_string()))?;
-    db.close().await;
+    db.close().await.unwrap();
     Ok(encrypted.trim() == "t")
 }
 

@@ -95,15 +95,15 @@ pub const VIEWS: [(&str, &[&str]); 4] = [
 
 /// Statements that each change one row into what another program may have written.
 pub const ODD_ROWS: [&str; 9] = [
-    r#"UPDATE dl_files SET stats = 'no JSON' WHERE path = 'complete-0'"#,
+    "UPDATE dl_files SET stats = 'no JSON' WHERE path = 'complete-0'",
     r#"UPDATE dl_files SET stats = '{"numRecords":"7"}' WHERE path = 'complete-1'"#,
     r#"UPDATE dl_files SET stats = '{"numRecords":7.5}' WHERE path = 'complete-2'"#,
     r#"UPDATE dl_files SET stats = '{"minValues":{"numRecords":3},"numRecords":12}' WHERE path = 'complete-3'"#,
     r#"UPDATE dl_files SET stats = '{"numRecords":-1}' WHERE path = 'diverged-1'"#,
-    r#"UPDATE dl_files SET modification_time = 9223372036854775807 WHERE path = 'due-0'"#,
-    r#"UPDATE dl_files SET modification_time = -1 WHERE path = 'due-1'"#,
-    r#"UPDATE dl_files SET modification_time = -62135596800000 WHERE path = 'due-2'"#,
-    r#"UPDATE dl_files SET modification_time = 253402300799999 WHERE path = 'diverged-0'"#,
+    "UPDATE dl_files SET modification_time = 9223372036854775807 WHERE path = 'due-0'",
+    "UPDATE dl_files SET modification_time = -1 WHERE path = 'due-1'",
+    "UPDATE dl_files SET modification_time = -62135596800000 WHERE path = 'due-2'",
+    "UPDATE dl_files SET modification_time = 253402300799999 WHERE path = 'diverged-0'",
 ];
 
 /// Rows are read this many at a time.
@@ -125,7 +125,11 @@ pub async fn compare(db: &dyn CatalogBackend, shown: &BTreeMap<String, Vec<Row>>
             let mut rows: Vec<Vec<String>> = rows
                 .iter()
                 .map(|row| {
-                    columns.iter().zip(row).map(|(name, value)| normal(name, value)).collect()
+                    columns
+                        .iter()
+                        .zip(row)
+                        .map(|(name, value)| normal(name, value.as_deref()))
+                        .collect()
                 })
                 .collect();
             rows.sort();
@@ -151,7 +155,7 @@ pub async fn compare(db: &dyn CatalogBackend, shown: &BTreeMap<String, Vec<Row>>
 }
 
 /// The same for all databases: they write JSON, times and truth values in their own ways.
-fn normal(column: &str, value: &Option<String>) -> String {
+fn normal(column: &str, value: Option<&str>) -> String {
     let Some(text) = value else { return "null".to_owned() };
     if column.ends_with("_at") {
         // To the millisecond, whatever stands after.
@@ -162,14 +166,14 @@ fn normal(column: &str, value: &Option<String>) -> String {
         return format!("{seconds}.{}", digits.get(..3).unwrap_or_default());
     }
     if column.starts_with("is_") || column.starts_with("has_") {
-        return matches!(text.as_str(), "1" | "t" | "true").to_string();
+        return matches!(text, "1" | "t" | "true").to_string();
     }
     if ["partition_columns", "properties", "data_type"].contains(&column)
         && let Ok(json) = serde_json::from_str::<Value>(text)
     {
         return json.to_string();
     }
-    text.clone()
+    text.to_owned()
 }
 
 async fn tables(db: &dyn CatalogBackend, state: TableState) -> Result<Vec<TableRecord>> {
@@ -208,6 +212,7 @@ async fn expected(db: &dyn CatalogBackend) -> Result<BTreeMap<&'static str, Vec<
     Ok(rows)
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "it is a column of a row")]
 fn text(value: impl ToString) -> Option<String> {
     Some(value.to_string())
 }

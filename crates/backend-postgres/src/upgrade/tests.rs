@@ -43,7 +43,7 @@ impl World {
             live::every_write(db.as_ref(), id).await.unwrap();
         }
         world.plain = live::make_table(db.as_ref()).await.unwrap();
-        db.close().await;
+        db.close().await.unwrap();
         world.run(TO_VERSION_2).await;
         Some(world)
     }
@@ -99,7 +99,7 @@ impl World {
     async fn step(&self) -> Result<bool, CatalogError> {
         let db = self.open().await;
         let more = db.migrate_step(NOW).await;
-        db.close().await;
+        db.close().await.unwrap();
         more
     }
 

@@ -235,13 +235,14 @@ struct Tables(BTreeMap<String, BTreeMap<String, Entry>>);
 enum Entry {
     Open(Arc<CatalogTable>),
     /// Described only, and opened for that.
-    Listed(Catalog, TableName),
+    Listed(Arc<Catalog>, TableName),
 }
 
 impl Tables {
     /// Adds all tables there are.
     async fn list(&mut self, catalog: &Catalog) -> Result<()> {
         let mut all = catalog.tables(TableFilter::default());
+        let shared = Arc::new(catalog.clone());
         let names: Vec<TableName> = runtime::run(async move {
             let mut names = Vec::new();
             while let Some(table) = all.try_next().await? {
@@ -256,7 +257,7 @@ impl Tables {
                 .entry(name.namespace().to_owned())
                 .or_default()
                 .entry(name.name().to_owned())
-                .or_insert_with(|| Entry::Listed(catalog.clone(), name));
+                .or_insert_with(|| Entry::Listed(Arc::clone(&shared), name));
         }
         Ok(())
     }
@@ -289,10 +290,10 @@ impl SchemaProvider for Namespace {
         Ok(match self.0.get(name) {
             Some(Entry::Open(table)) => Some(Arc::clone(table) as _),
             Some(Entry::Listed(catalog, name)) => {
-                let (of, table) = (catalog.clone(), TableRef::Name(name.clone()));
+                let (of, table) = (Arc::clone(catalog), TableRef::Name(name.clone()));
                 let snapshot = runtime::run(async move { of.snapshot(&table, At::Head).await });
                 let snapshot = snapshot.await.map_err(query_error)?;
-                Some(Arc::new(CatalogTable::new(catalog.clone(), snapshot).await?))
+                Some(Arc::new(CatalogTable::new(Catalog::clone(catalog), snapshot).await?))
             }
             None => None,
         })
