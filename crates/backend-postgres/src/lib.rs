@@ -71,20 +71,19 @@ impl PostgresBackend {
     /// # Errors
     /// As of every call that writes. The login needs the right to create in the schema.
     pub async fn make_views(&self) -> Result<()> {
-        self.run_views("making views", views(&self.session.options)?).await
+        let statements = views(&self.session.options)?;
+        let mut call = schema::begin(&self.session, "making views", Mode::Write).await?;
+        let result = call.simple(statements.join("\n")).await;
+        call.end(result).await
     }
 
     /// Drops the views of [`views`]: all or none.
     ///
     /// # Errors
-    /// As of every call that writes, naming other views that need them.
+    /// `InvalidInput` naming other views that need them; as of every call that writes.
     pub async fn drop_views(&self) -> Result<()> {
-        self.run_views("dropping views", drop_views(&self.session.options)?).await
-    }
-
-    async fn run_views(&self, doing: &'static str, statements: Vec<String>) -> Result<()> {
-        let mut call = schema::begin(&self.session, doing, Mode::Write).await?;
-        let result = call.simple(statements.join("\n")).await;
+        let mut call = schema::begin(&self.session, "dropping views", Mode::Write).await?;
+        let result = views::drop_all(&mut call).await;
         call.end(result).await
     }
 

@@ -6,9 +6,12 @@
 //!
 //! What other programs wrote into statistics and commits may be no JSON: then these columns are null.
 
-use deltalakedb_catalog_core::error::Result;
+use deltalakedb_catalog_core::error::{CatalogError, Result};
+use sqlx::Row;
 
+use crate::errors::DbResult;
 use crate::options::PostgresOptions;
+use crate::session::{Args, Call};
 
 /// Text as JSON; null for what is none (PostgreSQL 16 has `pg_input_is_valid`, older servers have nothing).
 const JSON: &str = "CREATE OR REPLACE FUNCTION {p}v_json(document text) RETURNS jsonb
@@ -110,6 +113,34 @@ pub fn drop_views(options: &PostgresOptions) -> Result<Vec<String>> {
     let json = format!("DROP FUNCTION IF EXISTS {place}v_json(text);");
     Ok(views.chain(std::iter::once(json)).collect())
 }
+
+/// Drops the views, unless other views need them.
+pub(crate) async fn drop_all(call: &mut Call) -> DbResult<()> {
+    let options = &call.session.clone().options;
+    let place = options.qualified_prefix();
+    let ours: Vec<String> = VIEWS
+        .iter()
+        .map(|(name, _)| format!("to_regclass('{}')", format!("{place}{name}").replace('\'', "''")))
+        .collect();
+    let rows = call.fetch_text(NEEDED_BY.replace("{ours}", &ours.join(", ")), Args::new()).await?;
+    let others = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+    if !others.is_empty() {
+        return Err(CatalogError::invalid(format!(
+            "other views need those of the catalog: {}. Drop them first",
+            others.join(", ")
+        ))
+        .into());
+    }
+    call.simple(drop_views(options)?.join("\n")).await
+}
+
+/// Other views whose rules name one of ours.
+const NEEDED_BY: &str = "SELECT DISTINCT r.ev_class::regclass::text
+FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
+    AND d.refobjid = ANY (array_remove(ARRAY[{ours}]::oid[], NULL))
+    AND r.ev_class <> ALL (array_remove(ARRAY[{ours}]::oid[], NULL))
+ORDER BY 1";
 
 /// Times are exact to the millisecond. What lies outside of the years 1 to 9999 has none.
 fn with_times(query: &str) -> String {

@@ -57,7 +57,7 @@ async fn they_show_what_the_reads_show() {
     views::compare(db.as_ref(), &shown).await.unwrap();
 
     let error = db.drop_views().await.unwrap_err().to_string();
-    assert!(error.contains("dl_v_files") && error.contains("mine"), "{error}");
+    assert!(error.contains("mine") && error.contains("Drop them first"), "{error}");
     other.execute("DROP VIEW mine").await.unwrap();
     db.drop_views().await.unwrap();
     db.drop_views().await.unwrap();

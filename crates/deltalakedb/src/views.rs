@@ -43,7 +43,7 @@ pub async fn create(uri: &CatalogUri) -> Result<()> {
 /// Drops the views. It is no error if there are none.
 ///
 /// # Errors
-/// As of [`create`]; those of the database that name other views that need ours.
+/// As of [`create`]; PostgreSQL: `invalid_input` naming other views that need ours.
 pub async fn drop(uri: &CatalogUri) -> Result<()> {
     run(uri, Task::Drop).await
 }

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use deltalakedb::Db;
+use deltalakedb::core::features::check_commit;
 use deltalakedb::core::fence;
 use deltalakedb::core::ids::{At, TableRef};
 use deltalakedb::core::model::{MirrorMode, TableState};
@@ -95,7 +96,7 @@ async fn agrees(context: &Context, db: &Db, table: &TableRef) -> Result<()> {
     let by_id = TableRef::Id(record.id);
     let head = db.snapshot(&by_id, At::Head).await?;
     refuse_foreign(&db, &record).await?;
-    if fence::is_up(&head.protocol) {
+    if fence::is_up(&head.protocol) || check_commit(&head.protocol, &head.metadata).is_err() {
         return Ok(());
     }
     let name = &record.name;
@@ -111,8 +112,9 @@ async fn agrees(context: &Context, db: &Db, table: &TableRef) -> Result<()> {
     }
     Err(Failure::Mismatch(format!(
         "the published log of '{name}' is not what the catalog says, so that '{name}' is not cut over:\n\
-         {}\n`dl diff {name}` shows more, `dl repair {name}` and `dl mirror reconcile {name}` put it \
-         right; --skip-diff cuts over all the same",
+         {}\n`dl diff {name}` shows more. `dl repair {name}` decides about commits of other programs, \
+         `dl mirror reconcile {name}` puts missing files back. Where neither helps, as with a checksum \
+         that another program wrote wrongly, --skip-diff cuts over all the same",
         super::diff::describe(&report)
     )))
 }

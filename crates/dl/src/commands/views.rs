@@ -21,8 +21,9 @@ pub(crate) enum Views {
 /// Arguments of `dl views create`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Read-only views of the catalog for other tools: dl_v_tables, dl_v_files, dl_v_commits, dl_v_columns (after
-the URL's table_prefix). Their columns are the same on PostgreSQL, MySQL, MariaDB and SQLite, and stay so.
+Read-only views of the catalog for other tools: dl_v_tables, dl_v_files, dl_v_commits and
+dl_v_columns ('dl_' is the URL's table_prefix). Their columns are the same on PostgreSQL, MySQL,
+MariaDB and SQLite, and stay so.
 
 Examples:
   dl views create
