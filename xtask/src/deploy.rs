@@ -1,5 +1,5 @@
 //! `cargo xtask deploy`: what is in `deploy/` is right, as far as a machine without a cluster can tell; and the
-//! packages for crates.io are complete.
+//! packages are complete.
 //!
 //! Each file is checked by the tool of those who made its format. What has no tool here is shown as skipped.
 

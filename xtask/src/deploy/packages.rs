@@ -1,4 +1,4 @@
-//! The packages for crates.io: what each says of itself, and which files it has. Their builds are not tried here:
+//! The packages: what each says of itself, and which files it has. Their builds are not tried here:
 //! RELEASING.md has the command.
 
 use anyhow::{Context, Result};
