@@ -18,10 +18,10 @@ pub(crate) struct Options {
     quick: bool,
     /// Only cases whose name contains one of these: import, bulk, connect, open, refresh, refresh-stale,
     /// plan-partition, plan-stats, replan, list, relist, travel, history, commit-1, commit-8, commit-64,
-    /// processes-8, tables-16, add-all.
+    /// processes-8, tables-16, add-all, backup, backup-next, backup-verify, restore.
     #[arg(long = "case", value_name = "NAME")]
     cases: Vec<String>,
-    /// Only these tables: T1, T2, T3.
+    /// Only these tables: T1, T2, T3, T4.
     #[arg(long = "table", value_name = "NAME")]
     tables: Vec<String>,
     /// Runs of each measurement [default: 7, quick: 3].
@@ -65,14 +65,16 @@ impl Shape {
     }
 }
 
-const SHAPES: [Shape; 3] = [
+const SHAPES: [Shape; 4] = [
     Shape { name: "T1", commits: 1_000, files_per_commit: 100 },
     Shape { name: "T2", commits: 10_000, files_per_commit: 10 },
     Shape { name: "T3", commits: 1, files_per_commit: 1_000_000 },
+    // A catalog to lose and to restore.
+    Shape { name: "T4", commits: 10_000, files_per_commit: 100 },
 ];
 
 /// Name, unit, and the tables it is measured on. Of `commits/s` more is better.
-const CASES: [(&str, &str, &[&str]); 19] = [
+const CASES: [(&str, &str, &[&str]); 23] = [
     ("import", "ms", &["T1", "T2", "T3"]),
     ("bulk", "ms", &["T1", "T2", "T3"]),
     ("connect", "ms", &["T2"]),
@@ -93,6 +95,10 @@ const CASES: [(&str, &str, &[&str]); 19] = [
     ("tables-16", "commits/s", &["T2"]),
     // Last, as it leaves a second table of that size in the catalog.
     ("add-all", "ms", &["T3"]),
+    ("backup", "ms", &["T4"]),
+    ("backup-next", "ms", &["T4"]),
+    ("backup-verify", "ms", &["T4"]),
+    ("restore", "ms", &["T4"]),
 ];
 
 const PEERS: [&str; 5] = ["deltalake", "duckdb", "polars", "ducklake", "ducklake-pg"];
@@ -228,7 +234,8 @@ impl Bench {
             ours.push((*side, Some(format!("{url}{sign}table_prefix={prefix}"))));
         }
         let log_bytes = generate::log_bytes(&table)?;
-        let python = options.python.clone();
+        // Peers have no backups.
+        let python = options.python.clone().filter(|_| shape.name != "T4");
         let mut bench = Bench {
             shape,
             dir,
@@ -315,7 +322,7 @@ impl Bench {
         };
         // A loop of some seconds is many measurements already.
         let runs = match case {
-            "bulk" => runs.min(3),
+            "bulk" | "backup" | "backup-next" | "backup-verify" | "restore" => runs.min(3),
             "add-all" => 1,
             _ if unit == "ms" => runs,
             _ => 1,

@@ -9,6 +9,7 @@ mod generate;
 mod measure;
 mod mirror;
 mod plots;
+mod safety;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};

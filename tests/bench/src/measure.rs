@@ -18,7 +18,7 @@ use deltalakedb::uri::CatalogUri;
 use futures::TryStreamExt;
 
 use crate::generate::{FILES_PER_DAY, Probe};
-use crate::{AnyError, bulk, mirror};
+use crate::{AnyError, bulk, mirror, safety};
 
 pub(crate) const TABLE: &str = "bench.t";
 const HOT: &str = "bench.hot";
@@ -51,7 +51,7 @@ impl Subject {
         Subject { dir, url: None, files: 0, version: 0, seconds: 10, tasks: 1 }
     }
 
-    fn uri(&self) -> Result<CatalogUri, AnyError> {
+    pub(crate) fn uri(&self) -> Result<CatalogUri, AnyError> {
         match &self.url {
             Some(url) => Ok(url.parse()?),
             None => Ok(uri(&self.dir)),
@@ -91,6 +91,10 @@ pub(crate) fn one(what: &str, subject: &Subject) -> Result<(), AnyError> {
         "commit-tables" => runtime.block_on(commit(subject, 16))?,
         "commit-processes" => runtime.block_on(commit_processes(subject))?,
         "commit-into" => runtime.block_on(commit_into(subject))?,
+        "backup" => runtime.block_on(safety::back_up(subject, true))?,
+        "backup-next" => runtime.block_on(safety::back_up(subject, false))?,
+        "backup-verify" => runtime.block_on(safety::verify(subject))?,
+        "restore" => runtime.block_on(safety::restore(subject))?,
         "checkpoint" => runtime.block_on(mirror::checkpoint(dir))?,
         "publish-local" => runtime.block_on(mirror::publish(dir, "local", tasks, 400))?,
         "publish-s3" => runtime.block_on(mirror::publish(dir, "s3", tasks, 400))?,

@@ -29,6 +29,7 @@ mod literals;
 mod mirroring;
 #[cfg(unix)]
 mod moments;
+mod operator;
 mod ownership;
 #[cfg(feature = "sql")]
 mod partitions;

@@ -51,7 +51,7 @@ fn queries(value: &Value, found: &mut Vec<String>) {
 
 /// Asks until there is an answer with a value, bounded.
 #[track_caller]
-fn until(prometheus: &Prometheus, query: &str, holds: impl Fn(f64) -> bool) {
+pub(crate) fn until(prometheus: &Prometheus, query: &str, holds: impl Fn(f64) -> bool) {
     let begun = Instant::now();
     loop {
         let data = prometheus.query(query).unwrap();
