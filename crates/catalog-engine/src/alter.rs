@@ -1,7 +1,7 @@
 //! Changes of a table's metadata: columns, properties, constraints, descriptions. From the protocol and the metadata
 //! in force to those that are to be committed, with the operation as Spark's history names it.
 //!
-//! Nothing here talks to a database. What a change needs of the table's files, [`Altered::must_be_empty`] says.
+//! Nothing here talks to a database. What a change needs of the table's files, [`Altered::checks_rows`] says.
 //!
 //! 1. No change makes a file that is there unreadable. Columns are renamed and dropped under column mapping
 //!    only, where files know them by other names (protocol section "Column Mapping").
@@ -114,8 +114,8 @@ pub struct Altered {
     pub operation: &'static str,
     /// `operationParameters`, as Spark writes them.
     pub parameters: Map<String, Value>,
-    /// Why the table must have no rows for this.
-    pub must_be_empty: Option<String>,
+    /// Whether rows must be looked at: each of the table's, and all that others add meanwhile. A constraint was added.
+    pub checks_rows: bool,
 }
 
 impl Altered {
@@ -149,7 +149,7 @@ struct Work<'a> {
     schema: StructType,
     domains: &'a [DomainMetadata],
     uuid: &'a mut dyn FnMut() -> Uuid,
-    must_be_empty: Option<String>,
+    checks_rows: bool,
 }
 
 impl Work<'_> {
@@ -181,7 +181,7 @@ pub fn alter(
         schema: StructType::parse(&base.metadata.schema_string)?,
         domains: base.domains,
         uuid,
-        must_be_empty: None,
+        checks_rows: false,
     };
     let before = work.schema.clone();
     let mut steps: Vec<Step> = Vec::new();
@@ -216,7 +216,7 @@ pub fn alter(
         metadata: work.metadata,
         operation,
         parameters,
-        must_be_empty: work.must_be_empty,
+        checks_rows: work.checks_rows,
     })
 }
 

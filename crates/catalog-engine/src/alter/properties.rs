@@ -165,8 +165,7 @@ impl Work<'_> {
         // As Spark spells the key.
         let key = format!("{CONSTRAINTS}{}", name.to_lowercase());
         self.metadata.configuration.insert(key, Some(expression.to_owned()));
-        self.must_be_empty =
-            Some(format!("every row would have to be checked against the constraint '{name}'"));
+        self.checks_rows = true;
         let parameters = json!({ "name": name, "expr": expression });
         Ok(Step::new("ADD CONSTRAINT", parameters))
     }

@@ -14,7 +14,7 @@ use deltalakedb_catalog_engine::retry::Retry;
 use deltalakedb_catalog_engine::schema::StructType;
 use serde_json::{Value, json};
 
-use super::{Change, Table};
+use super::{Change, Table, check_rows};
 use crate::filter::parse_filter;
 
 /// Changes of a table's metadata, made by [`Table::alter`]. Awaited, they are committed as one commit, and the
@@ -86,7 +86,8 @@ impl AlterTable {
         self.with(path(column).map(|column| Alteration::SetNullable { column }))
     }
 
-    /// Adds a CHECK constraint. The table must have no rows: nobody here checks those that there are.
+    /// Adds a CHECK constraint, after a look at the rows that the table has: it must be true for each of them.
+    /// Without the cargo feature `deltalake` nothing here reads rows, and the table must have none.
     pub fn add_constraint(
         self,
         name: impl Into<String>,
@@ -119,18 +120,17 @@ impl AlterTable {
         if !altered.changes(&base) {
             return Ok(None);
         }
-        if let Some(why) = altered.must_be_empty.as_ref().filter(|_| table.num_files() > 0) {
-            return Err(CatalogError::Unsupported(format!(
-                "table '{}' has rows in {} file(s), and {why}, which this program does not do. Add it with an \
-                 engine that reads the rows (Spark), or while the table is empty",
-                table.name(),
-                table.num_files()
-            )));
+        if altered.checks_rows && table.num_files() > 0 {
+            for change in &changes {
+                if let Alteration::AddConstraint { name, expression } = change {
+                    check_rows::check(&table, name, expression).await?;
+                }
+            }
         }
         let ndjson = lines(&table, altered.clone())?;
         let mut change =
             Change::of(&table).operation(altered.operation).ndjson("the change", ndjson);
-        if altered.must_be_empty.is_some() {
+        if altered.checks_rows {
             // Whoever adds rows meanwhile did not check them.
             change = change.read_whole_table();
         }
@@ -148,7 +148,8 @@ impl IntoFuture for AlterTable {
     /// Nothing is committed with any of them but `commit_unknown`.
     ///
     /// - `conflict`: others changed metadata or protocol since the version that was opened.
-    /// - `invalid_input`: a change that does not fit the table; the message names the column, property or constraint.
+    /// - `invalid_input`: a change that does not fit the table, or a constraint that does not hold for its rows; the
+    ///   message names the column, property or constraint.
     /// - `unsupported`: a property or a table whose feature this writer does not have.
     /// - `commit_unknown`: the answer was lost. Opening the table anew tells.
     fn into_future(self) -> Self::IntoFuture {

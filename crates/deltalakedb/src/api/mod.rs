@@ -6,6 +6,7 @@
 
 mod alter;
 mod changes;
+mod check_rows;
 mod create;
 mod table;
 #[cfg(test)]

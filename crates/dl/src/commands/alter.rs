@@ -23,7 +23,7 @@ turns that on, in a commit of its own before. Files then have to be written by a
 it. What mentions a column keeps it: constraints, generated columns, clustering, lists of columns.
 
 A property brings the feature that it needs into the protocol; one that is not known here, or needs
-what this program cannot do, is refused. A constraint can be added while the table has no files.
+what this program cannot do, is refused. A constraint must be true for all rows.
 
 Examples:
   dl alter sales.orders --description 'one row an order' --comment 'id=as the shop counts'

@@ -1,15 +1,14 @@
 //! `dl copy-catalog`
 
-use std::fmt::Write as _;
-
-use clap::{Args, ValueEnum};
-use deltalakedb::copy::{CopyOptions, CopyReport, Progressed, TableCopy, Validate, copy_catalog};
+use clap::Args;
+use deltalakedb::copy::{CopyOptions, CopyReport, Progressed, TableCopy, copy_catalog};
 use deltalakedb::{CatalogUri, Db};
 use serde_json::json;
 
+use super::copied::{self, Done, How};
 use crate::context::Context;
 use crate::failure::{Failure, Result, exit};
-use crate::output::{count, plural};
+use crate::output::plural;
 use crate::view;
 
 /// Stands before the name of an environment variable that holds a URL.
@@ -56,13 +55,6 @@ pub(crate) struct CopyCatalog {
     no_finish: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum How {
-    All,
-    Sample,
-    None,
-}
-
 impl CopyCatalog {
     pub(crate) async fn run(&self, context: &Context) -> Result<u8> {
         let from = uri(context, "FROM", &self.from)?;
@@ -74,11 +66,7 @@ impl CopyCatalog {
         let source = Db::open(&from).await?;
         let target = if self.init { Db::create(&to).await? } else { Db::open(&to).await? };
         let options = CopyOptions {
-            validate: match self.validate {
-                How::All => Validate::All,
-                How::Sample => Validate::default(),
-                How::None => Validate::None,
-            },
+            validate: self.validate.validate(),
             skip_importing: self.skip_importing,
             finish: !self.no_finish,
             ..CopyOptions::default()
@@ -106,35 +94,7 @@ fn print(
     (from, to): (&CatalogUri, &CatalogUri),
     compared: bool,
 ) -> Result<()> {
-    let mut list = context.out.list(
-        &["table", "state", "version", "copied commits", "compared versions", "result"],
-        &[2, 3, 4],
-    );
-    for table in &report.tables {
-        list.push(table, || {
-            vec![
-                table.name.to_string(),
-                table.state.as_str().to_owned(),
-                table.head.map_or_else(|| "-".to_owned(), |head| head.to_string()),
-                count(table.commits),
-                count(table.compared_versions),
-                result(table),
-            ]
-        })?;
-    }
-    list.end()?;
-    for table in report.tables.iter().filter(|table| table.num_differences > 0) {
-        let mut text = format!("'{}' ({}) differs:", table.name, table.table_id);
-        for difference in &table.differences {
-            text.push_str("\n  ");
-            text.push_str(difference);
-        }
-        let more = table.num_differences.saturating_sub(table.differences.len());
-        if more > 0 {
-            let _ = write!(text, "\n  … and {more} more");
-        }
-        context.out.error(&Failure::Mismatch(text));
-    }
+    copied::list(context, &report.tables, Done::Copied)?;
     for name in &report.skipped {
         context.out.warn(format!("'{name}' was left out: its import is not finished"));
     }
@@ -167,20 +127,6 @@ fn print(
         ));
     }
     Ok(())
-}
-
-fn result(table: &TableCopy) -> String {
-    if table.num_differences > 0 {
-        return "DIFFERS".to_owned();
-    }
-    match (table.progress, table.resumed) {
-        (Progressed::Copied, false) => "copied",
-        (Progressed::Copied, true) => "copied (continued)",
-        (Progressed::Present, _) => "there already",
-        (Progressed::Loaded, _) => "not finished",
-        (Progressed::Refused, _) => "not copied",
-    }
-    .to_owned()
 }
 
 /// A catalog's URL from the command line.

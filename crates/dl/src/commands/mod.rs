@@ -7,6 +7,7 @@ mod check;
 mod commit;
 mod completions;
 mod config;
+mod copied;
 mod copy_catalog;
 mod create;
 #[cfg(feature = "sql")]

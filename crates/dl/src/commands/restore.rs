@@ -1,17 +1,16 @@
 //! `dl restore`
 
-use std::fmt::Write as _;
-
-use clap::{Args, ValueEnum};
+use clap::Args;
 use deltalakedb::backup::{RestoreOptions, RestoreReport, restore};
-use deltalakedb::copy::{Progressed, TableCopy, Validate};
+use deltalakedb::copy::{Progressed, TableCopy};
 use deltalakedb::core::ids::TableRef;
 use serde_json::json;
 
 use super::backup::StoreOptions;
+use super::copied::{self, Done, How};
 use crate::context::Context;
 use crate::failure::{Failure, Result, exit};
-use crate::output::{count, count_of, plural};
+use crate::output::{count_of, plural};
 use crate::time;
 use crate::view;
 
@@ -64,13 +63,6 @@ pub(crate) struct Restore {
     store: StoreOptions,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum How {
-    All,
-    Sample,
-    None,
-}
-
 impl Restore {
     pub(crate) async fn run(&self, context: &Context) -> Result<u8> {
         let tables = self.tables.iter().map(|table| table.parse::<TableRef>());
@@ -82,11 +74,7 @@ impl Restore {
                 .map_err(|e| Failure::invalid(format!("--table: {e}")))?,
             into_existing: self.into_existing,
             keep_publishing: self.keep_publishing,
-            validate: match self.validate {
-                How::All => Validate::All,
-                How::Sample => Validate::default(),
-                How::None => Validate::None,
-            },
+            validate: self.validate.validate(),
             ..RestoreOptions::default()
         };
         let place = self.store.open(&self.target)?;
@@ -107,35 +95,7 @@ impl Restore {
 }
 
 fn print(context: &Context, report: &RestoreReport, uri: &str) -> Result<()> {
-    let mut list = context.out.list(
-        &["table", "state", "version", "restored commits", "compared versions", "result"],
-        &[2, 3, 4],
-    );
-    for table in &report.tables {
-        list.push(table, || {
-            vec![
-                table.name.to_string(),
-                table.state.as_str().to_owned(),
-                table.head.map_or_else(|| "-".to_owned(), |head| head.to_string()),
-                count(table.commits),
-                count(table.compared_versions),
-                result(table),
-            ]
-        })?;
-    }
-    list.end()?;
-    for table in report.tables.iter().filter(|table| table.num_differences > 0) {
-        let mut text = format!("'{}' ({}) differs:", table.name, table.table_id);
-        for difference in &table.differences {
-            text.push_str("\n  ");
-            text.push_str(difference);
-        }
-        let more = table.num_differences.saturating_sub(table.differences.len());
-        if more > 0 {
-            let _ = write!(text, "\n  … and {more} more");
-        }
-        context.out.error(&Failure::Mismatch(text));
-    }
+    copied::list(context, &report.tables, Done::Restored)?;
     for left in &report.left_out {
         context.out.warn(format!("'{}' was left out: {}", left.name, left.why));
     }
@@ -162,18 +122,4 @@ fn print(context: &Context, report: &RestoreReport, uri: &str) -> Result<()> {
         let commits = plural(report.commits, "commit");
         format!("Restored {tables} ({commits}) into {uri}, up to {up_to} (UTC).")
     })
-}
-
-fn result(table: &TableCopy) -> String {
-    if table.num_differences > 0 {
-        return "DIFFERS".to_owned();
-    }
-    match (table.progress, table.resumed) {
-        (Progressed::Copied, false) => "restored",
-        (Progressed::Copied, true) => "restored (continued)",
-        (Progressed::Present, _) => "there already",
-        (Progressed::Loaded, _) => "not finished",
-        (Progressed::Refused, _) => "not restored",
-    }
-    .to_owned()
 }

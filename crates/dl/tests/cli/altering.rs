@@ -127,7 +127,7 @@ fn columns_are_renamed_and_dropped_under_column_mapping() {
 }
 
 #[test]
-fn constraints_need_an_empty_table() {
+fn constraints_are_added_and_dropped() {
     let world = World::new();
     world.create("s.t", "t", &["--partition-by", "day"]).ok();
     world.dl(&["alter", "s.t", "--add-constraint", "pos=id > 0"]).ok();
@@ -152,11 +152,19 @@ fn constraints_need_an_empty_table() {
     world.dl(&["append", "s.t", &file]).fails(&["pos"]);
     world.dl(&["alter", "s.t", "--drop-constraint", "pos"]).ok();
     world.dl(&["append", "s.t", &file]).ok();
-    world.dl(&["alter", "s.t", "--add-constraint", "pos=id > 0"]).fails(&[
-        "1 file(s)",
-        "every row would have to be checked",
-        "Spark",
-    ]);
+    if cfg!(feature = "sql") {
+        world.dl(&["alter", "s.t", "--add-constraint", "pos=id > 1"]).fails(&[
+            "'pos'",
+            "1 row of",
+            "Nothing was changed",
+        ]);
+    } else {
+        world.dl(&["alter", "s.t", "--add-constraint", "pos=id > 0"]).fails(&[
+            "1 file(s)",
+            "every row would have to be checked",
+            "Spark",
+        ]);
+    }
     world.dl(&["diff", "s.t"]).ok();
 }
 
@@ -193,4 +201,46 @@ fn what_cannot_be_changed_says_why() {
         (&json!(1), &json!("ALTER TABLE"))
     );
     assert_eq!(world.log_versions("t"), [0]);
+}
+
+/// Rows that there are count: in partitions, in files without statistics, deleted ones not.
+#[cfg(feature = "sql")]
+#[test]
+fn a_constraint_is_checked_against_the_rows_that_there_are() {
+    let world = World::new();
+    world.create("s.t", "t", &["--partition-by", "day"]).ok();
+    let rows = world.file(
+        "rows.csv",
+        "id,name,day\n1,one,2026-01-01\n2,two,2026-01-02\n3,,2026-01-02\n-4,four,2026-01-03\n",
+    );
+    world.dl(&["write", "s.t", &rows]).ok();
+    let refused = |constraint: &str, rows: &str| {
+        world.dl(&["alter", "s.t", "--add-constraint", constraint]).fails(&[
+            rows,
+            "at version 1",
+            "false or null",
+        ]);
+    };
+    refused("c=id > 0", "1 row of table 's.t'");
+    refused("c=id between 1 and 2", "2 rows");
+    // Null is not true.
+    refused("c=name <> 'x'", "1 row");
+    refused("c=day < '2026-01-02'", "3 rows");
+    assert_eq!(world.json(&["show", "s.t"])["version"], 1, "nothing was changed");
+    world.dl(&["alter", "s.t", "--add-constraint", "c=day > '2025' and id > -5"]).ok();
+    world.dl(&["delete", "s.t", "--where", "id < 0"]).ok();
+    world.dl(&["alter", "s.t", "--add-constraint", "positive=id > 0"]).ok();
+    // Two of which one does not hold: neither is added.
+    let both = ["alter", "s.t", "--add-constraint", "a=id < 9", "--add-constraint", "b=id < 3"];
+    world.dl(&both).fails(&["'b'", "1 row"]);
+    assert_eq!(world.json(&["show", "s.t"])["version"], 4);
+    let bad = world.file("bad.csv", "id,name,day\n-1,x,2026-01-04\n");
+    world.dl(&["write", "s.t", &bad]).fails(&["1 rows failed validation"]);
+    world.dl(&["diff", "s.t"]).ok();
+    // A file that is gone: nobody can say.
+    for entry in std::fs::read_dir(world.path("t/day=2026-01-01")).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    world.dl(&["alter", "s.t", "--add-constraint", "d=id > 0"]).code(1);
+    assert_eq!(world.json(&["show", "s.t"])["version"], 4);
 }
