@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use deltalakedb_catalog_core::audit::{
+    Act, AuditCursor, AuditEntry, AuditFilter, AuditOrder, AuditRow,
+};
 use deltalakedb_catalog_core::backend::{
-    AppRows, AppState, BackendInfo, ClaimRequest, CommitBackend, CommitFilter, CommitOutcome,
-    CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress, ImportStep,
-    ImportedCommit, MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats, ReadBackend,
-    SchemaBackend, Settlement, SkipBackend, TableBackend, TableFilter, in_memory,
+    AppRows, AppState, AuditBackend, BackendInfo, ClaimRequest, CommitBackend, CommitFilter,
+    CommitOutcome, CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress,
+    ImportStep, ImportedCommit, MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats,
+    ReadBackend, SchemaBackend, Settlement, SkipBackend, TableBackend, TableFilter, in_memory,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{CatalogError, ReadResult, Result, WriteResult};
@@ -19,7 +22,7 @@ use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
     NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
-use deltalakedb_catalog_core::support::claim_in_rounds;
+use deltalakedb_catalog_core::support::{claim_in_rounds, no_audit};
 
 use super::{MssqlBackend, commit, import, outbox, reads, schema, skip, tables};
 use crate::errors::DbError;
@@ -59,6 +62,7 @@ impl SchemaBackend for MssqlBackend {
             schema_version,
             supported_schema_version: SCHEMA_VERSION,
             clock,
+            keeps_audit: false,
         })
     }
 
@@ -81,6 +85,24 @@ impl OperateBackend for MssqlBackend {
     }
 }
 
+/// The audit came with version 4 of the schema, which is not made here yet.
+#[async_trait]
+impl AuditBackend for MssqlBackend {
+    async fn audit_record(&self, _entry: &AuditEntry) -> WriteResult<()> {
+        Err(no_audit("SQL Server", SCHEMA_VERSION).into())
+    }
+
+    async fn audit_list(
+        &self,
+        _filter: &AuditFilter,
+        _order: AuditOrder,
+        _after: Option<AuditCursor>,
+        _limit: usize,
+    ) -> ReadResult<Page<AuditRow, AuditCursor>> {
+        Err(no_audit("SQL Server", SCHEMA_VERSION).into())
+    }
+}
+
 #[async_trait]
 impl TableBackend for MssqlBackend {
     fn note_change(&self, _table_id: TableId) {}
@@ -100,11 +122,18 @@ impl TableBackend for MssqlBackend {
         ))?)
     }
 
-    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> WriteResult<TableRecord> {
-        Ok(read!(self, "dropping a table", |lease| tables::drop_table(&mut lease, table_id, now))?)
+    async fn drop_table(&self, table_id: TableId, act: &Act) -> WriteResult<TableRecord> {
+        Ok(read!(self, "dropping a table", |lease| tables::drop_table(
+            &mut lease, table_id, act.at
+        ))?)
     }
 
-    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> WriteResult<TableRecord> {
+    async fn undrop_table(
+        &self,
+        table_id: TableId,
+        name: &TableName,
+        _act: &Act,
+    ) -> WriteResult<TableRecord> {
         Ok(read!(self, "bringing a table back", |lease| tables::undrop_table(
             &mut lease, table_id, name
         ))?)
@@ -291,14 +320,14 @@ impl ImportBackend for MssqlBackend {
         &self,
         table_id: TableId,
         end: ImportEnd,
-        now: TimestampMs,
+        act: &Act,
     ) -> WriteResult<TableRecord> {
         Ok(write!(self, "finishing an import", |lease| import::finish(
-            &mut lease, table_id, end, now
+            &mut lease, table_id, end, act.at
         ))?)
     }
 
-    async fn import_abort(&self, table_id: TableId) -> WriteResult<()> {
+    async fn import_abort(&self, table_id: TableId, _act: &Act) -> WriteResult<()> {
         Ok(write!(self, "aborting an import", |lease| import::abort(&mut lease, table_id))?)
     }
 }
@@ -352,18 +381,20 @@ impl OutboxBackend for MssqlBackend {
         ))?)
     }
 
-    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> WriteResult<u64> {
-        Ok(write!(self, "retrying publication", |lease| outbox::retry(&mut lease, table_id, now))?)
+    async fn mirror_retry(&self, table_id: TableId, act: &Act) -> WriteResult<u64> {
+        Ok(write!(self, "retrying publication", |lease| outbox::retry(
+            &mut lease, table_id, act.at
+        ))?)
     }
 
     async fn mirror_set_mode(
         &self,
         table_id: TableId,
         mode: MirrorMode,
-        now: TimestampMs,
+        act: &Act,
     ) -> WriteResult<TableRecord> {
         Ok(write!(self, "changing the mirror", |lease| outbox::set_mode(
-            &mut lease, table_id, mode, now
+            &mut lease, table_id, mode, act.at
         ))?)
     }
 }

@@ -2,11 +2,14 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use deltalakedb_catalog_core::audit::{
+    Act, AuditCursor, AuditEntry, AuditFilter, AuditOrder, AuditRow,
+};
 use deltalakedb_catalog_core::backend::{
-    AppRows, AppState, BackendInfo, ClaimRequest, CommitBackend, CommitFilter, CommitOutcome,
-    CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress, ImportStep,
-    MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats, ReadBackend, SchemaBackend,
-    Settlement, SkipBackend, TableBackend, TableFilter,
+    AppRows, AppState, AuditBackend, BackendInfo, ClaimRequest, CommitBackend, CommitFilter,
+    CommitOutcome, CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress,
+    ImportStep, MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats, ReadBackend,
+    SchemaBackend, Settlement, SkipBackend, TableBackend, TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{ReadResult, WriteResult};
@@ -19,7 +22,9 @@ use deltalakedb_catalog_core::model::{
 };
 use deltalakedb_catalog_core::support::claim_in_rounds;
 
-use super::{MySqlBackend, SCHEMA_VERSION, commit, import, outbox, reads, schema, skip, tables};
+use super::{
+    MySqlBackend, SCHEMA_VERSION, audit, commit, import, outbox, reads, schema, skip, tables,
+};
 
 /// One call: begin, work, end.
 macro_rules! call {
@@ -51,6 +56,7 @@ impl SchemaBackend for MySqlBackend {
             schema_version: found.version(),
             supported_schema_version: SCHEMA_VERSION,
             clock,
+            keeps_audit: true,
         })
     }
 
@@ -74,6 +80,23 @@ impl OperateBackend for MySqlBackend {
 }
 
 #[async_trait]
+impl AuditBackend for MySqlBackend {
+    async fn audit_record(&self, entry: &AuditEntry) -> WriteResult<()> {
+        Ok(call!(self, "writing to the audit", |call| audit::record(call, entry))?)
+    }
+
+    async fn audit_list(
+        &self,
+        filter: &AuditFilter,
+        order: AuditOrder,
+        after: Option<AuditCursor>,
+        limit: usize,
+    ) -> ReadResult<Page<AuditRow, AuditCursor>> {
+        Ok(call!(self, "reading the audit", |call| audit::list(call, filter, order, after, limit))?)
+    }
+}
+
+#[async_trait]
 impl TableBackend for MySqlBackend {
     fn note_change(&self, _table_id: TableId) {}
 
@@ -90,12 +113,19 @@ impl TableBackend for MySqlBackend {
         Ok(call!(self, "listing tables", |call| tables::list_tables(call, filter, after, limit))?)
     }
 
-    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> WriteResult<TableRecord> {
-        Ok(call!(self, "dropping a table", |call| tables::drop_table(call, table_id, now))?)
+    async fn drop_table(&self, table_id: TableId, act: &Act) -> WriteResult<TableRecord> {
+        Ok(call!(self, "dropping a table", |call| tables::drop_table(call, table_id, act))?)
     }
 
-    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> WriteResult<TableRecord> {
-        Ok(call!(self, "bringing a table back", |call| tables::undrop_table(call, table_id, name))?)
+    async fn undrop_table(
+        &self,
+        table_id: TableId,
+        name: &TableName,
+        act: &Act,
+    ) -> WriteResult<TableRecord> {
+        Ok(call!(self, "bringing a table back", |call| tables::undrop_table(
+            call, table_id, name, act
+        ))?)
     }
 }
 
@@ -288,13 +318,13 @@ impl ImportBackend for MySqlBackend {
         &self,
         table_id: TableId,
         end: ImportEnd,
-        now: TimestampMs,
+        act: &Act,
     ) -> WriteResult<TableRecord> {
-        Ok(call!(self, "finishing an import", |call| import::finish(call, table_id, end, now))?)
+        Ok(call!(self, "finishing an import", |call| import::finish(call, table_id, end, act))?)
     }
 
-    async fn import_abort(&self, table_id: TableId) -> WriteResult<()> {
-        Ok(call!(self, "aborting an import", |call| import::abort(call, table_id))?)
+    async fn import_abort(&self, table_id: TableId, act: &Act) -> WriteResult<()> {
+        Ok(call!(self, "aborting an import", |call| import::abort(call, table_id, act))?)
     }
 }
 
@@ -346,16 +376,16 @@ impl OutboxBackend for MySqlBackend {
         ))?)
     }
 
-    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> WriteResult<u64> {
-        Ok(call!(self, "retrying publication", |call| outbox::retry(call, table_id, now))?)
+    async fn mirror_retry(&self, table_id: TableId, act: &Act) -> WriteResult<u64> {
+        Ok(call!(self, "retrying publication", |call| outbox::retry(call, table_id, act))?)
     }
 
     async fn mirror_set_mode(
         &self,
         table_id: TableId,
         mode: MirrorMode,
-        now: TimestampMs,
+        act: &Act,
     ) -> WriteResult<TableRecord> {
-        Ok(call!(self, "changing the mirror", |call| outbox::set_mode(call, table_id, mode, now))?)
+        Ok(call!(self, "changing the mirror", |call| outbox::set_mode(call, table_id, mode, act))?)
     }
 }

@@ -10,7 +10,7 @@ use sqlx::Row;
 
 use crate::errors::DbResult;
 use crate::options::MySqlOptions;
-use crate::schema::TABLES;
+use crate::schema::tables;
 use crate::session::{Call, Session};
 
 /// Variables that are looked at; servers leave out those that they do not have.
@@ -46,7 +46,7 @@ async fn look(call: &mut Call, pool: u32) -> DbResult<Vec<Diagnosis>> {
     }
     let mut found = judge(&settings, pool);
     let prefix = call.session.options.table_prefix.clone();
-    let names: Vec<String> = TABLES.iter().map(|table| format!("'{prefix}{table}'")).collect();
+    let names: Vec<String> = tables().map(|table| format!("'{prefix}{table}'")).collect();
     let sql = format!(
         "SELECT CAST(COALESCE(SUM(data_length), 0) AS SIGNED),
             CAST(COALESCE(SUM(index_length), 0) AS SIGNED)

@@ -5,7 +5,7 @@ pub use deltalakedb_catalog_core::support::GrantRole;
 use deltalakedb_catalog_core::support::quoted;
 
 use crate::options::MySqlOptions;
-use crate::schema::TABLES;
+use crate::schema::tables;
 
 /// The statements that give an existing login what it needs, on our tables and nothing else.
 /// `login` is `user` (from any host) or `user@host`.
@@ -20,12 +20,12 @@ pub fn grants(options: &MySqlOptions, role: GrantRole, login: &str) -> Result<Ve
             "bad login {login:?}: it is a user, or user@host"
         )));
     }
-    let rights = role.rights();
     let (database, grantee) =
         (quoted(&options.database, '`'), format!("{}@{}", quoted(user, '`'), quoted(host, '`')));
     let prefix = &options.table_prefix;
     let mut statements = vec![format!("GRANT SELECT ON {database}.`{prefix}schema` TO {grantee};")];
-    for table in TABLES {
+    for table in tables() {
+        let rights = role.rights_on(table);
         statements.push(format!("GRANT {rights} ON {database}.`{prefix}{table}` TO {grantee};"));
     }
     Ok(statements)
@@ -44,8 +44,10 @@ mod tests {
                 == "GRANT SELECT, INSERT, UPDATE, DELETE ON `la``ke`.`dl_files` TO `w``r`@`10.%`;"),
             "{writer:?}"
         );
+        let audit = "GRANT SELECT, INSERT ON `la``ke`.`dl_audit` TO `w``r`@`10.%`;";
+        assert!(writer.iter().any(|s| s == audit), "{writer:?}");
         let reader = grants(&options, GrantRole::Reader, "r").unwrap();
-        assert_eq!(reader.len(), TABLES.len() + 1);
+        assert_eq!(reader.len(), tables().count() + 1);
         assert!(reader.iter().all(|s| s.starts_with("GRANT SELECT ON") && s.ends_with("`r`@`%`;")));
         assert!(grants(&options, GrantRole::Reader, "").is_err());
     }

@@ -1,6 +1,7 @@
 //! Imports: a table that is filled from its log, hidden until it is whole.
 
 use deltalakedb_catalog_core::action::Add;
+use deltalakedb_catalog_core::audit::{Act, action};
 use deltalakedb_catalog_core::backend::{ImportEnd, ImportProgress, ImportedCommit};
 use deltalakedb_catalog_core::commit::CommitIndex;
 use deltalakedb_catalog_core::error::CatalogError;
@@ -15,6 +16,7 @@ use deltalakedb_catalog_core::support::{
 };
 use sqlx::Row;
 
+use crate::audit;
 use crate::commit::{
     Head, NewVersion, import_head, insert_chunks, write_projection, write_version,
 };
@@ -373,7 +375,7 @@ pub(crate) async fn finish(
     call: &mut Call,
     id: TableId,
     end: ImportEnd,
-    now: TimestampMs,
+    act: &Act,
 ) -> DbResult<TableRecord> {
     let import = open(call, id).await?;
     let table = import.key;
@@ -399,13 +401,17 @@ pub(crate) async fn finish(
     call.execute(FINISH, &values).await?;
     call.execute(PUBLISH, &[end.published.map(Version::get).into(), table.into()]).await?;
     if record.mirror != MirrorMode::Off {
-        outbox::enqueue_missing(call, table, end.published, now).await?;
+        outbox::enqueue_missing(call, table, end.published, act.at).await?;
     }
-    require_table(call, id).await
+    let finished = require_table(call, id).await?;
+    audit::keep(call, &act.imported(&finished)).await?;
+    Ok(finished)
 }
 
-pub(crate) async fn abort(call: &mut Call, id: TableId) -> DbResult<()> {
-    let table = open(call, id).await?.key;
+pub(crate) async fn abort(call: &mut Call, id: TableId, act: &Act) -> DbResult<()> {
+    let import = open(call, id).await?;
+    let table = import.key;
+    audit::keep(call, &act.on(action::IMPORT_ABORT, &import.progress.table)).await?;
     for text in [DELETE_BATCHES].iter().chain(&DELETES) {
         call.execute(text, &[table.into()]).await?;
     }

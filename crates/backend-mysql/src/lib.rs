@@ -12,6 +12,7 @@
 //! `wsrep_sync_wait` covers reads (1): set it on the nodes or for the login.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod commit;
 mod contract;
 mod diagnose;

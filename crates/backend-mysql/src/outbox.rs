@@ -5,6 +5,7 @@
 //! published. Whoever changes a table's outbox has locked its row of `{p}mirror` first; a commit
 //! does so together with the head.
 
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::{
     ClaimRequest, MirrorLease, MirrorTask, PublishFailure, Published,
 };
@@ -17,6 +18,7 @@ use deltalakedb_catalog_core::support::{
 };
 use sqlx::Row;
 
+use crate::audit;
 use crate::errors::DbResult;
 use crate::rows::{MySqlFormat, TableKey, mirror_columns};
 use crate::session::literals::{Value, list};
@@ -378,27 +380,35 @@ pub(crate) async fn rows(
     Ok(page(items, limit, |row| (row.table_id, row.version)))
 }
 
-pub(crate) async fn retry(call: &mut Call, id: TableId, now: TimestampMs) -> DbResult<u64> {
+pub(crate) async fn retry(call: &mut Call, id: TableId, act: &Act) -> DbResult<u64> {
     let table = open_active(call, id).await?;
     call.execute(ACTIVATE_DIVERGED, &[table.into()]).await?;
-    call.execute(RETRY, &[now.0.into(), table.into()]).await
+    let versions = call.execute(RETRY, &[act.at.0.into(), table.into()]).await?;
+    let record = require_table(call, id).await?;
+    audit::keep(call, &act.retried(&record, versions)).await?;
+    Ok(versions)
 }
 
 pub(crate) async fn set_mode(
     call: &mut Call,
     id: TableId,
     mode: MirrorMode,
-    now: TimestampMs,
+    act: &Act,
 ) -> DbResult<TableRecord> {
     let table = open_active(call, id).await?;
+    let before = require_table(call, id).await?.mirror;
     if mode == MirrorMode::Diverged {
         call.execute(DIVERGE, &[table.into()]).await?;
-        return require_table(call, id).await;
+    } else {
+        call.execute(SET_MODE, &[mode.as_str().into(), table.into()]).await?;
     }
-    call.execute(SET_MODE, &[mode.as_str().into(), table.into()]).await?;
     if mode == MirrorMode::Active {
         let published = require_table(call, id).await?.published_version;
-        enqueue_missing(call, table, published, now).await?;
+        enqueue_missing(call, table, published, act.at).await?;
     }
-    require_table(call, id).await
+    let after = require_table(call, id).await?;
+    if let Some(entry) = act.mode_changed(before, &after) {
+        audit::keep(call, &entry).await?;
+    }
+    Ok(after)
 }

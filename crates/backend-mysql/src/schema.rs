@@ -17,15 +17,24 @@ use std::sync::atomic::Ordering;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::TimestampMs;
-pub(crate) use deltalakedb_catalog_core::support::TABLES;
-use deltalakedb_catalog_core::support::{check_schema_version, schema_too_new};
+use deltalakedb_catalog_core::support::{
+    AUDIT, AUDIT_COLUMNS, TABLES, check_schema_version, schema_too_new,
+};
 use sqlx::Row;
 
 use crate::errors::{DbError, DbResult};
 use crate::session::{Call, Session, first};
 
 /// The version of our tables that this program reads and writes.
-pub(crate) const SCHEMA_VERSION: u32 = 3;
+pub(crate) const SCHEMA_VERSION: u32 = 4;
+
+/// The version in which rows name their table by an integer.
+const KEYED_VERSION: u32 = 3;
+
+/// All of our tables besides `{p}schema`, without prefix.
+pub(crate) fn tables() -> impl Iterator<Item = &'static str> {
+    TABLES.into_iter().chain([AUDIT])
+}
 
 /// What every table ends with, whatever the database's defaults are.
 const TABLE_OPTIONS: &str =
@@ -88,7 +97,7 @@ pub(crate) async fn inspect(call: &mut Call) -> DbResult<Found> {
     let session = call.session.clone();
     let prefix = &session.options.table_prefix;
     let schema_table = format!("{prefix}schema");
-    let wanted: Vec<String> = TABLES.iter().map(|table| format!("{prefix}{table}")).collect();
+    let wanted: Vec<String> = tables().map(|table| format!("{prefix}{table}")).collect();
     let mut sql = session.sql(NAMES, &[(&schema_table).into()]);
     let fenced = format!("{prefix}{}", upgrade::FENCED);
     let names = wanted.iter().chain([&schema_table, &fenced]);
@@ -213,12 +222,17 @@ async fn migrate_from_here(call: &mut Call, now: TimestampMs) -> DbResult<bool> 
             if !upgrade::is_new(call).await? {
                 return Ok(false);
             }
+            add_audit(call).await?;
             record_in(call, "schema", SCHEMA_VERSION, now).await?;
             return Ok(true);
         }
         Found::Version(1) => make(call, &layout::VERSION_2, 2, now).await?,
-        Found::Fenced(SCHEMA_VERSION) | Found::Version(SCHEMA_VERSION) => {
+        Found::Fenced(version) | Found::Version(version) if version >= KEYED_VERSION => {
             upgrade::clean_up(call).await?;
+            if version < SCHEMA_VERSION {
+                add_audit(call).await?;
+                record_in(call, "schema", SCHEMA_VERSION, now).await?;
+            }
             return Ok(true);
         }
         Found::Fenced(_) | Found::Version(_) => {
@@ -227,6 +241,31 @@ async fn migrate_from_here(call: &mut Call, now: TimestampMs) -> DbResult<bool> 
         }
     }
     Ok(false)
+}
+
+/// Makes the table that version 4 added, unless it is there.
+///
+/// # Errors
+/// `Schema` if there is one of that name, which is not ours.
+async fn add_audit(call: &mut Call) -> DbResult<()> {
+    create(call, &format!("CREATE TABLE IF NOT EXISTS {{p}}{AUDIT} {}", layout::AUDIT_TABLE))
+        .await?;
+    let name = format!("{}{AUDIT}", call.session.options.table_prefix);
+    let columns =
+        "SELECT GROUP_CONCAT(column_name ORDER BY ordinal_position SEPARATOR ', ') AS columns_of
+        FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = ?";
+    let columns: Option<String> = match call.row(columns, &[(&name).into()]).await? {
+        Some(row) => row.try_get(0)?,
+        None => None,
+    };
+    if columns.as_deref() == Some(AUDIT_COLUMNS) {
+        return Ok(());
+    }
+    Err(schema_error(format!(
+        "database '{}' has a table '{name}', which is not ours, and the upgrade to version {SCHEMA_VERSION} needs its \
+         name: rename it, then run `dl init` again. Nothing was changed",
+        call.session.at
+    )))
 }
 
 /// The tables of an old version.

@@ -1,5 +1,6 @@
 //! Registered tables: look up, list, drop, undrop.
 
+use deltalakedb_catalog_core::audit::{Act, action};
 use deltalakedb_catalog_core::backend::TableFilter;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{TableId, TableName, TableRef, TimestampMs};
@@ -9,6 +10,7 @@ use deltalakedb_catalog_core::support::{
 };
 use sqlx::Row;
 
+use crate::audit;
 use crate::errors::DbResult;
 use crate::rows::{MySqlFormat, TableKey, table_columns, table_source};
 use crate::session::writer::Writer;
@@ -160,30 +162,30 @@ pub(crate) async fn list_tables(
     Ok(page(items, limit, |table| (table.name.clone(), table.id)))
 }
 
-pub(crate) async fn drop_table(
-    call: &mut Call,
-    id: TableId,
-    now: TimestampMs,
-) -> DbResult<TableRecord> {
+pub(crate) async fn drop_table(call: &mut Call, id: TableId, act: &Act) -> DbResult<TableRecord> {
     open_active(call, id).await?;
     let marker = id.to_string();
     call.execute(
         "UPDATE {p}tables SET state = 'dropped', drop_marker = ?, dropped_at_ms = ?
         WHERE id = ? AND state = 'active'",
-        &[(&marker).into(), now.0.into(), id.into()],
+        &[(&marker).into(), act.at.0.into(), id.into()],
     )
     .await?;
-    require_table(call, id).await
+    let table = require_table(call, id).await?;
+    audit::keep(call, &act.on(action::TABLE_DROP, &table)).await?;
+    Ok(table)
 }
 
 pub(crate) async fn undrop_table(
     call: &mut Call,
     id: TableId,
     name: &TableName,
+    act: &Act,
 ) -> DbResult<TableRecord> {
     if !matches!(open_locked(call, id).await?, Some((TableState::Dropped, _))) {
         return Err(not_found(id).into());
     }
+    let before = require_table(call, id).await?;
     let taken = || CatalogError::TableExists(name.clone()).into();
     if get_table(call, &TableRef::Name(name.clone())).await?.is_some() {
         return Err(taken());
@@ -197,7 +199,11 @@ pub(crate) async fn undrop_table(
         )
         .await;
     match done {
-        Ok(_) => require_table(call, id).await,
+        Ok(_) => {
+            let table = require_table(call, id).await?;
+            audit::keep(call, &act.undropped(&before, &table)).await?;
+            Ok(table)
+        }
         // Someone else took the name since we looked.
         Err(error) if error.is_duplicate() => Err(taken()),
         Err(error) => Err(error),

@@ -1,5 +1,5 @@
-//! The catalog of schema version 2 that `tests/conformance/fixtures` holds. With `DL_MAKE_FIXTURE`, which is the
-//! version in the file's name, it is made first.
+//! The catalogs of earlier schema versions that `tests/conformance/fixtures` holds. With `DL_MAKE_FIXTURE`, which is
+//! the version in the file's name, a file is made instead.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's ways to fail")]
 
 #[allow(dead_code, reason = "shared with the suite's programs")]
@@ -66,15 +66,18 @@ async fn make(version: &str, place: &Url) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stored_catalog_is_upgraded_and_gives_the_same_answers() {
-    let Some((place, _guard)) = place().await else { return };
     if let Ok(version) = std::env::var("DL_MAKE_FIXTURE") {
+        let Some((place, _guard)) = place().await else { return };
         return make(&version, &place).await;
     }
-    let mut connection = MySqlConnection::connect(place.as_str()).await.unwrap();
-    for statement in fixture::mysql_statements().unwrap() {
-        connection.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await.unwrap();
+    for version in fixture::VERSIONS {
+        let Some((place, _guard)) = place().await else { return };
+        let mut connection = MySqlConnection::connect(place.as_str()).await.unwrap();
+        for statement in fixture::mysql_statements(version).unwrap() {
+            connection.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await.unwrap();
+        }
+        connection.close().await.unwrap();
+        let db = MySqlBackend::connect(options(place.as_str()).unwrap()).await.unwrap();
+        fixture::upgraded(db.as_ref(), version).await.unwrap();
     }
-    connection.close().await.unwrap();
-    let db = MySqlBackend::connect(options(place.as_str()).unwrap()).await.unwrap();
-    fixture::upgraded(db.as_ref()).await.unwrap();
 }

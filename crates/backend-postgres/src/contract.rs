@@ -2,11 +2,14 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use deltalakedb_catalog_core::audit::{
+    Act, AuditCursor, AuditEntry, AuditFilter, AuditOrder, AuditRow,
+};
 use deltalakedb_catalog_core::backend::{
-    AppRows, AppState, BackendInfo, ClaimRequest, CommitBackend, CommitFilter, CommitOutcome,
-    CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress, ImportStep,
-    MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats, ReadBackend, SchemaBackend,
-    Settlement, SkipBackend, TableBackend, TableFilter,
+    AppRows, AppState, AuditBackend, BackendInfo, ClaimRequest, CommitBackend, CommitFilter,
+    CommitOutcome, CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress,
+    ImportStep, MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats, ReadBackend,
+    SchemaBackend, Settlement, SkipBackend, TableBackend, TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{ReadResult, Result, WriteResult};
@@ -20,8 +23,8 @@ use deltalakedb_catalog_core::model::{
 use deltalakedb_catalog_core::support::claim_in_rounds;
 
 use super::{
-    Mode, PostgresBackend, SCHEMA_VERSION, commit, import, outbox, reads, schema, skip, tables,
-    upgrade,
+    Mode, PostgresBackend, SCHEMA_VERSION, audit, commit, import, outbox, reads, schema, skip,
+    tables, upgrade,
 };
 use upgrade::Next;
 
@@ -48,6 +51,7 @@ impl SchemaBackend for PostgresBackend {
             schema_version,
             supported_schema_version: SCHEMA_VERSION,
             clock: Some(clock),
+            keeps_audit: true,
         })
     }
 
@@ -97,6 +101,25 @@ impl OperateBackend for PostgresBackend {
 }
 
 #[async_trait]
+impl AuditBackend for PostgresBackend {
+    async fn audit_record(&self, entry: &AuditEntry) -> WriteResult<()> {
+        Ok(call!(self, Write, "writing to the audit", |call| audit::keep(call, entry))?)
+    }
+
+    async fn audit_list(
+        &self,
+        filter: &AuditFilter,
+        order: AuditOrder,
+        after: Option<AuditCursor>,
+        limit: usize,
+    ) -> ReadResult<Page<AuditRow, AuditCursor>> {
+        Ok(call!(self, ReadOne, "reading the audit", |call| audit::list(
+            call, filter, order, after, limit
+        ))?)
+    }
+}
+
+#[async_trait]
 impl TableBackend for PostgresBackend {
     fn note_change(&self, _table_id: TableId) {}
 
@@ -115,13 +138,18 @@ impl TableBackend for PostgresBackend {
         ))?)
     }
 
-    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> WriteResult<TableRecord> {
-        Ok(call!(self, Write, "dropping a table", |call| tables::drop_table(call, table_id, now))?)
+    async fn drop_table(&self, table_id: TableId, act: &Act) -> WriteResult<TableRecord> {
+        Ok(call!(self, Write, "dropping a table", |call| tables::drop_table(call, table_id, act))?)
     }
 
-    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> WriteResult<TableRecord> {
+    async fn undrop_table(
+        &self,
+        table_id: TableId,
+        name: &TableName,
+        act: &Act,
+    ) -> WriteResult<TableRecord> {
         Ok(call!(self, Write, "bringing a table back", |call| tables::undrop_table(
-            call, table_id, name
+            call, table_id, name, act
         ))?)
     }
 }
@@ -318,15 +346,15 @@ impl ImportBackend for PostgresBackend {
         &self,
         table_id: TableId,
         end: ImportEnd,
-        now: TimestampMs,
+        act: &Act,
     ) -> WriteResult<TableRecord> {
         Ok(call!(self, Write, "finishing an import", |call| import::finish(
-            call, table_id, end, now
+            call, table_id, end, act
         ))?)
     }
 
-    async fn import_abort(&self, table_id: TableId) -> WriteResult<()> {
-        Ok(call!(self, Write, "aborting an import", |call| import::abort(call, table_id))?)
+    async fn import_abort(&self, table_id: TableId, act: &Act) -> WriteResult<()> {
+        Ok(call!(self, Write, "aborting an import", |call| import::abort(call, table_id, act))?)
     }
 }
 
@@ -383,18 +411,18 @@ impl OutboxBackend for PostgresBackend {
         ))?)
     }
 
-    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> WriteResult<u64> {
-        Ok(call!(self, Write, "retrying publication", |call| outbox::retry(call, table_id, now))?)
+    async fn mirror_retry(&self, table_id: TableId, act: &Act) -> WriteResult<u64> {
+        Ok(call!(self, Write, "retrying publication", |call| outbox::retry(call, table_id, act))?)
     }
 
     async fn mirror_set_mode(
         &self,
         table_id: TableId,
         mode: MirrorMode,
-        now: TimestampMs,
+        act: &Act,
     ) -> WriteResult<TableRecord> {
         Ok(call!(self, Write, "changing the mirror", |call| outbox::set_mode(
-            call, table_id, mode, now
+            call, table_id, mode, act
         ))?)
     }
 }

@@ -18,7 +18,6 @@ pub fn grants(options: &PostgresOptions, role: GrantRole, login: &str) -> Result
             "bad login {login:?}: it is the name of a role"
         )));
     }
-    let rights = role.rights();
     let (database, grantee) = (quoted(&options.database, '"'), quoted(login, '"'));
     let schema = quoted(options.schema.as_deref().unwrap_or("public"), '"');
     let prefix = &options.table_prefix;
@@ -27,7 +26,7 @@ pub fn grants(options: &PostgresOptions, role: GrantRole, login: &str) -> Result
         format!("GRANT USAGE ON SCHEMA {schema} TO {grantee};"),
     ];
     for table in TABLES {
-        let rights = if table == "schema" { "SELECT" } else { rights };
+        let rights = if table == "schema" { "SELECT" } else { role.rights_on(table) };
         statements.push(format!("GRANT {rights} ON TABLE {schema}.{prefix}{table} TO {grantee};"));
     }
     Ok(statements)
@@ -47,6 +46,7 @@ mod tests {
             "GRANT USAGE ON SCHEMA \"Lake\" TO \"w\"\"r\";",
             "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE \"Lake\".dl_files TO \"w\"\"r\";",
             "GRANT SELECT ON TABLE \"Lake\".dl_schema TO \"w\"\"r\";",
+            "GRANT SELECT, INSERT ON TABLE \"Lake\".dl_audit TO \"w\"\"r\";",
         ] {
             assert!(writer.iter().any(|s| s == expected), "{writer:?}");
         }

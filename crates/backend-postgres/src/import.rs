@@ -7,6 +7,7 @@ pub(crate) mod run;
 use std::collections::HashSet;
 
 use deltalakedb_catalog_core::action::{DomainMetadata, Metadata, Protocol, Remove, Txn};
+use deltalakedb_catalog_core::audit::{Act, action};
 use deltalakedb_catalog_core::backend::{ImportEnd, ImportProgress, ImportedCommit};
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{TableId, TableRef, TimestampMs, Version};
@@ -20,6 +21,7 @@ use deltalakedb_catalog_core::support::{
 };
 use sqlx::Row;
 
+use crate::audit;
 use crate::commit::columns::{DomainColumns, TxnColumns, insert_chunks};
 use crate::errors::{DbError, DbResult};
 use crate::files::{FileWriter, Keys, big, reported};
@@ -464,7 +466,7 @@ pub(crate) async fn finish(
     call: &mut Call,
     id: TableId,
     end: ImportEnd,
-    now: TimestampMs,
+    act: &Act,
 ) -> DbResult<TableRecord> {
     let import = find_locked(call, id).await?;
     let record = &import.progress.table;
@@ -487,13 +489,16 @@ pub(crate) async fn finish(
     let args = Args::of(id).bind(end.published.map(Version::get));
     call.execute(PUBLISH, args).await?;
     if record.mirror != MirrorMode::Off {
-        outbox::enqueue_missing(call, id, end.published, now).await?;
+        outbox::enqueue_missing(call, id, end.published, act.at).await?;
     }
-    require_table(call, id).await
+    let finished = require_table(call, id).await?;
+    audit::keep(call, &act.imported(&finished)).await?;
+    Ok(finished)
 }
 
-pub(crate) async fn abort(call: &mut Call, id: TableId) -> DbResult<()> {
-    find_locked(call, id).await?;
+pub(crate) async fn abort(call: &mut Call, id: TableId, act: &Act) -> DbResult<()> {
+    let table = find_locked(call, id).await?.progress.table;
+    audit::keep(call, &act.on(action::IMPORT_ABORT, &table)).await?;
     for text in [
         DELETE_BATCHES,
         DELETE_FILES,

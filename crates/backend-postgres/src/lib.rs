@@ -9,6 +9,7 @@
 //! need [`PostgresOptions::statement_cache`] = 0.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod commit;
 mod contract;
 mod ddl;

@@ -8,6 +8,7 @@
 //! row first and looks at the outbox in a later statement, so it sees the rows of every commit that
 //! had the row before: with the snapshot of one statement it would not.
 
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::{
     ClaimRequest, MirrorLease, MirrorTask, PublishFailure, Published,
 };
@@ -18,6 +19,7 @@ use deltalakedb_catalog_core::support::{fetch_limit, page};
 use sqlx::Row;
 use uuid::Uuid;
 
+use crate::audit;
 use crate::errors::{DbError, DbResult};
 use crate::rows::{Id, attempts, corrupt, key, mirror_columns, mirror_row};
 use crate::session::{Args, Call, statements};
@@ -332,28 +334,36 @@ pub(crate) async fn rows(
     Ok(page(items, limit, |row| (row.table_id, row.version)))
 }
 
-pub(crate) async fn retry(call: &mut Call, id: TableId, now: TimestampMs) -> DbResult<u64> {
+pub(crate) async fn retry(call: &mut Call, id: TableId, act: &Act) -> DbResult<u64> {
     lock_active(call, id).await?;
     call.execute(ACTIVATE_DIVERGED, Args::of(id)).await?;
-    call.execute(RETRY, Args::of(id).bind(now.0)).await
+    let versions = call.execute(RETRY, Args::of(id).bind(act.at.0)).await?;
+    let table = require_table(call, id).await?;
+    audit::keep(call, &act.retried(&table, versions)).await?;
+    Ok(versions)
 }
 
 pub(crate) async fn set_mode(
     call: &mut Call,
     id: TableId,
     mode: MirrorMode,
-    now: TimestampMs,
+    act: &Act,
 ) -> DbResult<TableRecord> {
     lock_active(call, id).await?;
+    let before = require_table(call, id).await?.mirror;
     if mode == MirrorMode::Diverged {
         call.execute(DIVERGE, Args::of(id)).await?;
-        return require_table(call, id).await;
+    } else {
+        let args = Args::of(id).bind(mode.as_str());
+        call.execute(SET_MODE, args).await?;
     }
-    let args = Args::of(id).bind(mode.as_str());
-    call.execute(SET_MODE, args).await?;
     if mode == MirrorMode::Active {
         let published = require_table(call, id).await?.published_version;
-        enqueue_missing(call, id, published, now).await?;
+        enqueue_missing(call, id, published, act.at).await?;
     }
-    require_table(call, id).await
+    let after = require_table(call, id).await?;
+    if let Some(entry) = act.mode_changed(before, &after) {
+        audit::keep(call, &entry).await?;
+    }
+    Ok(after)
 }

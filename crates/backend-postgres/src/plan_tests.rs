@@ -8,8 +8,8 @@ use url::Url;
 
 use crate::session::texts::Texts;
 use crate::{
-    PostgresBackend, PostgresOptions, commit, ddl, files, import, outbox, reads, schema, skip,
-    tables,
+    PostgresBackend, PostgresOptions, audit, commit, ddl, files, import, outbox, reads, schema,
+    skip, tables,
 };
 
 /// Tables that may grow without bound: a plan that reads all of one is a defect.
@@ -33,6 +33,7 @@ fn statements(prefix: &str) -> Vec<(String, String)> {
         ("import", import::run::STATEMENTS),
         ("outbox", outbox::STATEMENTS),
         ("skip", skip::STATEMENTS),
+        ("audit", audit::STATEMENTS),
     ];
     let all = rooms.into_iter().flat_map(|(room, statements)| {
         statements.iter().map(move |(name, sql)| (format!("{room} {name}"), *sql))

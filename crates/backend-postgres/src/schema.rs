@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::TimestampMs;
+use deltalakedb_catalog_core::support::AUDIT;
 use futures::future::BoxFuture;
 use sqlx::Row;
 
-use crate::ddl::{SCHEMA_VERSION, filled, for_speed, record};
+use crate::audit;
+use crate::ddl::{KEYED_VERSION, SCHEMA_VERSION, filled, for_speed, record};
 use crate::errors::{DbError, DbResult};
 use crate::layout::{
     CHILDREN, Names, SCHEMA_COLUMNS, SCHEMA_TABLE, SEED_STATISTICS, TABLES_AND_BATCHES,
@@ -18,7 +20,7 @@ use crate::session::{Args, Call, Mode, Session, statements};
 use crate::upgrade::{self, Next};
 
 /// All of our tables, without prefix.
-pub(crate) const TABLES: [&str; 15] = [
+pub(crate) const TABLES: [&str; 16] = [
     "schema",
     "tables",
     "commits",
@@ -34,6 +36,7 @@ pub(crate) const TABLES: [&str; 15] = [
     "skip_index",
     "skip_segments",
     "skip_pages",
+    AUDIT,
 ];
 
 // Statements about the server and the schema itself.
@@ -286,7 +289,15 @@ pub(crate) async fn migrate(call: &mut Call, now: TimestampMs) -> DbResult<Next>
         return Ok(Next::Done);
     }
     if found != 0 {
-        return upgrade::step(call, found, now).await;
+        if found < KEYED_VERSION {
+            match upgrade::step(call, found, now).await? {
+                Next::Done => {}
+                next => return Ok(next),
+            }
+        }
+        audit::add(call).await?;
+        record(call, SCHEMA_VERSION, now).await?;
+        return Ok(Next::Done);
     }
     match create(call, now).await {
         // Another process created them between our look and our CREATE, on a server where the
@@ -317,6 +328,7 @@ async fn create(call: &mut Call, now: TimestampMs) -> DbResult<()> {
     let names = Names { place: &place, prefix: &options.table_prefix, suffix: "" };
     let children: String = CHILDREN.iter().map(|child| child.create_whole(names)).collect();
     call.simple(filled(options, &format!("{SCHEMA_TABLE}{TABLES_AND_BATCHES}{children}"))).await?;
+    audit::create(call).await?;
     record(call, SCHEMA_VERSION, now).await?;
     for_speed(call, SEED_STATISTICS).await
 }

@@ -1,5 +1,6 @@
 //! Registered tables: look up, list, drop, undrop.
 
+use deltalakedb_catalog_core::audit::{Act, action};
 use deltalakedb_catalog_core::backend::TableFilter;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{TableId, TableName, TableRef, TimestampMs};
@@ -7,6 +8,7 @@ use deltalakedb_catalog_core::model::{NewTable, Page, TableRecord, TableState};
 use deltalakedb_catalog_core::support::{fetch_limit, page};
 use sqlx::Row;
 
+use crate::audit;
 use crate::errors::DbResult;
 use crate::rows::{Id, table_columns, table_record, table_source, to_json};
 use crate::session::{Args, Call, statements};
@@ -164,32 +166,36 @@ pub(crate) async fn list_tables(
     Ok(page(items, limit, |table| (table.name.clone(), table.id)))
 }
 
-pub(crate) async fn drop_table(
-    call: &mut Call,
-    id: TableId,
-    now: TimestampMs,
-) -> DbResult<TableRecord> {
-    let changed = call.execute(MARK_DROPPED, Args::of(id).bind(now.0)).await?;
+pub(crate) async fn drop_table(call: &mut Call, id: TableId, act: &Act) -> DbResult<TableRecord> {
+    let changed = call.execute(MARK_DROPPED, Args::of(id).bind(act.at.0)).await?;
     if changed == 0 {
         return Err(not_found(id).into());
     }
-    require_table(call, id).await
+    let table = require_table(call, id).await?;
+    audit::keep(call, &act.on(action::TABLE_DROP, &table)).await?;
+    Ok(table)
 }
 
 pub(crate) async fn undrop_table(
     call: &mut Call,
     id: TableId,
     name: &TableName,
+    act: &Act,
 ) -> DbResult<TableRecord> {
     if lock(call, id).await? != Some(TableState::Dropped) {
         return Err(not_found(id).into());
     }
+    let before = require_table(call, id).await?;
     if name_is_taken(call, name).await? {
         return Err(CatalogError::TableExists(name.clone()).into());
     }
     let args = Args::of(id).bind(name.namespace()).bind(name.name());
     match call.execute(UNDROP, args).await {
-        Ok(_) => require_table(call, id).await,
+        Ok(_) => {
+            let table = require_table(call, id).await?;
+            audit::keep(call, &act.undropped(&before, &table)).await?;
+            Ok(table)
+        }
         // Someone else took the name since we looked.
         Err(error) if error.is_unique_violation() => {
             Err(CatalogError::TableExists(name.clone()).into())

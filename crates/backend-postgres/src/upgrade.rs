@@ -60,7 +60,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    async fn of(call: &mut Call) -> DbResult<Place> {
+    pub(crate) async fn of(call: &mut Call) -> DbResult<Place> {
         let options = &call.session.options;
         let (prefix, at) = (options.table_prefix.clone(), call.session.at.clone());
         let sql = format!(
@@ -78,7 +78,7 @@ impl Place {
     }
 
     /// A text with the names of our tables in it; `{s}` is what those of copies end with.
-    fn fill(&self, text: &str) -> String {
+    pub(crate) fn fill(&self, text: &str) -> String {
         text.replace("{p}", &self.start).replace("{i}", &self.prefix).replace("{s}", SUFFIX)
     }
 
@@ -323,7 +323,7 @@ async fn switch(call: &mut Call, place: &Place, now: TimestampMs) -> DbResult<Ne
     let renames = others::renames(call, place).await?;
     call.simple(renames.join(";\n")).await?;
     call.simple(gifts.join(";\n")).await?;
-    record(call, ddl::SCHEMA_VERSION, now).await?;
+    record(call, ddl::KEYED_VERSION, now).await?;
     let switched = began.elapsed();
     tracing::info!(
         ?caught_up,

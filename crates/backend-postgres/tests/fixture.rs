@@ -1,5 +1,5 @@
-//! The catalog of schema version 2 that `tests/conformance/fixtures` holds. With `DL_MAKE_FIXTURE`, which is the
-//! version in the file's name, it is made first.
+//! The catalogs of earlier schema versions that `tests/conformance/fixtures` holds. With `DL_MAKE_FIXTURE`, which is
+//! the version in the file's name, a file is made instead.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's ways to fail")]
 
 #[allow(dead_code, reason = "shared with the suite's programs")]
@@ -53,14 +53,17 @@ async fn make(version: &str, admin: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stored_catalog_is_upgraded_gives_the_answers_and_goes_on() {
-    let Some((place, guard)) = place() else { return };
     if let Ok(version) = std::env::var("DL_MAKE_FIXTURE") {
+        let Some((_, guard)) = place() else { return };
         return make(&version, &guard.admin).await;
     }
-    let script = fixture::postgres_script(&guard.schema).unwrap();
-    let mut admin = PgConnection::connect(&guard.admin).await.unwrap();
-    admin.execute(sqlx::raw_sql(AssertSqlSafe(script))).await.unwrap();
-    admin.close().await.unwrap();
-    let db = PostgresBackend::connect(options(&place).unwrap()).await.unwrap();
-    fixture::upgraded(db.as_ref()).await.unwrap();
+    for version in fixture::VERSIONS {
+        let Some((place, guard)) = place() else { return };
+        let script = fixture::postgres_script(version, &guard.schema).unwrap();
+        let mut admin = PgConnection::connect(&guard.admin).await.unwrap();
+        admin.execute(sqlx::raw_sql(AssertSqlSafe(script))).await.unwrap();
+        admin.close().await.unwrap();
+        let db = PostgresBackend::connect(options(&place).unwrap()).await.unwrap();
+        fixture::upgraded(db.as_ref(), version).await.unwrap();
+    }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use deltalakedb_backend_postgres::{
     GrantRole, PostgresBackend, PostgresOptions, Secret, TlsMode, grants,
 };
+use deltalakedb_catalog_core::audit::{Act, AuditFilter, AuditOrder};
 use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{At, TableRef, TimestampMs};
@@ -98,6 +99,33 @@ async fn a_commit_is_one_round_trip_and_so_is_opening_a_table() {
         assert_eq!(*warm, expected, "{call}");
         assert!(*cold <= 2 * expected, "{call}: {cold}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_the_audit_are_neither_changed_nor_deleted_by_anyones_sql() {
+    let Some(place) = Place::new().await else { return };
+    let db = place.open().await;
+    let table = live::make_table(db.as_ref()).await.unwrap();
+    db.drop_table(table, &Act::at(TimestampMs(1))).await.unwrap();
+    let mut admin = place.admin().await;
+    let audit =
+        format!("{}.{}audit", place.options.schema.as_deref().unwrap(), place.options.table_prefix);
+    for sql in [
+        format!("UPDATE {audit} SET user_name = 'someone else'"),
+        format!("DELETE FROM {audit}"),
+        format!("TRUNCATE {audit}"),
+        format!(
+            "INSERT INTO {audit} (id, at_ms, action) SELECT id, 0, 'x' FROM {audit}
+             ON CONFLICT (id) DO UPDATE SET action = excluded.action"
+        ),
+    ] {
+        let error = admin.execute(AssertSqlSafe(sql.clone())).await.unwrap_err().to_string();
+        assert!(error.contains("rows of the audit are never changed"), "{sql}: {error}");
+    }
+    let filter = AuditFilter { table_ids: vec![table], ..AuditFilter::default() };
+    let rows = db.audit_list(&filter, AuditOrder::OldestFirst, None, 10).await.unwrap().items;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(rows[0].entry.action, "table.drop");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,11 +2,14 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use deltalakedb_catalog_core::audit::{
+    Act, AuditCursor, AuditEntry, AuditFilter, AuditOrder, AuditRow,
+};
 use deltalakedb_catalog_core::backend::{
-    AppRows, AppState, BackendInfo, ClaimRequest, CommitBackend, CommitFilter, CommitOutcome,
-    CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress, ImportStep,
-    MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats, ReadBackend, SchemaBackend,
-    Settlement, SkipBackend, TableBackend, TableFilter,
+    AppRows, AppState, AuditBackend, BackendInfo, ClaimRequest, CommitBackend, CommitFilter,
+    CommitOutcome, CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress,
+    ImportStep, MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats, ReadBackend,
+    SchemaBackend, Settlement, SkipBackend, TableBackend, TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{ReadResult, Result, WriteResult, WriteState};
@@ -18,7 +21,7 @@ use deltalakedb_catalog_core::model::{
     NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
 
-use super::{SqliteBackend, commit, import, outbox, reads, schema, skip, tables};
+use super::{SqliteBackend, audit, commit, import, outbox, reads, schema, skip, tables};
 use crate::commit::{FILE_WEIGHT_BYTES, weight};
 use crate::schema::SCHEMA_VERSION;
 use crate::session::{Db, Session};
@@ -39,6 +42,7 @@ impl SchemaBackend for SqliteBackend {
             schema_version: self.workers.read(read).await?,
             supported_schema_version: SCHEMA_VERSION,
             clock: None,
+            keeps_audit: true,
         })
     }
 
@@ -66,6 +70,27 @@ impl OperateBackend for SqliteBackend {
 }
 
 #[async_trait]
+impl AuditBackend for SqliteBackend {
+    async fn audit_record(&self, entry: &AuditEntry) -> WriteResult<()> {
+        let entry = entry.clone();
+        Ok(self.write("writing to the audit", move |db| audit::keep(db, &entry)).await?)
+    }
+
+    async fn audit_list(
+        &self,
+        filter: &AuditFilter,
+        order: AuditOrder,
+        after: Option<AuditCursor>,
+        limit: usize,
+    ) -> ReadResult<Page<AuditRow, AuditCursor>> {
+        let filter = filter.clone();
+        Ok(self
+            .read_one("reading the audit", move |db| audit::list(db, &filter, order, after, limit))
+            .await?)
+    }
+}
+
+#[async_trait]
 impl TableBackend for SqliteBackend {
     fn note_change(&self, _table_id: TableId) {}
 
@@ -88,14 +113,22 @@ impl TableBackend for SqliteBackend {
             .await?)
     }
 
-    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> WriteResult<TableRecord> {
-        Ok(self.write("dropping a table", move |db| tables::drop_table(db, table_id, now)).await?)
+    async fn drop_table(&self, table_id: TableId, act: &Act) -> WriteResult<TableRecord> {
+        let act = act.clone();
+        Ok(self.write("dropping a table", move |db| tables::drop_table(db, table_id, &act)).await?)
     }
 
-    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> WriteResult<TableRecord> {
-        let name = name.clone();
+    async fn undrop_table(
+        &self,
+        table_id: TableId,
+        name: &TableName,
+        act: &Act,
+    ) -> WriteResult<TableRecord> {
+        let (name, act) = (name.clone(), act.clone());
         Ok(self
-            .write("bringing a table back", move |db| tables::undrop_table(db, table_id, &name))
+            .write("bringing a table back", move |db| {
+                tables::undrop_table(db, table_id, &name, &act)
+            })
             .await?)
     }
 }
@@ -312,15 +345,17 @@ impl ImportBackend for SqliteBackend {
         &self,
         table_id: TableId,
         end: ImportEnd,
-        now: TimestampMs,
+        act: &Act,
     ) -> WriteResult<TableRecord> {
+        let act = act.clone();
         Ok(self
-            .write("finishing an import", move |db| import::finish(db, table_id, end, now))
+            .write("finishing an import", move |db| import::finish(db, table_id, end, &act))
             .await?)
     }
 
-    async fn import_abort(&self, table_id: TableId) -> WriteResult<()> {
-        Ok(self.write("aborting an import", move |db| import::abort(db, table_id)).await?)
+    async fn import_abort(&self, table_id: TableId, act: &Act) -> WriteResult<()> {
+        let act = act.clone();
+        Ok(self.write("aborting an import", move |db| import::abort(db, table_id, &act)).await?)
     }
 }
 
@@ -375,18 +410,20 @@ impl OutboxBackend for SqliteBackend {
             .await?)
     }
 
-    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> WriteResult<u64> {
-        Ok(self.write("retrying publication", move |db| outbox::retry(db, table_id, now)).await?)
+    async fn mirror_retry(&self, table_id: TableId, act: &Act) -> WriteResult<u64> {
+        let act = act.clone();
+        Ok(self.write("retrying publication", move |db| outbox::retry(db, table_id, &act)).await?)
     }
 
     async fn mirror_set_mode(
         &self,
         table_id: TableId,
         mode: MirrorMode,
-        now: TimestampMs,
+        act: &Act,
     ) -> WriteResult<TableRecord> {
+        let act = act.clone();
         Ok(self
-            .write("changing the mirror", move |db| outbox::set_mode(db, table_id, mode, now))
+            .write("changing the mirror", move |db| outbox::set_mode(db, table_id, mode, &act))
             .await?)
     }
 }

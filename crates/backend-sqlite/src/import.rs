@@ -1,5 +1,6 @@
 //! Imports: a table that is filled from its log, hidden until it is whole.
 
+use deltalakedb_catalog_core::audit::{Act, action};
 use deltalakedb_catalog_core::backend::{ImportEnd, ImportProgress, ImportedCommit};
 use deltalakedb_catalog_core::commit::CommitIndex;
 use deltalakedb_catalog_core::error::CatalogError;
@@ -13,6 +14,7 @@ use deltalakedb_catalog_core::support::{
 };
 use rusqlite::{OptionalExtension, params};
 
+use crate::audit;
 use crate::commit::{
     Head, NewVersion, import_head, insert_chunks, write_projection, write_version,
 };
@@ -314,12 +316,7 @@ fn store_history(db: Db<'_>, table: Table, commit: &ImportedCommit) -> DbResult<
     insert_chunks(db, table, commit.version.get(), &commit.body)
 }
 
-pub(crate) fn finish(
-    db: Db<'_>,
-    id: TableId,
-    end: ImportEnd,
-    now: TimestampMs,
-) -> DbResult<TableRecord> {
+pub(crate) fn finish(db: Db<'_>, id: TableId, end: ImportEnd, act: &Act) -> DbResult<TableRecord> {
     let import = find(db, id)?;
     let table = import.table;
     let has_state: bool = db
@@ -342,13 +339,16 @@ pub(crate) fn finish(
     db.execute(FINISH, params![table.key, state.as_str(), dropped_at, created_at])?;
     db.execute(PUBLISH, params![table.key, end.published.map(Version::get)])?;
     if record.mirror != MirrorMode::Off {
-        outbox::enqueue_missing(db, table, end.published, now)?;
+        outbox::enqueue_missing(db, table, end.published, act.at)?;
     }
-    require_table(db, id)
+    let finished = require_table(db, id)?;
+    audit::keep(db, &act.imported(&finished))?;
+    Ok(finished)
 }
 
-pub(crate) fn abort(db: Db<'_>, id: TableId) -> DbResult<()> {
-    let table = find(db, id)?.table;
+pub(crate) fn abort(db: Db<'_>, id: TableId, act: &Act) -> DbResult<()> {
+    let Importing { table, progress, .. } = find(db, id)?;
+    audit::keep(db, &act.on(action::IMPORT_ABORT, &progress.table))?;
     for text in [
         DELETE_FILES,
         DELETE_CHUNKS,

@@ -8,6 +8,7 @@
 //! [`SchemaBackend::migrate`]: deltalakedb_catalog_core::backend::SchemaBackend::migrate
 #![forbid(unsafe_code)]
 
+mod audit;
 mod commit;
 mod contract;
 mod diagnose;

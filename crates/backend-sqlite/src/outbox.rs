@@ -4,6 +4,7 @@
 //! null. It is kept by every verb here and makes a claim cost what is pending, not what was ever
 //! published.
 
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::{
     ClaimRequest, MirrorLease, MirrorTask, PublishFailure, Published,
 };
@@ -13,6 +14,7 @@ use deltalakedb_catalog_core::model::{MirrorMode, MirrorRow, MirrorState, Page, 
 use deltalakedb_catalog_core::support::{count, fetch_limit, page};
 use rusqlite::{CachedStatement, OptionalExtension, params};
 
+use crate::audit;
 use crate::errors::{DbError, DbResult};
 use crate::rows::text::statements;
 use crate::rows::{Table, corrupt, mirror_columns, mirror_row};
@@ -336,29 +338,36 @@ impl<'a> Rows<'a> {
     }
 }
 
-pub(crate) fn retry(db: Db<'_>, id: TableId, now: TimestampMs) -> DbResult<u64> {
+pub(crate) fn retry(db: Db<'_>, id: TableId, act: &Act) -> DbResult<u64> {
     let table = require_active(db, id)?;
     db.execute(ACTIVATE_DIVERGED, [table.key])?;
-    let rows = db.execute(RETRY, params![table.key, now.0])?;
-    Ok(u64::try_from(rows).unwrap_or(u64::MAX))
+    let rows = db.execute(RETRY, params![table.key, act.at.0])?;
+    let rows = u64::try_from(rows).unwrap_or(u64::MAX);
+    audit::keep(db, &act.retried(&require_table(db, id)?, rows))?;
+    Ok(rows)
 }
 
 pub(crate) fn set_mode(
     db: Db<'_>,
     id: TableId,
     mode: MirrorMode,
-    now: TimestampMs,
+    act: &Act,
 ) -> DbResult<TableRecord> {
     let table = require_active(db, id)?;
+    let before = require_table(db, id)?;
     if mode == MirrorMode::Diverged {
         db.execute(DIVERGE, [table.key])?;
-        return require_table(db, id);
+    } else {
+        db.execute(SET_MODE, params![table.key, mode.as_str()])?;
     }
-    db.execute(SET_MODE, params![table.key, mode.as_str()])?;
     if mode == MirrorMode::Active {
-        enqueue_missing(db, table, require_table(db, id)?.published_version, now)?;
+        enqueue_missing(db, table, before.published_version, act.at)?;
     }
-    require_table(db, id)
+    let after = require_table(db, id)?;
+    if let Some(entry) = act.mode_changed(before.mirror, &after) {
+        audit::keep(db, &entry)?;
+    }
+    Ok(after)
 }
 
 /// Enqueues every version after the published one that is not.

@@ -152,7 +152,7 @@ impl<'r, 's> Reader<'r, 's> {
         self.row.as_ref().column_name(column).unwrap_or("column").to_owned()
     }
 
-    fn corrupt(&self, what: &str, error: impl Display) -> DbError {
+    pub(crate) fn corrupt(&self, what: &str, error: impl Display) -> DbError {
         corrupt(self.table, self.version, what, error)
     }
 }

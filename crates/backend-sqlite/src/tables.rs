@@ -1,5 +1,6 @@
 //! Registered tables: look up, list, drop, undrop.
 
+use deltalakedb_catalog_core::audit::{Act, action};
 use deltalakedb_catalog_core::backend::TableFilter;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{TableId, TableName, TableRef, TimestampMs};
@@ -7,6 +8,7 @@ use deltalakedb_catalog_core::model::{NewTable, Page, TableRecord, TableState};
 use deltalakedb_catalog_core::support::{fetch_limit, page};
 use rusqlite::{OptionalExtension, params};
 
+use crate::audit;
 use crate::errors::DbResult;
 use crate::rows::text::statements;
 use crate::rows::{Table, table_columns, table_record, table_source, to_json};
@@ -161,21 +163,31 @@ pub(crate) fn list_tables(
     Ok(page(items, limit, |table| (table.name.clone(), table.id)))
 }
 
-pub(crate) fn drop_table(db: Db<'_>, id: TableId, now: TimestampMs) -> DbResult<TableRecord> {
-    let changed = db.execute(MARK_DROPPED, params![id.to_string(), now.0])?;
+pub(crate) fn drop_table(db: Db<'_>, id: TableId, act: &Act) -> DbResult<TableRecord> {
+    let changed = db.execute(MARK_DROPPED, params![id.to_string(), act.at.0])?;
     if changed == 0 {
         return Err(not_found(id).into());
     }
-    require_table(db, id)
+    let table = require_table(db, id)?;
+    audit::keep(db, &act.on(action::TABLE_DROP, &table))?;
+    Ok(table)
 }
 
-pub(crate) fn undrop_table(db: Db<'_>, id: TableId, name: &TableName) -> DbResult<TableRecord> {
-    if !matches!(find(db, id)?, Some((_, TableState::Dropped))) {
+pub(crate) fn undrop_table(
+    db: Db<'_>,
+    id: TableId,
+    name: &TableName,
+    act: &Act,
+) -> DbResult<TableRecord> {
+    let before = require_table(db, id)?;
+    if before.state != TableState::Dropped {
         return Err(not_found(id).into());
     }
     if name_is_taken(db, name)? {
         return Err(CatalogError::TableExists(name.clone()).into());
     }
     db.execute(UNDROP, params![id.to_string(), name.namespace(), name.name()])?;
-    require_table(db, id)
+    let table = require_table(db, id)?;
+    audit::keep(db, &act.undropped(&before, &table))?;
+    Ok(table)
 }

@@ -1,5 +1,6 @@
 //! Tests of what only this backend has. The contract itself is tested by the conformance suite.
 
+mod audit;
 mod files;
 mod gaps;
 mod groups;

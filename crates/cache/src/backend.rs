@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::{
     AppRows, AppState, ClaimRequest, CommitBackend, CommitFilter, CommitOutcome, CommitRequest,
     CommitTarget, CommittedTable, ImportBackend, ImportEnd, ImportProgress, ImportStep,
@@ -160,15 +161,20 @@ impl TableBackend for CachedBackend {
         self.source.inner.list_tables(filter, after, limit).await
     }
 
-    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> WriteResult<TableRecord> {
+    async fn drop_table(&self, table_id: TableId, act: &Act) -> WriteResult<TableRecord> {
         let _changing = self.changing(table_id);
-        self.source.inner.drop_table(table_id, now).await
+        self.source.inner.drop_table(table_id, act).await
     }
 
-    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> WriteResult<TableRecord> {
+    async fn undrop_table(
+        &self,
+        table_id: TableId,
+        name: &TableName,
+        act: &Act,
+    ) -> WriteResult<TableRecord> {
         let _changing =
             Changing { state: &self.state, ids: vec![table_id], names: vec![name.clone()] };
-        self.source.inner.undrop_table(table_id, name).await
+        self.source.inner.undrop_table(table_id, name, act).await
     }
 }
 
@@ -384,17 +390,17 @@ impl ImportBackend for CachedBackend {
         &self,
         table_id: TableId,
         end: ImportEnd,
-        now: TimestampMs,
+        act: &Act,
     ) -> WriteResult<TableRecord> {
         let mut changing = self.changing(table_id);
-        let row = self.source.inner.import_finish(table_id, end, now).await?;
+        let row = self.source.inner.import_finish(table_id, end, act).await?;
         changing.names.push(row.name.clone());
         Ok(row)
     }
 
-    async fn import_abort(&self, table_id: TableId) -> WriteResult<()> {
+    async fn import_abort(&self, table_id: TableId, act: &Act) -> WriteResult<()> {
         let _changing = self.changing(table_id);
-        self.source.inner.import_abort(table_id).await
+        self.source.inner.import_abort(table_id, act).await
     }
 }
 
@@ -429,20 +435,20 @@ impl OutboxBackend for CachedBackend {
         self.source.inner.mirror_rows(table_id, state, after, limit).await
     }
 
-    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> WriteResult<u64> {
+    async fn mirror_retry(&self, table_id: TableId, act: &Act) -> WriteResult<u64> {
         let _changing = self.changing(table_id);
-        self.source.inner.mirror_retry(table_id, now).await
+        self.source.inner.mirror_retry(table_id, act).await
     }
 
     async fn mirror_set_mode(
         &self,
         table_id: TableId,
         mode: MirrorMode,
-        now: TimestampMs,
+        act: &Act,
     ) -> WriteResult<TableRecord> {
         let _changing = self.changing(table_id);
-        self.source.inner.mirror_set_mode(table_id, mode, now).await
+        self.source.inner.mirror_set_mode(table_id, mode, act).await
     }
 }
 
-delegate!(SchemaBackend, OperateBackend for CachedBackend => source.inner);
+delegate!(SchemaBackend, OperateBackend, AuditBackend for CachedBackend => source.inner);

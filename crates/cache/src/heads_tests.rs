@@ -1,5 +1,6 @@
 //! What readers are told of heads, and when not.
 
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::backend::{CatalogBackend, CommitOutcome, HeadRule};
 use deltalakedb_catalog_core::ids::{At, CommitToken, TimestampMs, Version};
@@ -120,7 +121,7 @@ async fn what_this_process_wrote_is_read_at_once() {
     append(&*inner, "told").await;
     db.note_change(id());
     assert_eq!(head(&reader).await, 7);
-    db.mirror_set_mode(id(), MirrorMode::Active, TimestampMs(1)).await.unwrap();
+    db.mirror_set_mode(id(), MirrorMode::Active, &Act::at(TimestampMs(1))).await.unwrap();
     let row = reader.get_table(&TableRef::Id(id())).await.unwrap().unwrap();
     assert_eq!(row.mirror, MirrorMode::Active);
 }
@@ -182,16 +183,16 @@ async fn names_lead_to_whom_this_process_gave_them() {
     let other = TableName::new("ns", "other").unwrap();
     create(&db).await;
     head(&reader).await;
-    db.drop_table(id(), TimestampMs(1)).await.unwrap();
+    db.drop_table(id(), &Act::at(TimestampMs(1))).await.unwrap();
     assert!(reader.get_table(&TableRef::Name(name())).await.unwrap().is_none());
     // Nothing is remembered of what is not active.
     let row = reader.get_table(&TableRef::Id(id())).await.unwrap().unwrap();
     assert_eq!(row.dropped_at, Some(TimestampMs(1)));
-    db.undrop_table(id(), &other).await.unwrap();
+    db.undrop_table(id(), &other, &Act::default()).await.unwrap();
     assert!(reader.get_table(&TableRef::Name(name())).await.unwrap().is_none());
     assert_eq!(reader.get_table(&TableRef::Name(other.clone())).await.unwrap().unwrap().id, id());
     // Another process drops it, and this one gives the name to a new table.
-    inner.drop_table(id(), TimestampMs(2)).await.unwrap();
+    inner.drop_table(id(), &Act::at(TimestampMs(2))).await.unwrap();
     assert_eq!(reader.get_table(&TableRef::Name(other.clone())).await.unwrap().unwrap().id, id());
     create_as(&db, numbered(2), other.clone()).await;
     let row = reader.get_table(&TableRef::Name(other.clone())).await.unwrap().unwrap();
@@ -206,7 +207,7 @@ async fn a_late_answer_about_a_name_from_before_it_was_given_away_is_not_kept() 
     let table = TableRef::Name(name());
     let mut early = Box::pin(reader.get_table(&table));
     assert!(poll!(&mut early).is_pending());
-    inner.drop_table(id(), TimestampMs(2)).await.unwrap();
+    inner.drop_table(id(), &Act::at(TimestampMs(2))).await.unwrap();
     create_as(&db, numbered(2), name()).await;
     answer.send(()).unwrap();
     assert_eq!(early.await.unwrap().unwrap().id, id());
@@ -219,7 +220,7 @@ async fn a_table_that_is_gone_is_not_remembered_by_who_asked_later() {
     let (db, reader) = views(&inner);
     create(&db).await;
     head(&reader).await;
-    inner.drop_table(id(), TimestampMs(2)).await.unwrap();
+    inner.drop_table(id(), &Act::at(TimestampMs(2))).await.unwrap();
     assert_eq!(head(&reader).await, 0);
     assert!(db.snapshot(&TableRef::Name(name()), At::Head).await.is_err());
     assert!(reader.snapshot(&TableRef::Name(name()), At::Head).await.is_err());

@@ -1,6 +1,6 @@
 //! The contract between the engine and a database: narrow domain verbs, one call = one transaction.
 //!
-//! It has eight parts, each a trait of its own; [`CatalogBackend`] is all of them. A wrapper implements the
+//! It has nine parts, each a trait of its own; [`CatalogBackend`] is all of them. A wrapper implements the
 //! parts that it is about, and passes on the others by [`delegate!`](crate::delegate).
 //!
 //! Clauses of every method (`contract 1`, …):
@@ -24,6 +24,7 @@
 //!
 //! `tests/conformance` has a case for each clause, by these numbers, and a test compares the two lists.
 
+mod audit;
 mod commits;
 mod ext;
 mod import;
@@ -37,6 +38,7 @@ mod tables;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+pub use audit::AuditBackend;
 pub use commits::{
     CommitBackend, CommitOutcome, CommitRequest, CommitTarget, CommittedTable, HeadRule, Rejection,
     TableCommit, request_in_memory,
@@ -56,8 +58,9 @@ pub use tables::{TableBackend, TableFilter};
 /// `dyn CatalogBackend` they need not be imported.
 pub mod parts {
     pub use super::{
-        CommitBackend as _, ImportBackend as _, OperateBackend as _, OutboxBackend as _,
-        ReadBackend as _, SchemaBackend as _, SkipBackend as _, TableBackend as _,
+        AuditBackend as _, CommitBackend as _, ImportBackend as _, OperateBackend as _,
+        OutboxBackend as _, ReadBackend as _, SchemaBackend as _, SkipBackend as _,
+        TableBackend as _,
     };
 }
 
@@ -71,6 +74,7 @@ pub trait CatalogBackend:
     + ImportBackend
     + OutboxBackend
     + OperateBackend
+    + AuditBackend
     + Debug
     + Send
     + Sync
@@ -87,6 +91,7 @@ impl<B> CatalogBackend for B where
         + ImportBackend
         + OutboxBackend
         + OperateBackend
+        + AuditBackend
         + Debug
         + Send
         + Sync
@@ -96,6 +101,6 @@ impl<B> CatalogBackend for B where
 
 crate::delegate!(
     SchemaBackend, TableBackend, ReadBackend, CommitBackend, SkipBackend, ImportBackend, OutboxBackend,
-    OperateBackend
+    OperateBackend, AuditBackend
     for [B: CatalogBackend + ?Sized] Arc<B> => as_ref()
 );

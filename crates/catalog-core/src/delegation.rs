@@ -51,11 +51,13 @@ pub enum Verb {
     MirrorRetry,
     MirrorSetMode,
     Close,
+    AuditRecord,
+    AuditList,
 }
 
 impl Verb {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Verb; 35] = [
+    pub const ALL: [Verb; 37] = [
         Verb::Info,
         Verb::Migrate,
         Verb::GetTable,
@@ -91,6 +93,8 @@ impl Verb {
         Verb::MirrorRetry,
         Verb::MirrorSetMode,
         Verb::Close,
+        Verb::AuditRecord,
+        Verb::AuditList,
     ];
 
     /// What [`ReadBackend::app_state`](crate::backend::ReadBackend::app_state) reads.
@@ -161,6 +165,8 @@ impl Verb {
             Verb::MirrorRetry => "mirror_retry",
             Verb::MirrorSetMode => "mirror_set_mode",
             Verb::Close => "close",
+            Verb::AuditRecord => "audit_record",
+            Verb::AuditList => "audit_list",
         }
     }
 
@@ -289,11 +295,11 @@ macro_rules! __delegate_part {
             async fn list_tables(&self, filter: &$crate::backend::TableFilter, after: Option<&($crate::ids::TableName, $crate::ids::TableId)>, limit: usize) -> $crate::error::ReadResult<$crate::model::Page<$crate::model::TableRecord, ($crate::ids::TableName, $crate::ids::TableId)>> {
                 $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::ListTables, list_tables (filter after limit))
             }
-            async fn drop_table(&self, table_id: $crate::ids::TableId, now: $crate::ids::TimestampMs) -> $crate::error::WriteResult<$crate::model::TableRecord> {
-                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::DropTable, drop_table (table_id now))
+            async fn drop_table(&self, table_id: $crate::ids::TableId, act: &$crate::audit::Act) -> $crate::error::WriteResult<$crate::model::TableRecord> {
+                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::DropTable, drop_table (table_id act))
             }
-            async fn undrop_table(&self, table_id: $crate::ids::TableId, name: &$crate::ids::TableName) -> $crate::error::WriteResult<$crate::model::TableRecord> {
-                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::UndropTable, undrop_table (table_id name))
+            async fn undrop_table(&self, table_id: $crate::ids::TableId, name: &$crate::ids::TableName, act: &$crate::audit::Act) -> $crate::error::WriteResult<$crate::model::TableRecord> {
+                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::UndropTable, undrop_table (table_id name act))
             }
         }
     };
@@ -360,11 +366,11 @@ macro_rules! __delegate_part {
             async fn import_step(&self, table_id: $crate::ids::TableId, step: $crate::backend::ImportStep) -> $crate::error::WriteResult<$crate::backend::ImportProgress> {
                 $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::importing(&step), import_step (table_id step))
             }
-            async fn import_finish(&self, table_id: $crate::ids::TableId, end: $crate::backend::ImportEnd, now: $crate::ids::TimestampMs) -> $crate::error::WriteResult<$crate::model::TableRecord> {
-                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::ImportFinish, import_finish (table_id end now))
+            async fn import_finish(&self, table_id: $crate::ids::TableId, end: $crate::backend::ImportEnd, act: &$crate::audit::Act) -> $crate::error::WriteResult<$crate::model::TableRecord> {
+                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::ImportFinish, import_finish (table_id end act))
             }
-            async fn import_abort(&self, table_id: $crate::ids::TableId) -> $crate::error::WriteResult<()> {
-                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::ImportAbort, import_abort (table_id))
+            async fn import_abort(&self, table_id: $crate::ids::TableId, act: &$crate::audit::Act) -> $crate::error::WriteResult<()> {
+                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::ImportAbort, import_abort (table_id act))
             }
         }
     };
@@ -383,11 +389,11 @@ macro_rules! __delegate_part {
             async fn mirror_rows(&self, table_id: Option<$crate::ids::TableId>, state: Option<$crate::model::MirrorState>, after: Option<($crate::ids::TableId, $crate::ids::Version)>, limit: usize) -> $crate::error::ReadResult<$crate::model::Page<$crate::model::MirrorRow, ($crate::ids::TableId, $crate::ids::Version)>> {
                 $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::MirrorRows, mirror_rows (table_id state after limit))
             }
-            async fn mirror_retry(&self, table_id: $crate::ids::TableId, now: $crate::ids::TimestampMs) -> $crate::error::WriteResult<u64> {
-                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::MirrorRetry, mirror_retry (table_id now))
+            async fn mirror_retry(&self, table_id: $crate::ids::TableId, act: &$crate::audit::Act) -> $crate::error::WriteResult<u64> {
+                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::MirrorRetry, mirror_retry (table_id act))
             }
-            async fn mirror_set_mode(&self, table_id: $crate::ids::TableId, mode: $crate::model::MirrorMode, now: $crate::ids::TimestampMs) -> $crate::error::WriteResult<$crate::model::TableRecord> {
-                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::MirrorSetMode, mirror_set_mode (table_id mode now))
+            async fn mirror_set_mode(&self, table_id: $crate::ids::TableId, mode: $crate::model::MirrorMode, act: &$crate::audit::Act) -> $crate::error::WriteResult<$crate::model::TableRecord> {
+                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::MirrorSetMode, mirror_set_mode (table_id mode act))
             }
         }
     };
@@ -399,6 +405,17 @@ macro_rules! __delegate_part {
             }
             async fn close(&self) -> $crate::error::WriteResult<()> {
                 $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::Close, close ())
+            }
+        }
+    };
+    (AuditBackend [$($gen:tt)*] [$type:ty] $inner:tt $around:tt) => {
+        #[$crate::delegation::async_trait]
+        impl<$($gen)*> $crate::backend::AuditBackend for $type {
+            async fn audit_record(&self, entry: &$crate::audit::AuditEntry) -> $crate::error::WriteResult<()> {
+                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::AuditRecord, audit_record (entry))
+            }
+            async fn audit_list(&self, filter: &$crate::audit::AuditFilter, order: $crate::audit::AuditOrder, after: Option<$crate::audit::AuditCursor>, limit: usize) -> $crate::error::ReadResult<$crate::model::Page<$crate::audit::AuditRow, $crate::audit::AuditCursor>> {
+                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::AuditList, audit_list (filter order after limit))
             }
         }
     };

@@ -2,6 +2,7 @@
 //! arithmetic of the outbox and of imports. For authors of backends. It knows the names of columns, and no
 //! other SQL.
 
+mod audit;
 mod importing;
 mod imports;
 mod opening;
@@ -23,6 +24,7 @@ use crate::error::{CatalogError, Result};
 use crate::ids::{TableId, TimestampMs, Version};
 use crate::model::{CommitRecord, FileCursor, FileRecord, Page};
 
+pub use audit::{AUDIT_COLUMNS, Span, audit_row};
 pub use importing::{ImportState, step_in_memory};
 pub use imports::{
     ImportPosition, StoredTimes, check_base_chunk, check_between, check_import_commits,
@@ -40,7 +42,9 @@ pub use records::{
     commit_record, corrupt, domain_metadata, file_record, mirror_row, skip_index, snapshot,
     table_id, table_record, to_json, tombstone_record,
 };
-pub use schema::{GrantRole, TABLES, check_schema_version, quoted, schema_too_new};
+pub use schema::{
+    AUDIT, GrantRole, TABLES, check_schema_version, no_audit, quoted, schema_too_new,
+};
 pub use stored::{
     FileRow, NewVersion, Refusal, StoredTable, carried_tombstone, check_create, check_removes,
     not_found,

@@ -30,6 +30,7 @@ use crate::retry::{Retry, RetryPolicy};
 use crate::signature::Signature;
 use crate::skew::{DEFAULT_MAX_CLOCK_SKEW, Skew};
 use crate::skip::{self, Maintained};
+use deltalakedb_catalog_core::audit::{Act, Actor, AuditEntry};
 use deltalakedb_catalog_core::backend::{
     BackendInfo, CatalogBackend, CommitFilter, CommittedTable, TableFilter,
 };
@@ -140,6 +141,7 @@ pub struct Catalog {
     retry: RetryPolicy,
     page_size: Option<usize>,
     signature: Arc<Signature>,
+    actor: Arc<Actor>,
     skew: Arc<Skew>,
     meters: Arc<Meters>,
 }
@@ -162,6 +164,7 @@ impl Catalog {
             retry: RetryPolicy::default(),
             page_size: None,
             signature: Arc::default(),
+            actor: Arc::default(),
             skew: Arc::new(Skew::new(DEFAULT_MAX_CLOCK_SKEW)),
             meters: Arc::default(),
         }
@@ -210,8 +213,30 @@ impl Catalog {
     /// [`crate::signature`]. Without it they carry nothing.
     #[must_use]
     pub fn with_signature(mut self, signature: Signature) -> Self {
+        let user = signature.user.as_ref().map(|user| user.as_str().to_owned());
+        self.actor = Arc::new(Actor { user, ..Actor::clone(&self.actor) });
         self.signature = Arc::new(signature);
         self
+    }
+
+    /// The audit says of calls of this catalog, and of its clones made from now on, that they are from this host and
+    /// program. Their user is that of the signature.
+    #[must_use]
+    pub fn with_actor(mut self, actor: Actor) -> Self {
+        self.actor = Arc::new(Actor { user: self.actor.user.clone(), ..actor });
+        self
+    }
+
+    /// On whose behalf calls are made, as the audit says it.
+    #[must_use]
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// This moment, on behalf of the [`actor`](Catalog::actor).
+    #[must_use]
+    pub fn act(&self) -> Act {
+        Act { at: self.clock.now(), by: Actor::clone(&self.actor) }
     }
 
     /// What commits are signed with.
@@ -487,8 +512,8 @@ impl Catalog {
     pub async fn drop_table(&self, table: &TableRef) -> Result<TableRecord> {
         // Which table is dropped is decided on what is true now.
         let record = self.table_on(&self.backend, table).await?;
-        let now = self.clock.now();
-        let dropped = self.repeat(|| self.backend.drop_table(record.id, now)).await?;
+        let act = self.act();
+        let dropped = self.repeat(|| self.backend.drop_table(record.id, &act)).await?;
         self.reader.note_change(dropped.id);
         self.heads.forget(dropped.id);
         Ok(dropped)
@@ -524,10 +549,42 @@ impl Catalog {
         };
         let record = record.ok_or_else(|| CatalogError::TableNotFound(table.to_string()))?;
         let name = new_name.unwrap_or_else(|| record.name.clone());
-        let back = self.repeat(|| self.backend.undrop_table(record.id, &name)).await?;
+        let act = self.act();
+        let back = self.repeat(|| self.backend.undrop_table(record.id, &name, &act)).await?;
         self.reader.note_change(back.id);
         self.heads.forget(back.id);
         Ok(back)
+    }
+
+    /// Keeps a row in the audit about something that no call of the database keeps one about: a vacuum, a repair, a
+    /// right that was given. It is on behalf of the [`actor`](Catalog::actor). A database without an audit keeps none.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an action or a detail that [`AuditEntry::check`] refuses; those of the database.
+    pub async fn record(
+        &self,
+        action: &str,
+        table: Option<&TableRecord>,
+        detail: &serde_json::Value,
+    ) -> Result<()> {
+        let Act { at, by } = self.act();
+        let entry = AuditEntry {
+            at,
+            action: action.to_owned(),
+            table_id: table.map(|table| table.id),
+            table_name: table.map(|table| table.name.to_string()),
+            by,
+            detail: Some(detail.to_string()),
+            // So it can be sent again.
+            token: Some(CommitToken::new(self.ids.uuid().as_hyphenated().to_string())?),
+        };
+        match self.repeat(|| self.backend.audit_record(&entry)).await {
+            Err(CatalogError::Unsupported(why)) => {
+                tracing::debug!(action, why, "not in the audit");
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Repeats a call while the database is busy, within a bound.

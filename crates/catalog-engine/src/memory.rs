@@ -4,6 +4,7 @@
 //! everything before it changes anything. Nothing survives the process. It is written to be read:
 //! where a clause of the contract is in doubt, this code says what it means.
 
+mod audit;
 mod commit;
 mod contract;
 mod import;

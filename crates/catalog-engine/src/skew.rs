@@ -181,6 +181,7 @@ mod tests {
             schema_version: 1,
             supported_schema_version: 1,
             clock: clock.map(TimestampMs),
+            keeps_audit: true,
         }
     }
 

@@ -19,6 +19,7 @@
 //!
 //! [`CatalogBackend`]: crate::core::backend::CatalogBackend
 
+mod audit;
 pub(crate) mod compare;
 pub(crate) mod differences;
 pub(crate) mod load;
@@ -27,12 +28,14 @@ pub(crate) mod survey;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use deltalakedb_catalog_core::audit::action;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{TableId, TableName, Version};
 use deltalakedb_catalog_core::model::{TableRecord, TableState};
 use deltalakedb_catalog_engine::catalog::Catalog;
 use deltalakedb_catalog_engine::env::Progress;
 use serde::Serialize;
+use serde_json::json;
 
 use compare::Comparer;
 use differences::Differences;
@@ -210,7 +213,15 @@ pub async fn copy_catalog(
             continue;
         }
         let finished = options.finish && run.agrees() && run.finish(&survey).await?;
-        return Ok(run.report(finished, survey.skipped));
+        let report = run.report(finished, survey.skipped);
+        if finished {
+            audit::copy(from, to).await?;
+        }
+        if finished && report.commits > 0 {
+            let detail = json!({ "tables": report.tables.len(), "commits": report.commits });
+            to.record(action::COPY, None, &detail).await?;
+        }
+        return Ok(report);
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deltalakedb_cache::{CacheOptions, CacheStats, CachedBackend};
+use deltalakedb_catalog_core::audit::Actor;
 use deltalakedb_catalog_core::backend::{CatalogBackend, PoolStats};
 use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
@@ -16,7 +17,7 @@ use deltalakedb_mirror::publish::{Publisher, PublisherConfig};
 
 use crate::backup::{self, BackupOptions, BackupReport};
 use crate::indexing::Indexer;
-use crate::system::{RandomIds, SystemClock};
+use crate::system::{RandomIds, SystemClock, host_name};
 use crate::traced::{Watch, traced};
 use crate::uri::{CatalogUri, Place, Scheme, ServerUri};
 
@@ -125,6 +126,8 @@ impl Db {
         let catalog = catalog.with_reader(Arc::clone(&readers));
         // What is published is a backup of the catalog: it has the tables' names in it.
         let catalog = catalog.with_signature(Signature { user: None, table_names: true });
+        let program = Some(concat!("deltalakedb ", env!("CARGO_PKG_VERSION")).to_owned());
+        let catalog = catalog.with_actor(Actor { user: None, origin: host_name(), program });
         Db { catalog, cache, uri: uri.clone(), readers, watch }
     }
 
@@ -162,6 +165,30 @@ impl Db {
         let signature = Signature { user, ..self.catalog.signature().clone() };
         self.catalog = self.catalog.with_signature(signature);
         self
+    }
+
+    /// The same with this program, and this host or address, in the rows of the audit from now on. By itself it is
+    /// this library and this machine's name.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> deltalakedb::Result<()> {
+    /// let db = deltalakedb::Db::create(&"memory://".parse()?).await?;
+    /// let db = db.with_origin(Some("10.0.0.7"), Some("loader 1.2"))?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidInput` for text that is empty, long or has control characters.
+    pub fn with_origin(mut self, origin: Option<&str>, program: Option<&str>) -> Result<Self> {
+        let actor = Actor {
+            user: None,
+            origin: origin.map(str::to_owned),
+            program: program.map(str::to_owned),
+        };
+        actor.check()?;
+        self.catalog = self.catalog.with_actor(actor);
+        Ok(self)
     }
 
     /// The same with a hook, see [`Catalog::with_commit_hook`].
@@ -278,6 +305,7 @@ impl Db {
             config,
         )
         .with_retry_policy(self.retry_policy())
+        .with_actor(self.catalog.actor().clone())
     }
 }
 

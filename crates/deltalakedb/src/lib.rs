@@ -45,6 +45,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod audit;
 pub mod background;
 pub mod backup;
 #[cfg(feature = "config")]
@@ -82,8 +83,8 @@ pub use deltalakedb_cache::{CacheKind, CacheStats, KindStats};
 pub mod core {
     //! The layers below, as they are: the model and the contract of databases, and the engine on them.
     pub use deltalakedb_catalog_core::{
-        action, backend, commit, delegation, diagnosis, error, fields, ids, later, lenient, model,
-        paths, secrets, sink, support,
+        action, audit, backend, commit, delegation, diagnosis, error, fields, ids, later, lenient,
+        model, paths, secrets, sink, support,
     };
     pub use deltalakedb_catalog_engine::{
         alter, canonical, catalog, conflict, env, fault, features, fence, measure, memory, pages,

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use deltalakedb_catalog_core::audit::Actor;
 use deltalakedb_catalog_core::ids::TimestampMs;
 use deltalakedb_catalog_engine::env::{Clock, IdSource};
 use uuid::Uuid;
@@ -33,6 +34,17 @@ impl Clock for SystemClock {
     async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
     }
+}
+
+/// The name of this machine, where the system tells it.
+pub(crate) fn host_name() -> Option<String> {
+    let file = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let variable =
+        || ["HOSTNAME", "COMPUTERNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let name = file.or_else(variable)?.trim().to_owned();
+    let actor = Actor { origin: Some(name.clone()), ..Actor::default() };
+    // One that is no name is nobody's fault: then the audit says none.
+    actor.check().is_ok().then_some(name)
 }
 
 /// Random version-4 UUIDs.

@@ -181,6 +181,6 @@ impl fmt::Debug for TracedBackend {
 
 delegate!(
     SchemaBackend, TableBackend, ReadBackend, CommitBackend, SkipBackend, ImportBackend, OutboxBackend,
-    OperateBackend
+    OperateBackend, AuditBackend
     for TracedBackend => inner, around run
 );

@@ -23,6 +23,7 @@ pub(crate) struct Context {
     pub(crate) progress: Bar,
     flag: Option<String>,
     user: CoreResult<Option<UserName>>,
+    user_flag: Option<String>,
     config: CoreResult<Config>,
     stop: watch::Receiver<bool>,
     stops_by_itself: AtomicBool,
@@ -65,6 +66,7 @@ impl Context {
             progress: Bar::new(global.quiet),
             flag: global.catalog,
             user: user(global.user.as_deref()),
+            user_flag: global.user,
             config,
             stop,
             stops_by_itself: AtomicBool::new(false),
@@ -162,13 +164,13 @@ impl Context {
     pub(crate) async fn open(&self, uri: &CatalogUri) -> Result<Db> {
         // First: a name that cannot be one is wrong usage, whatever there is.
         let user = self.user()?;
-        Ok(self.watched(Db::open(uri).await?.with_user(user)))
+        Ok(self.watched(Db::open(uri).await?).with_user(user))
     }
 
     /// Makes a catalog, or upgrades it, to commit to it on behalf of the user.
     pub(crate) async fn create(&self, uri: &CatalogUri) -> Result<Db> {
         let user = self.user()?;
-        Ok(self.watched(Db::create(uri).await?.with_user(user)))
+        Ok(self.watched(Db::create(uri).await?).with_user(user))
     }
 
     /// With what the configuration says on slow calls.
@@ -182,6 +184,11 @@ impl Context {
     /// Where the configuration lets a worker that watches tell how it is.
     pub(crate) fn listen(&self) -> Option<String> {
         Some(self.config.as_ref().ok()?.listen()?.to_string())
+    }
+
+    /// The user of `--user`, and of nothing else.
+    pub(crate) fn user_flag(&self) -> Option<&str> {
+        self.user_flag.as_deref()
     }
 
     fn user(&self) -> Result<Option<UserName>> {

@@ -165,6 +165,9 @@ fn check_format(cli: &Cli) -> failure::Result<()> {
                 format.word()
             )))
         }
+        Some(Format::Csv) if !cli.command.has_csv() => Err(Failure::invalid(
+            "--format csv is for `dl audit` alone: results are printed as table or json",
+        )),
         _ => Ok(()),
     }
 }

@@ -27,6 +27,9 @@ pub(crate) enum Format {
     /// A config file (`dl config example`)
     #[value(hide = true)]
     Toml,
+    /// Comma-separated values (`dl audit`)
+    #[value(hide = true)]
+    Csv,
 }
 
 impl Format {
@@ -37,6 +40,7 @@ impl Format {
             Format::Json => "json",
             Format::Yaml => "yaml",
             Format::Toml => "toml",
+            Format::Csv => "csv",
         }
     }
 }

@@ -12,6 +12,7 @@
 //! record may be lost). What has none, or other bytes, is foreign. No lease is needed for this.
 
 use bytes::Bytes;
+use deltalakedb_catalog_core::audit::{Act, Actor};
 use deltalakedb_catalog_core::backend::CatalogBackend;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{TableId, TableRef, Version};
@@ -29,12 +30,18 @@ pub(crate) struct Desk<'a> {
     pub(crate) backend: &'a dyn CatalogBackend,
     pub(crate) retry: &'a Retry,
     pub(crate) clock: &'a dyn Clock,
+    pub(crate) actor: &'a Actor,
 }
 
 impl<'a> Desk<'a> {
     /// That of a catalog, which must be on its primary.
     pub(crate) fn of(catalog: &'a Catalog, retry: &'a Retry) -> Self {
-        Desk { backend: catalog.backend().as_ref(), retry, clock: catalog.clock().as_ref() }
+        Desk {
+            backend: catalog.backend().as_ref(),
+            retry,
+            clock: catalog.clock().as_ref(),
+            actor: catalog.actor(),
+        }
     }
 
     async fn table(&self, id: TableId) -> Result<Option<TableRecord>> {
@@ -56,9 +63,11 @@ impl<'a> Desk<'a> {
     ) -> Result<Option<String>> {
         let Some(found) = sink.get(&commit_name(version)).await? else { return Ok(None) };
         let Some(text) = self.judge(id, sink, version, &found).await? else { return Ok(None) };
-        let now = self.clock.now();
-        let recorded =
-            self.retry.repeat(|| self.backend.mirror_set_mode(id, MirrorMode::Diverged, now)).await;
+        let act = Act { at: self.clock.now(), by: self.actor.clone() };
+        let recorded = self
+            .retry
+            .repeat(|| self.backend.mirror_set_mode(id, MirrorMode::Diverged, &act))
+            .await;
         match recorded {
             Ok(record) if record.mirror == MirrorMode::Diverged => {}
             // It was switched off, dropped or handed back meanwhile.
@@ -67,7 +76,7 @@ impl<'a> Desk<'a> {
         }
         // Between the look and the record the very commit may have been taken into the catalog.
         if self.judge(id, sink, version, &found).await?.is_none() {
-            self.retry.repeat(|| self.backend.mirror_retry(id, now)).await?;
+            self.retry.repeat(|| self.backend.mirror_retry(id, &act)).await?;
             return Ok(None);
         }
         tracing::warn!(table = %id, %version, "{text}");

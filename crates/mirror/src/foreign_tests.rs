@@ -355,7 +355,7 @@ async fn foreign_commits_that_were_seen_can_be_adopted_and_not_rebased() {
     // An adoption that died before it went on publishing is repeated.
     lake.catalog
         .backend()
-        .mirror_set_mode(id, MirrorMode::Diverged, lake.catalog.clock().now())
+        .mirror_set_mode(id, MirrorMode::Diverged, &lake.catalog.act())
         .await
         .unwrap();
     assert_eq!(adopt(&lake.catalog, &TableRef::Id(id)).await.unwrap(), []);

@@ -297,13 +297,13 @@ pub async fn import_table(
             Err(error) => return Err(error),
         }
     };
-    let now = catalog.clock().now();
+    let act = catalog.act();
     // The log that was read is the table's own: all of it is published.
     let (retry, by_id) = (Retry::of(catalog), TableRef::Id(table_id));
     let published = retry.repeat(|| catalog.backend().get_table(&by_id)).await?;
     let published = published.and_then(|table| table.head);
     let end = ImportEnd { published, ..ImportEnd::default() };
-    let record = retry.repeat(|| catalog.backend().import_finish(table_id, end, now)).await?;
+    let record = retry.repeat(|| catalog.backend().import_finish(table_id, end, &act)).await?;
     // The import stands without it.
     let index = async {
         if let Some(fed) = fed {
@@ -459,7 +459,8 @@ async fn complete_already(
 }
 
 async fn abort(catalog: &Catalog, table_id: TableId) -> Result<()> {
-    Retry::of(catalog).repeat(|| catalog.backend().import_abort(table_id)).await
+    let act = catalog.act();
+    Retry::of(catalog).repeat(|| catalog.backend().import_abort(table_id, &act)).await
 }
 
 /// Registers the table, or finds the interrupted import. True if that was continued.

@@ -113,9 +113,9 @@ pub async fn release(
     }
     let by_id = TableRef::Id(record.id);
     if record.state == TableState::Active {
-        let (backend, now) = (catalog.backend(), catalog.clock().now());
+        let (backend, act) = (catalog.backend(), catalog.act());
         Retry::of(catalog)
-            .repeat(|| backend.mirror_set_mode(record.id, MirrorMode::Off, now))
+            .repeat(|| backend.mirror_set_mode(record.id, MirrorMode::Off, &act))
             .await?;
         catalog.change_fence(&by_id, FenceChange::Lower { keep_timestamps }).await?;
         catalog.drop_table(&by_id).await?;

@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use deltalakedb_catalog_core::audit::Actor;
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{CatalogBackend, ClaimRequest, MirrorLease, MirrorTask};
 use deltalakedb_catalog_core::error::Result;
@@ -107,6 +108,7 @@ pub struct Publisher {
     open: Box<SinkOpener>,
     sinks: Mutex<HashMap<TableId, OpenSink>>,
     owner: String,
+    actor: Actor,
     claims: AtomicU64,
     wake: Notify,
     /// When this value was made, and the milliseconds from then to the last turn of [`Publisher::run`], plus
@@ -146,6 +148,10 @@ impl Publisher {
             open: Box::new(|table| open_sink(&table.location, &table.storage_options)),
             sinks: Mutex::default(),
             owner,
+            actor: Actor {
+                program: Some(concat!("deltalakedb ", env!("CARGO_PKG_VERSION")).to_owned()),
+                ..Actor::default()
+            },
             claims: AtomicU64::new(0),
             wake: Notify::new(),
             made: Instant::now(),
@@ -165,6 +171,13 @@ impl Publisher {
     #[must_use]
     pub fn with_retry_policy(mut self, policy: RetryPolicy) -> Self {
         self.retry = self.retry.with_policy(policy);
+        self
+    }
+
+    /// The audit says of what this worker changes that it is on behalf of this one.
+    #[must_use]
+    pub fn with_actor(mut self, actor: Actor) -> Self {
+        self.actor = actor;
         self
     }
 

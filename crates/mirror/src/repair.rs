@@ -288,12 +288,12 @@ pub async fn adopt(catalog: &Catalog, table: &TableRef) -> Result<Vec<Version>> 
 
 /// Nothing foreign is left in a table's log: publishing goes on.
 async fn publish_again(catalog: &Catalog, record: &TableRecord) -> Result<()> {
-    let (backend, now) = (catalog.backend(), catalog.clock().now());
+    let (backend, act) = (catalog.backend(), catalog.act());
     let table = TableRef::Id(record.id);
     let retry = Retry::of(catalog);
     let mode = retry.repeat(|| backend.get_table(&table)).await?.map(|record| record.mirror);
     if mode == Some(MirrorMode::Diverged) {
-        retry.repeat(|| backend.mirror_retry(record.id, now)).await?;
+        retry.repeat(|| backend.mirror_retry(record.id, &act)).await?;
     }
     Ok(())
 }
@@ -614,8 +614,8 @@ async fn undo(catalog: &Catalog, old: &TableRecord) -> Result<()> {
 pub async fn detach(catalog: &Catalog, table: &TableRef) -> Result<TableRecord> {
     let catalog = &catalog.clone().on_primary();
     let record = catalog.table(table).await?;
-    let (backend, now) = (catalog.backend(), catalog.clock().now());
-    Retry::of(catalog).repeat(|| backend.mirror_set_mode(record.id, MirrorMode::Off, now)).await
+    let (backend, act) = (catalog.backend(), catalog.act());
+    Retry::of(catalog).repeat(|| backend.mirror_set_mode(record.id, MirrorMode::Off, &act)).await
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{CatalogBackend, ImportEnd, ImportedCommit};
 use deltalakedb_catalog_core::commit::{CommitBody, index_lines, parse_ndjson};
@@ -255,7 +256,7 @@ impl Lake {
             .collect();
         backend.import_commits(id, commits.into()).await.unwrap();
         let end = ImportEnd { published: Some(version(head)), ..ImportEnd::default() };
-        backend.import_finish(id, end, now).await.unwrap();
+        backend.import_finish(id, end, &Act::at(now)).await.unwrap();
         self.clock.advance(head * 1_000);
         id
     }

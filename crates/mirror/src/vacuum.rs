@@ -24,6 +24,7 @@ mod local;
 mod needed;
 mod others;
 
+use deltalakedb_catalog_core::audit::action;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, TableState};
@@ -34,6 +35,7 @@ use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::ownership::refuse_foreign;
 use crate::properties::tombstone_retention_ms;
@@ -173,7 +175,20 @@ pub async fn vacuum(
         read_to,
         report,
     };
-    work.run(progress).await?;
+    if work.options.delete {
+        // Before the first file goes: who looks for one that is gone finds this, whatever happened then.
+        let detail = json!({ "version": head.version, "retention_ms": retention_ms });
+        catalog.record(action::VACUUM_START, Some(&record), &detail).await?;
+    }
+    let result = work.run(progress).await;
+    if work.options.delete {
+        let mut detail = json!({ "deleted": work.report.deleted, "seen": work.report.seen });
+        if let Err(error) = &result {
+            detail["error"] = error.code().into();
+        }
+        catalog.record(action::VACUUM_END, Some(&record), &detail).await?;
+    }
+    result?;
     work.report.other_tables = u64::try_from(work.others.folders().len()).unwrap_or(u64::MAX);
     work.report.other_table_folders = work.others.folders().take(SHOWN).cloned().collect();
     Ok(work.report)

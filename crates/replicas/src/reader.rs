@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::{
     AppRows, AppState, CatalogBackend, CommitFilter, OperateBackend, PoolStats, ReadBackend,
     SkipBackend, TableBackend, TableFilter,
@@ -57,12 +58,17 @@ impl TableBackend for ReplicaReader {
         self.primary.list_tables(filter, after, limit).await
     }
 
-    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> WriteResult<TableRecord> {
-        self.primary.drop_table(table_id, now).await
+    async fn drop_table(&self, table_id: TableId, act: &Act) -> WriteResult<TableRecord> {
+        self.primary.drop_table(table_id, act).await
     }
 
-    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> WriteResult<TableRecord> {
-        self.primary.undrop_table(table_id, name).await
+    async fn undrop_table(
+        &self,
+        table_id: TableId,
+        name: &TableName,
+        act: &Act,
+    ) -> WriteResult<TableRecord> {
+        self.primary.undrop_table(table_id, name, act).await
     }
 }
 
@@ -267,7 +273,7 @@ impl SkipBackend for ReplicaReader {
     }
 }
 
-delegate!(SchemaBackend, CommitBackend, ImportBackend, OutboxBackend for ReplicaReader => primary);
+delegate!(SchemaBackend, CommitBackend, ImportBackend, OutboxBackend, AuditBackend for ReplicaReader => primary);
 
 /// The pool is the primary's: each replica has one of its own, which only reads use.
 #[async_trait]

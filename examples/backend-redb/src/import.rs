@@ -111,25 +111,30 @@ impl ImportBackend for RedbBackend {
         &self,
         table_id: TableId,
         end: ImportEnd,
-        now: TimestampMs,
+        act: &Act,
     ) -> WriteResult<TableRecord> {
+        let act = act.clone();
         let finish = move |rows: &mut WriteRows<'_>| {
             let table = rows.in_state(table_id, TableState::Importing)?;
             let protocol = rows.all::<IgnoredAny>(&Key::of(Space::Protocol, table_id))?.next();
             let metadata = rows.all::<IgnoredAny>(&Key::of(Space::Metadata, table_id))?.next();
             let is_whole = protocol.is_some() && metadata.is_some();
             let versions = rows.versions(table_id, end.published.unwrap_or_default())?;
-            rows.change(table, |table, outbox| {
-                table.finish_import(outbox, end, is_whole, versions, now)?;
+            let finished = rows.change(table, |table, outbox| {
+                table.finish_import(outbox, end, is_whole, versions, act.at)?;
                 Ok(table.record.clone())
-            })
+            })?;
+            rows.keep(act.imported(&finished))?;
+            Ok(finished)
         };
         Ok(self.write(finish).await?)
     }
 
-    async fn import_abort(&self, table_id: TableId) -> WriteResult<()> {
+    async fn import_abort(&self, table_id: TableId, act: &Act) -> WriteResult<()> {
+        let act = act.clone();
         let abort = move |rows: &mut WriteRows<'_>| {
             let table = rows.in_state(table_id, TableState::Importing)?;
+            rows.keep(act.on(audit_action::IMPORT_ABORT, &table.record))?;
             let commits = Key::of(Space::Commit, table_id);
             let lines = rows.history(&commits, &commits.end())?.collect::<Result<Vec<_>>>()?;
             for line in lines {

@@ -117,10 +117,14 @@ impl OutboxBackend for RedbBackend {
         Ok(self.read(list).await?)
     }
 
-    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> WriteResult<u64> {
+    async fn mirror_retry(&self, table_id: TableId, act: &Act) -> WriteResult<u64> {
+        let act = act.clone();
         let retry = move |rows: &mut WriteRows<'_>| {
             let table = rows.in_state(table_id, TableState::Active)?;
-            rows.change(table, |table, outbox| Ok(table.retry(outbox, now)))
+            let record = table.record.clone();
+            let due = rows.change(table, |table, outbox| Ok(table.retry(outbox, act.at)))?;
+            rows.keep(act.retried(&record, due))?;
+            Ok(due)
         };
         Ok(self.write(retry).await?)
     }
@@ -129,15 +133,21 @@ impl OutboxBackend for RedbBackend {
         &self,
         table_id: TableId,
         mode: MirrorMode,
-        now: TimestampMs,
+        act: &Act,
     ) -> WriteResult<TableRecord> {
+        let act = act.clone();
         let set_mode = move |rows: &mut WriteRows<'_>| {
             let table = rows.in_state(table_id, TableState::Active)?;
             let versions = rows.versions(table_id, table.next_to_publish())?;
-            rows.change(table, |table, outbox| {
-                table.set_mode(outbox, mode, versions, now);
+            let before = table.record.mirror;
+            let after = rows.change(table, |table, outbox| {
+                table.set_mode(outbox, mode, versions, act.at);
                 Ok(table.record.clone())
-            })
+            })?;
+            if let Some(entry) = act.mode_changed(before, &after) {
+                rows.keep(entry)?;
+            }
+            Ok(after)
         };
         Ok(self.write(set_mode).await?)
     }

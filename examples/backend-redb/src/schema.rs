@@ -9,7 +9,7 @@ use crate::store::{Key, ROWS, Rows, Space, WriteRows, failed};
 use crate::{RedbBackend, blocking};
 
 /// Version of the rows that this program writes.
-const SUPPORTED: u32 = 1;
+const SUPPORTED: u32 = 2;
 
 impl<T: ReadableTable<&'static [u8], &'static [u8]>> Rows<T> {
     /// The stored version; 0 = none.
@@ -39,12 +39,14 @@ impl SchemaBackend for RedbBackend {
             schema_version: blocking(read).await?,
             supported_schema_version: SUPPORTED,
             clock: None,
+            keeps_audit: true,
         })
     }
 
     async fn migrate(&self, _now: TimestampMs) -> WriteResult<()> {
         let migrate = |rows: &mut WriteRows<'_>| {
-            if rows.0.is_empty().map_err(failed)? {
+            // Version 2 added rows of the audit, and changed none.
+            if rows.0.is_empty().map_err(failed)? || rows.schema_version()? == 1 {
                 rows.put(&Key::new(Space::Schema), &SUPPORTED)?;
             }
             rows.check_schema()

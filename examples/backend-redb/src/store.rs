@@ -56,6 +56,10 @@ pub(crate) enum Space {
     SkipSegment,
     /// id, segment, page: the page as it is; the segment's root is page -1.
     SkipPage,
+    /// time, id: the row of the audit. No space of a table: the rows stay when it goes.
+    Audit,
+    /// token: true. Of the rows of `Audit` that have one.
+    AuditToken,
 }
 
 /// A key, or the beginning of some.

@@ -83,26 +83,35 @@ impl TableBackend for RedbBackend {
         Ok(self.read(list).await?)
     }
 
-    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> WriteResult<TableRecord> {
+    async fn drop_table(&self, table_id: TableId, act: &Act) -> WriteResult<TableRecord> {
+        let act = act.clone();
         let drop = move |rows: &mut WriteRows<'_>| {
             let mut table = rows.in_state(table_id, TableState::Active)?;
-            table.drop_at(now);
+            table.drop_at(act.at);
             rows.put_table(&table)?;
+            rows.keep(act.on(audit_action::TABLE_DROP, &table.record))?;
             Ok(table.record)
         };
         Ok(self.write(drop).await?)
     }
 
-    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> WriteResult<TableRecord> {
-        let name = name.clone();
+    async fn undrop_table(
+        &self,
+        table_id: TableId,
+        name: &TableName,
+        act: &Act,
+    ) -> WriteResult<TableRecord> {
+        let (name, act) = (name.clone(), act.clone());
         let undrop = move |rows: &mut WriteRows<'_>| {
             let mut table = rows.in_state(table_id, TableState::Dropped)?;
             if rows.live(&name)?.is_some() {
                 return Err(CatalogError::TableExists(name));
             }
             rows.delete_all(&name_key(&table.record.name).id(table_id))?;
+            let before = table.record.clone();
             table.undrop(name);
             rows.put_table(&table)?;
+            rows.keep(act.undropped(&before, &table.record))?;
             Ok(table.record)
         };
         Ok(self.write(undrop).await?)

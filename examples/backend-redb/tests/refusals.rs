@@ -1,6 +1,7 @@
 //! Files that this program must not touch: what it says, and that nothing changes.
 
 use deltalakedb_backend_redb::RedbBackend;
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::error::{CatalogError, PlainResult, Result};
 use deltalakedb_catalog_core::ids::{TableId, TableRef, TimestampMs};
@@ -38,7 +39,7 @@ async fn a_newer_schema_is_refused() {
     assert_eq!(catalog.info().await.unwrap().schema_version, supported + 1);
     let id = TableId(Uuid::nil());
     is_schema(catalog.get_table(&TableRef::Id(id)).await.plain());
-    is_schema(catalog.drop_table(id, TimestampMs(2)).await.plain());
+    is_schema(catalog.drop_table(id, &Act::at(TimestampMs(2))).await.plain());
     is_schema(catalog.migrate(TimestampMs(2)).await.plain());
     drop(catalog);
     let table = Database::open(&path).unwrap().begin_read().unwrap().open_table(ROWS).unwrap();

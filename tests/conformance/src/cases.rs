@@ -1,5 +1,6 @@
 //! The cases, by what they are about.
 
+mod audit;
 mod commit;
 mod commit_files;
 mod commit_pages;
@@ -96,6 +97,7 @@ pub(crate) fn all() -> Vec<Case> {
         outbox::cases(),
         outbox_leases::cases(),
         operate::cases(),
+        audit::cases(),
         faults::cases(),
         recovery::cases(),
         fixture::cases(),
@@ -112,7 +114,7 @@ mod tests {
     use super::all;
 
     /// The contract as it is written.
-    const CONTRACT: [&str; 9] = [
+    const CONTRACT: [&str; 10] = [
         include_str!("../../../crates/catalog-core/src/backend.rs"),
         include_str!("../../../crates/catalog-core/src/backend/schema.rs"),
         include_str!("../../../crates/catalog-core/src/backend/tables.rs"),
@@ -122,6 +124,7 @@ mod tests {
         include_str!("../../../crates/catalog-core/src/backend/import.rs"),
         include_str!("../../../crates/catalog-core/src/backend/outbox.rs"),
         include_str!("../../../crates/catalog-core/src/backend/operate.rs"),
+        include_str!("../../../crates/catalog-core/src/backend/audit.rs"),
     ];
 
     type Clauses = BTreeSet<(String, u32)>;
@@ -180,7 +183,7 @@ mod tests {
             clauses.extend(more);
             methods.extend(of);
         }
-        assert_eq!(methods.len(), 32, "{methods:?}");
+        assert_eq!(methods.len(), 34, "{methods:?}");
         let silent = methods.iter().filter(|m| !clauses.iter().any(|(method, _)| method == *m));
         let silent: Vec<_> = silent.collect();
         assert!(silent.is_empty(), "methods without a clause: {silent:?}");

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{
     CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest, CommittedTable,
@@ -80,7 +81,9 @@ pub async fn finish_import(
     now: TimestampMs,
 ) -> Result<TableRecord> {
     let published = db.get_table(&TableRef::Id(id)).await?.and_then(|table| table.head);
-    db.import_finish(id, ImportEnd { published, ..ImportEnd::default() }, now).await.plain()
+    db.import_finish(id, ImportEnd { published, ..ImportEnd::default() }, &Act::at(now))
+        .await
+        .plain()
 }
 
 /// What a committed batch wrote; any other outcome fails the case.

@@ -2,8 +2,8 @@
 //!
 //! [`build`] makes it through the contract, with fixed ids, tokens and times, so that each database has the
 //! same one. [`answers`] reads everything back as text, and [`goes_on`] makes the usual calls on it. The files
-//! in `fixtures` hold the catalog as a program of schema version 2 stored it, and [`VERSION_2_ANSWERS`] what
-//! that program answered: [`upgraded`] compares a later program with it.
+//! in `fixtures` hold the catalog as programs of the schema versions in [`VERSIONS`] stored it, and [`ANSWERS`] what
+//! each of these programs answered: [`upgraded`] compares a later program with it.
 
 mod answers;
 mod build;
@@ -21,28 +21,30 @@ use deltalakedb_catalog_core::ids::TimestampMs;
 pub use answers::answers;
 pub use build::build;
 pub use goes_on::goes_on;
-pub use stored::{mysql_statements, postgres_script, sqlite_file};
+pub use stored::{VERSIONS, mysql_statements, postgres_script, sqlite_file};
 
-/// What version 2 of the schema answered, see [`answers`].
-pub const VERSION_2_ANSWERS: &str = include_str!("../fixtures/version-2.answers.txt");
+/// What a program of version 2 answered, and one of version 3, too. See [`answers`].
+pub const ANSWERS: &str = include_str!("../fixtures/version-2.answers.txt");
 
 /// The time of the first call of [`build`]. All of its calls are within the hour after it.
 pub const START: TimestampMs = TimestampMs(1_700_000_000_000);
 
-/// A catalog of version 2 that was loaded from `fixtures`: it is refused by name, upgraded, answers as it did,
+/// A catalog of this version that was loaded from `fixtures`: it is refused by name, upgraded, answers as it did,
 /// and goes on.
 ///
 /// # Errors
 /// Those of the backend; `Corrupt` if it does otherwise, with the answers that differ.
-pub async fn upgraded(db: &dyn CatalogBackend) -> Result<()> {
-    refused(db, 2).await?;
+pub async fn upgraded(db: &dyn CatalogBackend, version: u32) -> Result<()> {
+    if version != db.info().await?.supported_schema_version {
+        refused(db, version).await?;
+    }
     db.migrate(START).await?;
     db.migrate(START).await?;
     let info = db.info().await?;
     if info.schema_version != info.supported_schema_version {
         return Err(CatalogError::corrupt(format!("after the upgrade: {info:?}")));
     }
-    same("the upgrade", VERSION_2_ANSWERS, &answers(db).await?)?;
+    same("the upgrade", ANSWERS, &answers(db).await?)?;
     goes_on(db).await
 }
 

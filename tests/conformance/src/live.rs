@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use deltalakedb_catalog_core::action::{Add, Remove};
+use deltalakedb_catalog_core::audit::{Act, Actor, AuditEntry, AuditFilter, AuditOrder};
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{
     CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest, ImportEnd,
@@ -195,6 +196,17 @@ pub async fn every_read(db: &dyn CatalogBackend, table: TableId) -> Result<Vec<A
             Box::pin(async { Ok(db.resolve_token(&fresh_token()?).await?.is_none()) }),
         ),
         (
+            "audit_list",
+            Box::pin(async {
+                if !db.info().await?.keeps_audit {
+                    return Ok(true);
+                }
+                let filter = AuditFilter { table_ids: vec![table], ..AuditFilter::default() };
+                let page = db.audit_list(&filter, AuditOrder::NewestFirst, None, 10).await?;
+                Ok(page.items.is_empty())
+            }),
+        ),
+        (
             "mirror_rows",
             Box::pin(async {
                 let page = db.mirror_rows(Some(table), None, None, 10).await?;
@@ -227,9 +239,12 @@ pub async fn every_write(db: &dyn CatalogBackend, table: TableId) -> Result<Vec<
     answers.push(("commit that creates", commit(db, create).await));
     answers.push(("commit", commit(db, vec![change.append(table, v(1))?]).await));
 
-    answers.push(("drop_table", db.drop_table(table, NOW).await.plain().map(drop)));
+    answers.push(("drop_table", db.drop_table(table, &Act::at(NOW)).await.plain().map(drop)));
     let name = table_name(table)?;
-    answers.push(("undrop_table", db.undrop_table(table, &name).await.plain().map(drop)));
+    answers.push((
+        "undrop_table",
+        db.undrop_table(table, &name, &Act::default()).await.plain().map(drop),
+    ));
 
     let segment = NewSkipSegment {
         after: None,
@@ -262,11 +277,14 @@ pub async fn every_write(db: &dyn CatalogBackend, table: TableId) -> Result<Vec<
         db.import_commits(imported, commits.into()).await.plain().map(drop),
     ));
     let end = ImportEnd { published: Some(v(6)), ..ImportEnd::default() };
-    answers.push(("import_finish", db.import_finish(imported, end, NOW).await.plain().map(drop)));
+    answers.push((
+        "import_finish",
+        db.import_finish(imported, end, &Act::at(NOW)).await.plain().map(drop),
+    ));
     let new = new_table(aborted, table_name(aborted)?);
     let begun = db.import_begin(&new, Version::ZERO, true, NOW).await.plain().map(drop);
     answers.push(("import_begin again", begun));
-    answers.push(("import_abort", db.import_abort(aborted).await.plain()));
+    answers.push(("import_abort", db.import_abort(aborted, &Act::default()).await.plain()));
 
     let request = ClaimRequest {
         owner: "live".to_owned(),
@@ -303,9 +321,21 @@ pub async fn every_write(db: &dyn CatalogBackend, table: TableId) -> Result<Vec<
         PublishFailure { version: v(1), error: "no".to_owned(), retry_at: NOW, diverged: false };
     answers.push(("mirror_fail", some(db.mirror_fail(&lease, &failure).await.plain())));
     answers.push(("mirror_release", db.mirror_release(&lease).await.plain().map(drop)));
-    answers.push(("mirror_retry", db.mirror_retry(table, NOW).await.plain().map(drop)));
-    let off = db.mirror_set_mode(table, MirrorMode::Off, NOW).await.plain().map(drop);
+    answers.push(("mirror_retry", db.mirror_retry(table, &Act::at(NOW)).await.plain().map(drop)));
+    let off = db.mirror_set_mode(table, MirrorMode::Off, &Act::at(NOW)).await.plain().map(drop);
     answers.push(("mirror_set_mode", off));
+    if db.info().await?.keeps_audit {
+        let entry = AuditEntry {
+            at: NOW,
+            action: "test".to_owned(),
+            table_id: Some(table),
+            table_name: Some(name.to_string()),
+            by: Actor::default(),
+            detail: None,
+            token: None,
+        };
+        answers.push(("audit_record", db.audit_record(&entry).await.plain()));
+    }
     Ok(answers)
 }
 

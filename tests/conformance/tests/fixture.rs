@@ -1,4 +1,4 @@
-//! The catalog of schema version 2, in memory and in SQLite. With `DL_MAKE_FIXTURE`, the files are made first.
+//! The catalogs of earlier schema versions, in memory and in SQLite. With `DL_MAKE_FIXTURE`, the files are made first.
 #![allow(clippy::unwrap_used, reason = "a test's way to fail")]
 
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ async fn memory_gives_the_answers() {
     let answers = fixture::answers(&db).await.unwrap();
     match made("answers.txt") {
         Some(file) => std::fs::write(file, answers).unwrap(),
-        None => fixture::same("memory", fixture::VERSION_2_ANSWERS, &answers).unwrap(),
+        None => fixture::same("memory", fixture::ANSWERS, &answers).unwrap(),
     }
 }
 
@@ -40,8 +40,10 @@ async fn sqlite_upgrades_the_file_and_gives_the_same() {
         std::fs::copy(&fresh, file).unwrap();
         return;
     }
-    let path = folder.path().join("catalog.db");
-    std::fs::write(&path, fixture::sqlite_file().unwrap()).unwrap();
-    let db = SqliteBackend::open(SqliteOptions::new(&path)).unwrap();
-    fixture::upgraded(&*db).await.unwrap();
+    for version in fixture::VERSIONS {
+        let path = folder.path().join(format!("version-{version}.db"));
+        std::fs::write(&path, fixture::sqlite_file(version).unwrap()).unwrap();
+        let db = SqliteBackend::open(SqliteOptions::new(&path)).unwrap();
+        fixture::upgraded(&*db, version).await.unwrap();
+    }
 }

@@ -157,6 +157,22 @@ pub(super) const VERSION_2: [&str; 3] = [
         PRIMARY KEY (table_id, segment_id, page_no))",
 ];
 
+/// `{p}audit`, which version 4 added. It has no key of a table: rows are text of their time, and stay when a table goes.
+pub(super) const AUDIT_TABLE: &str = "(
+            id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+            at_ms BIGINT NOT NULL,
+            action VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+            table_id VARCHAR(36) CHARACTER SET ascii COLLATE ascii_bin,
+            table_name VARCHAR(520),
+            user_name VARCHAR(520),
+            origin VARCHAR(520),
+            program VARCHAR(520),
+            detail LONGTEXT,
+            token VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin,
+            KEY by_time (at_ms, id),
+            KEY by_table (table_id, at_ms, id),
+            UNIQUE KEY by_token (token))";
+
 /// The tables of version 3: their name and columns, in the order of [`TABLES`](super::TABLES). In place of the
 /// 16 bytes of a table's id, its rows have its key of 4.
 pub(super) const VERSION_3: [(&str, &str); 14] = [

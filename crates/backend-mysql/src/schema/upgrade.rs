@@ -26,7 +26,7 @@ use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::TimestampMs;
 use sqlx::Row;
 
-use super::{SCHEMA_TABLE, SCHEMA_VERSION, TABLES, create, layout, record_in, schema_error};
+use super::{KEYED_VERSION, SCHEMA_TABLE, TABLES, create, layout, record_in, schema_error};
 use crate::errors::{DbError, DbResult};
 use crate::session::literals::list;
 use crate::session::{Call, first};
@@ -165,7 +165,7 @@ fn not_ours(call: &Call, name: &str) -> DbError {
     let (at, prefix) = (&call.session.at, &call.session.options.table_prefix);
     schema_error(format!(
         "database '{at}' has a table '{prefix}{name}', which is not ours, and the upgrade to version \
-         {SCHEMA_VERSION} needs its name: rename it, then run `dl init` again. Nothing was changed"
+         {KEYED_VERSION} needs its name: rename it, then run `dl init` again. Nothing was changed"
     ))
 }
 
@@ -182,7 +182,7 @@ pub(super) async fn is_new(call: &mut Call) -> DbResult<bool> {
     if any(Layout::New) && any(Layout::Old) {
         let at = &call.session.at;
         return Err(schema_error(format!(
-            "database '{at}' has tables of version {SCHEMA_VERSION} and of an older one: two programs \
+            "database '{at}' has tables of version {KEYED_VERSION} and of an older one: two programs \
              made the catalog at once, and it has no rows yet. Drop its tables, then run `dl init` again"
         )));
     }
@@ -289,7 +289,7 @@ async fn behind_the_fence(call: &mut Call, now: TimestampMs) -> DbResult<()> {
         copying::refuse(call).await?;
         let at = &call.session.at;
         return Err(DbError::Catalog(CatalogError::corrupt(format!(
-            "the upgrade of database '{at}' to version {SCHEMA_VERSION} was not done: {difference}. \
+            "the upgrade of database '{at}' to version {KEYED_VERSION} was not done: {difference}. \
              Version 2 has its names again, and nothing of it was changed. If a second `dl init`, which \
              copies all anew, says the same, restore a backup"
         ))));
@@ -297,7 +297,7 @@ async fn behind_the_fence(call: &mut Call, now: TimestampMs) -> DbResult<()> {
     let history = "INSERT INTO {p}schema_3 SELECT * FROM {p}schema
         ON DUPLICATE KEY UPDATE {p}schema_3.version = {p}schema_3.version";
     call.execute(history, &[]).await?;
-    record_in(call, "schema_3", SCHEMA_VERSION, now).await?;
+    record_in(call, "schema_3", KEYED_VERSION, now).await?;
     // Keys that were given here are not given again, by any node of a cluster.
     let last = number(call, "SELECT MAX(table_key) FROM {p}upgrade_3_fenced").await?;
     let next = last.unwrap_or(0).saturating_add(1);
@@ -361,7 +361,7 @@ async fn held(call: &mut Call) -> DbError {
     };
     DbError::Catalog(CatalogError::busy(
         format!(
-            "the upgrade of database '{}' to version {SCHEMA_VERSION} has to rename tables, and \
+            "the upgrade of database '{}' to version {KEYED_VERSION} has to rename tables, and \
              transactions that use them did not end within {RENAMES} times {RENAME_SECONDS} s ({who}). Version \
              2 goes on; run `dl init` again, it goes on from here",
             call.session.at
@@ -401,7 +401,7 @@ pub(super) async fn clean_up(call: &mut Call) -> DbResult<()> {
     if !stand.all(Layout::New) {
         let at = &call.session.at;
         return Err(DbError::Catalog(CatalogError::corrupt(format!(
-            "database '{at}' has version {SCHEMA_VERSION}, but not all of its tables: restore a backup"
+            "database '{at}' has version {KEYED_VERSION}, but not all of its tables: restore a backup"
         ))));
     }
     for table in replaced() {

@@ -10,7 +10,7 @@ use std::fmt::Write;
 
 use uuid::Uuid;
 
-/// [`Value::Inserted`]. No other table of ours gives numbers
+/// [`Value::Inserted`]. No other row that is given a number is inserted in between
 /// (<https://dev.mysql.com/doc/refman/8.0/en/information-functions.html#function_last-insert-id>).
 const INSERTED: &str = "LAST_INSERT_ID()";
 /// What `{key}` stands for.

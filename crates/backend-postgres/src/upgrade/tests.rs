@@ -466,6 +466,26 @@ const GIVEN: &str = "SELECT format('%s %s %s %s', c.relname, a.grantee::regrole,
     ORDER BY 1";
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_the_audits_name_that_is_not_ours_refuses() {
+    let Some(mut world) = World::new().await else { return };
+    world.open().await.migrate(NOW).await.unwrap();
+    world
+        .run(
+            "DROP TABLE {p}audit; DROP FUNCTION {p}audit_stays(); DELETE FROM {p}schema WHERE version > 3;
+             CREATE TABLE {p}audit (mine int)",
+        )
+        .await;
+    let refused = world.open().await.migrate(NOW).await.plain().unwrap_err().to_string();
+    assert!(refused.contains("dl_audit") && refused.contains("not ours"), "{refused}");
+    assert_eq!(world.number("SELECT max(version) FROM {p}schema").await, 3);
+    world.run("DROP TABLE {p}audit").await;
+    world.open().await.migrate(NOW).await.unwrap();
+    let triggers = "SELECT count(*) FROM pg_trigger WHERE tgrelid = '{p}audit'::regclass";
+    assert_eq!(world.number(triggers).await, 2);
+    world.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rights_are_given_again() {
     let Some(mut world) = World::new().await else { return };
     world.remember().await;
@@ -496,7 +516,12 @@ async fn rights_are_given_again() {
     let (before, after): (BTreeSet<_>, BTreeSet<_>) =
         (before.into_iter().collect(), after.into_iter().collect());
     let lost: Vec<_> = before.difference(&after).collect();
-    let new: Vec<_> = after.difference(&before).collect();
+    // Whoever may read or add rows to the catalog may read or add rows to its audit, and nobody else.
+    let is_audit = |line: &&String| line.starts_with("dl_audit ");
+    let audit: Vec<_> = after.difference(&before).filter(is_audit).collect();
+    assert!(audit.contains(&&format!("dl_audit reader_{n} SELECT f")), "{audit:#?}");
+    assert!(!audit.iter().any(|line| line.contains("other_")), "{audit:#?}");
+    let new: Vec<_> = after.difference(&before).filter(|line| !is_audit(line)).collect();
     assert!(lost.is_empty() && new.is_empty(), "lost {lost:#?}, new {new:#?}");
     let roles = format!("reader_{n}, writer_{n}, owner_{n}, other_{n}");
     world

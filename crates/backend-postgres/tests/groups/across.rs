@@ -1,5 +1,6 @@
 //! Commits to tables that wait for a turn, and go in one statement.
 
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::parts::*;
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,7 +148,7 @@ async fn what_is_not_plain_is_told_of_its_table_and_the_others_go_through() {
     // A change of metadata, a table that is gone, one that is not published.
     let change = Change::new().metadata(metadata("new")).exactly(tables[1], v(0)).unwrap();
     world.db.commit(request("meta", vec![change])).await.unwrap();
-    world.db.drop_table(tables[2], NOW).await.unwrap();
+    world.db.drop_table(tables[2], &Act::at(NOW)).await.unwrap();
     let off = format!(
         "UPDATE {0}.dl_mirror SET mode = 'off', pending_since_ms = NULL
          WHERE table_key = (SELECT table_key FROM {0}.dl_tables WHERE id = '{1}')",

@@ -15,6 +15,7 @@ mod across;
 mod bounds;
 mod world;
 
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::error::PlainResult;
 use std::sync::Arc;
@@ -197,7 +198,7 @@ async fn a_barrier_or_a_drop_is_seen_by_all_that_wait() {
 
     world.hold().await;
     let (db, table) = (Arc::clone(&world.db), world.table);
-    let drop = tokio::spawn(async move { db.drop_table(table, NOW).await });
+    let drop = tokio::spawn(async move { db.drop_table(table, &Act::at(NOW)).await });
     world.waiting(1).await;
     let append = || Change::files(["x"]).append(table, v(1)).unwrap();
     let late = [

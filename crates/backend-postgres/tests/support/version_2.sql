@@ -1,3 +1,5 @@
+DROP TABLE {p}audit;
+DROP FUNCTION {p}audit_stays();
 ALTER TABLE {p}mirror DROP CONSTRAINT {i}mirror_mode_check;
 ALTER TABLE {p}mirror_status DROP CONSTRAINT {i}mirror_status_state_check;
 ALTER TABLE {p}commits RENAME TO {i}commits_new;

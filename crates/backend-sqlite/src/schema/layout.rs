@@ -18,7 +18,7 @@ pub(crate) struct Layout {
     pub(crate) indexes: &'static [(&'static str, &'static str)],
 }
 
-/// All tables besides `{p}schema`. 9223372036854775807 is `Version::NEVER`.
+/// All tables besides `{p}schema` and [`AUDIT`]. 9223372036854775807 is `Version::NEVER`.
 pub(crate) const LAYOUT: [Layout; 14] = [
     Layout {
         name: "tables",
@@ -299,6 +299,44 @@ pub(crate) const LAYOUT: [Layout; 14] = [
         indexes: &[],
     },
 ];
+
+/// What version 4 added. It has no key of a table: its rows are text of their time, and stay when a table goes.
+/// `AUTOINCREMENT`: no id is given twice.
+pub(crate) const AUDIT: Layout = Layout {
+    name: "audit",
+    is_keyed: false,
+    is_derived: false,
+    create: "CREATE TABLE {p}audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at_ms INTEGER NOT NULL,
+    action TEXT NOT NULL,
+    table_id TEXT,
+    table_name TEXT,
+    user_name TEXT,
+    -- Host or address.
+    origin TEXT,
+    program TEXT,
+    -- A JSON object.
+    detail TEXT,
+    -- Of an entry that may be written again after a lost answer.
+    token TEXT UNIQUE
+)",
+    indexes: &[
+        ("audit_by_time", "CREATE INDEX {p}audit_by_time ON {p}audit (at_ms, id)"),
+        (
+            "audit_by_table",
+            "CREATE INDEX {p}audit_by_table ON {p}audit (table_id, at_ms, id) WHERE table_id IS NOT NULL",
+        ),
+    ],
+};
+
+/// Rows of the audit stay as they are.
+pub(crate) const STAYS: &str = "
+CREATE TRIGGER {p}audit_no_update BEFORE UPDATE ON {p}audit
+BEGIN SELECT RAISE(ABORT, 'rows of the audit are never changed'); END;
+CREATE TRIGGER {p}audit_no_delete BEFORE DELETE ON {p}audit
+BEGIN SELECT RAISE(ABORT, 'rows of the audit are never deleted'); END;
+";
 
 /// What version 2 added: the skipping index. It is derived: older catalogs have none until their tables are written to.
 pub(crate) const VERSION_2: &str = "

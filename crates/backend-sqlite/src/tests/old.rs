@@ -179,6 +179,7 @@ fn columns(conn: &Connection, table: &str) -> Vec<String> {
 pub(crate) fn to_version_2(conn: &Connection, prefix: &str) {
     let run = |sql: &str| conn.execute_batch(sql).unwrap();
     run("BEGIN IMMEDIATE");
+    run(&format!("DROP TABLE IF EXISTS {prefix}audit"));
     for table in &LAYOUT {
         for (index, _) in table.indexes {
             run(&format!("DROP INDEX {prefix}{index}"));
@@ -207,6 +208,13 @@ pub(crate) fn to_version_2(conn: &Connection, prefix: &str) {
          INSERT INTO {prefix}schema VALUES (1, 1, 'old'), (2, 2, 'old');
          COMMIT"
     ));
+}
+
+/// Turns a catalog into one of version 3 with the same rows: all but the audit.
+pub(crate) fn to_version_3(conn: &Connection, prefix: &str) {
+    let sql = "DROP TABLE {p}audit; DELETE FROM {p}schema WHERE version > 3;
+        INSERT OR IGNORE INTO {p}schema VALUES (3, 3, 'old')";
+    conn.execute_batch(&fill(sql, prefix)).unwrap();
 }
 
 /// Turns a catalog of version 2 into one of version 1. Version 2 has more tables, and no other columns.

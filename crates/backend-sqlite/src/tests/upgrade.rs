@@ -1,9 +1,10 @@
-//! Catalogs of version 2 become catalogs of version 3, or stay what they are.
+//! Catalogs of version 2 become catalogs of this version, or stay what they are.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use deltalakedb_catalog_core::action::{DomainMetadata, Txn};
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::backend::{
     ClaimRequest, ImportEnd, ImportStep, PublishFailure, Published, Settlement,
@@ -77,7 +78,7 @@ async fn fill(backend: &SqliteBackend) {
         ..index(vec![add("e")], vec![remove("c", 100)])
     };
     backend.commit(append(1, "4", more)).await.unwrap();
-    backend.drop_table(id(7), NOW).await.unwrap();
+    backend.drop_table(id(7), &Act::at(NOW)).await.unwrap();
 
     let tasks = backend.mirror_claim(&claim("worker")).await.unwrap();
     for task in tasks {
@@ -165,7 +166,7 @@ async fn every_row_is_there_after_an_upgrade_and_the_tables_are_as_new() {
         let versions: String = conn
             .query_row("SELECT group_concat(version) FROM dl_schema", [], |row| row.get(0))
             .unwrap();
-        assert_eq!(versions, "1,2,3");
+        assert_eq!(versions, "1,2,3,4");
         // Keys are given by age.
         let keys: String = conn
             .query_row(
@@ -206,7 +207,7 @@ async fn an_upgraded_catalog_is_worked_with_as_before() {
     let tasks = backend.mirror_claim(&claim("worker")).await.unwrap();
     let tables: Vec<_> = tasks.iter().map(|task| task.table.id).collect();
     assert_eq!(tables, [id(1)], "the other one is to be tried later");
-    assert_eq!(backend.mirror_retry(id(2), NOW).await.unwrap(), 1);
+    assert_eq!(backend.mirror_retry(id(2), &Act::at(NOW)).await.unwrap(), 1);
 
     backend.import_step(id(9), base(2, &["w"], false)).await.unwrap_err();
     let step = ImportStep::Base {
@@ -219,16 +220,16 @@ async fn an_upgraded_catalog_is_worked_with_as_before() {
         },
     };
     backend.import_step(id(9), step).await.unwrap();
-    backend.import_finish(id(9), ImportEnd::default(), NOW).await.unwrap();
+    backend.import_finish(id(9), ImportEnd::default(), &Act::at(NOW)).await.unwrap();
     assert_eq!(paths(&backend, 9, 5).await, ["x", "y", "w"]);
 
     let name = TableName::new("test", "again").unwrap();
-    let back = backend.undrop_table(id(7), &name).await.unwrap();
+    let back = backend.undrop_table(id(7), &name, &Act::default()).await.unwrap();
     assert_eq!(back.state, TableState::Active);
     change(&backend, 7, "7", &["q"], &[]).await;
     // A new table gets a key that no table ever had.
     backend.import_begin(&new_table(10), v(0), false, NOW).await.unwrap();
-    backend.import_abort(id(10)).await.unwrap();
+    backend.import_abort(id(10), &Act::default()).await.unwrap();
     backend.commit(create(11)).await.unwrap();
     let key: i64 = raw(&place.path())
         .query_row("SELECT table_key FROM dl_tables WHERE name = 't11'", [], |row| row.get(0))
@@ -354,7 +355,7 @@ async fn statements_that_no_longer_fit_say_which_version_it_is() {
     assert_eq!(files().await, ["d", "a", "e"]);
     to_version_2(&raw(&place.path()), "dl_");
     let read = backend.list_files(id(1), v(3), None, 9).await.plain().unwrap_err();
-    let write = backend.drop_table(id(1), NOW).await.plain().unwrap_err();
+    let write = backend.drop_table(id(1), &Act::at(NOW)).await.plain().unwrap_err();
     for error in [read, write] {
         let text = error.to_string();
         assert!(matches!(error, CatalogError::Schema(_)), "{text}");
@@ -407,7 +408,7 @@ async fn upgrades_at_once_and_commits_behind_them() {
     let versions: i64 = raw(&place.path())
         .query_row("SELECT count(*) FROM dl_schema", [], |row| row.get(0))
         .unwrap();
-    assert_eq!(versions, 3);
+    assert_eq!(versions, 4);
     let head = backends[0].snapshot(&TableRef::Id(id(1)), At::Head).await.unwrap();
     assert_eq!((head.version.get(), head.num_files), (7, 7));
 }
@@ -436,6 +437,8 @@ async fn a_full_disk_leaves_version_2() {
     let place = Place::new();
     let backend = place.catalog().await;
     fill(&backend).await;
+    // Its pages would be room for the upgrade.
+    raw(&place.path()).execute_batch("DROP TABLE dl_audit; VACUUM").unwrap();
     let limit = backend.write("limiting the size", |db| {
         Ok(db.conn.pragma_update(None, "max_page_count", 1)?) // as many as there are
     });

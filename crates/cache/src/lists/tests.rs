@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use deltalakedb_catalog_core::action::{Add, DeletionVector, FileKey, NullableMap};
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::backend::{CatalogBackend, HeadRule, ImportEnd, ImportedCommit};
@@ -184,7 +185,7 @@ async fn play(inner: &Counting, steps: &[Step], imported: usize) -> usize {
     let table = new_table(id(), name());
     inner.import_begin(&table, v(0), true, TimestampMs(1)).await.unwrap();
     inner.import_commits(id(), commits.into()).await.unwrap();
-    inner.import_finish(id(), ImportEnd::default(), TimestampMs(1)).await.unwrap();
+    inner.import_finish(id(), ImportEnd::default(), &Act::at(TimestampMs(1))).await.unwrap();
     let mut version = imported.min(steps.len());
     for step in steps.iter().skip(imported) {
         let active = all(inner, v(version.try_into().unwrap()), 1_000).await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::audit::Act;
 use crate::commit::{CommitBody, CommitIndex};
 use crate::error::{Result, WriteResult};
 use crate::ids::{CommitToken, TableId, TimestampMs, Version};
@@ -143,20 +144,22 @@ pub trait ImportBackend: Send + Sync {
     ///
     /// 1. `Corrupt` without head, protocol or metadata.
     /// 2. `InvalidInput` if more is said to be published than there is.
-    /// 3. Versions after `end.published` are enqueued at `now`, in the same transaction, unless the
+    /// 3. Versions after `end.published` are enqueued at the time of the act, in the same transaction, unless the
     ///    mirror is `Off`.
     /// 4. The table was created when `end.created_at` says; with `end.dropped_at` it ends dropped, and
     ///    can be brought back.
     /// 5. Commits go on as after commits of our own.
+    /// 6. It and its row in the audit (`import.finish`) are one.
     async fn import_finish(
         &self,
         table_id: TableId,
         end: ImportEnd,
-        now: TimestampMs,
+        act: &Act,
     ) -> WriteResult<TableRecord>;
 
     /// Deletes an importing table and its rows.
     ///
     /// 1. Its name is free then. `TableNotFound` if it is not importing, and nothing is deleted.
-    async fn import_abort(&self, table_id: TableId) -> WriteResult<()>;
+    /// 2. It and its row in the audit (`import.abort`) are one. That row stays.
+    async fn import_abort(&self, table_id: TableId, act: &Act) -> WriteResult<()>;
 }

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 
+use crate::audit::Act;
 use crate::error::{ReadResult, WriteResult};
 use crate::ids::{TableId, TimestampMs, Version};
 use crate::model::{MirrorMode, MirrorRow, MirrorState, Page, TableRecord};
@@ -136,7 +137,8 @@ pub trait OutboxBackend: Send + Sync {
     /// 1. The answer is the number of rows that became due.
     /// 2. A diverged table takes commits meanwhile, and is published again after it.
     /// 3. `TableNotFound`, with nothing changed, if the table is not active.
-    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> WriteResult<u64>;
+    /// 4. It and its row in the audit (`mirror.retry`) are one, also if nothing was due.
+    async fn mirror_retry(&self, table_id: TableId, act: &Act) -> WriteResult<u64>;
 
     /// Turns publishing on or off, or records that a foreign commit was seen (`Diverged`).
     ///
@@ -144,10 +146,11 @@ pub trait OutboxBackend: Send + Sync {
     /// 2. Only a table whose mode is `Active` becomes `Diverged`: one that is `Off` stays `Off`.
     /// 3. While it is off, nothing is claimed nor recorded.
     /// 4. `TableNotFound`, with nothing changed, if the table is not active.
+    /// 5. It and its row in the audit (`mirror.mode`) are one. A mode that the table has already writes none.
     async fn mirror_set_mode(
         &self,
         table_id: TableId,
         mode: MirrorMode,
-        now: TimestampMs,
+        act: &Act,
     ) -> WriteResult<TableRecord>;
 }

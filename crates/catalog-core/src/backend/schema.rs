@@ -19,6 +19,8 @@ pub struct BackendInfo {
     /// What time it is where the database runs, which commits are measured by; none
     /// if it has no clock but this process's.
     pub clock: Option<TimestampMs>,
+    /// Whether it keeps an audit.
+    pub keeps_audit: bool,
 }
 
 /// Creates, upgrades and describes the catalog's own tables.
@@ -28,6 +30,8 @@ pub trait SchemaBackend: Send + Sync {
     ///
     /// 1. It works on an empty database: then the schema version is 0.
     /// 2. A database with a clock of its own tells what time it is there.
+    /// 3. It tells whether an audit is kept. One that keeps none writes no rows about what calls do, and answers
+    ///    the calls of [`AuditBackend`](crate::backend::AuditBackend) with `Unsupported`.
     async fn info(&self) -> ReadResult<BackendInfo>;
 
     /// Creates or upgrades our tables.

@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 
+use crate::audit::Act;
 use crate::error::{ReadResult, WriteResult};
-use crate::ids::{TableId, TableName, TableRef, TimestampMs};
+use crate::ids::{TableId, TableName, TableRef};
 use crate::model::{Page, TableRecord, TableState};
 
 /// Which tables to list.
@@ -45,11 +46,19 @@ pub trait TableBackend: Send + Sync {
     /// 1. A commit and a drop are serial: a commit after it is `Rejected(TableNotFound)`.
     /// 2. `TableNotFound` if it is not active.
     /// 3. A name can be used again and again; all of its dropped tables stay, and are read by id.
-    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> WriteResult<TableRecord>;
+    /// 4. It and its row in the audit (`table.drop`) are one: a call that fails leaves none, and a call that is
+    ///    repeated after a lost answer writes no second one.
+    async fn drop_table(&self, table_id: TableId, act: &Act) -> WriteResult<TableRecord>;
 
     /// Brings a dropped table back, under its old or a new name.
     ///
     /// 1. `TableExists` if that name is taken; `TableNotFound` if it is not dropped.
     /// 2. The table has everything that it had, and takes commits.
-    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> WriteResult<TableRecord>;
+    /// 3. It and its row in the audit (`table.undrop`, with the old name as `from` if it got another) are one.
+    async fn undrop_table(
+        &self,
+        table_id: TableId,
+        name: &TableName,
+        act: &Act,
+    ) -> WriteResult<TableRecord>;
 }

@@ -5,6 +5,9 @@ pub use async_trait::async_trait;
 pub use bytes::Bytes;
 
 pub use crate::action::{Add, DomainMetadata, FileKey, Metadata, Protocol, Remove, Txn};
+pub use crate::audit::{
+    Act, Actor, AuditCursor, AuditEntry, AuditFilter, AuditOrder, AuditRow, action as audit_action,
+};
 pub use crate::backend::*;
 pub use crate::commit::{CommitBody, CommitIndex, Packed};
 pub use crate::error::{CatalogError, ReadResult, Result, WriteResult, WriteState};

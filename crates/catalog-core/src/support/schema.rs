@@ -20,6 +20,18 @@ pub const TABLES: [&str; 14] = [
     "skip_pages",
 ];
 
+/// The table of the audit, without prefix. A backend without an audit has none.
+pub const AUDIT: &str = "audit";
+
+/// The error of a database that keeps no audit.
+#[must_use]
+pub fn no_audit(database: &str, schema_version: u32) -> CatalogError {
+    CatalogError::Unsupported(format!(
+        "catalogs in {database} keep no audit: they have schema version {schema_version}, and the audit came with \
+         version 4. The history of a table still says who made its commits (`dl history`)"
+    ))
+}
+
 /// Checks that a catalog has the schema version that this program works with. `at` is the database, `nothing`
 /// says why it is known to hold no catalog where `found` is 0.
 ///
@@ -61,7 +73,17 @@ pub enum GrantRole {
 }
 
 impl GrantRole {
-    /// The rights on each table, as they stand in a `GRANT`.
+    /// The rights on a table, without prefix, as they stand in a `GRANT`. Nobody alters or deletes rows of the
+    /// audit.
+    #[must_use]
+    pub fn rights_on(self, table: &str) -> &'static str {
+        match self {
+            GrantRole::Writer if table == AUDIT => "SELECT, INSERT",
+            role => role.rights(),
+        }
+    }
+
+    /// The rights on each table but that of the audit, as they stand in a `GRANT`.
     #[must_use]
     pub fn rights(self) -> &'static str {
         match self {

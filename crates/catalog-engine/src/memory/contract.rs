@@ -18,6 +18,7 @@ impl SchemaBackend for MemoryBackend {
             schema_version: SCHEMA_VERSION,
             supported_schema_version: SCHEMA_VERSION,
             clock: *self.clock.lock().unwrap_or_else(PoisonError::into_inner),
+            keeps_audit: true,
         })
     }
 
@@ -56,12 +57,17 @@ impl TableBackend for MemoryBackend {
         Ok(self.open()?.list_tables(filter, after, limit))
     }
 
-    async fn drop_table(&self, table_id: TableId, now: TimestampMs) -> WriteResult<TableRecord> {
-        Ok(self.open()?.drop_table(table_id, now)?)
+    async fn drop_table(&self, table_id: TableId, act: &Act) -> WriteResult<TableRecord> {
+        Ok(self.open()?.drop_table(table_id, act)?)
     }
 
-    async fn undrop_table(&self, table_id: TableId, name: &TableName) -> WriteResult<TableRecord> {
-        Ok(self.open()?.undrop_table(table_id, name)?)
+    async fn undrop_table(
+        &self,
+        table_id: TableId,
+        name: &TableName,
+        act: &Act,
+    ) -> WriteResult<TableRecord> {
+        Ok(self.open()?.undrop_table(table_id, name, act)?)
     }
 }
 
@@ -218,13 +224,13 @@ impl ImportBackend for MemoryBackend {
         &self,
         table_id: TableId,
         end: ImportEnd,
-        now: TimestampMs,
+        act: &Act,
     ) -> WriteResult<TableRecord> {
-        Ok(self.open()?.import_finish(table_id, end, now)?)
+        Ok(self.open()?.import_finish(table_id, end, act)?)
     }
 
-    async fn import_abort(&self, table_id: TableId) -> WriteResult<()> {
-        Ok(self.open()?.import_abort(table_id)?)
+    async fn import_abort(&self, table_id: TableId, act: &Act) -> WriteResult<()> {
+        Ok(self.open()?.import_abort(table_id, act)?)
     }
 }
 
@@ -257,16 +263,16 @@ impl OutboxBackend for MemoryBackend {
         Ok(self.open()?.mirror_rows(table_id, state, after, limit)?)
     }
 
-    async fn mirror_retry(&self, table_id: TableId, now: TimestampMs) -> WriteResult<u64> {
-        Ok(self.open()?.mirror_retry(table_id, now)?)
+    async fn mirror_retry(&self, table_id: TableId, act: &Act) -> WriteResult<u64> {
+        Ok(self.open()?.mirror_retry(table_id, act)?)
     }
 
     async fn mirror_set_mode(
         &self,
         table_id: TableId,
         mode: MirrorMode,
-        now: TimestampMs,
+        act: &Act,
     ) -> WriteResult<TableRecord> {
-        Ok(self.open()?.mirror_set_mode(table_id, mode, now)?)
+        Ok(self.open()?.mirror_set_mode(table_id, mode, act)?)
     }
 }

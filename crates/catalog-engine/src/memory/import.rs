@@ -52,17 +52,23 @@ impl State {
         &mut self,
         id: TableId,
         end: ImportEnd,
-        now: TimestampMs,
+        act: &Act,
     ) -> Result<TableRecord> {
+        act.by.check()?;
         let table = self.in_state(id, TableState::Importing)?;
         let is_whole = !table.protocol.is_empty() && !table.metadata.is_empty();
         let versions = table.commits.keys().copied();
-        table.stored.finish_import(&mut table.outbox, end, is_whole, versions, now)?;
-        Ok(table.record().clone())
+        table.stored.finish_import(&mut table.outbox, end, is_whole, versions, act.at)?;
+        let record = table.record().clone();
+        self.keep(act.imported(&record));
+        Ok(record)
     }
 
-    pub(super) fn import_abort(&mut self, id: TableId) -> Result<()> {
-        self.in_state(id, TableState::Importing)?;
+    pub(super) fn import_abort(&mut self, id: TableId, act: &Act) -> Result<()> {
+        act.by.check()?;
+        let table = self.in_state(id, TableState::Importing)?;
+        let entry = act.on(audit_action::IMPORT_ABORT, table.record());
+        self.keep(entry);
         self.tables.remove(&id);
         for batch in self.tokens.values_mut() {
             batch.retain(|_, (table, _)| *table != id);

@@ -61,20 +61,30 @@ impl State {
         Ok(page(rows.into_values().cloned(), limit, |row| (row.table_id, row.version)))
     }
 
-    pub(super) fn mirror_retry(&mut self, id: TableId, now: TimestampMs) -> Result<u64> {
+    pub(super) fn mirror_retry(&mut self, id: TableId, act: &Act) -> Result<u64> {
+        act.by.check()?;
         let table = self.in_state(id, TableState::Active)?;
-        Ok(table.stored.retry(&mut table.outbox, now))
+        let due = table.stored.retry(&mut table.outbox, act.at);
+        let entry = act.retried(table.record(), due);
+        self.keep(entry);
+        Ok(due)
     }
 
     pub(super) fn mirror_set_mode(
         &mut self,
         id: TableId,
         mode: MirrorMode,
-        now: TimestampMs,
+        act: &Act,
     ) -> Result<TableRecord> {
+        act.by.check()?;
         let table = self.in_state(id, TableState::Active)?;
+        let before = table.record().mirror;
         let versions = table.commits.keys().copied();
-        table.stored.set_mode(&mut table.outbox, mode, versions, now);
-        Ok(table.record().clone())
+        table.stored.set_mode(&mut table.outbox, mode, versions, act.at);
+        let record = table.record().clone();
+        if let Some(entry) = act.mode_changed(before, &record) {
+            self.keep(entry);
+        }
+        Ok(record)
     }
 }

@@ -14,6 +14,7 @@ pub(super) struct State {
     /// What each token wrote, by the place in its batch.
     pub(super) tokens: BTreeMap<CommitToken, BTreeMap<u32, (TableId, Version)>>,
     pub(super) skip: BTreeMap<TableId, SkipState>,
+    pub(super) audit: Vec<AuditRow>,
 }
 
 /// A table with all of its rows.
@@ -93,20 +94,32 @@ impl State {
         page(rest.map(|(_, t)| t.clone()), limit, |r| (r.name.clone(), r.id))
     }
 
-    pub(super) fn drop_table(&mut self, id: TableId, now: TimestampMs) -> Result<TableRecord> {
+    pub(super) fn drop_table(&mut self, id: TableId, act: &Act) -> Result<TableRecord> {
+        act.by.check()?;
         let table = self.in_state(id, TableState::Active)?;
-        table.stored.drop_at(now);
-        Ok(table.record().clone())
+        table.stored.drop_at(act.at);
+        let record = table.record().clone();
+        self.keep(act.on(audit_action::TABLE_DROP, &record));
+        Ok(record)
     }
 
-    pub(super) fn undrop_table(&mut self, id: TableId, name: &TableName) -> Result<TableRecord> {
+    pub(super) fn undrop_table(
+        &mut self,
+        id: TableId,
+        name: &TableName,
+        act: &Act,
+    ) -> Result<TableRecord> {
+        act.by.check()?;
         let is_taken = self.live(name).is_some();
         let table = self.in_state(id, TableState::Dropped)?;
         if is_taken {
             return Err(CatalogError::TableExists(name.clone()));
         }
+        let before = table.record().clone();
         table.stored.undrop(name.clone());
-        Ok(table.record().clone())
+        let record = table.record().clone();
+        self.keep(act.undropped(&before, &record));
+        Ok(record)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use deltalakedb_catalog_core::audit::action;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{TableId, TableName, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, TableRecord, TableState};
@@ -10,6 +11,7 @@ use deltalakedb_catalog_engine::catalog::Catalog;
 use deltalakedb_catalog_engine::env::Progress;
 use deltalakedb_mirror::log::listing::LogName;
 use deltalakedb_mirror::sink::open_sink;
+use serde_json::json;
 
 use super::compare::Comparer;
 use super::format::TableEntry;
@@ -96,6 +98,10 @@ pub async fn restore(
     run.compare(&wanted).await?;
     let finished = run.agrees() && run.finish(&wanted).await?;
     let up_to = options.at.unwrap_or(set.manifest.taken_at);
+    if finished {
+        let detail = json!({ "set": set.id().to_string(), "up_to_ms": up_to.0 });
+        to.record(action::RESTORE, None, &detail).await?;
+    }
     let report = run.report(set.id().clone(), up_to, finished);
     Ok(RestoreReport { left_out, notes, ..report })
 }

@@ -55,10 +55,10 @@ async fn finish_import(to: &Catalog, record: &TableRecord) -> Result<TableRecord
         created_at: Some(record.created_at),
         dropped_at: record.dropped_at,
     };
-    let now = to.clock().now();
+    let act = to.act();
     let mut attempts = Retry::of(to).start();
     loop {
-        let error = match to.backend().import_finish(record.id, end, now).await.plain() {
+        let error = match to.backend().import_finish(record.id, end, &act).await.plain() {
             Ok(finished) => return Ok(finished),
             Err(error) => error,
         };
@@ -78,9 +78,10 @@ async fn finish_import(to: &Catalog, record: &TableRecord) -> Result<TableRecord
 
 /// Deletes what is stored of a table that is not finished.
 pub(crate) async fn abort(to: &Catalog, id: TableId) -> Result<()> {
+    let act = to.act();
     let mut attempts = Retry::of(to).start();
     loop {
-        let Err(error) = to.backend().import_abort(id).await.plain() else { return Ok(()) };
+        let Err(error) = to.backend().import_abort(id, &act).await.plain() else { return Ok(()) };
         if !is_transient(&error) {
             return Err(error);
         }

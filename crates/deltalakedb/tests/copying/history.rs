@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use deltalakedb::core::action::Add;
+use deltalakedb::core::audit::Act;
 use deltalakedb::core::backend::CatalogBackendExt;
 use deltalakedb::core::backend::{
     CatalogBackend, ClaimRequest, CommitOutcome, CommitRequest, ImportEnd, PublishFailure,
@@ -240,7 +241,7 @@ impl Writer {
         let head = db.get_table(&TableRef::Id(id)).await.unwrap().unwrap().head;
         let published = if self.rng.one_in(4) { None } else { head };
         let end = ImportEnd { published, ..ImportEnd::default() };
-        db.import_finish(id, end, now).await.unwrap();
+        db.import_finish(id, end, &Act::at(now)).await.unwrap();
     }
 
     /// A mirror worker publishes some, or fails.
@@ -284,7 +285,7 @@ impl Writer {
         match (self.rng.below(20), table) {
             (0 | 1, Some(table)) => {
                 let now = self.now();
-                self.db.drop_table(table.id, now).await.unwrap();
+                self.db.drop_table(table.id, &Act::at(now)).await.unwrap();
             }
             (2, _) => {
                 let dropped = tables(&*self.db, TableState::Dropped).await;
@@ -293,13 +294,13 @@ impl Writer {
                 if let Some(table) = self.rng.pick(&dropped).cloned()
                     && self.is_free(&name).await
                 {
-                    self.db.undrop_table(table.id, &name).await.unwrap();
+                    self.db.undrop_table(table.id, &name, &Act::default()).await.unwrap();
                 }
             }
             (3, Some(table)) => {
                 let mode = if self.rng.one_in(2) { MirrorMode::Off } else { MirrorMode::Active };
                 let now = self.now();
-                self.db.mirror_set_mode(table.id, mode, now).await.unwrap();
+                self.db.mirror_set_mode(table.id, mode, &Act::at(now)).await.unwrap();
             }
             (4 | 5, _) => self.publish().await,
             (6 | 7, _) => self.import().await,

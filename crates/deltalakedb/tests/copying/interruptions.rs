@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use deltalakedb::copy::CopyOptions;
 use deltalakedb::core::action::{DomainMetadata, Txn};
+use deltalakedb::core::audit::Act;
 use deltalakedb::core::backend::CatalogBackendExt;
 use deltalakedb::core::backend::{CatalogBackend, ImportEnd};
 use deltalakedb::core::fault::{Fault, FaultyBackend, Verb};
@@ -148,9 +149,9 @@ async fn a_hiccup_while_a_table_begins_anew_is_survived() {
         let early = CopyOptions { finish: false, ..small_steps() };
         copy(&source.db, &target.db, &early).await.unwrap();
         let renamed = tables(&*source.db, TableState::Active).await.swap_remove(0);
-        source.db.drop_table(renamed.id, TimestampMs(80_000)).await.unwrap();
+        source.db.drop_table(renamed.id, &Act::at(TimestampMs(80_000))).await.unwrap();
         let name = TableName::new("ns", "renamed").unwrap();
-        source.db.undrop_table(renamed.id, &name).await.unwrap();
+        source.db.undrop_table(renamed.id, &name, &Act::default()).await.unwrap();
         // The first writing call throws the table away.
         let (flaky, calls) = hiccup(&target, 0, fault);
         whole(&copy(&source.db, &flaky, &small_steps()).await.unwrap());
@@ -220,7 +221,7 @@ async fn from_a_checkpoint() -> Database {
         let commit = change.imported(v(version), 100 * version).unwrap();
         db.import_commits(new.id, vec![commit].into()).await.unwrap();
     }
-    db.import_finish(new.id, ImportEnd::default(), TimestampMs(2)).await.unwrap();
+    db.import_finish(new.id, ImportEnd::default(), &Act::at(TimestampMs(2))).await.unwrap();
     source
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use deltalakedb::copy::{CopyOptions, Progressed, Validate};
+use deltalakedb::core::audit::Act;
 use deltalakedb::core::backend::CatalogBackendExt;
 use deltalakedb::core::backend::{CatalogBackend, CommitOutcome, CommitRequest, ImportEnd};
 use deltalakedb::core::fault::{Fault, FaultyBackend, Verb};
@@ -55,7 +56,7 @@ async fn a_target_with_other_tables_is_refused() {
     }
     assert_eq!(tables(&*target.db, TableState::Importing).await, []);
     // A dropped one is somebody's, too.
-    target.db.drop_table(other, TimestampMs(5)).await.unwrap();
+    target.db.drop_table(other, &Act::at(TimestampMs(5))).await.unwrap();
     let error = copy(&source.db, &target.db, &small_steps()).await.unwrap_err().to_string();
     assert!(error.contains("ns.theirs") && error.contains("dropped"), "{error}");
 }
@@ -157,10 +158,10 @@ async fn tables_that_change_their_names_during_a_copy_begin_anew() {
     assert!(report.agrees() && !report.finished);
     // They swap names.
     for id in [a, b] {
-        source.db.drop_table(id, TimestampMs(20_000)).await.unwrap();
+        source.db.drop_table(id, &Act::at(TimestampMs(20_000))).await.unwrap();
     }
-    source.db.undrop_table(a, &name("b")).await.unwrap();
-    source.db.undrop_table(b, &name("a")).await.unwrap();
+    source.db.undrop_table(a, &name("b"), &Act::default()).await.unwrap();
+    source.db.undrop_table(b, &name("a"), &Act::default()).await.unwrap();
     whole(&copy(&source.db, &target.db, &small_steps()).await.unwrap());
     same_reads(&*source.db, &*target.db).await;
 }
@@ -172,7 +173,7 @@ async fn many_dropped_tables_of_one_name_are_copied() {
         let id = create(&source, "t").await;
         append(&source, id, "b").await;
         if round < 5 {
-            source.db.drop_table(id, TimestampMs(20_000 - round)).await.unwrap();
+            source.db.drop_table(id, &Act::at(TimestampMs(20_000 - round))).await.unwrap();
         }
     }
     let early = CopyOptions { finish: false, ..small_steps() };
@@ -205,7 +206,7 @@ async fn a_base_of_version_0_is_kept_where_the_commit_says_otherwise() {
         timestamp: TimestampMs(100),
     };
     db.import_base(new.id, 0, 0, chunk, Some(tail)).await.unwrap();
-    db.import_finish(new.id, ImportEnd::default(), TimestampMs(2)).await.unwrap();
+    db.import_finish(new.id, ImportEnd::default(), &Act::at(TimestampMs(2))).await.unwrap();
     whole(&copy(&source.db, &target.db, &small_steps()).await.unwrap());
     same_reads(&*source.db, &*target.db).await;
 }
@@ -225,7 +226,7 @@ async fn files_that_a_commit_names_twice_are_copied_as_they_were_stored() {
     second.index.removes.remove(0);
     let third = Change::files(["d", "e", "d"]).imported(v(2), 300).unwrap();
     source.db.import_commits(new.id, vec![first, second, third].into()).await.unwrap();
-    source.db.import_finish(new.id, ImportEnd::default(), TimestampMs(2)).await.unwrap();
+    source.db.import_finish(new.id, ImportEnd::default(), &Act::at(TimestampMs(2))).await.unwrap();
     whole(&copy(&source.db, &target.db, &small_steps()).await.unwrap());
     same_reads(&*source.db, &*target.db).await;
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use deltalakedb::core::audit::Act;
 use deltalakedb::core::backend::CatalogBackendExt;
 use deltalakedb::core::backend::{
     CatalogBackend, CommitFilter, CommitOutcome, CommitRequest, TableFilter,
@@ -164,8 +165,8 @@ pub(crate) async fn same_writes(a: &Arc<dyn CatalogBackend>, b: &Arc<dyn Catalog
         both(Box::new(move || Change::new().exactly(id, head).unwrap())).await;
     }
     for record in tables(&**a, TableState::Dropped).await {
-        let ours = a.undrop_table(record.id, &record.name).await;
-        let theirs = b.undrop_table(record.id, &record.name).await;
+        let ours = a.undrop_table(record.id, &record.name, &Act::default()).await;
+        let theirs = b.undrop_table(record.id, &record.name, &Act::default()).await;
         match (ours, theirs) {
             (Ok(ours), Ok(theirs)) => assert_eq!(ours, theirs),
             (ours, theirs) => assert_eq!(
@@ -177,8 +178,8 @@ pub(crate) async fn same_writes(a: &Arc<dyn CatalogBackend>, b: &Arc<dyn Catalog
     // Publishing that was off goes on where it was.
     for record in tables(&**a, TableState::Active).await {
         for db in [a, b] {
-            db.mirror_retry(record.id, now).await.unwrap();
-            db.mirror_set_mode(record.id, MirrorMode::Active, now).await.unwrap();
+            db.mirror_retry(record.id, &Act::at(now)).await.unwrap();
+            db.mirror_set_mode(record.id, MirrorMode::Active, &Act::at(now)).await.unwrap();
         }
     }
     same_reads(&**a, &**b).await;

@@ -640,7 +640,7 @@ async fn retry(table: &str, context: &Context) -> Result<()> {
     let (db, table) = context.table(table).await?;
     let db = db.on_primary();
     let record = db.catalog().table(&table).await?;
-    let versions = db.backend().mirror_retry(record.id, db.clock().now()).await?;
+    let versions = db.backend().mirror_retry(record.id, &db.act()).await?;
     if context.out.is_json() {
         return context.out.document(&Retried { table: record.name.to_string(), versions });
     }
@@ -656,8 +656,7 @@ async fn set_mode(table: &str, mode: MirrorMode, context: &Context) -> Result<()
     let (db, table) = context.table(table).await?;
     let db = db.on_primary();
     let record = db.catalog().table(&table).await?;
-    let now = db.clock().now();
-    let record = db.backend().mirror_set_mode(record.id, mode, now).await?;
+    let record = db.backend().mirror_set_mode(record.id, mode, &db.act()).await?;
     // The cache may hold the row as it was.
     let record = db.catalog().table(&TableRef::Id(record.id)).await.unwrap_or(record);
     if context.out.is_json() {

@@ -2,6 +2,7 @@
 
 mod alter;
 mod append;
+mod audit;
 mod backup;
 mod check;
 mod commit;
@@ -87,6 +88,8 @@ pub(crate) enum Command {
     Files(files::Files),
     /// Show who changed a table, when and how
     History(history::History),
+    /// Show who did what to which table, when and from where
+    Audit(audit::Audit),
     /// Drop a table; its data files, log and history are kept
     Drop(drop::Drop),
     /// Bring a dropped table back
@@ -156,6 +159,7 @@ impl Command {
             Command::Show(_) => "show",
             Command::Files(_) => "files",
             Command::History(_) => "history",
+            Command::Audit(_) => "audit",
             Command::Drop(_) => "drop",
             Command::Undrop(_) => "undrop",
             Command::Cutover(_) => "cutover",
@@ -176,6 +180,11 @@ impl Command {
             Command::Views(_) => "views",
             Command::Completions(_) => "completions",
         }
+    }
+
+    /// Whether it prints rows that have a form for spreadsheets.
+    pub(crate) fn has_csv(&self) -> bool {
+        matches!(self, Command::Audit(_))
     }
 
     /// Whether it prints an example of a file.
@@ -212,6 +221,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Show(command) => command.run(context).await?,
         Command::Files(command) => command.run(context).await?,
         Command::History(command) => command.run(context).await?,
+        Command::Audit(command) => command.run(context).await?,
         Command::Drop(command) => command.run(context).await?,
         Command::Undrop(command) => command.run(context).await?,
         Command::Cutover(command) => command.run(context).await?,

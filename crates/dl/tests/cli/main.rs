@@ -8,6 +8,7 @@
 )]
 
 mod altering;
+mod auditing;
 mod backing;
 mod bad_input;
 mod catalogs;

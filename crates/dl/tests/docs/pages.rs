@@ -47,6 +47,7 @@ pages! {
     embedding_deltalake: "docs/src/embedding/deltalake.md",
     embedding_rust: "docs/src/embedding/rust.md",
     moving: "docs/src/moving.md",
+    operate_audit: "docs/src/operate/audit.md",
     operate_backup: "docs/src/operate/backup.md",
     operate_configuration: "docs/src/operate/configuration.md",
     operate_deploy: "docs/src/operate/deploy.md",

@@ -73,8 +73,12 @@ impl Publisher {
             None => (self.open)(&record)?,
         };
         tracing::debug!(table = %record.name, version = %published.next(), "looking for a foreign commit");
-        let desk =
-            Desk { backend: self.backend.as_ref(), retry: &self.retry, clock: self.clock.as_ref() };
+        let desk = Desk {
+            backend: self.backend.as_ref(),
+            retry: &self.retry,
+            clock: self.clock.as_ref(),
+            actor: &self.actor,
+        };
         desk.look(id, sink.as_ref(), published.next()).await.map(drop)
     }
 

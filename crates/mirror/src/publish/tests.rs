@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorState};
@@ -152,7 +153,7 @@ async fn a_foreign_commit_stops_its_table_and_nothing_is_lost() {
     // Commits go on, and after a decision publishing does, too.
     lake.commit(id, &add("more")).await;
     fs::remove_file(&foreign).unwrap();
-    lake.catalog.backend().mirror_retry(id, lake.clock.now()).await.unwrap();
+    lake.catalog.backend().mirror_retry(id, &Act::at(lake.clock.now())).await.unwrap();
     assert_eq!(publisher.run_once(None).await.unwrap().published, 3);
     assert_published(&lake, "t", id, 4).await;
 }

@@ -10,7 +10,7 @@ cases! {
     async fn everything_that_a_row_can_be(env: &Env) -> CaseResult {
         fixture::build(env.db()).await?;
         let answers = fixture::answers(env.db()).await?;
-        fixture::same("this backend", fixture::VERSION_2_ANSWERS, &answers)?;
+        fixture::same("this backend", fixture::ANSWERS, &answers)?;
         fixture::goes_on(env.db()).await?;
         Ok(())
     }

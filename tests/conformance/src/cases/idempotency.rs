@@ -1,5 +1,6 @@
 //! Tokens: committing twice with one token commits once.
 
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::{CommitOutcome, CommitRequest};
 use deltalakedb_catalog_core::ids::CommitToken;
 
@@ -48,7 +49,7 @@ cases! {
             let again = env.db().commit(request).await?;
             assert_eq!(again, CommitOutcome::Replayed(written.clone()));
         }
-        env.db().drop_table(id, env.now()).await?;
+        env.db().drop_table(id, &Act::at(env.now())).await?;
         let again = env.db().commit(request).await?;
         assert_eq!(again, CommitOutcome::Replayed(written), "of a table that was dropped since");
         assert_eq!((env.head(id).await?, env.head(other).await?), (v(2), v(0)));

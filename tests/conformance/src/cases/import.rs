@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::{CatalogBackendExt, in_memory};
 use deltalakedb_catalog_core::backend::{CommitOutcome, ImportedCommit, Rejection, TableFilter};
 use deltalakedb_catalog_core::error::CatalogError;
@@ -340,9 +341,9 @@ cases! {
         db.domain_metadata(id, v(0)).await?;
         assert_eq!(env.history(id).await?.len(), 3);
         assert_eq!(db.read_bodies(id, v(0), v(2), 10).await?.len(), 3);
-        hidden("drop_table", db.drop_table(id, now).await)?;
-        hidden("mirror_retry", db.mirror_retry(id, now).await)?;
-        hidden("mirror_set_mode", db.mirror_set_mode(id, MirrorMode::Off, now).await)?;
+        hidden("drop_table", db.drop_table(id, &Act::at(now)).await)?;
+        hidden("mirror_retry", db.mirror_retry(id, &Act::at(now)).await)?;
+        hidden("mirror_set_mode", db.mirror_set_mode(id, MirrorMode::Off, &Act::at(now)).await)?;
         for part in [Change::new().exactly(id, v(2))?, Change::new().append(id, v(0))?] {
             let reason = Rejection::TableNotFound(id);
             let outcome = env.commit(vec![part]).await?;
@@ -389,7 +390,7 @@ cases! {
         exists("a checkpoint of 0", db.import_begin(&json, v(0), false, env.now()).await)?;
 
         let dropped = env.create("dropped").await?;
-        db.drop_table(dropped, env.now()).await?;
+        db.drop_table(dropped, &Act::at(env.now())).await?;
         db.import_begin(&env.new_table("dropped"), v(0), true, env.now()).await?;
         Ok(())
     }
@@ -504,11 +505,11 @@ cases! {
         let id = importing_from_json(env, "t", 2).await?;
         let live = env.create_with("live", Change::files(["a"])).await?;
         let before = env.dump(live).await?;
-        env.db().import_abort(id).await?;
+        env.db().import_abort(id, &Act::default()).await?;
         assert_eq!(env.db().get_table(&TableRef::Id(id)).await?, None);
         assert_eq!(env.db().get_table(&TableRef::Name(name("t"))).await?, None);
-        hidden("again", env.db().import_abort(id).await)?;
-        hidden("a live table", env.db().import_abort(live).await)?;
+        hidden("again", env.db().import_abort(id, &Act::default()).await)?;
+        hidden("a live table", env.db().import_abort(live, &Act::default()).await)?;
         hidden("finish", finish_import(env.db(), live, env.now()).await)?;
         hidden("commits", env.db().import_commits(live, Vec::new().into()).await)?;
         assert_eq!(env.dump(live).await?, before);

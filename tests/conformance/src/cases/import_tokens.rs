@@ -1,6 +1,7 @@
 //! Imports of what another catalog has ratified: tokens stay known, and an import can end published
 //! in part, with another time of creation, or dropped.
 
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{CommitOutcome, CommitRequest, ImportEnd, ImportedCommit};
 use deltalakedb_catalog_core::ids::{CommitToken, TableId, TableRef, TimestampMs, Version};
@@ -64,7 +65,7 @@ cases! {
     async fn a_token_replays_after_an_import(env: &Env) -> CaseResult {
         let id = importing(env, &env.new_table("t"), 2).await?;
         assert_eq!(wrote(env, "t-1").await?, Some(vec![(id, 1, 100)]), "even before its end");
-        env.db().import_finish(id, end(Some(v(2))), env.now()).await?;
+        env.db().import_finish(id, end(Some(v(2))), &Act::at(env.now())).await?;
         assert_eq!(wrote(env, "t-2").await?, Some(vec![(id, 2, 200)]));
         assert_eq!(wrote(env, "t-3").await?, None);
         match commit_again(env, "t-1").await? {
@@ -95,7 +96,7 @@ cases! {
         env.db().import_commits(id, plain.into()).await?;
         let last = ratified(3, "last", 4)?;
         env.db().import_commits(id, vec![last].into()).await?;
-        env.db().import_finish(id, end(None), env.now()).await?;
+        env.db().import_finish(id, end(None), &Act::at(env.now())).await?;
         let history = env.history(id).await?;
         let got: Vec<_> = history.iter().map(|c| (c.token.is_some(), c.batch_position)).collect();
         assert_eq!(got, [(true, Some(4)), (false, None), (false, None), (true, Some(0))]);
@@ -125,7 +126,7 @@ cases! {
         changed.reverse();
         assert_eq!(wrote(env, "changed").await?, Some(changed));
         for id in ids {
-            db.import_finish(id, end(None), env.now()).await?;
+            db.import_finish(id, end(None), &Act::at(env.now())).await?;
         }
         match commit_again(env, "created").await? {
             CommitOutcome::Replayed(written) => {
@@ -147,7 +148,7 @@ cases! {
         db.import_base(id, 0, 0, chunk("base", 2), Some(tail(1_000))).await?;
         db.import_commits(id, vec![ratified(10, "base", 0)?].into()).await?;
         db.import_commits(id, vec![ratified(11, "above", 3)?].into()).await?;
-        db.import_finish(id, end(Some(v(11))), env.now()).await?;
+        db.import_finish(id, end(Some(v(11))), &Act::at(env.now())).await?;
         assert_eq!(wrote(env, "below").await?, Some(vec![(id, 8, 800)]));
         assert_eq!(wrote(env, "base").await?, Some(vec![(id, 10, 1_000)]));
         assert_eq!(wrote(env, "above").await?, Some(vec![(id, 11, 1_100)]));
@@ -175,7 +176,7 @@ cases! {
             if !commit_first {
                 db.import_commits(id, commit.into()).await?;
             }
-            db.import_finish(id, end(Some(v(10))), env.now()).await?;
+            db.import_finish(id, end(Some(v(10))), &Act::at(env.now())).await?;
             let times: Vec<_> = env.history(id).await?.iter().map(|c| c.timestamp.0).collect();
             assert_eq!(times, [1_050], "{table}");
             assert_eq!(wrote(env, &token).await?, Some(vec![(id, 10, 1_050)]), "{table}");
@@ -193,7 +194,7 @@ cases! {
             let own = ratified(1, &format!("own-{position}"), 0)?;
             db.import_commits(new.id, vec![ratified(0, "both", position)?, own].into()).await?;
         }
-        db.import_abort(one.id).await?;
+        db.import_abort(one.id, &Act::default()).await?;
         assert_eq!(wrote(env, "both").await?, Some(vec![(two.id, 0, 0)]));
         assert_eq!(wrote(env, "own-0").await?, None);
         assert_eq!(wrote(env, "own-1").await?, Some(vec![(two.id, 1, 100)]));
@@ -211,7 +212,7 @@ cases! {
             db.import_begin(&new, v(0), true, began).await?;
             db.import_commits(new.id, vec![ratified(0, table, 0)?].into()).await?;
             let end = ImportEnd { created_at, ..end(Some(v(0))) };
-            let finished = db.import_finish(new.id, end, env.now()).await?;
+            let finished = db.import_finish(new.id, end, &Act::at(env.now())).await?;
             assert_eq!(finished.created_at, created_at.unwrap_or(began));
             assert_eq!((finished.state, finished.dropped_at), (TableState::Active, None));
             assert_eq!(env.record(new.id).await?, finished);
@@ -231,7 +232,7 @@ cases! {
             db.import_commits(new.id, vec![ratified(0, &format!("t{round}"), 0)?].into()).await?;
             let dropped_at = Some(TimestampMs(1_000 + round));
             let end = ImportEnd { dropped_at, ..end(Some(v(0))) };
-            let finished = db.import_finish(new.id, end, env.now()).await?;
+            let finished = db.import_finish(new.id, end, &Act::at(env.now())).await?;
             assert_eq!((finished.state, finished.dropped_at), (TableState::Dropped, dropped_at));
             assert_eq!(finished.head, Some(v(0)));
             assert_eq!(env.record(new.id).await?, finished);
@@ -240,8 +241,8 @@ cases! {
             ids.push(new.id);
         }
         let live = env.create("t").await?;
-        db.drop_table(live, env.now()).await?;
-        let back = db.undrop_table(ids[1], &name("t")).await?;
+        db.drop_table(live, &Act::at(env.now())).await?;
+        let back = db.undrop_table(ids[1], &name("t"), &Act::default()).await?;
         assert_eq!((back.id, back.state, back.dropped_at), (ids[1], TableState::Active, None));
         assert_eq!(env.write(ids[1], Change::files(["next"])).await?.version, v(1));
         Ok(())
@@ -262,7 +263,7 @@ cases! {
             let id = importing(env, &env.new_table(table), 2).await?;
             assert_eq!(waiting(env, id).await?, [], "nothing before the end");
             let now = env.now();
-            let finished = env.db().import_finish(id, end(published), now).await?;
+            let finished = env.db().import_finish(id, end(published), &Act::at(now)).await?;
             assert_eq!(finished.published_version, published);
             assert_eq!(waiting(env, id).await?, want, "{table}");
             for row in env.outbox(Some(id), None).await? {
@@ -284,10 +285,10 @@ cases! {
         let mut new = env.new_table("t");
         new.mirror = MirrorMode::Off;
         let id = importing(env, &new, 3).await?;
-        let finished = env.db().import_finish(id, end(Some(v(1))), env.now()).await?;
+        let finished = env.db().import_finish(id, end(Some(v(1))), &Act::at(env.now())).await?;
         assert_eq!((finished.mirror, finished.published_version), (MirrorMode::Off, Some(v(1))));
         assert_eq!(waiting(env, id).await?, []);
-        env.db().mirror_set_mode(id, MirrorMode::Active, env.now()).await?;
+        env.db().mirror_set_mode(id, MirrorMode::Active, &Act::at(env.now())).await?;
         let want = [(2, MirrorState::Pending), (3, MirrorState::Pending)];
         assert_eq!(waiting(env, id).await?, want);
         Ok(())
@@ -299,12 +300,12 @@ cases! {
         let mut new = env.new_table("t");
         new.mirror = MirrorMode::Diverged;
         let id = importing(env, &new, 2).await?;
-        let finished = env.db().import_finish(id, end(Some(v(0))), env.now()).await?;
+        let finished = env.db().import_finish(id, end(Some(v(0))), &Act::at(env.now())).await?;
         assert_eq!(finished.mirror, MirrorMode::Diverged);
         let want = vec![(1, MirrorState::Pending), (2, MirrorState::Pending)];
         assert_eq!(waiting(env, id).await?, want);
         assert_eq!(env.db().mirror_claim(&env.claim_by("worker")).await?, []);
-        env.db().mirror_retry(id, env.now()).await?;
+        env.db().mirror_retry(id, &Act::at(env.now())).await?;
         assert_eq!(env.claim_one(&env.claim_by("worker")).await?.versions, [v(1), v(2)]);
         Ok(())
     }
@@ -313,9 +314,9 @@ cases! {
     async fn a_dropped_import_is_published_once_it_is_back(env: &Env) -> CaseResult {
         let id = importing(env, &env.new_table("t"), 1).await?;
         let end = ImportEnd { dropped_at: Some(env.now()), ..end(Some(v(0))) };
-        env.db().import_finish(id, end, env.now()).await?;
+        env.db().import_finish(id, end, &Act::at(env.now())).await?;
         assert_eq!(env.db().mirror_claim(&env.claim_by("worker")).await?, []);
-        env.db().undrop_table(id, &name("back")).await?;
+        env.db().undrop_table(id, &name("back"), &Act::default()).await?;
         assert_eq!(env.claim_one(&env.claim_by("worker")).await?.versions, [v(1)]);
         Ok(())
     }
@@ -326,11 +327,11 @@ cases! {
         let before = env.record(id).await?;
         for published in [v(2), v(1_000)] {
             let end = ImportEnd { created_at: Some(TimestampMs(1)), ..end(Some(published)) };
-            invalid("published", env.db().import_finish(id, end, env.now()).await)?;
+            invalid("published", env.db().import_finish(id, end, &Act::at(env.now())).await)?;
             assert_eq!(env.record(id).await?, before);
         }
         assert_eq!(waiting(env, id).await?, []);
-        env.db().import_finish(id, end(Some(v(1))), env.now()).await?;
+        env.db().import_finish(id, end(Some(v(1))), &Act::at(env.now())).await?;
         Ok(())
     }
 
@@ -347,7 +348,7 @@ cases! {
             let commit = change.imported(v(version), version * 100)?;
             env.db().import_commits(imported, vec![commit].into()).await?;
         }
-        env.db().import_finish(imported, end(None), env.now()).await?;
+        env.db().import_finish(imported, end(None), &Act::at(env.now())).await?;
         let committed = env.create_with("committed", Change::files(["f0"])).await?;
         env.write(committed, Change::files(["f1"])).await?;
         for change in changes("m") {

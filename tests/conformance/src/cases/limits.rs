@@ -1,5 +1,6 @@
 //! Hostile text: names, paths, ids. It is only ever bound as a parameter, and comes back exactly.
 
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{CommitOutcome, TableFilter};
 use deltalakedb_catalog_core::error::{CatalogError, WriteState};
@@ -59,8 +60,8 @@ cases! {
             let filter = TableFilter { namespace: Some(text.to_owned()), state: None };
             let page = env.db().list_tables(&filter, None, 10).await?;
             assert_eq!(page.items, std::slice::from_ref(&record), "{text:?}");
-            env.db().drop_table(id, env.now()).await?;
-            assert_eq!(env.db().undrop_table(id, &name).await?, record);
+            env.db().drop_table(id, &Act::at(env.now())).await?;
+            assert_eq!(env.db().undrop_table(id, &name, &Act::default()).await?, record);
             names.push(name);
         }
         names.sort();

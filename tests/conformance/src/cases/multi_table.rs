@@ -1,5 +1,6 @@
 //! Batches over several tables: all or nothing.
 
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::{CommitOutcome, CommitRequest, Rejection, TableFilter};
 use deltalakedb_catalog_core::ids::{At, TableId, TableRef, TimestampMs};
 
@@ -42,7 +43,7 @@ cases! {
         let ids = three(env).await?;
         env.write(ids[2], Change::files(["b"])).await?;
         let dropped = env.create("dropped").await?;
-        env.db().drop_table(dropped, env.now()).await?;
+        env.db().drop_table(dropped, &Act::at(env.now())).await?;
         let mut before = Vec::new();
         for id in ids {
             before.push(env.dump(id).await?);

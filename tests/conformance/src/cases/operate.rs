@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::{CatalogBackend, CommitOutcome, PoolStats};
 use deltalakedb_catalog_core::error::{CatalogError, PlainResult};
 use deltalakedb_catalog_core::ids::TableRef;
@@ -92,7 +93,7 @@ cases! {
             says_closed(db.commit(request.clone()).await)?;
             says_closed(db.resolve_token(&request.token).await)?;
             says_closed(db.mirror_claim(&env.claim_by("w")).await)?;
-            says_closed(db.drop_table(id, env.now()).await)?;
+            says_closed(db.drop_table(id, &Act::at(env.now())).await)?;
             says_closed(db.info().await)?;
             says_closed(db.migrate(env.now()).await)?;
             db.close().await?;

@@ -1,5 +1,6 @@
 //! The outbox: what is claimed, completed, failed, retried, switched on and off.
 
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{ClaimRequest, MirrorLease, PublishFailure, Published};
 use deltalakedb_catalog_core::error::{CatalogError, PlainResult};
@@ -163,14 +164,14 @@ cases! {
     /// mirror_retry 1: failed versions are due now; the number of rows is told.
     async fn retry_makes_failed_versions_due(env: &Env) -> CaseResult {
         let id = table(env, "t", 1).await?;
-        assert_eq!(env.db().mirror_retry(id, env.now()).await?, 0);
+        assert_eq!(env.db().mirror_retry(id, &Act::at(env.now())).await?, 0);
         let mut request = env.claim_by("w");
         let task = env.claim_one(&request).await?;
         let never = failure(0, TimestampMs(i64::MAX));
         assert!(env.db().mirror_fail(&task.lease, &never).await?);
         request.now = env.now();
         assert_eq!(env.db().mirror_claim(&request).await?, []);
-        assert_eq!(env.db().mirror_retry(id, request.now).await?, 1);
+        assert_eq!(env.db().mirror_retry(id, &Act::at(request.now)).await?, 1);
         let task = env.claim_one(&request).await?;
         assert_eq!((task.versions, task.attempts), (vec![v(0), v(1)], 1));
         Ok(())
@@ -194,7 +195,7 @@ cases! {
         assert_eq!(env.outbox(Some(id), None).await?.len(), 2, "recorded, not published");
         assert_eq!(env.db().mirror_claim(&env.claim_by("w")).await?, []);
 
-        assert_eq!(env.db().mirror_retry(id, env.now()).await?, 1);
+        assert_eq!(env.db().mirror_retry(id, &Act::at(env.now())).await?, 1);
         assert_eq!(env.record(id).await?.mirror, MirrorMode::Active);
         let task = env.claim_one(&env.claim_by("w")).await?;
         assert_eq!((task.versions, task.attempts), (vec![v(1), v(2)], 1));
@@ -206,7 +207,7 @@ cases! {
     async fn a_table_that_is_switched_off_stays_off(env: &Env) -> CaseResult {
         let id = table(env, "t", 1).await?;
         let task = env.claim_one(&env.claim_by("w")).await?;
-        env.db().mirror_set_mode(id, MirrorMode::Off, env.now()).await?;
+        env.db().mirror_set_mode(id, MirrorMode::Off, &Act::at(env.now())).await?;
         env.write(id, Change::files(["while off"])).await?;
         let mut foreign = failure(0, env.now());
         foreign.diverged = true;
@@ -214,9 +215,9 @@ cases! {
         assert_eq!(env.record(id).await?.mirror, MirrorMode::Off);
         env.write(id, Change::files(["still off"])).await?;
         assert_eq!(env.outbox(Some(id), None).await?.len(), 2, "0 and 1 only");
-        assert_eq!(env.db().mirror_retry(id, env.now()).await?, 1);
+        assert_eq!(env.db().mirror_retry(id, &Act::at(env.now())).await?, 1);
         assert_eq!(env.record(id).await?.mirror, MirrorMode::Off, "retry does not switch it on");
-        env.db().mirror_set_mode(id, MirrorMode::Active, env.now()).await?;
+        env.db().mirror_set_mode(id, MirrorMode::Active, &Act::at(env.now())).await?;
         let task = env.claim_one(&env.claim_by("w")).await?;
         assert_eq!(task.versions, [v(0), v(1), v(2), v(3)]);
         Ok(())
@@ -268,12 +269,12 @@ cases! {
     /// mirror_claim 3: dropped tables are not claimed; brought back, they are.
     async fn dropped_tables_are_not_claimed(env: &Env) -> CaseResult {
         let id = table(env, "t", 1).await?;
-        env.db().drop_table(id, env.now()).await?;
+        env.db().drop_table(id, &Act::at(env.now())).await?;
         let mut request = env.claim_by("w");
         assert_eq!(env.db().mirror_claim(&request).await?, []);
         request.only = Some(id);
         assert_eq!(env.db().mirror_claim(&request).await?, []);
-        env.db().undrop_table(id, &crate::env::name("t")).await?;
+        env.db().undrop_table(id, &crate::env::name("t"), &Act::default()).await?;
         assert_eq!(env.claim_one(&env.claim_by("w")).await?.versions, [v(0), v(1)]);
         Ok(())
     }
@@ -283,7 +284,7 @@ cases! {
     async fn a_dropped_table_is_settled_and_not_switched(env: &Env) -> CaseResult {
         let id = table(env, "t", 2).await?;
         let task = env.claim_one(&env.claim_by("w")).await?;
-        env.db().drop_table(id, env.now()).await?;
+        env.db().drop_table(id, &Act::at(env.now())).await?;
         assert!(complete(env, &task.lease, &[0]).await?);
         let until = TimestampMs(env.now().0 + 60_000);
         assert!(env.db().mirror_fail(&task.lease, &failure(1, until)).await?);
@@ -292,9 +293,9 @@ cases! {
         assert_eq!((record.mirror, record.published_version), (MirrorMode::Active, Some(v(0))));
         let got: Vec<_> = rows.iter().map(|r| (r.version, r.state)).collect();
         assert_eq!(got, [(v(1), Failed), (v(2), Pending)]);
-        not_found("retry", env.db().mirror_retry(id, env.now()).await)?;
+        not_found("retry", env.db().mirror_retry(id, &Act::at(env.now())).await)?;
         for mode in [MirrorMode::Off, MirrorMode::Active, MirrorMode::Diverged] {
-            not_found(mode.as_str(), env.db().mirror_set_mode(id, mode, env.now()).await)?;
+            not_found(mode.as_str(), env.db().mirror_set_mode(id, mode, &Act::at(env.now())).await)?;
         }
         assert_eq!((env.record(id).await?, env.outbox(Some(id), None).await?), (record, rows));
         Ok(())
@@ -305,8 +306,8 @@ cases! {
         let new = env.new_table("t");
         env.db().import_begin(&new, v(0), true, env.now()).await?;
         for id in [new.id, env.new_table("none").id] {
-            not_found("retry", env.db().mirror_retry(id, env.now()).await)?;
-            let answer = env.db().mirror_set_mode(id, MirrorMode::Off, env.now()).await;
+            not_found("retry", env.db().mirror_retry(id, &Act::at(env.now())).await)?;
+            let answer = env.db().mirror_set_mode(id, MirrorMode::Off, &Act::at(env.now())).await;
             not_found("off", answer)?;
         }
         assert_eq!(env.record(new.id).await?.mirror, MirrorMode::Active);
@@ -320,21 +321,21 @@ cases! {
         let task = env.claim_one(&env.claim_by("w")).await?;
         assert!(complete(env, &task.lease, &[0]).await?);
         assert!(env.db().mirror_release(&task.lease).await?);
-        let off = env.db().mirror_set_mode(id, MirrorMode::Off, env.now()).await?;
+        let off = env.db().mirror_set_mode(id, MirrorMode::Off, &Act::at(env.now())).await?;
         assert_eq!((off.mirror, off.published_version), (MirrorMode::Off, Some(v(0))));
         assert_eq!(env.record(id).await?, off);
         env.write(id, Change::files(["while off"])).await?;
         env.write(id, Change::files(["while off 2"])).await?;
         assert_eq!(env.db().mirror_claim(&env.claim_by("w")).await?, []);
 
-        let on = env.db().mirror_set_mode(id, MirrorMode::Active, env.now()).await?;
+        let on = env.db().mirror_set_mode(id, MirrorMode::Active, &Act::at(env.now())).await?;
         assert_eq!((on.mirror, on.published_version), (MirrorMode::Active, Some(v(0))));
         let rows = env.outbox(Some(id), None).await?;
         let got: Vec<_> = rows.iter().map(|r| (r.version, r.state)).collect();
         assert_eq!(got, [(v(1), Pending), (v(2), Pending), (v(3), Pending)]);
         let task = env.claim_one(&env.claim_by("w")).await?;
         assert_eq!(task.versions, [v(1), v(2), v(3)]);
-        env.db().mirror_set_mode(id, MirrorMode::Active, env.now()).await?;
+        env.db().mirror_set_mode(id, MirrorMode::Active, &Act::at(env.now())).await?;
         let task = env.claim_one(&env.claim_by("w")).await?;
         assert_eq!(task.versions, [v(1), v(2), v(3)], "switching it on twice changes nothing");
         assert_eq!(task.attempts, 2, "not even the attempts");
@@ -350,22 +351,22 @@ cases! {
         assert_eq!(task.table.id, id);
         assert!(complete(env, &task.lease, &[0, 1]).await?);
         assert!(env.db().mirror_release(&task.lease).await?);
-        env.db().mirror_set_mode(off, MirrorMode::Off, env.now()).await?;
+        env.db().mirror_set_mode(off, MirrorMode::Off, &Act::at(env.now())).await?;
         for _ in 0..2 {
-            let seen = env.db().mirror_set_mode(id, MirrorMode::Diverged, env.now()).await?;
+            let seen = env.db().mirror_set_mode(id, MirrorMode::Diverged, &Act::at(env.now())).await?;
             assert_eq!((seen.mirror, seen.published_version), (MirrorMode::Diverged, Some(v(1))));
             assert_eq!(env.record(id).await?, seen);
         }
-        let seen = env.db().mirror_set_mode(off, MirrorMode::Diverged, env.now()).await?;
+        let seen = env.db().mirror_set_mode(off, MirrorMode::Diverged, &Act::at(env.now())).await?;
         assert_eq!(seen.mirror, MirrorMode::Off);
         env.write(id, Change::files(["later"])).await?;
         assert_eq!(env.db().mirror_claim(&env.claim_by("w")).await?, []);
-        env.db().mirror_retry(id, env.now()).await?;
+        env.db().mirror_retry(id, &Act::at(env.now())).await?;
         assert_eq!(env.record(id).await?.mirror, MirrorMode::Active);
         let task = env.claim_one(&env.claim_by("w")).await?;
         assert_eq!((task.table.id, task.versions.clone()), (id, vec![v(2)]));
         // A worker that is at it records what it has put.
-        env.db().mirror_set_mode(id, MirrorMode::Diverged, env.now()).await?;
+        env.db().mirror_set_mode(id, MirrorMode::Diverged, &Act::at(env.now())).await?;
         assert!(complete(env, &task.lease, &[2]).await?);
         assert_eq!(env.record(id).await?.mirror, MirrorMode::Diverged);
         Ok(())
@@ -378,7 +379,7 @@ cases! {
         let id = new.id;
         committed(env.commit(vec![Change::new().create(new)?]).await?)?;
         env.write(id, Change::files(["a"])).await?;
-        env.db().mirror_set_mode(id, MirrorMode::Active, env.now()).await?;
+        env.db().mirror_set_mode(id, MirrorMode::Active, &Act::at(env.now())).await?;
         assert_eq!(env.claim_one(&env.claim_by("w")).await?.versions, [v(0), v(1)]);
         Ok(())
     }

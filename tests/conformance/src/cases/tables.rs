@@ -1,5 +1,6 @@
 //! The life of tables: created, found, listed, dropped, brought back.
 
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{CommitOutcome, Rejection, TableFilter};
 use deltalakedb_catalog_core::error::CatalogError;
@@ -111,14 +112,14 @@ cases! {
         let filter = deltalakedb_catalog_core::backend::CommitFilter::default();
         not_found("list_commits", db.list_commits(id, &filter, None, 1).await)?;
         not_found("read_bodies", db.read_bodies(id, v(0), v(9), 1).await)?;
-        not_found("drop_table", db.drop_table(id, now).await)?;
-        not_found("undrop_table", db.undrop_table(id, &name("u")).await)?;
+        not_found("drop_table", db.drop_table(id, &Act::at(now)).await)?;
+        not_found("undrop_table", db.undrop_table(id, &name("u"), &Act::default()).await)?;
         not_found("import_base", db.import_base(id, 0, 0, BaseChunk::default(), None).await)?;
         not_found("import_commits", db.import_commits(id, Vec::new().into()).await)?;
         not_found("import_finish", finish_import(db, id, now).await)?;
-        not_found("import_abort", db.import_abort(id).await)?;
-        not_found("mirror_retry", db.mirror_retry(id, now).await)?;
-        not_found("mirror_set_mode", db.mirror_set_mode(id, MirrorMode::Off, now).await)?;
+        not_found("import_abort", db.import_abort(id, &Act::default()).await)?;
+        not_found("mirror_retry", db.mirror_retry(id, &Act::at(now)).await)?;
+        not_found("mirror_set_mode", db.mirror_set_mode(id, MirrorMode::Off, &Act::at(now)).await)?;
         let outcome = env.commit(vec![Change::new().exactly(id, v(0))?]).await?;
         let reason = Rejection::TableNotFound(id);
         assert_eq!(outcome, CommitOutcome::Rejected { index: 0, reason });
@@ -165,7 +166,7 @@ cases! {
         env.create("b").await?;
         let importing = env.new_table("c");
         env.db().import_begin(&importing, v(0), true, env.now()).await?;
-        env.db().drop_table(a, env.now()).await?;
+        env.db().drop_table(a, &Act::at(env.now())).await?;
         for (state, want) in [
             (None, "ns.b"),
             (Some(TableState::Active), "ns.b"),
@@ -198,7 +199,7 @@ cases! {
         env.write(id, Change::files(["c"])).await?;
         let before = env.dump(id).await?;
         let now = env.now();
-        let dropped = env.db().drop_table(id, now).await?;
+        let dropped = env.db().drop_table(id, &Act::at(now)).await?;
         assert_eq!((dropped.state, dropped.dropped_at), (TableState::Dropped, Some(now)));
         assert_eq!(dropped.name, name("t"));
         assert_eq!(env.record(id).await?, dropped);
@@ -213,11 +214,11 @@ cases! {
     /// drop_table 2: `TableNotFound` unless the table is active.
     async fn only_an_active_table_can_be_dropped(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
-        env.db().drop_table(id, env.now()).await?;
-        not_found("again", env.db().drop_table(id, env.now()).await)?;
+        env.db().drop_table(id, &Act::at(env.now())).await?;
+        not_found("again", env.db().drop_table(id, &Act::at(env.now())).await)?;
         let importing = env.new_table("i");
         env.db().import_begin(&importing, v(0), true, env.now()).await?;
-        not_found("importing", env.db().drop_table(importing.id, env.now()).await)
+        not_found("importing", env.db().drop_table(importing.id, &Act::at(env.now())).await)
     }
 
     /// note_change 1: what another handle did is seen after it was told, by every read of a table's row.
@@ -232,7 +233,7 @@ cases! {
         here.note_change(id);
         assert_eq!(here.get_table(&TableRef::Id(id)).await?.and_then(|table| table.head), Some(v(1)));
         assert_eq!(here.snapshot(&TableRef::Name(name("t")), At::Head).await?.version, v(1));
-        there.drop_table(id, env.now()).await?;
+        there.drop_table(id, &Act::at(env.now())).await?;
         here.note_change(id);
         assert_eq!(here.get_table(&TableRef::Name(name("t"))).await?, None);
         // Of a table that does not exist there is nothing to forget.
@@ -243,7 +244,7 @@ cases! {
     /// drop_table 1: a commit after a drop is rejected and writes nothing.
     async fn a_commit_after_a_drop_is_rejected(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
-        env.db().drop_table(id, env.now()).await?;
+        env.db().drop_table(id, &Act::at(env.now())).await?;
         for part in
             [Change::files(["a"]).exactly(id, v(0))?, Change::files(["a"]).append(id, v(0))?]
         {
@@ -285,7 +286,8 @@ cases! {
             })
             .collect();
         let now = env.now();
-        let at_drop = retrying(|| handles[1].drop_table(id, now)).await?;
+        let act = Act::at(now);
+        let at_drop = retrying(|| handles[1].drop_table(id, &act)).await?;
         let mut acknowledged = 0;
         for writer in writers {
             acknowledged += writer.await??;
@@ -301,8 +303,8 @@ cases! {
     async fn undrop_brings_everything_back(env: &Env) -> CaseResult {
         let id = env.create_with("t", Change::files(["a"])).await?;
         let before = env.dump(id).await?;
-        env.db().drop_table(id, env.now()).await?;
-        let back = env.db().undrop_table(id, &name("t")).await?;
+        env.db().drop_table(id, &Act::at(env.now())).await?;
+        let back = env.db().undrop_table(id, &name("t"), &Act::default()).await?;
         assert_eq!(back, before.record);
         assert_eq!(env.dump(id).await?, before);
         env.write(id, Change::files(["b"])).await?;
@@ -313,20 +315,20 @@ cases! {
     /// undrop_table 1: under a new name when the old one is taken; `TableExists` for a taken one.
     async fn undrop_under_a_taken_name_is_refused(env: &Env) -> CaseResult {
         let old = env.create_with("t", Change::files(["old"])).await?;
-        env.db().drop_table(old, env.now()).await?;
+        env.db().drop_table(old, &Act::at(env.now())).await?;
         let new = env.create("t").await?;
-        match env.db().undrop_table(old, &name("t")).await.plain() {
+        match env.db().undrop_table(old, &name("t"), &Act::default()).await.plain() {
             Err(CatalogError::TableExists(taken)) => assert_eq!(taken, name("t")),
             other => return fail(format_args!("{other:?}")),
         }
         let importing = env.new_table("i");
         env.db().import_begin(&importing, v(0), true, env.now()).await?;
-        match env.db().undrop_table(old, &name("i")).await.plain() {
+        match env.db().undrop_table(old, &name("i"), &Act::default()).await.plain() {
             Err(CatalogError::TableExists(_)) => {}
             other => return fail(format_args!("the name of an import: {other:?}")),
         }
         assert_eq!(env.record(old).await?.state, TableState::Dropped);
-        let back = env.db().undrop_table(old, &name("t_old")).await?;
+        let back = env.db().undrop_table(old, &name("t_old"), &Act::default()).await?;
         assert_eq!((back.id, back.name, back.dropped_at), (old, name("t_old"), None));
         let found = env.db().get_table(&TableRef::Name(name("t"))).await?;
         assert_eq!(found.map(|t| t.id), Some(new));
@@ -336,10 +338,10 @@ cases! {
     /// undrop_table 1: `TableNotFound` unless the table is dropped.
     async fn only_a_dropped_table_can_be_undropped(env: &Env) -> CaseResult {
         let id = env.create("t").await?;
-        not_found("active", env.db().undrop_table(id, &name("u")).await)?;
+        not_found("active", env.db().undrop_table(id, &name("u"), &Act::default()).await)?;
         let importing = env.new_table("i");
         env.db().import_begin(&importing, v(0), true, env.now()).await?;
-        not_found("importing", env.db().undrop_table(importing.id, &name("u")).await)
+        not_found("importing", env.db().undrop_table(importing.id, &name("u"), &Act::default()).await)
     }
 
     /// drop_table 3: a name can be used again and again; all of its dropped tables stay.
@@ -347,7 +349,7 @@ cases! {
         let mut ids = Vec::new();
         for i in 0..4 {
             let id = env.create_with("t", Change::files([format!("f{i}")])).await?;
-            env.db().drop_table(id, env.now()).await?;
+            env.db().drop_table(id, &Act::at(env.now())).await?;
             ids.push(id);
         }
         let filter = TableFilter { namespace: None, state: Some(TableState::Dropped) };
@@ -379,7 +381,7 @@ cases! {
         assert_eq!(outcome, CommitOutcome::Rejected { index: 0, reason: reason.clone() });
         assert_eq!(env.dump(id).await?, before);
 
-        env.db().drop_table(id, env.now()).await?;
+        env.db().drop_table(id, &Act::at(env.now())).await?;
         let outcome = env.commit(vec![Change::new().create(same_id)?]).await?;
         assert_eq!(outcome, CommitOutcome::Rejected { index: 0, reason }, "of a dropped table");
 
@@ -422,10 +424,13 @@ cases! {
         let mut calls = Vec::new();
         for i in 0..4 {
             let id = env.create(&format!("t{i}")).await?;
-            env.db().drop_table(id, env.now()).await?;
+            env.db().drop_table(id, &Act::at(env.now())).await?;
             let db = handles[i % 2].clone();
             let back = name("back");
-            calls.push(async move { retrying(|| db.undrop_table(id, &back)).await });
+            calls.push(async move {
+                let act = Act::default();
+                retrying(|| db.undrop_table(id, &back, &act)).await
+            });
         }
         let mut won = 0;
         for answer in together(calls).await? {

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::CommitRequest;
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::error::PlainResult;
@@ -132,7 +133,7 @@ cases! {
     /// snapshot 4: a dropped table is opened by its id at every version, and never by name.
     async fn a_dropped_table_is_opened_by_id(env: &Env) -> CaseResult {
         let id = four_versions(env).await?;
-        env.db().drop_table(id, env.now()).await?;
+        env.db().drop_table(id, &Act::at(env.now())).await?;
         assert_eq!(env.snapshot(id, At::Version(v(1))).await?.num_files, 2);
         assert_eq!(env.snapshot(id, At::Timestamp(TimestampMs(2_000))).await?.version, v(1));
         match env.db().snapshot(&TableRef::Name(name("t")), At::Version(v(1))).await.plain() {

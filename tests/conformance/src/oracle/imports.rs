@@ -1,5 +1,6 @@
 //! Imports on both sides.
 
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::ImportedCommit;
 use deltalakedb_catalog_core::ids::{TableId, TimestampMs, Version};
@@ -80,7 +81,7 @@ impl World<'_> {
             }
             Op::ImportAbort(table) => {
                 let id = self.importing(*table).await;
-                self.both(async |db| db.import_abort(id).await).await?;
+                self.both(async |db| db.import_abort(id, &Act::default()).await).await?;
             }
             other => return Err(format!("{other:?} is not an import")),
         }

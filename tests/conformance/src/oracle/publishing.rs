@@ -1,5 +1,6 @@
 //! The outbox on both sides.
 
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::backend::{
@@ -86,13 +87,13 @@ impl World<'_> {
             }
             Op::Retry(table) => {
                 let id = self.table(*table).await;
-                self.both(async |db| db.mirror_retry(id, now).await).await?;
+                self.both(async |db| db.mirror_retry(id, &Act::at(now)).await).await?;
             }
             Op::SetMode { table, mode } => {
                 let id = self.table(*table).await;
                 let mode = [MirrorMode::Off, MirrorMode::Active, MirrorMode::Diverged]
                     [usize::from(*mode) % 3];
-                self.both(async |db| db.mirror_set_mode(id, mode, now).await).await?;
+                self.both(async |db| db.mirror_set_mode(id, mode, &Act::at(now)).await).await?;
             }
             other => return Err(format!("{other:?} is not of the outbox")),
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use deltalakedb_catalog_core::action::Add;
+use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::backend::{
@@ -302,7 +303,7 @@ impl<'a> World<'a> {
             Op::Commit { old_token, parts } => self.commit(*old_token, parts).await?,
             Op::Drop(table) => {
                 let (id, now) = (self.table(*table).await, self.now());
-                self.both(async |db| db.drop_table(id, now).await).await?;
+                self.both(async |db| db.drop_table(id, &Act::at(now)).await).await?;
             }
             Op::Undrop { table, name } => {
                 let dropped = self.in_state(TableState::Dropped).await;
@@ -314,7 +315,7 @@ impl<'a> World<'a> {
                     Some(pick) => self.name(*pick).await,
                     None => old,
                 };
-                self.both(async |db| db.undrop_table(id, &name).await).await?;
+                self.both(async |db| db.undrop_table(id, &name, &Act::default()).await).await?;
             }
             Op::Resolve(token) => {
                 if let Some(token) = choose(&self.tokens, *token) {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::Row;
 
-use super::{SCHEMA_VERSION, layout, replaced, schema_error};
+use super::{KEYED_VERSION, layout, replaced, schema_error};
 use crate::errors::DbResult;
 use crate::session::Call;
 use crate::session::literals::list;
@@ -128,7 +128,7 @@ pub(super) async fn check(call: &mut Call, suffix: &str) -> DbResult<()> {
         named = format!("{named}, and {more} more");
     }
     Err(schema_error(format!(
-        "the upgrade of database '{}' to version {SCHEMA_VERSION} writes its tables anew, and would lose \
+        "the upgrade of database '{}' to version {KEYED_VERSION} writes its tables anew, and would lose \
          what others have made of them: {named}. Take it away, run `dl init` again, and make it anew \
          after that (rows go by table_key then). Nothing was changed",
         call.session.at
