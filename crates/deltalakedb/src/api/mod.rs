@@ -7,6 +7,7 @@
 mod alter;
 mod changes;
 mod create;
+mod freeze;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ mod tests;
 pub use alter::AlterTable;
 pub use changes::{Change, Changes, Target};
 pub use create::CreateTable;
+pub use freeze::Freezing;
 pub use table::Table;
 
 use std::time::SystemTime;
