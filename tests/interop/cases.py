@@ -37,7 +37,7 @@ class Reading:
 
 @dataclass
 class Foreign:
-    """Two tables of three commits that a foreign engine appends to: it may to one, and must not to the other."""
+    """Two tables of so many commits that a foreign engine appends to: it may to one, and must not to the other."""
 
     open: Reading
     fenced: Reading
@@ -465,6 +465,36 @@ def fence(dl: Dl, home: Path):
     return Foreign(tables["open"], tables["fenced"], 3)
 
 
+def frozen(dl: Dl, home: Path):
+    """A writer is refused for as long as a table is frozen, and only because of that."""
+    tables = {}
+    for name in ("thawed", "frozen"):
+        properties = ["delta.enableInCommitTimestamps=false"]
+        table = Table(dl, home / name, f"interop.{name}", SIMPLE, properties=properties, arguments=["--no-fence"])
+        table.append("part-0.parquet", rows(SIMPLE, 0, 10))
+        if name == "thawed":
+            dl("freeze", table.name, "--reason", "interop")
+            dl("unfreeze", table.name)
+        else:
+            table.append("part-1.parquet", rows(SIMPLE, 10, 10))
+            dl("freeze", table.name, "--reason", "interop")
+        table.publish()
+        tables[name] = Reading(table.folder, table.expected())
+    return Foreign(tables["thawed"], tables["frozen"], 4)
+
+
+def read_while_frozen(dl: Dl, home: Path):
+    """Who reads does not notice."""
+    readings = []
+    for name, arguments in (("plain", ["--no-fence"]), ("fenced", [])):
+        table = Table(dl, home / name, f"interop.read_{name}", SIMPLE, arguments=arguments)
+        table.append("part-0.parquet", rows(SIMPLE, 0, 10))
+        dl("freeze", table.name, "--reason", "interop")
+        table.publish()
+        readings.append(Reading(table.folder, table.expected()))
+    return readings
+
+
 def released(dl: Dl, home: Path):
     """After `dl release` other writers may commit again, and have not lost anything."""
     table = Table(dl, home / "t", "interop.released", SIMPLE)
@@ -631,5 +661,7 @@ CASES = [
     imported_as_others_write,
     published_elsewhere,
     fence,
+    frozen,
+    read_while_frozen,
     released,
 ]

@@ -1,12 +1,15 @@
 //! Settings of a server that a catalog's safety and speed rest on
 //! (<https://dev.mysql.com/doc/refman/8.4/en/innodb-parameters.html>,
-//! <https://mariadb.com/kb/en/innodb-system-variables/>), and sizes.
+//! <https://mariadb.com/kb/en/innodb-system-variables/>), rights, sizes, clusters and replicas.
+
+mod cluster;
+mod rights;
 
 use std::collections::BTreeMap;
 
 use deltalakedb_catalog_core::diagnosis::{Diagnosis, Level};
 use deltalakedb_catalog_core::error::Result;
-use sqlx::Row;
+use sqlx::{Column, Row};
 
 use crate::errors::DbResult;
 use crate::options::MySqlOptions;
@@ -17,7 +20,10 @@ use crate::session::{Call, Session};
 const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN (
     'innodb_flush_log_at_trx_commit', 'sync_binlog', 'log_bin', 'innodb_doublewrite',
     'innodb_buffer_pool_size', 'max_allowed_packet', 'max_connections', 'read_only',
-    'super_read_only', 'innodb_rollback_on_timeout')";
+    'super_read_only', 'innodb_rollback_on_timeout', 'max_user_connections', 'binlog_format',
+    'time_zone', 'system_time_zone', 'lower_case_table_names', 'wsrep_on', 'wsrep_sync_wait')";
+/// Each version knows one of them; both need a right that few logins have.
+const REPLICATION: [&str; 2] = ["SHOW REPLICA STATUS", "SHOW SLAVE STATUS"];
 
 /// The default buffer pool, bytes: little for a server of its own.
 const SMALL_POOL: u64 = 128 << 20;
@@ -38,14 +44,33 @@ pub async fn diagnose(options: MySqlOptions) -> Result<Vec<Diagnosis>> {
     found
 }
 
-async fn look(call: &mut Call, pool: u32) -> DbResult<Vec<Diagnosis>> {
-    let mut settings = BTreeMap::new();
-    for row in call.query(VARIABLES, &[]).await?.iter().flat_map(|set| &set.rows) {
+/// Names and values of a `SHOW` statement.
+async fn pairs(call: &mut Call, sql: &str) -> DbResult<BTreeMap<String, String>> {
+    let mut pairs = BTreeMap::new();
+    for row in call.query(sql, &[]).await?.iter().flat_map(|set| &set.rows) {
         let (name, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        settings.insert(name.to_lowercase(), value);
+        pairs.insert(name.to_lowercase(), value);
     }
+    Ok(pairs)
+}
+
+async fn look(call: &mut Call, pool: u32) -> DbResult<Vec<Diagnosis>> {
+    let settings = pairs(call, VARIABLES).await?;
+    let status = pairs(call, cluster::STATUS).await?;
     let mut found = judge(&settings, pool);
+    found.extend(cluster::connections(&settings, &status, pool));
+    found.extend(cluster::time_zone(&settings));
+    found.extend(cluster::galera(&settings, &status));
     let prefix = call.session.options.table_prefix.clone();
+    let database = call.session.options.database.clone();
+    let mut grants: Vec<String> = Vec::new();
+    for row in call.query("SHOW GRANTS", &[]).await?.iter().flat_map(|set| &set.rows) {
+        grants.push(row.try_get(0)?);
+    }
+    let named: Vec<String> = tables().map(|table| format!("{prefix}{table}")).collect();
+    let schema = format!("{prefix}schema");
+    let lowers = settings.get("lower_case_table_names").is_some_and(|value| value != "0");
+    found.push(rights::judge(&grants, &database, &schema, &named, lowers));
     let names: Vec<String> = tables().map(|table| format!("'{prefix}{table}'")).collect();
     let sql = format!(
         "SELECT CAST(COALESCE(SUM(data_length), 0) AS SIGNED),
@@ -59,7 +84,34 @@ async fn look(call: &mut Call, pool: u32) -> DbResult<Vec<Diagnosis>> {
         let text = format!("{} MiB in tables, {} MiB in indexes", data >> 20, indexes >> 20);
         found.push(Diagnosis::ok("sizes", text));
     }
+    // Last: who may not ask is told nothing.
+    found.extend(cluster::replication(&settings, &replicas(call).await));
     Ok(found)
+}
+
+/// Where this server copies from, a channel each; none if it does not, or this login may not ask.
+async fn replicas(call: &mut Call) -> Vec<BTreeMap<String, String>> {
+    for sql in REPLICATION {
+        let sets = match call.query(sql, &[]).await {
+            Ok(sets) => sets,
+            Err(_) if call.is_usable() => continue,
+            Err(_) => break,
+        };
+        let rows = sets.iter().flat_map(|set| &set.rows);
+        return rows
+            .map(|row| {
+                let columns = row.columns().iter();
+                columns
+                    .filter_map(|column| {
+                        let value = row.try_get_raw(column.ordinal()).ok()?;
+                        let text = <&str as sqlx::Decode<sqlx::MySql>>::decode(value).ok()?;
+                        Some((column.name().to_lowercase(), text.to_owned()))
+                    })
+                    .collect()
+            })
+            .collect();
+    }
+    Vec::new()
 }
 
 /// What settings mean for a catalog.
@@ -137,6 +189,14 @@ fn judge(settings: &BTreeMap<String, String>, pool: u32) -> Vec<Diagnosis> {
             )
         }),
     );
+    setting(
+        "binlog_format",
+        (is_on("log_bin") && get("binlog_format").eq_ignore_ascii_case("statement")).then_some((
+            Level::Error,
+            "commits run at READ COMMITTED, which this format cannot log: the server refuses them",
+            "set binlog_format = ROW",
+        )),
+    );
     for name in ["read_only", "super_read_only"] {
         if is_on(name) {
             found.push(Diagnosis::new(
@@ -171,6 +231,7 @@ mod tests {
             // Without a binary log it means nothing.
             ("sync_binlog", "0", Level::Ok),
             ("read_only", "ON", Level::Error),
+            ("binlog_format", "STATEMENT", Level::Ok),
         ] {
             let settings = BTreeMap::from([(name.to_owned(), value.to_owned())]);
             let found = judge(&settings, 10);

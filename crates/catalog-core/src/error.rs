@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::conflict::Conflict;
+use crate::frozen::Frozen;
 use crate::ids::{CommitToken, InvalidId, TableName, Version};
 
 /// Result of every fallible call in the workspace's libraries.
@@ -47,6 +48,9 @@ pub enum CatalogError {
     /// Another commit got there first and the two do not go together.
     #[error("{0}")]
     Conflict(#[from] Box<Conflict>),
+    /// The table is frozen: nothing is written to it until it is unfrozen.
+    #[error("{0}")]
+    TableFrozen(Box<Frozen>),
     /// The table uses something that this writer does not know.
     #[error("{0}")]
     Unsupported(String),
@@ -131,8 +135,8 @@ impl CatalogError {
 
     /// The kind of this error as a word that stays the same from version to version:
     /// `invalid_input`, `table_not_found`, `table_exists`, `version_not_found`, `conflict`,
-    /// `unsupported`, `schema`, `corrupt`, `busy` (the same call may succeed soon), `unavailable`,
-    /// `commit_unknown`.
+    /// `table_frozen`, `unsupported`, `schema`, `corrupt`, `busy` (the same call may succeed soon),
+    /// `unavailable`, `commit_unknown`.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -141,6 +145,7 @@ impl CatalogError {
             CatalogError::TableExists(_) => "table_exists",
             CatalogError::VersionNotFound { .. } => "version_not_found",
             CatalogError::Conflict(_) => "conflict",
+            CatalogError::TableFrozen(_) => "table_frozen",
             CatalogError::Unsupported(_) => "unsupported",
             CatalogError::Schema(_) => "schema",
             CatalogError::Corrupt(_) => "corrupt",

@@ -14,6 +14,7 @@ pub mod delegation;
 pub mod diagnosis;
 pub mod error;
 pub mod fields;
+pub mod frozen;
 pub mod ids;
 pub mod later;
 pub mod lenient;

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod event;
+mod freezing;
 mod heads;
 mod part;
 mod prepare;
@@ -17,6 +18,7 @@ use serde::Serialize;
 use attempts::some_at_a_time;
 use event::PlanTime;
 pub use event::{ChangedTable, CommitEvent, CommitHook};
+pub use freezing::{FreezeReport, SwitchedTable};
 use heads::Heads;
 
 use crate::conflict::Reads;
@@ -104,14 +106,27 @@ pub enum ChangeTarget {
         /// The version that the commit becomes.
         version: Version,
     },
-    /// Puts a table's fence up or takes it away; the actions follow from its head, and those of the
-    /// change must be empty.
+    /// Changes who may write to a table (see [`crate::fence`] and [`crate::freeze`]); the actions follow from
+    /// its head, and those of the change must be empty.
     Fence {
         /// Table.
         table: TableRef,
         /// What to do.
         change: FenceChange,
     },
+}
+
+impl TableChange {
+    /// A change of who may write to a table.
+    fn of_fence(table: TableId, change: FenceChange) -> TableChange {
+        TableChange {
+            origin: change.operation().to_ascii_lowercase(),
+            target: ChangeTarget::Fence { table: TableRef::Id(table), change },
+            ndjson: Vec::new(),
+            reads: Reads::default(),
+            operation: None,
+        }
+    }
 }
 
 /// A batch that took effect.
@@ -508,10 +523,15 @@ impl Catalog {
     /// Drops a table. Its rows and files stay until purged; `undrop_table` brings it back.
     ///
     /// # Errors
-    /// `TableNotFound`.
+    /// `TableNotFound`; `TableFrozen`.
     pub async fn drop_table(&self, table: &TableRef) -> Result<TableRecord> {
         // Which table is dropped is decided on what is true now.
         let record = self.table_on(&self.backend, table).await?;
+        if record.state == TableState::Active {
+            let by_id = TableRef::Id(record.id);
+            let head = self.snapshot_on(&self.backend, &by_id, At::Head).await?;
+            self.refuse_frozen(&head).await?;
+        }
         let act = self.act();
         let dropped = self.repeat(|| self.backend.drop_table(record.id, &act)).await?;
         self.reader.note_change(dropped.id);

@@ -4,6 +4,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+#[path = "catalog/freezing_tests.rs"]
+mod freezing;
+
 use super::prepare::check_large;
 use super::*;
 use crate::conflict::{self, ConflictKind, Isolation, Reads};

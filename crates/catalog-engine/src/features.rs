@@ -10,6 +10,8 @@ use deltalakedb_catalog_core::error::{CatalogError, Result};
 
 /// Name of the writer feature that keeps foreign writers out (see [`crate::fence`]).
 pub(crate) const FENCE: &str = "deltalakedb";
+/// Name of the writer feature that keeps all writers out (see [`crate::freeze`]). No commit may use it.
+pub(crate) const FROZEN: &str = "deltalakedb.frozen";
 /// A feature that a commit from a client may use.
 struct Known {
     name: &'static str,
@@ -221,6 +223,7 @@ pub fn check_commit(protocol: &Protocol, _metadata: &Metadata) -> Result<()> {
 /// Why a feature of the protocol is not known here, where that helps.
 fn reason(name: &str) -> Option<&'static str> {
     match name {
+        FROZEN => Some("the table is frozen: `dl unfreeze` ends that"),
         "rowTracking" => Some("the writer must assign row ids, which rebased commits would repeat"),
         "icebergCompatV1" | "icebergCompatV2" | "icebergCompatV3" => {
             Some("every commit must keep the table readable as Iceberg")

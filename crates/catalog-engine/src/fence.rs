@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::features::{self, ENABLE_ICT, VACUUM_PROTOCOL_CHECK};
+use crate::freeze::{self, Reason, is_frozen};
 use crate::plan::target::{PlanBase, PlanTarget};
 use deltalakedb_catalog_core::action::{Action, Metadata, Protocol};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
@@ -41,11 +42,19 @@ pub fn is_up(protocol: &Protocol) -> bool {
     features::supports_writer(protocol, FEATURE)
 }
 
+/// Writer features that versions without a list stand for. Readers of version 1 map no columns, whatever the
+/// writers' version says.
+fn implied(reader: i32, writer: i32) -> impl Iterator<Item = &'static str> {
+    features::implied(writer).filter(move |name| reader > 1 || *name != "columnMapping")
+}
+
 /// A protocol with these writer features besides its own. The reader's part stays as it is.
 fn with_features(protocol: &Protocol, wanted: &[&str]) -> Protocol {
     let mut writer_features = match &protocol.writer_features {
         Some(listed) if protocol.min_writer_version >= features::FEATURES_WRITER => listed.clone(),
-        _ => features::implied(protocol.min_writer_version).map(str::to_owned).collect(),
+        _ => implied(protocol.min_reader_version, protocol.min_writer_version)
+            .map(str::to_owned)
+            .collect(),
     };
     for name in wanted {
         if !writer_features.iter().any(|f| f == name) {
@@ -89,12 +98,12 @@ fn without_features(protocol: &Protocol, unwanted: &[&str]) -> Protocol {
     }
     // Column mapping, which reader version 2 stands for, comes with writer version 5.
     let versions: &[i32] = match protocol.min_reader_version {
-        1 => &[1, 2, 3, 4],
+        1 => &[1, 2, 3, 4, 6],
         2 => &[5, 6],
         _ => &[],
     };
     for version in versions.iter().copied() {
-        let mut implied: Vec<&str> = features::implied(version).collect();
+        let mut implied: Vec<&str> = implied(protocol.min_reader_version, version).collect();
         let mut found: Vec<&str> = left.iter().map(String::as_str).collect();
         implied.sort_unstable();
         found.sort_unstable();
@@ -110,14 +119,28 @@ fn without_features(protocol: &Protocol, unwanted: &[&str]) -> Protocol {
     Protocol { writer_features: Some(left), ..protocol.clone() }
 }
 
+/// Takes the feature of frozen tables out of a protocol that a writer commits: one that brings back the state
+/// of a time at which the table was frozen does not freeze it again.
+fn melt(protocol: &mut Protocol) {
+    if let Some(listed) = &mut protocol.writer_features {
+        listed.retain(|name| name != freeze::FEATURE);
+    }
+}
+
 /// Protocol and metadata as a writer through the catalog sees them: without the fence, without
 /// in-commit timestamps, which the catalog writes for everyone, and without `vacuumProtocolCheck`, which
-/// asks of readers nothing, and of writers to look at the other features before they vacuum.
+/// asks of readers nothing, and of writers to look at the other features before they vacuum. That a table is
+/// frozen ([`crate::freeze`]) every writer sees.
 #[must_use]
 pub fn writer_view(protocol: &Protocol, metadata: &Metadata) -> (Protocol, Metadata) {
     let mut metadata = metadata.clone();
     without_timestamps(&mut metadata);
     (seen_by_writers(protocol), metadata)
+}
+
+/// A protocol as it is when its table is not frozen.
+pub(crate) fn thawed(protocol: &Protocol) -> Protocol {
+    without_features(protocol, &[freeze::FEATURE])
 }
 
 /// A protocol without what the catalog puts back (see [`writer_view`]).
@@ -127,10 +150,11 @@ fn seen_by_writers(protocol: &Protocol) -> Protocol {
 }
 
 /// Protocol and metadata as who reads the files of a snapshot sees them: those of [`writer_view`], without
-/// features that ask nothing of that ([`features::for_scans`]), and without properties that are null.
+/// features that ask nothing of that ([`features::for_scans`]; that a table is frozen), and without properties
+/// that are null.
 #[must_use]
 pub fn scan_view(protocol: &Protocol, metadata: &Metadata) -> (Protocol, Metadata) {
-    let (protocol, mut metadata) = writer_view(protocol, metadata);
+    let (protocol, mut metadata) = writer_view(&thawed(protocol), metadata);
     metadata.configuration.retain(|_, value| value.is_some());
     (features::for_scans(&protocol, &metadata), metadata)
 }
@@ -185,8 +209,8 @@ fn edited(text: &str, mut edits: Vec<(Range<usize>, String)>) -> String {
     out
 }
 
-/// A change of a table's fence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// A change of who may write to a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FenceChange {
     /// Puts the fence up, with in-commit timestamps unless the table's properties refuse them.
@@ -196,23 +220,50 @@ pub enum FenceChange {
         /// In-commit timestamps stay, which some writers cannot write.
         keep_timestamps: bool,
     },
+    /// Keeps all writers out (see [`crate::freeze`]). The fence stays as it is.
+    Freeze {
+        /// Why.
+        reason: Option<Reason>,
+    },
+    /// Lets writers in again: those that the fence lets in.
+    Unfreeze {
+        /// Why.
+        reason: Option<Reason>,
+    },
 }
 
 impl FenceChange {
     /// `operation` of the commit.
     #[must_use]
-    pub fn operation(self) -> &'static str {
+    pub fn operation(&self) -> &'static str {
         match self {
             FenceChange::Raise => "RAISE FENCE",
             FenceChange::Lower { .. } => "LOWER FENCE",
+            FenceChange::Freeze { .. } => freeze::FREEZE,
+            FenceChange::Unfreeze { .. } => freeze::UNFREEZE,
         }
     }
 
-    /// The commit's lines on this head; none if the fence is as wanted already.
+    /// Whether it freezes or unfreezes, and leaves the fence as it is.
+    pub(crate) fn switches_freeze(&self) -> bool {
+        matches!(self, FenceChange::Freeze { .. } | FenceChange::Unfreeze { .. })
+    }
+
+    /// `operationParameters` of the commit.
+    pub(crate) fn parameters(&self) -> serde_json::Value {
+        match self {
+            FenceChange::Freeze { reason } | FenceChange::Unfreeze { reason } => {
+                freeze::parameters(reason.as_ref())
+            }
+            FenceChange::Raise | FenceChange::Lower { .. } => freeze::parameters(None),
+        }
+    }
+
+    /// The commit's lines on this head; none if the table is as wanted already.
     ///
     /// # Errors
     /// `InvalidInput` if protocol or metadata cannot be written as JSON.
-    pub fn lines(self, head: &Snapshot) -> Result<Option<Vec<u8>>> {
+    pub fn lines(&self, head: &Snapshot) -> Result<Option<Vec<u8>>> {
         let Snapshot { protocol, metadata, .. } = head;
         let mut changed = metadata.clone();
         let protocol = match self {
@@ -232,6 +283,10 @@ impl FenceChange {
                 changed.configuration.retain(|key, _| !ICT_PROPERTIES.contains(&key.as_str()));
                 without_features(protocol, &[FEATURE, ICT])
             }
+            FenceChange::Freeze { .. } if is_frozen(protocol) => return Ok(None),
+            FenceChange::Freeze { .. } => with_features(protocol, &[freeze::FEATURE]),
+            FenceChange::Unfreeze { .. } if !is_frozen(protocol) => return Ok(None),
+            FenceChange::Unfreeze { .. } => thawed(protocol),
         };
         let mut lines = Action::Protocol(protocol).to_line()?;
         lines.push('\n');
@@ -258,7 +313,7 @@ struct Found<T> {
 }
 
 /// Puts the fence and in-commit timestamps into the `protocol` and `metaData` lines of a commit, as
-/// the table has them. Every other line keeps its bytes, and so do all fields that need no change.
+/// the table has them; only [`FenceChange::Freeze`] makes a table a frozen one. Every other line keeps its bytes, and so do all fields that need no change.
 ///
 /// # Errors
 /// `Unsupported` for a commit that turns in-commit timestamps on without a `metaData` action.
@@ -272,18 +327,25 @@ pub(crate) fn dress<'a>(
     let Ok(text) = std::str::from_utf8(ndjson) else { return Ok(unchanged) };
     let (protocol, metadata) = find(text);
     let (new_protocol, new_metadata, enables_ict) = match target {
-        PlanTarget::New { fence: false } => return Ok(unchanged),
+        PlanTarget::New { fence: false } => {
+            let Some(Found { action, .. }) = &protocol else { return Ok(unchanged) };
+            let mut new = action.clone();
+            melt(&mut new);
+            (Some(new), None, false)
+        }
         PlanTarget::New { fence: true } => {
             let (Some(protocol), Some(metadata)) = (&protocol, &metadata) else {
                 return Ok(unchanged);
             };
+            let mut new = protocol.action.clone();
+            melt(&mut new);
             let mut properties = metadata.action.clone();
             if properties.property(ENABLE_ICT).is_none() {
                 properties.configuration.insert(ENABLE_ICT.to_owned(), Some("true".to_owned()));
             }
             let wanted: &[&str] =
                 if properties.flag(ENABLE_ICT) { &[FEATURE, ICT] } else { &[FEATURE] };
-            (Some(with_features(&protocol.action, wanted)), Some(properties), false)
+            (Some(with_features(&new, wanted)), Some(properties), false)
         }
         PlanTarget::On(base) => on_base(origin, base, protocol.as_ref(), metadata.as_ref())?,
     };
@@ -328,6 +390,9 @@ fn on_base(
     let stays = new_metadata.as_ref().unwrap_or(base.metadata).flag(ENABLE_ICT);
     let mut new_protocol = protocol.map(|found| found.action.clone());
     if let Some(new) = &mut new_protocol {
+        if !base.switches_freeze {
+            melt(new);
+        }
         let mut wanted = Vec::new();
         if is_up(base.protocol) && !base.lowers_fence {
             wanted.push(FEATURE);

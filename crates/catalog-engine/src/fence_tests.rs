@@ -29,6 +29,7 @@ fn on<'a>(protocol: &'a Protocol, metadata: &'a Metadata) -> PlanTarget<'a> {
         next_version: Version::new(5).unwrap(),
         next_timestamp: TimestampMs(5_000),
         lowers_fence: false,
+        switches_freeze: false,
     })
 }
 

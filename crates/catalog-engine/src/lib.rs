@@ -14,6 +14,7 @@ pub mod env;
 pub mod fault;
 pub mod features;
 pub mod fence;
+pub mod freeze;
 mod lists;
 pub mod measure;
 pub mod memory;

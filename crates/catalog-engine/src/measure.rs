@@ -214,6 +214,7 @@ fn commit_outcome(answer: Result<bool, &CatalogError>) -> usize {
         Err(CatalogError::Conflict(_)) => 2,
         Err(
             CatalogError::InvalidInput(_)
+            | CatalogError::TableFrozen(_)
             | CatalogError::Unsupported(_)
             | CatalogError::TableNotFound(_)
             | CatalogError::TableExists(_)
@@ -225,12 +226,13 @@ fn commit_outcome(answer: Result<bool, &CatalogError>) -> usize {
 }
 
 /// The stable codes of errors, see [`CatalogError::code`].
-const CODES: [&str; 11] = [
+const CODES: [&str; 12] = [
     "invalid_input",
     "table_not_found",
     "table_exists",
     "version_not_found",
     "conflict",
+    "table_frozen",
     "unsupported",
     "schema",
     "corrupt",
@@ -382,6 +384,13 @@ mod tests {
                 earliest: version,
                 latest: version,
             },
+            CatalogError::TableFrozen(Box::new(deltalakedb_catalog_core::frozen::Frozen {
+                table: "x".to_owned(),
+                version,
+                since: None,
+                user: None,
+                reason: None,
+            })),
             CatalogError::Unsupported("x".to_owned()),
             CatalogError::Schema("x".to_owned()),
             CatalogError::corrupt("x"),

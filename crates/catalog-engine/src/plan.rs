@@ -149,10 +149,16 @@ fn plan_by(
     else {
         return Err(CatalogError::invalid(format!("{origin}: no protocol or metadata")));
     };
+    // Who freezes or unfreezes needs every other feature.
+    let switches_freeze = base.is_some_and(|base| base.switches_freeze);
+    let checked = |protocol, metadata| {
+        let thawed = if switches_freeze { Some(fence::thawed(protocol)) } else { None };
+        features::check_commit(thawed.as_ref().unwrap_or(protocol), metadata)
+    };
     if let Some(base) = base {
-        features::check_commit(base.protocol, base.metadata)?;
+        checked(base.protocol, base.metadata)?;
     }
-    features::check_commit(protocol, metadata)?;
+    checked(protocol, metadata)?;
 
     let of_adds = OfAdds::new(protocol, metadata)?;
     check.actions(&lines, protocol, metadata, &of_adds)?;

@@ -18,6 +18,7 @@ use crate::plan::Plan;
 use deltalakedb_catalog_core::commit::{FirstLine, commit_info_object};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::fields::Fields;
+use deltalakedb_catalog_core::frozen::is_one_line;
 use deltalakedb_catalog_core::ids::{TableName, TimestampMs};
 
 /// `commitInfo.userName`, as Delta's other writers call it.
@@ -60,12 +61,7 @@ impl FromStr for UserName {
         if name.chars().count() > Self::MAX_CHARS {
             return refused(&format!("has at most {} characters", Self::MAX_CHARS));
         }
-        // U+2028 and U+2029 end lines, too, and the others change the direction of what follows.
-        let breaks = |c: char| {
-            c.is_control()
-                || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        };
-        if name.contains(breaks) {
+        if !name.chars().all(is_one_line) {
             return refused("has no control characters in it");
         }
         Ok(UserName(name.to_owned()))

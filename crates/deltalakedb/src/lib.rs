@@ -74,7 +74,9 @@ pub mod uri;
 pub mod views;
 pub mod watching;
 
-pub use api::{AlterTable, Change, Changes, CreateTable, IntoAt, IntoTableRef, Table, Target};
+pub use api::{
+    AlterTable, Change, Changes, CreateTable, Freezing, IntoAt, IntoTableRef, Table, Target,
+};
 pub use background::{BackgroundMirror, CommitNotPublished, CommitPublishedError};
 #[cfg(feature = "config")]
 pub use config::Config;
@@ -83,17 +85,18 @@ pub use deltalakedb_cache::{CacheKind, CacheStats, KindStats};
 pub mod core {
     //! The layers below, as they are: the model and the contract of databases, and the engine on them.
     pub use deltalakedb_catalog_core::{
-        action, audit, backend, commit, delegation, diagnosis, error, fields, ids, later, lenient,
-        model, paths, secrets, sink, support,
+        action, audit, backend, commit, delegation, diagnosis, error, fields, frozen, ids, later,
+        lenient, model, paths, secrets, sink, support,
     };
     pub use deltalakedb_catalog_engine::{
-        alter, canonical, catalog, conflict, env, fault, features, fence, measure, memory, pages,
-        plan, predicate, retry, schema, signature, skew, skip,
+        alter, canonical, catalog, conflict, env, fault, features, fence, freeze, measure, memory,
+        pages, plan, predicate, retry, schema, signature, skew, skip,
     };
 }
 pub use deltalakedb_catalog_core::action::{Action, Add, Metadata, Protocol, Remove};
 pub use deltalakedb_catalog_core::backend::{CommitFilter, CommittedTable, PoolStats, TableFilter};
 pub use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
+pub use deltalakedb_catalog_core::frozen::Frozen;
 pub use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
@@ -101,7 +104,8 @@ pub use deltalakedb_catalog_core::model::{
     CommitRecord, FileRecord, MirrorMode, Snapshot, TableRecord, TableState,
 };
 pub use deltalakedb_catalog_engine::catalog::{
-    ChangeTarget, ChangedTable, CommitBatch, CommitEvent, CommitHook, CommitReport, TableChange,
+    ChangeTarget, ChangedTable, CommitBatch, CommitEvent, CommitHook, CommitReport, FreezeReport,
+    SwitchedTable, TableChange,
 };
 pub use deltalakedb_catalog_engine::conflict::{Conflict, ConflictKind, Reads};
 pub use deltalakedb_catalog_engine::env::{NoProgress, Progress};

@@ -113,6 +113,7 @@ fn kind_of(error: &CatalogError) -> &'static str {
         CatalogError::TableExists(_) => "table_exists",
         CatalogError::VersionNotFound { .. } => "version_not_found",
         CatalogError::Conflict(_) => "conflict",
+        CatalogError::TableFrozen(_) => "table_frozen",
         CatalogError::Unsupported(_) => "unsupported",
         CatalogError::Schema(_) => "schema",
         CatalogError::Corrupt(_) => "corrupt",

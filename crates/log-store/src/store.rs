@@ -300,14 +300,19 @@ impl ObjectStore for TableStore {
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
         let this = self.clone();
+        // Once for all of them: a vacuum has many.
+        let asked = Arc::new(tokio::sync::OnceCell::new());
         locations
             .and_then(move |path| {
-                let this = this.clone();
+                let (this, asked) = (this.clone(), Arc::clone(&asked));
                 async move {
                     match this.place(&path)? {
                         // Nothing authoritative is deleted through this.
                         Place::Log(_) => Ok(path),
                         Place::Data(relative) => {
+                            let refuse =
+                                || async { this.log.refuse_frozen().await.map_err(store_error) };
+                            asked.get_or_try_init(refuse).await?;
                             let storage = this.storage().await?;
                             storage.store.delete(&Self::real(&storage, &relative)?).await?;
                             Ok(path)

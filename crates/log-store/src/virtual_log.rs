@@ -87,6 +87,18 @@ impl VirtualLog {
         Ok(Some(Table { catalog: self.context.catalog().await?.on_primary(), id, base }))
     }
 
+    /// Refuses to delete data files of a table that is frozen now.
+    ///
+    /// # Errors
+    /// `TableFrozen`; those of the database.
+    pub(crate) async fn refuse_frozen(&self) -> Result<()> {
+        let Some(table) = self.table().await? else { return Ok(()) };
+        runtime::run(
+            async move { table.catalog.refuse_frozen_table(&TableRef::Id(table.id)).await },
+        )
+        .await
+    }
+
     /// Commits that the transaction has not committed yet, as files of the log.
     fn staged(&self) -> Vec<(Version, File)> {
         let commits = self.context.staging().map(Staging::commits).unwrap_or_default();

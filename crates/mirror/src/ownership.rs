@@ -11,6 +11,7 @@ use deltalakedb_catalog_core::sink::MirrorSink;
 use deltalakedb_catalog_engine::catalog::Catalog;
 use deltalakedb_catalog_engine::env::Progress;
 use deltalakedb_catalog_engine::fence::{self, FenceChange};
+use deltalakedb_catalog_engine::freeze::is_frozen;
 use deltalakedb_catalog_engine::retry::Retry;
 use futures::TryStreamExt;
 use serde::Serialize;
@@ -57,8 +58,8 @@ pub struct ReleaseReport {
 /// writer.
 ///
 /// # Errors
-/// `TableNotFound`; `InvalidInput` if the table is not published, or its log holds commits that the
-/// catalog does not know; those of a commit.
+/// `TableNotFound`; `TableFrozen`; `InvalidInput` if the table is not published, or its log holds commits
+/// that the catalog does not know; those of a commit.
 pub async fn cutover(catalog: &Catalog, table: &TableRef) -> Result<CutoverReport> {
     let catalog = &catalog.clone().on_primary();
     let record = catalog.table(table).await?;
@@ -77,6 +78,7 @@ pub async fn cutover(catalog: &Catalog, table: &TableRef) -> Result<CutoverRepor
         }
     }
     refuse_foreign(catalog, &record).await?;
+    catalog.refuse_frozen_table(&TableRef::Id(id)).await?;
     let report = catalog.change_fence(&TableRef::Id(id), FenceChange::Raise).await?;
     let version = report.and_then(|report| report.tables.first().map(|table| table.version));
     Ok(CutoverReport { table_id: id, name, version })
@@ -91,8 +93,8 @@ pub async fn cutover(catalog: &Catalog, table: &TableRef) -> Result<CutoverRepor
 /// id, it goes on where it stopped.
 ///
 /// # Errors
-/// `TableNotFound`; `InvalidInput` if the log holds commits that the catalog does not know; those of
-/// a commit and of the store.
+/// `TableNotFound`; `TableFrozen`; `InvalidInput` if the log holds commits that the catalog does not know;
+/// those of a commit and of the store.
 pub async fn release(
     catalog: &Catalog,
     table: &TableRef,
@@ -113,14 +115,24 @@ pub async fn release(
     }
     let by_id = TableRef::Id(record.id);
     if record.state == TableState::Active {
-        let (backend, act) = (catalog.backend(), catalog.act());
-        Retry::of(catalog)
-            .repeat(|| backend.mirror_set_mode(record.id, MirrorMode::Off, &act))
-            .await?;
-        catalog.change_fence(&by_id, FenceChange::Lower { keep_timestamps }).await?;
-        catalog.drop_table(&by_id).await?;
+        // First: who is told so can go on with a table that is published.
+        catalog.refuse_frozen_table(&by_id).await?;
+        set_mode(catalog, &record, MirrorMode::Off).await?;
+        if let Err(error) = let_go(catalog, &by_id, keep_timestamps).await {
+            if matches!(error, CatalogError::TableFrozen(_)) {
+                // It was frozen just now, which other writers must learn of.
+                set_mode(catalog, &record, record.mirror).await?;
+            }
+            return Err(error);
+        }
     }
     let head = catalog.snapshot(&by_id, At::Head).await?;
+    if is_frozen(&head.protocol) {
+        return Err(CatalogError::invalid(format!(
+            "table '{}' was frozen while it was dropped: `dl undrop {}`, then `dl unfreeze {0}` first",
+            record.name, record.id
+        )));
+    }
     if fence::is_up(&head.protocol) {
         return Err(CatalogError::invalid(format!(
             "table '{}' was dropped with its fence up: `dl undrop {}` first",
@@ -135,6 +147,16 @@ pub async fn release(
         version: head.version,
         published,
     })
+}
+
+async fn set_mode(catalog: &Catalog, record: &TableRecord, mode: MirrorMode) -> Result<()> {
+    let (backend, act) = (catalog.backend(), catalog.act());
+    Retry::of(catalog).repeat(|| backend.mirror_set_mode(record.id, mode, &act)).await.map(drop)
+}
+
+async fn let_go(catalog: &Catalog, table: &TableRef, keep_timestamps: bool) -> Result<()> {
+    catalog.change_fence(table, FenceChange::Lower { keep_timestamps }).await?;
+    catalog.drop_table(table).await.map(drop)
 }
 
 fn diverged(name: &TableName) -> CatalogError {

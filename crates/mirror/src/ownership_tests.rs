@@ -161,3 +161,94 @@ async fn a_release_that_dies_anywhere_is_finished_by_the_next() {
         }
     }
 }
+
+/// Reads, publishing, comparing and rebuilding go on; handing over does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_table_keeps_its_owner() {
+    for fenced in [false, true] {
+        let lake = Lake::new();
+        let id = legacy(&lake).await;
+        let table = TableRef::Id(id);
+        if fenced {
+            cutover(&lake.catalog, &table).await.unwrap();
+        }
+        let before = lake.catalog.snapshot(&table, At::Head).await.unwrap();
+        lake.catalog.freeze(&[table.clone()], None, None).await.unwrap();
+        lake.publisher().run_once(None).await.unwrap();
+        parity(&lake, id).await;
+        // The kernel reads the published table, and sees why it must not write to it.
+        let location = LogLocation::Table(lake.location("t"));
+        let log = read_state(location.clone(), &BTreeMap::new(), None).await.unwrap();
+        assert_eq!((log.files.len(), log.protocol.min_reader_version), (1, 1));
+        let features = log.protocol.writer_features.unwrap();
+        assert!(features.contains(&"deltalakedb.frozen".to_owned()), "{features:?}");
+        assert_eq!(features.contains(&"deltalakedb".to_owned()), fenced);
+
+        for error in [
+            cutover(&lake.catalog, &table).await.unwrap_err(),
+            release(&lake.catalog, &table, false, &NoProgress).await.unwrap_err(),
+        ] {
+            assert_eq!(error.code(), "table_frozen", "{error}");
+        }
+        let record = lake.catalog.table(&table).await.unwrap();
+        assert_eq!((record.state, record.mirror), (TableState::Active, MirrorMode::Active));
+        lake.catalog.unfreeze(&[table.clone()], None, None).await.unwrap();
+        let now = lake.catalog.snapshot(&table, At::Head).await.unwrap();
+        assert_eq!((now.protocol, now.metadata), (before.protocol, before.metadata));
+        release(&lake.catalog, &table, false, &NoProgress).await.unwrap();
+        let log = read_state(location, &BTreeMap::new(), None).await.unwrap();
+        assert_eq!((log.protocol.min_reader_version, log.protocol.min_writer_version), (1, 2));
+    }
+}
+
+/// A freeze that comes while a table is released is published, and nothing is handed over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_freeze_during_a_release_wins_or_comes_too_late() {
+    for (verb, nth, late) in
+        [(Verb::MirrorSetMode, 0, false), (Verb::Commit, 0, false), (Verb::DropTable, 0, true)]
+    {
+        let memory = std::sync::Arc::new(MemoryBackend::new());
+        let lake = Lake::on(std::sync::Arc::clone(&memory) as _);
+        let id = legacy(&lake).await;
+        let table = TableRef::Id(id);
+        cutover(&lake.catalog, &table).await.unwrap();
+        lake.publisher().run_once(None).await.unwrap();
+        let plain = lake.catalog.clone();
+        let faulty = FaultyBackend::new(memory, move |call| {
+            if (call.verb, call.nth) != (verb, nth) {
+                return Fault::None;
+            }
+            let plain = plain.clone();
+            Fault::Before(Box::pin(async move {
+                plain.freeze(&[TableRef::Id(id)], None, None).await.unwrap();
+            }))
+        });
+        let (clock, ids) = (lake.catalog.clock().clone(), lake.catalog.ids().clone());
+        let catalog = Catalog::new(std::sync::Arc::new(faulty), clock, ids);
+        // A commit that has lost a race pauses.
+        let turning = async {
+            loop {
+                lake.clock.advance(1_000);
+                tokio::task::yield_now().await;
+            }
+        };
+        let error = tokio::select! {
+            released = release(&catalog, &table, false, &NoProgress) => released.unwrap_err(),
+            () = turning => continue,
+        };
+        let record = lake.catalog.table(&table).await.unwrap();
+        if late {
+            // No fence was put down in the log: nobody was let in.
+            assert!(error.to_string().contains("was frozen while it was dropped"), "{error}");
+            assert_eq!(record.state, TableState::Dropped);
+            lake.catalog.undrop_table(&table, None).await.unwrap();
+        } else {
+            assert_eq!(error.code(), "table_frozen", "{verb:?}: {error}");
+            assert_eq!((record.state, record.mirror), (TableState::Active, MirrorMode::Active));
+            lake.publisher().run_once(None).await.unwrap();
+            parity(&lake, id).await;
+        }
+        lake.catalog.unfreeze(&[table.clone()], None, None).await.unwrap();
+        release(&lake.catalog, &table, false, &NoProgress).await.unwrap();
+    }
+}

@@ -226,3 +226,30 @@ async fn a_table_is_known_by_every_name_of_its_folder() {
     let key = |location: &str| crate::store::place_key(location);
     assert_eq!(key("s3a://B/t/"), key("s3://b/x/../t"));
 }
+
+/// That a table is frozen is part of its log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_table_is_rebuilt_frozen() {
+    let lake = Lake::new();
+    let id = lake.table("lake/t", 3).await;
+    let reason = Some("the store moves".parse().unwrap());
+    lake.catalog.freeze(&[TableRef::Id(id)], reason, None).await.unwrap();
+    lake.publisher().run_once(None).await.unwrap();
+    let new = Lake::new();
+    let options = RebuildOptions {
+        from: lake.dir.path().join("lake").to_str().unwrap().to_owned(),
+        storage_options: BTreeMap::new(),
+        names: Some("x.{name}".to_owned()),
+        skip_validation: false,
+    };
+    rebuild(&new.catalog, &options, &NoProgress).await.unwrap();
+    let table = TableRef::Name("x.t".parse().unwrap());
+    let head = new.catalog.snapshot(&table, At::Head).await.unwrap();
+    let told = new.catalog.frozen(&head).await.unwrap().unwrap();
+    assert_eq!((told.version.get(), told.reason.as_deref()), (4, Some("the store moves")));
+    assert!(told.since.is_some());
+    let error = new.catalog.drop_table(&table).await.unwrap_err();
+    assert_eq!(error.code(), "table_frozen", "{error}");
+    new.catalog.unfreeze(&[table], None, None).await.unwrap();
+    new.commit(head.table.id, &add("more")).await;
+}

@@ -24,6 +24,7 @@ use deltalakedb_catalog_engine::catalog::{Catalog, ChangeTarget, CommitBatch, Ta
 use deltalakedb_catalog_engine::conflict::{self, Conflict, Isolation, Reads};
 use deltalakedb_catalog_engine::env::Progress;
 use deltalakedb_catalog_engine::features;
+use deltalakedb_catalog_engine::freeze;
 use deltalakedb_catalog_engine::retry::Retry;
 use futures::TryStreamExt;
 use serde::Serialize;
@@ -246,7 +247,7 @@ pub async fn histories(catalog: &Catalog, table: &TableRef) -> Result<Histories>
 /// Each is one commit: a call that died is repeated.
 ///
 /// # Errors
-/// `InvalidInput` if the catalog has commits of its own there, for commits that are not the
+/// `TableFrozen`; `InvalidInput` if the catalog has commits of its own there, for commits that are not the
 /// protocol's JSON or remove what is not in the table; `Unsupported` for features that the catalog
 /// does not know.
 pub async fn adopt(catalog: &Catalog, table: &TableRef) -> Result<Vec<Version>> {
@@ -259,6 +260,7 @@ pub async fn adopt(catalog: &Catalog, table: &TableRef) -> Result<Vec<Version>> 
         publish_again(catalog, &fork.record).await?;
         return Ok(Vec::new());
     };
+    catalog.refuse_frozen_table(&TableRef::Id(fork.record.id)).await?;
     if first <= fork.head {
         return Err(CatalogError::invalid(format!(
             "the catalog has commits of its own from version {first} of '{name}' on (to {}): foreign \
@@ -405,7 +407,7 @@ pub struct RebaseReport {
 /// catalog's follow. A conflict leaves everything as it was. A call that died is repeated.
 ///
 /// # Errors
-/// `Conflict`; `InvalidInput` if the table is not forked; those of an import.
+/// `TableFrozen`; `Conflict`; `InvalidInput` if the table is not forked; those of an import.
 pub async fn rebase(
     catalog: &Catalog,
     table: &TableRef,
@@ -415,6 +417,7 @@ pub async fn rebase(
     let old = forked(catalog, table).await?;
     let name = old.name.clone();
     if old.state == TableState::Active {
+        catalog.refuse_frozen_table(&TableRef::Id(old.id)).await?;
         let fork = Fork::look(catalog, old.clone()).await?;
         if fork.parts_at.is_some_and(|first| first > fork.head) {
             return Err(CatalogError::invalid(format!(
@@ -510,6 +513,18 @@ async fn on_top(
     let new_id = report.table_id.unwrap_or(old.id);
     let mut moved = Vec::new();
     for (version, bytes, index) in ours {
+        let token = Some(CommitToken::new(format!("rebase-{}-{version}", old.id))?);
+        if let Some(freezes) = switch(&index) {
+            // Whether the table is frozen is the catalog's own business, not that of a commit's lines.
+            let table = [TableRef::Id(new_id)];
+            let done = if freezes {
+                catalog.freeze(&table, None, token).await?
+            } else {
+                catalog.unfreeze(&table, None, token).await?
+            };
+            moved.extend(done.tables.iter().filter_map(|table| Some((version, table.version?))));
+            continue;
+        }
         let change = TableChange {
             target: ChangeTarget::Existing { table: TableRef::Id(new_id), read_version: None },
             ndjson: bytes.to_vec(),
@@ -517,7 +532,6 @@ async fn on_top(
             reads: reads_of(&index),
             operation: None,
         };
-        let token = Some(CommitToken::new(format!("rebase-{}-{version}", old.id))?);
         let done = catalog.commit(CommitBatch { token, tables: vec![change] }).await?;
         if let Some(table) = done.tables.first() {
             moved.push((version, table.version));
@@ -565,7 +579,27 @@ fn missing(id: TableId, version: Version) -> CatalogError {
 
 /// What a commit's writer read, as far as it says.
 fn reads_of(index: &CommitIndex) -> Reads {
-    if index.info().is_blind_append == Some(true) { Reads::default() } else { Reads::whole_table() }
+    if index.info().is_blind_append == Some(true) || switch(index).is_some() {
+        Reads::default()
+    } else {
+        Reads::whole_table()
+    }
+}
+
+/// Whether a commit freezes the table, or unfreezes it, and does nothing else.
+fn switch(index: &CommitIndex) -> Option<bool> {
+    #[derive(serde::Deserialize)]
+    struct Info {
+        operation: Option<String>,
+    }
+    let alone = index.adds.is_empty() && index.removes.is_empty() && index.metadata.is_none();
+    let protocol = index.protocol.as_ref().filter(|_| alone)?;
+    let info: Info = serde_json::from_str(index.commit_info.as_deref()?).ok()?;
+    match info.operation.as_deref() {
+        Some(freeze::FREEZE) if freeze::is_frozen(protocol) => Some(true),
+        Some(freeze::UNFREEZE) if !freeze::is_frozen(protocol) => Some(false),
+        _ => None,
+    }
 }
 
 /// Every commit of ours against every foreign one, before anything is changed.
@@ -598,7 +632,9 @@ async fn undo(catalog: &Catalog, old: &TableRecord) -> Result<()> {
     let table = TableRef::Name(old.name.clone());
     match catalog.table(&table).await {
         Ok(new) if new.id != old.id => {
-            catalog.drop_table(&TableRef::Id(new.id)).await?;
+            // Frozen or not, as the foreign commits say: nobody was told of it yet.
+            let (backend, act) = (catalog.backend(), catalog.act());
+            Retry::of(catalog).repeat(|| backend.drop_table(new.id, &act)).await?;
         }
         Ok(_) | Err(CatalogError::TableNotFound(_)) => {}
         // Half imported: it is continued by the next call.

@@ -209,3 +209,52 @@ async fn a_rebase_that_died_is_repeated() {
         }
     }
 }
+
+/// A program that ignores the feature has written to a frozen table all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_table_is_repaired_once_it_is_unfrozen() {
+    // While it is frozen and published, and the catalog has nothing of its own there.
+    let lake = Lake::new();
+    let id = table(&lake).await;
+    lake.catalog.freeze(&[by_name()], None, None).await.unwrap();
+    lake.publisher().run_once(None).await.unwrap();
+    foreign(&lake, 4, &add("theirs"));
+    for error in [
+        adopt(&lake.catalog, &by_name()).await.unwrap_err(),
+        adopt(&lake.catalog, &TableRef::Id(id)).await.unwrap_err(),
+    ] {
+        assert_eq!(error.code(), "table_frozen", "{error}");
+    }
+    let both = histories(&lake.catalog, &by_name()).await.unwrap();
+    assert_eq!((both.fork, both.catalog_head), (Some(v(4)), v(3)));
+    // Its mirror has stopped, and the catalog's commits have not.
+    lake.catalog.unfreeze(&[by_name()], None, None).await.unwrap();
+    let error = adopt(&lake.catalog, &by_name()).await.unwrap_err();
+    assert!(error.to_string().contains("--rebase"), "{error}");
+    let report = rebase(&lake.catalog, &by_name(), &NoProgress).await.unwrap();
+    assert_eq!(report.moved, [(v(4), v(5))]);
+    let now = lake.catalog.snapshot(&by_name(), At::Head).await.unwrap();
+    assert!(!freeze::is_frozen(&now.protocol));
+    assert_whole(&lake, &["1", "2", "theirs"]).await;
+
+    // Before the freeze is published: both have that version.
+    let lake = Lake::new();
+    table(&lake).await;
+    foreign(&lake, 3, &add("theirs"));
+    lake.catalog.freeze(&[by_name()], None, None).await.unwrap();
+    assert_eq!(lake.publisher().run_once(None).await.unwrap().diverged, 1);
+    let error = rebase(&lake.catalog, &by_name(), &NoProgress).await.unwrap_err();
+    assert_eq!(error.code(), "table_frozen", "{error}");
+    let record = lake.catalog.table(&by_name()).await.unwrap();
+    assert_eq!(record.state, TableState::Active);
+    lake.catalog.unfreeze(&[by_name()], None, None).await.unwrap();
+    let report = rebase(&lake.catalog, &by_name(), &NoProgress).await.unwrap();
+    assert_eq!(report.moved, [(v(3), v(4)), (v(4), v(5))]);
+    assert_whole(&lake, &["1", "2", "theirs"]).await;
+    // Leaving the log to others changes nothing in the table.
+    let lake = Lake::new();
+    table(&lake).await;
+    foreign(&lake, 3, &add("theirs"));
+    lake.catalog.freeze(&[by_name()], None, None).await.unwrap();
+    assert_eq!(detach(&lake.catalog, &by_name()).await.unwrap().mirror, MirrorMode::Off);
+}

@@ -101,7 +101,8 @@ pub struct VacuumReport {
 /// Finds, and with [`VacuumOptions::delete`] deletes, files that nothing needs.
 ///
 /// # Errors
-/// `TableNotFound`; `VersionNotFound` for one to keep that is not there; `InvalidInput` for a
+/// `TableNotFound`; `TableFrozen`, also if the table is frozen while this deletes; `VersionNotFound` for one to
+/// keep that is not there; `InvalidInput` for a
 /// retention that is too short, for a table in whose log others have committed (the catalog does
 /// not know which files those need), for a path that cannot be placed, for a second table at the same
 /// location; those of the database and of the store. What was deleted by then
@@ -126,6 +127,9 @@ pub async fn vacuum(
     }
     refuse_foreign(catalog, &record).await?;
     let head = catalog.snapshot(&TableRef::Id(record.id), At::Head).await?;
+    if options.delete {
+        catalog.refuse_frozen(&head).await?;
+    }
     let own = tombstone_retention_ms(&head.metadata);
     let retention_ms = options.retention_ms.unwrap_or(own);
     if retention_ms < own && !options.accept_short {

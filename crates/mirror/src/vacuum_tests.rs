@@ -211,3 +211,46 @@ async fn a_commit_during_a_vacuum_keeps_its_files() {
     assert_eq!(report.deleted, 1);
     assert!(there(&lake, "appended.parquet") && !there(&lake, "orphan.parquet"));
 }
+
+#[tokio::test]
+async fn nothing_of_a_frozen_table_is_deleted() {
+    let lake = Lake::new();
+    let id = lake.create("t", &zero("", "")).await;
+    lake.clock.advance(100 * DAY);
+    file(&lake, "orphan.parquet", 60);
+    lake.catalog.freeze(&[TableRef::Id(id)], None, None).await.unwrap();
+    // Looking is allowed.
+    assert_eq!(run(&lake, VacuumOptions::default()).await.unwrap().unneeded, 1);
+    assert_eq!(run(&lake, DELETE).await.unwrap_err().code(), "table_frozen");
+    assert!(there(&lake, "orphan.parquet"));
+    lake.catalog.unfreeze(&[TableRef::Id(id)], None, None).await.unwrap();
+    assert_eq!(run(&lake, DELETE).await.unwrap().deleted, 1);
+}
+
+/// What is frozen while files are being listed keeps them.
+#[tokio::test]
+async fn a_freeze_during_a_vacuum_ends_it() {
+    use deltalakedb_catalog_engine::fault::{Fault, FaultyBackend, Verb};
+    use deltalakedb_catalog_engine::memory::MemoryBackend;
+    use std::sync::Arc;
+    let memory = Arc::new(MemoryBackend::new());
+    let lake = Lake::on(Arc::clone(&memory) as _);
+    let id = lake.create("t", &zero("", "")).await;
+    lake.clock.advance(100 * DAY);
+    file(&lake, "orphan.parquet", 60);
+    let plain = lake.catalog.clone();
+    let faulty = FaultyBackend::new(memory, move |call| {
+        if (call.verb, call.nth) != (Verb::Snapshot, 1) {
+            return Fault::None;
+        }
+        let plain = plain.clone();
+        Fault::Before(Box::pin(async move {
+            plain.freeze(&[TableRef::Id(id)], None, None).await.unwrap();
+        }))
+    });
+    let (clock, ids) = (lake.catalog.clock().clone(), lake.catalog.ids().clone());
+    let catalog = Catalog::new(Arc::new(faulty), clock, ids);
+    let error = vacuum(&catalog, &TableRef::Id(id), DELETE, &NoProgress).await.unwrap_err();
+    assert_eq!(error.code(), "table_frozen", "{error}");
+    assert!(there(&lake, "orphan.parquet"));
+}

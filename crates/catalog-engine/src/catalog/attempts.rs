@@ -12,7 +12,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use super::event::CommitEvent;
 use super::part::{Part, refused, reject_duplicates};
 use super::{Catalog, ChangeTarget, CommitBatch, CommitReport, TableChange};
-use crate::conflict::{Conflict, ConflictKind, Isolation, Reads};
+use crate::conflict::{Conflict, ConflictKind, Isolation};
 use crate::fence::FenceChange;
 use crate::retry::Retry;
 
@@ -51,7 +51,7 @@ impl Catalog {
     /// rules) and tried on the new head, within a bound. A lost answer is resolved by the token.
     ///
     /// # Errors
-    /// `Conflict`, `InvalidInput`, `Unsupported`, `TableNotFound`, `TableExists`,
+    /// `Conflict`, `InvalidInput`, `Unsupported`, `TableFrozen`, `TableNotFound`, `TableExists`,
     /// `VersionNotFound` (the version read is not in the catalog), `CommitUnknown`. After all but
     /// the last, nothing was written.
     pub async fn commit(&self, batch: CommitBatch) -> Result<CommitReport> {
@@ -204,7 +204,7 @@ impl Catalog {
         self.skew.check()
     }
 
-    /// Puts a table's fence up or takes it away. None if it is as wanted already.
+    /// Changes who may write to a table. None if it is as wanted already.
     ///
     /// It is a change of the protocol: commits that were planned before and have not taken effect
     /// yet conflict with it.
@@ -220,13 +220,7 @@ impl Catalog {
         if change.lines(&head)?.is_none() {
             return Ok(None);
         }
-        let part = TableChange {
-            target: ChangeTarget::Fence { table: TableRef::Id(head.table.id), change },
-            ndjson: Vec::new(),
-            origin: change.operation().to_ascii_lowercase(),
-            reads: Reads::default(),
-            operation: None,
-        };
+        let part = TableChange::of_fence(head.table.id, change);
         let batch = CommitBatch { token: None, tables: vec![part] };
         self.commit(batch).await.map(Some)
     }

@@ -11,12 +11,13 @@ use deltalakedb_catalog_core::ids::{
 use deltalakedb_catalog_core::later::{LargeCommit, read_stored};
 use deltalakedb_catalog_core::model::{MirrorMode, NewTable, Snapshot, TableState};
 use deltalakedb_catalog_core::secrets;
+use serde_json::json;
 
 use super::part::Part;
 use super::{Catalog, ChangeTarget, MAX_UNPUBLISHED, TableChange};
 use crate::conflict::{self, ConflictKind, Isolation, Reads};
 use crate::fence::FenceChange;
-use crate::plan::{LARGE_BYTES, Plan, PlanBase, PlanTarget, plan};
+use crate::plan::{ENGINE_INFO, LARGE_BYTES, Plan, PlanBase, PlanTarget, plan};
 
 /// Most commits that one commit is checked against when it is rebased.
 const MAX_REBASE_COMMITS: i64 = 100_000;
@@ -35,7 +36,7 @@ impl Catalog {
         let target = match &part.change.target {
             ChangeTarget::Create { .. } => self.prepare_create(part, token)?,
             ChangeTarget::Fence { table, change } => {
-                self.prepare_fence(part, table, *change, token, now).await?
+                self.prepare_fence(part, table, change, token, now).await?
             }
             ChangeTarget::Next { table, version } => {
                 self.prepare_next(part, table, *version, token, now).await?
@@ -88,24 +89,50 @@ impl Catalog {
         }))
     }
 
-    /// A change of the fence, on exactly the head that it was read from.
+    /// A change of who may write, on exactly the head that it was read from.
     async fn prepare_fence(
         &self,
         part: &mut Part<'_>,
         table: &TableRef,
-        fence: FenceChange,
+        fence: &FenceChange,
         token: &CommitToken,
         now: TimestampMs,
     ) -> Result<CommitTarget> {
         let head = self.head_for(part, table).await?;
-        let Some(ndjson) = fence.lines(&head)? else {
+        let switches_freeze = fence.switches_freeze();
+        if !switches_freeze {
+            self.refuse_frozen(&head).await?;
+        }
+        let Some(mut ndjson) = fence.lines(&head)? else {
+            if switches_freeze {
+                // Another one has done it since the caller looked.
+                return Err(part.conflict(Some(head.version), ConflictKind::ProtocolChanged));
+            }
             return Err(CatalogError::invalid(format!(
                 "the fence of table '{}' is {} already",
                 part.label,
-                if fence == FenceChange::Raise { "up" } else { "down" }
+                if *fence == FenceChange::Raise { "up" } else { "down" }
             )));
         };
-        let base = PlanBase { lowers_fence: fence != FenceChange::Raise, ..plan_base(&head, now) };
+        let base = plan_base(&head, now);
+        let lowers_fence = matches!(fence, FenceChange::Lower { .. });
+        let base = PlanBase { lowers_fence, switches_freeze, ..base };
+        if switches_freeze {
+            // With its parameters. It goes on this head and at this time, or not at all.
+            let info = json!({ "commitInfo": {
+                "timestamp": base.next_timestamp.0,
+                "operation": fence.operation(),
+                "operationParameters": fence.parameters(),
+                "readVersion": head.version.get(),
+                "isBlindAppend": false,
+                "engineInfo": ENGINE_INFO,
+                "txnId": token.as_str(),
+            }});
+            let mut lines = info.to_string().into_bytes();
+            lines.push(b'\n');
+            lines.append(&mut ndjson);
+            ndjson = lines;
+        }
         let (target, reads) = (PlanTarget::On(base), Reads::default());
         let (origin, operation) = (&part.change.origin, Some(fence.operation()));
         let mut plan = plan(origin, &ndjson, target, &reads, operation, token)?;
@@ -124,6 +151,7 @@ impl Catalog {
         now: TimestampMs,
     ) -> Result<CommitTarget> {
         let head = self.head_for(part, table).await?;
+        self.refuse_frozen(&head).await?;
         part.pressure = back_pressure(&head);
         if head.version >= version {
             return Err(part.conflict(Some(version), ConflictKind::VersionTaken));
@@ -152,6 +180,7 @@ impl Catalog {
         now: TimestampMs,
     ) -> Result<CommitTarget> {
         let head = self.head_for(part, table).await?;
+        self.refuse_frozen(&head).await?;
         part.pressure = back_pressure(&head);
         let read = *part.read_version.get_or_insert(read_version.unwrap_or(head.version));
         if read > head.version || read < head.table.base_version {
@@ -390,6 +419,7 @@ fn plan_base(head: &Snapshot, now: TimestampMs) -> PlanBase<'_> {
         next_version: head.version.next(),
         next_timestamp: now.max(head.timestamp.plus_ms(1)),
         lowers_fence: false,
+        switches_freeze: false,
     }
 }
 

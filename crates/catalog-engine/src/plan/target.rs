@@ -16,6 +16,8 @@ pub struct PlanBase<'a> {
     pub next_timestamp: TimestampMs,
     /// Whether the commit may take the fence away.
     pub lowers_fence: bool,
+    /// Whether the commit freezes or unfreezes the table (see [`crate::freeze`]).
+    pub switches_freeze: bool,
 }
 
 /// What a commit is planned for.

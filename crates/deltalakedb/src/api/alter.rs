@@ -6,8 +6,10 @@ use std::pin::Pin;
 use deltalakedb_catalog_core::action::Action;
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::ids::TableRef;
 use deltalakedb_catalog_engine::alter::{AlterBase, Alteration, Altered, alter};
 use deltalakedb_catalog_engine::catalog::CommitReport;
+use deltalakedb_catalog_engine::conflict::{Conflict, ConflictKind};
 use deltalakedb_catalog_engine::plan::ENGINE_INFO;
 use deltalakedb_catalog_engine::predicate::Pruner;
 use deltalakedb_catalog_engine::retry::Retry;
@@ -111,6 +113,16 @@ impl AlterTable {
         let changes = self.changes.into_iter().collect::<Result<Vec<_>>>()?;
         let db = table.db();
         let (id, version) = (table.id(), table.version());
+        if table.is_frozen() {
+            // As it is now; where it is not frozen any more, that was a change of the protocol.
+            db.refuse_frozen_table(&TableRef::Id(id)).await?;
+            return Err(CatalogError::Conflict(Box::new(Conflict {
+                table: table.name().to_string(),
+                read_version: Some(version),
+                winning_version: None,
+                kind: ConflictKind::ProtocolChanged,
+            })));
+        }
         let domains = Retry::of(db).repeat(|| db.reader().domain_metadata(id, version)).await?;
         let base =
             AlterBase { protocol: table.protocol(), metadata: table.metadata(), domains: &domains };
@@ -148,6 +160,7 @@ impl IntoFuture for AlterTable {
     /// Nothing is committed with any of them but `commit_unknown`.
     ///
     /// - `conflict`: others changed metadata or protocol since the version that was opened.
+    /// - `table_frozen`: somebody has frozen the table.
     /// - `invalid_input`: a change that does not fit the table, or a constraint that does not hold for its rows; the
     ///   message names the column, property or constraint.
     /// - `unsupported`: a property or a table whose feature this writer does not have.

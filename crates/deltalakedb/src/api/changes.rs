@@ -79,6 +79,7 @@ impl IntoFuture for Changes {
     ///   and decide anew.
     /// - `invalid_input`: a bad token, name, condition or action, and nothing to commit.
     /// - `table_not_found`, `table_exists`.
+    /// - `table_frozen`: a table was frozen ([`Db::freeze`]); the message says by whom and why.
     /// - `unsupported`: a table has a feature that this writer does not have.
     /// - `commit_unknown`: the answer was lost. The same changes with the same token tell.
     fn into_future(self) -> Self::IntoFuture {

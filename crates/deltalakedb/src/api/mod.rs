@@ -8,6 +8,7 @@ mod alter;
 mod changes;
 mod check_rows;
 mod create;
+mod freeze;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ mod tests;
 pub use alter::AlterTable;
 pub use changes::{Change, Changes, Target};
 pub use create::CreateTable;
+pub use freeze::Freezing;
 pub use table::Table;
 
 use std::time::SystemTime;

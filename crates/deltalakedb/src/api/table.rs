@@ -198,13 +198,14 @@ impl Table {
     /// table's root.
     ///
     /// # Errors
-    /// `invalid_input` naming the file and what does not fit the table; `unavailable` if a file cannot
-    /// be read.
+    /// `invalid_input` naming the file and what does not fit the table; `table_frozen`; `unavailable` if a file
+    /// cannot be read.
     pub async fn describe_files<I, S>(&self, files: I) -> Result<Vec<Add>>
     where
         I: IntoIterator<Item = S>,
         S: AsRef<str>,
     {
+        self.db.refuse_frozen(&self.snapshot).await?;
         let store = open_store(self.location(), &self.record().storage_options)?;
         let files = files.into_iter().map(|file| locate(&store, file.as_ref()));
         let files = files.collect::<Result<Vec<_>>>()?;

@@ -217,3 +217,57 @@ async fn a_constraint_conflicts_with_rows_that_nobody_checked() {
     assert_eq!(error.code(), "unsupported", "{error}");
     assert!(error.to_string().contains("1 file(s)"), "{error}");
 }
+
+#[tokio::test]
+async fn a_frozen_table_says_who_has_frozen_it() {
+    let db = catalog().await.with_user(Some("ann".parse().unwrap()));
+    let open = orders(&db).await;
+    assert!(!open.is_frozen());
+    assert_eq!(open.frozen().await.unwrap(), None);
+    let report = open.freeze().reason("the store moves").token("w").await.unwrap();
+    assert!(report.changed());
+    let frozen = open.latest().await.unwrap();
+    assert_eq!(Some(frozen.version()), report.tables[0].version);
+    let told = frozen.frozen().await.unwrap().unwrap();
+    assert_eq!((told.table.as_str(), told.user.as_deref()), ("shop.orders", Some("ann")));
+    assert_eq!(told.since, Some(frozen.timestamp()));
+    let refused = [
+        open.append(vec![file("a", "2026-01-01")]).await.unwrap_err(),
+        frozen.append(vec![file("a", "2026-01-01")]).await.unwrap_err(),
+        frozen.alter().description("x").await.unwrap_err(),
+        open.alter().description("x").await.unwrap_err(),
+        frozen.describe_files(["a.parquet"]).await.unwrap_err(),
+        db.drop_table(&deltalakedb_catalog_core::ids::TableRef::Id(open.id())).await.unwrap_err(),
+    ];
+    for error in refused {
+        assert_eq!(error.code(), "table_frozen", "{error}");
+        assert!(error.to_string().contains("by ann: the store moves"), "{error}");
+    }
+    assert!(!frozen.freeze().await.unwrap().changed());
+    assert!(frozen.unfreeze().await.unwrap().changed());
+    // Once more with its token is what was done then.
+    let again = open.freeze().reason("the store moves").token("w").await.unwrap();
+    assert_eq!((again.changed(), &again.tables), (false, &report.tables));
+    assert!(!open.latest().await.unwrap().is_frozen());
+    // A change of what was opened while it was frozen has missed a change of the protocol.
+    for late in [
+        frozen.alter().description("x").await.unwrap_err(),
+        frozen.append(vec![file("a", "2026-01-01")]).await.unwrap_err(),
+    ] {
+        assert_eq!(late.code(), "conflict", "{late}");
+    }
+    open.latest().await.unwrap().alter().description("x").await.unwrap();
+    for (call, says) in [
+        (db.freeze(["a..b"]), "namespace"),
+        (db.freeze(["shop.orders"]).reason("a\nb"), "a reason"),
+        (db.freeze(["shop.orders"]).token(""), "token"),
+        (db.freeze(Vec::<&str>::new()), "no table to freeze"),
+    ] {
+        let error = call.await.unwrap_err();
+        assert_eq!(error.code(), "invalid_input", "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    let error = db.freeze(["shop.orders", "shop.none"]).await.unwrap_err();
+    assert_eq!(error.code(), "table_not_found", "{error}");
+    assert!(!open.latest().await.unwrap().is_frozen());
+}

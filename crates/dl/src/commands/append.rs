@@ -68,6 +68,7 @@ impl Append {
             return finish(context, &db, Some(report), None, !self.no_publish).await;
         }
         let snapshot = db.snapshot(&table, At::Head).await?;
+        db.refuse_frozen(&snapshot).await?;
         let store = open_store(&snapshot.table.location, &snapshot.table.storage_options)?;
         let mut wanted = Vec::new();
         let mut seen = BTreeSet::new();

@@ -17,6 +17,7 @@ mod diff;
 mod doctor;
 mod drop;
 mod files;
+mod freeze;
 mod grants;
 mod history;
 mod import;
@@ -94,6 +95,10 @@ pub(crate) enum Command {
     Drop(drop::Drop),
     /// Bring a dropped table back
     Undrop(drop::Undrop),
+    /// Keep all writers out of tables, for a maintenance window
+    Freeze(freeze::Freeze),
+    /// Let writers into frozen tables again
+    Unfreeze(freeze::Unfreeze),
     /// Keep writers that do not go through the catalog out of a table
     Cutover(ownership::Cutover),
     /// Hand a table back to writers of its files
@@ -162,6 +167,8 @@ impl Command {
             Command::Audit(_) => "audit",
             Command::Drop(_) => "drop",
             Command::Undrop(_) => "undrop",
+            Command::Freeze(_) => "freeze",
+            Command::Unfreeze(_) => "unfreeze",
             Command::Cutover(_) => "cutover",
             Command::Release(_) => "release",
             Command::Mirror(_) => "mirror",
@@ -224,6 +231,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Audit(command) => command.run(context).await?,
         Command::Drop(command) => command.run(context).await?,
         Command::Undrop(command) => command.run(context).await?,
+        Command::Freeze(command) => command.run(context).await?,
+        Command::Unfreeze(command) => command.run(context).await?,
         Command::Cutover(command) => command.run(context).await?,
         Command::Release(command) => command.run(context).await?,
         Command::Mirror(command) => return command.run(context).await,

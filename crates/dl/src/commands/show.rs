@@ -8,7 +8,9 @@ use deltalakedb::core::action::{DomainMetadata, Protocol, Txn};
 use deltalakedb::core::backend::CatalogBackendExt;
 use deltalakedb::core::features::{column_mapping_enabled, ict_enabled, is_append_only};
 use deltalakedb::core::fence;
-use deltalakedb::core::ids::{TableRef, Version};
+use deltalakedb::core::freeze::is_frozen;
+use deltalakedb::core::frozen::Frozen;
+use deltalakedb::core::ids::{TableRef, TimestampMs, Version};
 use deltalakedb::core::model::{MirrorMode, Snapshot, TableState};
 use deltalakedb::core::schema::{DataType, StructType};
 use serde::Serialize;
@@ -57,6 +59,28 @@ struct ShowView<'a> {
     app_transactions: &'a [Txn],
     domain_metadata: &'a [DomainMetadata],
     skipping_index: IndexView,
+    /// None if the table is not frozen at this version.
+    frozen: Option<FrozenView<'a>>,
+}
+
+/// Since when, by whom and why a table is frozen.
+#[derive(Debug, Serialize)]
+struct FrozenView<'a> {
+    version: Version,
+    since_ms: Option<TimestampMs>,
+    user: Option<&'a str>,
+    reason: Option<&'a str>,
+}
+
+impl<'a> From<&'a Frozen> for FrozenView<'a> {
+    fn from(frozen: &'a Frozen) -> Self {
+        FrozenView {
+            version: frozen.version,
+            since_ms: frozen.since,
+            user: frozen.user.as_deref(),
+            reason: frozen.reason.as_deref(),
+        }
+    }
 }
 
 /// How far planning goes through the skipping index.
@@ -74,6 +98,7 @@ struct Features<'a> {
     append_only: bool,
     in_commit_timestamps: bool,
     fence: bool,
+    frozen: bool,
     column_mapping: bool,
 }
 
@@ -86,6 +111,7 @@ impl<'a> Features<'a> {
             append_only: is_append_only(protocol, metadata),
             in_commit_timestamps: ict_enabled(protocol, metadata),
             fence: fence::is_up(protocol),
+            frozen: is_frozen(protocol),
             column_mapping: column_mapping_enabled(metadata),
         }
     }
@@ -105,6 +131,7 @@ impl Show {
             segments: index.segments.len(),
             files: index.segments.iter().map(|segment| segment.files).sum(),
         };
+        let frozen = db.catalog().frozen(&snapshot).await?;
         // The snapshot may be from the cache; the row is as of now.
         let record = db.catalog().table(&TableRef::Id(id)).await?;
         if context.out.is_json() {
@@ -130,6 +157,7 @@ impl Show {
                 app_transactions: &txns,
                 domain_metadata: &domains,
                 skipping_index: index,
+                frozen: frozen.as_ref().map(FrozenView::from),
             });
         }
         let metadata = &snapshot.metadata;
@@ -142,6 +170,10 @@ impl Show {
         if record.state == TableState::Dropped {
             let when = record.dropped_at.map(time::show).unwrap_or_default();
             rows.push(("State", format!("dropped {when} UTC (`dl undrop {}`)", record.id)));
+        }
+        if let Some(frozen) = &frozen {
+            let details = one_line(&frozen.details());
+            rows.push(("Frozen", format!("{details} (`dl unfreeze {}`)", record.name)));
         }
         if let Some(description) = &metadata.description {
             rows.push(("Description", one_line(description)));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use deltalakedb_test_servers::{Database, skip};
+use deltalakedb_test_servers::{Database, Galera, MariaDb, MariaDbOptions, skip};
 use serde_json::{Value, json};
 
 use crate::world::{World, add};
@@ -77,6 +77,7 @@ fn servers_are_asked_for_their_settings() {
         assert!(finding(&report, setting).is_some(), "{report}");
         assert_eq!(finding(&report, "clocks").unwrap()["level"], "ok", "{report}");
         assert_eq!(finding(&report, "sizes").unwrap()["level"], "ok", "{report}");
+        assert_eq!(finding(&report, "rights").unwrap()["level"], "ok", "{report}");
         // These servers are made for tests: what they lose in a crash is told.
         let worst = report["worst"].as_str().unwrap();
         let code = match worst {
@@ -86,5 +87,105 @@ fn servers_are_asked_for_their_settings() {
         };
         assert_eq!(run.code, code, "{report}");
         assert!(finding(&report, "settings").is_none(), "{report}");
+    }
+}
+
+/// What a finding's level is; none if there is none.
+fn level<'a>(report: &'a Value, what: &str) -> Option<&'a str> {
+    finding(report, what).map(|finding| finding["level"].as_str().unwrap())
+}
+
+#[test]
+fn a_mariadb_tells_rights_connections_zone_and_replication() {
+    if !cfg!(feature = "mysql") {
+        return skip(&["mysql"], "dl was built without the cargo feature of MySQL");
+    }
+    let options = MariaDbOptions {
+        config: vec![
+            "max_connections=20".to_owned(),
+            "max_user_connections=4".to_owned(),
+            "default_time_zone=+02:00".to_owned(),
+        ],
+        ..MariaDbOptions::default()
+    };
+    let server = match MariaDb::start(options) {
+        Ok(server) => server,
+        Err(why) => return skip(&["mysql"], format!("{why:#}")),
+    };
+    // `_` is a wildcard of GRANT.
+    server.create_database("la_ke").unwrap();
+    let world = World::at(Some(server.url("la_ke")));
+    world.dl(&["init"]).ok();
+    let doctor = |world: &World| world.json_of(&["doctor"]);
+    let report = doctor(&world);
+    assert_eq!(level(&report, "rights"), Some("ok"), "{report}");
+    assert_eq!(level(&report, "time_zone"), Some("note"), "{report}");
+    assert_eq!(level(&report, "clocks"), Some("ok"), "{report}");
+    assert_eq!(level(&report, "max_user_connections"), Some("warning"), "{report}");
+    let advice = finding(&report, "max_user_connections").unwrap()["advice"].as_str().unwrap();
+    assert!(advice.contains("max_connections in the catalog's URL"), "{advice}");
+    assert_eq!(level(&report, "connections"), Some("ok"), "{report}");
+    for none in ["wsrep_cluster_status", "replication", "settings"] {
+        assert_eq!(level(&report, none), None, "{report}");
+    }
+
+    // Logins with the rights that `dl grants` prints.
+    for (role, rights) in [("writer", "ok"), ("reader", "note")] {
+        server.create_user(role, "pass_word").unwrap();
+        let grants = world.dl(&["grants", "--role", role, "--login", role]).ok().stdout;
+        server.sql(&grants).unwrap();
+        let login = World::at(Some(server.url_as(role, "pass_word", "la_ke")));
+        let report = doctor(&login);
+        assert_eq!(level(&report, "rights"), Some(rights), "{role}: {report}");
+        assert_eq!(level(&report, "settings"), None, "{report}");
+    }
+    let login = World::at(Some(server.url_as("writer", "pass_word", "la_ke")));
+    server.sql("REVOKE INSERT ON la_ke.dl_files FROM writer").unwrap();
+    let report = doctor(&login);
+    assert_eq!(level(&report, "rights"), Some("note"), "{report}");
+    let found = finding(&report, "rights").unwrap()["found"].as_str().unwrap();
+    assert!(found.ends_with("may not write dl_files"), "{found}");
+
+    // A replica whose source is not there, and which takes writes.
+    if !server.is_mysql() {
+        server
+            .sql(
+                "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=1, MASTER_USER='none', \
+                 MASTER_CONNECT_RETRY=60; START SLAVE;",
+            )
+            .unwrap();
+        let root = World::at(Some(server.superuser_url("la_ke")));
+        let report = doctor(&root);
+        assert_eq!(level(&report, "replication"), Some("warning"), "{report}");
+        let found = finding(&report, "replication").unwrap()["found"].as_str().unwrap();
+        assert_eq!(found, "a replica of 127.0.0.1, stopped");
+        // Who may not ask is told nothing of it, and everything else.
+        let report = doctor(&login);
+        assert_eq!(level(&report, "replication"), None, "{report}");
+        assert_eq!(level(&report, "sizes"), Some("ok"), "{report}");
+        server.sql("STOP SLAVE; RESET SLAVE ALL;").unwrap();
+    }
+}
+
+#[test]
+fn a_galera_node_tells_how_its_cluster_is() {
+    if !cfg!(feature = "mysql") {
+        return skip(&["mysql"], "dl was built without the cargo feature of MySQL");
+    }
+    for (wait, expected) in [("7", "ok"), ("1", "warning")] {
+        let cluster = match Galera::start_with(2, &[format!("wsrep_sync_wait={wait}")]) {
+            Ok(cluster) => cluster,
+            Err(why) => return skip(&["galera"], format!("{why:#}")),
+        };
+        cluster.create_database("lake").unwrap();
+        let world = World::at(Some(cluster.urls("lake")[0].clone()));
+        world.dl(&["init"]).ok();
+        let report = world.json_of(&["doctor"]);
+        for what in ["wsrep_cluster_status", "wsrep_ready", "wsrep_local_state_comment"] {
+            assert_eq!(level(&report, what), Some("ok"), "{what}: {report}");
+        }
+        // Half of two is no majority.
+        assert_eq!(level(&report, "wsrep_cluster_size"), Some("note"), "{report}");
+        assert_eq!(level(&report, "wsrep_sync_wait"), Some(expected), "{report}");
     }
 }

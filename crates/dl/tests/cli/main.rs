@@ -23,6 +23,7 @@ mod doctor;
 mod failover;
 #[cfg(feature = "sql")]
 mod fitting;
+mod freezing;
 mod importing;
 mod interruptions;
 #[cfg(feature = "sql")]

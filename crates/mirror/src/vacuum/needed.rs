@@ -87,6 +87,9 @@ impl Needed {
 
     /// What was added after a version, whether or not it is there any more: read from the commits since.
     /// Returns the head.
+    ///
+    /// # Errors
+    /// `TableFrozen`: of a table that was frozen since nothing is deleted.
     pub(super) async fn read_since(
         &mut self,
         catalog: &Catalog,
@@ -94,6 +97,7 @@ impl Needed {
         since: Version,
     ) -> Result<Version> {
         let head = catalog.snapshot(&TableRef::Id(id), At::Head).await?;
+        catalog.refuse_frozen(&head).await?;
         let (name, root) = (&head.table.name, self.root.clone());
         let (backend, retry) = (catalog.backend(), Retry::of(catalog));
         let mut read = since;

@@ -41,9 +41,9 @@ use delta::protocol::SaveMode;
 use errors::what_is_wrong_is_said;
 use random::writers_end_as_a_serial_replay_of_what_they_committed;
 use transactions::{
-    conflicts_end_a_transaction_whole, queries_see_all_tables_as_of_one_instant,
-    several_operations_become_one_version, tables_are_made_in_transactions,
-    two_tables_change_together_or_not_at_all,
+    conflicts_end_a_transaction_whole, frozen_tables_are_read_and_not_written,
+    queries_see_all_tables_as_of_one_instant, several_operations_become_one_version,
+    tables_are_made_in_transactions, two_tables_change_together_or_not_at_all,
 };
 
 type Result<T> = std::result::Result<T, delta::DeltaTableError>;
@@ -136,6 +136,7 @@ on_every_database!(
     conflicts_end_a_transaction_whole,
     tables_are_made_in_transactions,
     queries_see_all_tables_as_of_one_instant,
+    frozen_tables_are_read_and_not_written,
 );
 
 /// A table with three appends over two partitions.

@@ -45,6 +45,23 @@ impl Lake {
         self.dir.path().join("lake").to_str().unwrap().to_owned()
     }
 
+    /// Data files in a table's folder, also those that no version needs.
+    fn data_files(&self, table: &str) -> Vec<std::path::PathBuf> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.dir.path().join("lake/shop").join(table)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "parquet") {
+                    files.push(path);
+                }
+            }
+        }
+        files
+    }
+
     /// As everybody sees it.
     async fn open(&self, table: &str) -> DeltaTable {
         let url = self.url.replace("shop.t", &format!("shop.{table}"));
@@ -235,4 +252,60 @@ pub(crate) async fn tables_are_made_in_transactions(db: Database) {
     one.commit().await.unwrap();
     let error = two.commit().await.unwrap_err();
     assert!(matches!(error, CatalogError::TableExists { .. }), "{error}");
+}
+
+pub(crate) async fn frozen_tables_are_read_and_not_written(db: Database) {
+    let lake = Lake::new(db).await;
+    let (a, b) = (name("shop.a"), name("shop.b"));
+    let monday = || col("day").eq(lit("mon"));
+    // Files that a vacuum would delete, and some that could be put together.
+    let first = col("id").lt(lit(3_i64));
+    lake.open("a").await.delete().with_predicate(first).await.unwrap();
+    append(lake.open("a").await, 20, 1, "mon").await.unwrap();
+    let before = lake.state("a").await;
+    let files = lake.data_files("a");
+    // Both have begun before the freeze.
+    let stale = lake.open("a").await;
+    let tx = lake.db.transaction();
+    append(tx.table(&a).await.unwrap(), 700, 1, "wed").await.unwrap();
+    append(tx.table(&b).await.unwrap(), 700, 1, "wed").await.unwrap();
+    lake.db.freeze(["shop.a"]).reason("the store moves").await.unwrap();
+
+    let error = tx.commit().await.unwrap_err();
+    assert_eq!(error.code(), "table_frozen", "{error}");
+    assert!(error.to_string().contains("table 'shop.a' is frozen since"), "{error}");
+    assert_eq!(lake.state("b").await, (Some(2), 20), "not even the other table");
+    let error = append(stale, 800, 1, "wed").await.err().unwrap().to_string();
+    assert!(error.contains("the store moves") || error.contains("deltalakedb.frozen"), "{error}");
+
+    // What is opened now names the feature, whatever it wants to do.
+    let open = async || lake.open("a").await;
+    let update = open().await.update().with_predicate(monday()).with_update("name", lit("x"));
+    let properties = HashMap::from([("delta.appendOnly".to_owned(), "false".to_owned())]);
+    let vacuum = open().await.vacuum().with_retention_period(chrono::Duration::zero());
+    for error in [
+        append(open().await, 900, 1, "mon").await.err(),
+        open().await.delete().with_predicate(monday()).await.err(),
+        update.await.err(),
+        open().await.optimize().await.err(),
+        open().await.set_tbl_properties().with_properties(properties).await.err(),
+        open().await.restore().with_version_to_restore(1).await.err(),
+        vacuum.with_enforce_retention_duration(false).await.err(),
+    ] {
+        let error = error.expect("it is refused").to_string();
+        assert!(error.contains("frozen"), "{error}");
+    }
+    assert_eq!(lake.state("a").await, (before.0.map(|v| v + 1), before.1), "all rows are read");
+    let there = lake.data_files("a");
+    assert!(files.iter().all(|file| there.contains(file)), "nothing was deleted");
+    let queries = lake.db.queries();
+    let rows = queries.query("SELECT id FROM shop.a").await.unwrap().collect().await.unwrap();
+    assert_eq!(rows.iter().map(|batch| batch.num_rows()).sum::<usize>(), before.1);
+
+    lake.db.unfreeze(["shop.a"]).await.unwrap();
+    append(open().await, 900, 1, "mon").await.unwrap();
+    // Past a freeze and its end.
+    let then = before.0.unwrap();
+    open().await.restore().with_version_to_restore(then).await.unwrap();
+    assert_eq!(lake.state("a").await.1, before.1);
 }

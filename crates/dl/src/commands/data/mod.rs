@@ -122,6 +122,7 @@ impl Change {
         }
         // By the name that it has now.
         let name = db.catalog().table(&table).await?.name;
+        db.refuse_frozen_table(&table).await?;
         let transaction = db.transaction();
         let opened = transaction.table(&name).await.map_err(|e| failure(&name, e))?;
         if opened.version().is_none() {

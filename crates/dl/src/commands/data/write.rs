@@ -154,7 +154,11 @@ impl Write {
                     "table '{name}' exists already: --mode append or overwrite writes to it"
                 )));
             }
-            _ => self.write(context, &db, &name, opened).await?,
+            (false, _) => {
+                db.refuse_frozen_table(&TableRef::Name(name.clone())).await?;
+                self.write(context, &db, &name, opened).await?
+            }
+            (true, _) => self.write(context, &db, &name, opened).await?,
         };
         let report = transaction.commit_as(self.change.token()?).await?;
         finish(context, &db, report, Some(done), !self.change.no_publish).await
