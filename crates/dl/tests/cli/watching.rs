@@ -218,6 +218,46 @@ fn a_pass_of_reconciliation_counts_drift_and_goes_on_after_a_restart() {
 }
 
 #[test]
+fn a_file_of_drift_that_cannot_be_written_does_not_stop_publishing() {
+    let world = World::with_table();
+    fs::create_dir(world.path("kept")).unwrap();
+    let mut command = world.command(&["mirror", "run", "--watch", "--reconcile-every", "1"]);
+    command.args(["--metrics-output", "kept/drift.prom"]);
+    let mut child = command.spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let begun = Instant::now();
+    let until = |holds: &dyn Fn() -> bool| {
+        while !holds() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "never");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let file = world.path("kept/drift.prom");
+    until(&|| file.exists());
+    // As when somebody cleans up, or the disk is full: files of this folder cannot be made.
+    fs::remove_dir_all(world.path("kept")).unwrap();
+    fs::write(world.path("kept"), "a file").unwrap();
+    let mut told = String::new();
+    while !told.contains("kept/drift.prom") {
+        assert!(stderr.read_line(&mut told).unwrap() > 0, "it has ended: {told}");
+    }
+    assert!(told.contains("Publishing goes on"), "{told}");
+    world.dl_with_input(&["commit", "s.t", "--no-publish"], &add("day=1/a", "1")).ok();
+    let log = world.path("t/_delta_log/00000000000000000001.json");
+    until(&|| log.exists());
+    // Some more passes, then the file can be written again, and is.
+    std::thread::sleep(Duration::from_secs(3));
+    fs::remove_file(world.path("kept")).unwrap();
+    fs::create_dir(world.path("kept")).unwrap();
+    until(&|| file.exists());
+    assert!(child.try_wait().unwrap().is_none(), "it works on");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    stderr.read_to_string(&mut told).unwrap();
+    assert_eq!(told.matches("kept/drift.prom").count(), 1, "once: {told}");
+}
+
+#[test]
 fn requests_are_bounded_and_others_are_refused() {
     let world = World::new();
     world.dl(&["mirror", "run", "--listen", "127.0.0.1:0"]).code(2);
