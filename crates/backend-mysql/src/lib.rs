@@ -27,6 +27,7 @@ mod schema;
 mod session;
 mod skip;
 mod tables;
+mod tend;
 mod views;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use deltalakedb_catalog_core::error::Result;
 
 pub use diagnose::diagnose;
+pub use tend::tend;
 pub use grants::{GrantRole, grants};
 pub use options::{MySqlOptions, PoolOptions, Secret, TlsMode, TlsOptions};
 pub use views::{drop_views, views};

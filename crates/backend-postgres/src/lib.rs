@@ -28,6 +28,7 @@ mod schema;
 mod session;
 mod skip;
 mod tables;
+mod tend;
 mod upgrade;
 mod views;
 
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use deltalakedb_catalog_core::error::Result;
 
 pub use diagnose::diagnose;
+pub use tend::tend;
 pub use grants::{GrantRole, grants};
 pub use options::{PoolOptions, PostgresOptions, Secret, TlsMode, TlsOptions};
 pub use views::{drop_views, views};

@@ -24,6 +24,7 @@ mod schema;
 mod session;
 mod skip;
 mod tables;
+mod tend;
 mod views;
 mod worker;
 
@@ -37,6 +38,7 @@ use std::sync::atomic::Ordering;
 use deltalakedb_catalog_core::error::Result;
 
 pub use diagnose::diagnose;
+pub use tend::tend;
 pub use options::SqliteOptions;
 pub use pages::copy_pages;
 pub use views::{drop_views, views};

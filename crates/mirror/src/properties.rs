@@ -61,10 +61,14 @@ pub(crate) fn checkpoint_interval(metadata: &Metadata) -> i64 {
 
 /// `delta.deletedFileRetentionDuration`, milliseconds: how long tombstones stay in checkpoints.
 pub(crate) fn tombstone_retention_ms(metadata: &Metadata) -> i64 {
+    readable_tombstone_retention_ms(metadata).unwrap_or(DEFAULT_TOMBSTONE_RETENTION_MS)
+}
+
+/// The same; none if what stands there cannot be read.
+pub(crate) fn readable_tombstone_retention_ms(metadata: &Metadata) -> Option<i64> {
     metadata
         .property("delta.deletedFileRetentionDuration")
-        .and_then(parse_interval_ms)
-        .unwrap_or(DEFAULT_TOMBSTONE_RETENTION_MS)
+        .map_or(Some(DEFAULT_TOMBSTONE_RETENTION_MS), parse_interval_ms)
 }
 
 /// Spark's text for a length of time, `interval 1 week 2 days` (the first word may be missing), in

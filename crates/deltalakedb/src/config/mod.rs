@@ -35,6 +35,7 @@ mod file;
 mod interpolate;
 mod layer;
 mod logging;
+mod maintenance;
 mod model;
 mod names;
 mod report;
@@ -57,6 +58,7 @@ use sources::Sources;
 pub use example::{Syntax, example, json_schema};
 pub use layer::{Origin, Problem};
 pub use logging::{LogLevel, LogSettings};
+pub use maintenance::Maintenance;
 pub use report::{Inspection, KeyInfo, Shown, keys, unknown_variables};
 pub use sources::{CONFIG_PATH_VARIABLE, CONFIG_VARIABLE};
 
@@ -215,6 +217,12 @@ impl Config {
     #[must_use]
     pub fn logging(&self) -> LogSettings {
         LogSettings::of(&self.settings.logging)
+    }
+
+    /// What the section `maintenance` says.
+    #[must_use]
+    pub fn maintenance(&self) -> Maintenance {
+        Maintenance::of(&self.settings.maintenance)
     }
 
     /// `format`: how results are printed, `table` or `json`.

@@ -17,12 +17,23 @@ pub(crate) fn unknown(path: &[String]) -> String {
     if let Some(nearest) = nearest(&whole) {
         return format!("there is no such key; did you mean {nearest}?");
     }
-    if let Some(known) = SECTIONS.iter().find(|known| known.name == section && !section.is_empty())
-    {
-        let names: Vec<&str> = known.keys.iter().map(|key| key.split().1).collect();
+    let within = whole.rsplit_once('.').map_or("", |(within, _)| within);
+    for section in [within, section] {
+        let Some(known) = SECTIONS.iter().find(|known| known.name == section) else { continue };
+        if section.is_empty() {
+            continue;
+        }
+        let parts = SECTIONS.iter().filter_map(|part| {
+            part.name.strip_prefix(section).and_then(|rest| rest.strip_prefix('.'))
+        });
+        let names: Vec<&str> = known.keys.iter().map(|key| key.split().1).chain(parts).collect();
         return format!("there is no such key; the section {section} has {}", names.join(", "));
     }
-    let names: Vec<&str> = SECTIONS.iter().map(|s| s.name).filter(|n| !n.is_empty()).collect();
+    let names: Vec<&str> = SECTIONS
+        .iter()
+        .map(|section| section.name)
+        .filter(|name| !name.is_empty() && !name.contains('.'))
+        .collect();
     format!(
         "there is no such key; there are catalog, format, profile, profiles and the sections {}",
         names.join(", ")
@@ -65,6 +76,8 @@ mod tests {
             ("cache.cache_size", "cache.size"),
             ("loging.level", "logging.level"),
             ("catalogue", "catalog"),
+            ("maintenance.backup.kep", "maintenance.backup.keep"),
+            ("maintenance.shedule", "maintenance.schedule"),
             ("mirror.lese", "mirror.lease"),
             ("database.passwort", "database.password"),
             ("monitoring.slow_call_treshold", "monitoring.slow_call_threshold"),
@@ -75,7 +88,8 @@ mod tests {
         for (path, word) in [
             ("server.port", "no service yet"),
             ("security", "dl grants"),
-            ("maintenance.vacuum_interval", "dl vacuum"),
+            ("maintenance.zzzz", "has enabled, schedule, skipping_index"),
+            ("maintenance.backup.zzzz", "has enabled, timeout, to, keep"),
             ("cache.ttl", "max_staleness"),
             ("mirror.zzzz", "concurrency"),
             ("zzzz", "sections database"),
