@@ -63,7 +63,8 @@ fn may_analyze(version: &str) -> bool {
     if ["mariadb", "tidb"].iter().any(|other| version.to_ascii_lowercase().contains(other)) {
         return false;
     }
-    let plain = version.split(|c: char| !(c.is_ascii_digit() || c == '.')).next().unwrap_or_default();
+    let plain =
+        version.split(|c: char| !(c.is_ascii_digit() || c == '.')).next().unwrap_or_default();
     let mut parts = plain.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     let version: [u32; 3] = std::array::from_fn(|_| parts.next().unwrap_or(0));
     version >= SINCE

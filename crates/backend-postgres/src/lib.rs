@@ -37,9 +37,9 @@ use std::sync::Arc;
 use deltalakedb_catalog_core::error::Result;
 
 pub use diagnose::diagnose;
-pub use tend::tend;
 pub use grants::{GrantRole, grants};
 pub use options::{PoolOptions, PostgresOptions, Secret, TlsMode, TlsOptions};
+pub use tend::tend;
 pub use views::{drop_views, views};
 
 use commit::Committer;

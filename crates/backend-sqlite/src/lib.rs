@@ -38,9 +38,9 @@ use std::sync::atomic::Ordering;
 use deltalakedb_catalog_core::error::Result;
 
 pub use diagnose::diagnose;
-pub use tend::tend;
 pub use options::SqliteOptions;
 pub use pages::copy_pages;
+pub use tend::tend;
 pub use views::{drop_views, views};
 
 use errors::DbResult;

@@ -33,12 +33,10 @@ const MUCH_FREE: i64 = 100 << 20;
 pub fn tend(options: &SqliteOptions, limit: Duration, dry_run: bool) -> Result<Tended> {
     options.validate()?;
     let path = &options.path;
-    let failed = |doing: &str, e: &rusqlite::Error| classify(e, path, doing, WriteState::NotApplied);
-    let access = if dry_run {
-        OpenFlags::SQLITE_OPEN_READ_ONLY
-    } else {
-        OpenFlags::SQLITE_OPEN_READ_WRITE
-    };
+    let failed =
+        |doing: &str, e: &rusqlite::Error| classify(e, path, doing, WriteState::NotApplied);
+    let access =
+        if dry_run { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
     let db = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(|e| failed("opening the catalog", &e))?;
     db.busy_timeout(Duration::from_millis(options.busy_timeout_ms.into()))

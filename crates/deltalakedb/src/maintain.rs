@@ -164,11 +164,7 @@ impl MaintainReport {
 impl Db {
     /// One pass of upkeep, see [`maintain`](crate::maintain). It ends after the sum of the steps' times at the
     /// latest. What went wrong is in the report.
-    pub async fn maintain(
-        &self,
-        plan: &MaintainPlan,
-        progress: &dyn Progress,
-    ) -> MaintainReport {
+    pub async fn maintain(&self, plan: &MaintainPlan, progress: &dyn Progress) -> MaintainReport {
         let db = self.clone().on_primary();
         let started_at_ms = db.clock().now();
         let mut steps = Vec::new();

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::values::{
-    Address, Bytes, CatalogUrl, Count, Encryption, FilePath, Flag, Format, Hidden, Kept, Kind, Level,
-    LogFormat, Moments, Number, Pause, Port, Setting, Span, SslMode, Text,
+    Address, Bytes, CatalogUrl, Count, Encryption, FilePath, Flag, Format, Hidden, Kept, Kind,
+    Level, LogFormat, Moments, Number, Pause, Port, Setting, Span, SslMode, Text,
 };
 
 /// What is known of a key.

@@ -46,8 +46,15 @@ fn nearest(path: &str) -> Option<&'static str> {
     let known = keys().map(|key| (key.path, key.path)).chain(ALIASES.iter().copied());
     known
         .filter_map(|(name, canonical)| {
-            let by_path = strsim::jaro_winkler(path, name);
+            let (within, known_within) = (section_of(path), section_of(name));
+            let whole = name;
             let name = name.rsplit('.').next().unwrap_or(name);
+            // What all keys of a section begin with makes none of them likely.
+            let by_path = if within == known_within {
+                strsim::jaro_winkler(last, name)
+            } else {
+                strsim::jaro_winkler(path, whole)
+            };
             let by_name = match strsim::damerau_levenshtein(last, name) {
                 0 => 1.0,
                 1 if name.len() > 3 => 0.95,
@@ -60,6 +67,10 @@ fn nearest(path: &str) -> Option<&'static str> {
         })
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, canonical)| canonical)
+}
+
+fn section_of(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(section, _)| section)
 }
 
 #[cfg(test)]

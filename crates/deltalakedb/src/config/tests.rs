@@ -408,7 +408,8 @@ fn what_is_maintained_and_when() {
     let backup = maintenance.plan.backup.unwrap();
     assert_eq!((&*backup.to, backup.full_every), ("/b", Some(days(14))));
     assert_eq!(backup.keep, Some(crate::backup::Keep::Newest(7)));
-    let world = World::toml("maintenance.interval = '1h'").with("DELTA_MAINTENANCE_BACKUP_TO", "/x");
+    let world =
+        World::toml("maintenance.interval = '1h'").with("DELTA_MAINTENANCE_BACKUP_TO", "/x");
     let maintenance = world.load().unwrap().maintenance();
     assert_eq!(maintenance.schedule.unwrap().to_string(), "1h");
     assert_eq!(maintenance.plan.backup.unwrap().to, "/x");
@@ -711,10 +712,8 @@ fn the_example_is_right_and_fits_the_schema() {
                 "{found}"
             );
             let value: serde_json::Value = serde_json::from_str(key.example).unwrap();
-            let document = key
-                .path
-                .rsplit('.')
-                .fold(value, |inner, name| serde_json::json!({name: inner}));
+            let document =
+                key.path.rsplit('.').fold(value, |inner, name| serde_json::json!({name: inner}));
             assert!(fits(&document), "{document}");
             assert!(fits(&serde_json::json!({"profiles": {"a": document}})));
         }

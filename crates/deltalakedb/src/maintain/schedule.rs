@@ -131,8 +131,20 @@ mod tests {
     #[test]
     fn what_is_no_schedule_is_refused() {
         for text in [
-            "", "soon", "0", "500ms", "* * * *", "* * * * * *", "0 0 30 2 *", "60 * * * *", "* 24 * * *", "-1h",
-            "@never", "* * * * * * *", "\u{0}", "*/0 * * * *",
+            "",
+            "soon",
+            "0",
+            "500ms",
+            "* * * *",
+            "* * * * * *",
+            "0 0 30 2 *",
+            "60 * * * *",
+            "* 24 * * *",
+            "-1h",
+            "@never",
+            "* * * * * * *",
+            "\u{0}",
+            "*/0 * * * *",
         ] {
             let error = text.parse::<Schedule>().unwrap_err();
             assert!(error.contains("30 2 * * *"), "{text}: {error}");

@@ -196,7 +196,10 @@ mod tests {
     fn steps_are_read_as_they_are_written() {
         for step in Step::ALL {
             assert_eq!(step.label().parse::<Step>().unwrap(), step);
-            assert_eq!(step.label().replace('-', "_").to_uppercase().parse::<Step>().unwrap(), step);
+            assert_eq!(
+                step.label().replace('-', "_").to_uppercase().parse::<Step>().unwrap(),
+                step
+            );
             assert_eq!(serde_json::to_value(step).unwrap(), step.label());
         }
         let e = "vacum\n".parse::<Step>().unwrap_err().to_string();

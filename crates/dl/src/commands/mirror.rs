@@ -226,7 +226,7 @@ impl Run {
                 let address = listener.address()?;
                 context.out.hint(format!("Listening on http://{address}"));
                 // A task of its own: it answers, whatever the worker does.
-                let server = listener.serve(db.clone(), Arc::clone(&publisher), context.stop());
+                let server = listener.serve(db.clone(), publisher.clone(), context.stop());
                 tokio::spawn(server);
             }
             context.out.hint("Publishing as commits come. Ctrl-C ends it.");
