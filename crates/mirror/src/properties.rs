@@ -11,11 +11,17 @@ const DEFAULT_TOMBSTONE_RETENTION_MS: i64 = 7 * 24 * 3_600_000;
 /// `delta.logRetentionDuration` where it is not set: 30 days.
 const DEFAULT_LOG_RETENTION_MS: i64 = 30 * 24 * 3_600_000;
 
-/// `delta.enableExpiredLogCleanup`: whether expired log files are deleted. True if not set.
+/// `delta.enableExpiredLogCleanup`: whether expired log files are deleted. True if not set, but for tables whose
+/// checkpoints are protected (`delta.requireCheckpointProtectionBeforeVersion`): their history may go as a whole only,
+/// by a writer that has that feature.
 pub(crate) fn expired_log_cleanup(metadata: &Metadata) -> bool {
-    metadata
-        .property("delta.enableExpiredLogCleanup")
-        .is_none_or(|value| !value.trim().eq_ignore_ascii_case("false"))
+    let protected = metadata
+        .property("delta.requireCheckpointProtectionBeforeVersion")
+        .is_some_and(|value| value.trim().parse::<i64>() != Ok(0));
+    !protected
+        && metadata
+            .property("delta.enableExpiredLogCleanup")
+            .is_none_or(|value| !value.trim().eq_ignore_ascii_case("false"))
 }
 
 /// `delta.logRetentionDuration`, milliseconds: how long a version stays readable in the log.

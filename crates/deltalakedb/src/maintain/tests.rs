@@ -181,6 +181,38 @@ async fn a_retention_that_is_short_or_unreadable_deletes_nothing_in_doubt() {
     assert!(zero.exists(), "the configuration keeps more");
 }
 
+/// delta-io/delta #140: a retention longer than the table's own took files that were removed in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_were_removed_stay_for_the_longer_retention() {
+    let lake = Lake::new().await;
+    lake.create("t", &[(VACUUM_PROPERTY, "true")]).await;
+    lake.append("t", "removed.parquet").await;
+    let ten_days_ago = lake.db.clock().now().0 - 10 * 86_400_000;
+    let remove = format!(
+        "{{\"remove\":{{\"path\":\"removed.parquet\",\"deletionTimestamp\":{ten_days_ago},\"dataChange\":true}}}}\n"
+    );
+    let change = deltalakedb_catalog_engine::catalog::TableChange {
+        target: crate::ChangeTarget::Existing { table: "t".parse().unwrap(), read_version: None },
+        ndjson: remove.into(),
+        origin: "test".into(),
+        reads: crate::Reads::default(),
+        operation: None,
+    };
+    lake.db.commit(crate::CommitBatch { token: None, tables: vec![change] }).await.unwrap();
+    lake.publish().await;
+    let path = lake.path("t/removed.parquet");
+    age(&path, 40);
+    let min = |days: u64| {
+        move |plan: &mut MaintainPlan| {
+            plan.min_vacuum_retention = Duration::from_secs(days * 86_400);
+        }
+    };
+    assert!(lake.pass(&[Step::Vacuum], min(30)).await.is_ok());
+    assert!(path.exists(), "readers of the version before may be at it for 30 days");
+    assert!(lake.pass(&[Step::Vacuum], min(1)).await.is_ok());
+    assert!(!path.exists(), "the table's own week is over");
+}
+
 /// Files that a live version names stay, however old and however they are spelt; hidden files and the log too.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_needed_stays() {

@@ -26,6 +26,7 @@ mod importing;
 mod interruptions;
 #[cfg(feature = "sql")]
 mod literals;
+mod maintaining;
 mod mirroring;
 #[cfg(unix)]
 mod moments;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::world::{World, add};
 
 /// A worker that listens, ended with this value.
-struct Worker {
+pub(crate) struct Worker {
     child: Child,
     base: String,
     runtime: tokio::runtime::Runtime,
@@ -31,7 +31,7 @@ impl Worker {
         Worker::of(world.command(&[&run[..], more].concat()))
     }
 
-    fn of(mut command: Command) -> Worker {
+    pub(crate) fn of(mut command: Command) -> Worker {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut told = String::new();
@@ -50,14 +50,14 @@ impl Worker {
         Worker { child, base, runtime, client }
     }
 
-    fn get(&self, path: &str) -> (u16, String) {
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
         self.runtime.block_on(async {
             let answer = self.client.get(format!("{}{path}", self.base)).send().await.unwrap();
             (answer.status().as_u16(), answer.text().await.unwrap())
         })
     }
 
-    fn metrics(&self) -> Scrape {
+    pub(crate) fn metrics(&self) -> Scrape {
         let (status, text) = self.get("/metrics");
         assert_eq!(status, 200, "{text}");
         Scrape::parse(&text)
@@ -65,7 +65,12 @@ impl Worker {
 
     /// Asks again until it holds, bounded.
     #[track_caller]
-    fn until(&self, limit: Duration, what: &str, mut holds: impl FnMut(&Worker) -> bool) {
+    pub(crate) fn until(
+        &self,
+        limit: Duration,
+        what: &str,
+        mut holds: impl FnMut(&Worker) -> bool,
+    ) {
         let begun = Instant::now();
         while !holds(self) {
             assert!(begun.elapsed() < limit, "never: {what}\n{}", self.get("/metrics").1);
@@ -75,7 +80,7 @@ impl Worker {
 }
 
 /// A scrape: kinds by name, and values by series.
-struct Scrape {
+pub(crate) struct Scrape {
     kinds: BTreeMap<String, String>,
     values: BTreeMap<String, f64>,
 }
@@ -104,7 +109,7 @@ impl Scrape {
     }
 
     /// The sum of all series of a name that have this text in their labels.
-    fn sum(&self, name: &str, label: &str) -> f64 {
+    pub(crate) fn sum(&self, name: &str, label: &str) -> f64 {
         let of = |series: &str| {
             series == name || series.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'))
         };

@@ -50,6 +50,7 @@ pages! {
     operate_backup: "docs/src/operate/backup.md",
     operate_configuration: "docs/src/operate/configuration.md",
     operate_deploy: "docs/src/operate/deploy.md",
+    operate_maintain: "docs/src/operate/maintain.md",
     operate_metrics: "docs/src/operate/metrics.md",
     operate_security: "docs/src/operate/security.md",
     operate_upkeep: "docs/src/operate/upkeep.md",
