@@ -94,9 +94,9 @@ impl Maintain {
                 return Ok(exit::OK);
             }
         }
-        let listener = match self.listen.clone().or_else(|| context.listen().filter(|_| self.watch))
-        {
-            Some(address) => Some(Listener::bind(&address).await?),
+        // Not where the configuration lets workers listen: one may run on this machine, by the same file.
+        let listener = match &self.listen {
+            Some(address) => Some(Listener::bind(address).await?),
             None => None,
         };
         let (db, tables) = context.tables(self.tables.iter().map(String::as_str)).await?;
