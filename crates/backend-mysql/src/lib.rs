@@ -28,6 +28,7 @@ mod schema;
 mod session;
 mod skip;
 mod tables;
+mod tend;
 mod views;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use deltalakedb_catalog_core::error::Result;
 pub use diagnose::diagnose;
 pub use grants::{GrantRole, grants};
 pub use options::{MySqlOptions, PoolOptions, Secret, TlsMode, TlsOptions};
+pub use tend::tend;
 pub use views::{drop_views, views};
 
 use schema::SCHEMA_VERSION;

@@ -29,6 +29,7 @@ mod schema;
 mod session;
 mod skip;
 mod tables;
+mod tend;
 mod upgrade;
 mod views;
 
@@ -39,6 +40,7 @@ use deltalakedb_catalog_core::error::Result;
 pub use diagnose::diagnose;
 pub use grants::{GrantRole, grants};
 pub use options::{PoolOptions, PostgresOptions, Secret, TlsMode, TlsOptions};
+pub use tend::tend;
 pub use views::{drop_views, views};
 
 use commit::Committer;

@@ -25,6 +25,7 @@ mod schema;
 mod session;
 mod skip;
 mod tables;
+mod tend;
 mod views;
 mod worker;
 
@@ -40,6 +41,7 @@ use deltalakedb_catalog_core::error::Result;
 pub use diagnose::diagnose;
 pub use options::SqliteOptions;
 pub use pages::copy_pages;
+pub use tend::tend;
 pub use views::{drop_views, views};
 
 use errors::DbResult;

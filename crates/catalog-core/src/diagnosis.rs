@@ -29,6 +29,23 @@ impl fmt::Display for Level {
     }
 }
 
+/// What was done for a database by the way, see `tend` of each backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tended {
+    /// What was done, or would be.
+    pub done: Vec<String>,
+    /// What was left, and why.
+    pub left: Vec<String>,
+}
+
+impl Tended {
+    /// Nothing is to be done, for this reason.
+    #[must_use]
+    pub fn nothing(why: impl Into<String>) -> Self {
+        Tended { done: Vec::new(), left: vec![why.into()] }
+    }
+}
+
 /// A finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnosis {

@@ -68,12 +68,14 @@ pub struct AuditEvent {
 }
 
 /// Actions of commits.
-const OF_COMMITS: [&str; 8] = [
+const OF_COMMITS: [&str; 10] = [
     "commit",
     "table.create",
     "table.alter",
     "table.cutover",
     "table.release",
+    "table.freeze",
+    "table.unfreeze",
     "table.restore",
     action::VACUUM_START,
     action::VACUUM_END,
@@ -87,6 +89,8 @@ fn action_of(operation: Option<&str>, version: Version) -> &'static str {
     match operation {
         "RAISE FENCE" => "table.cutover",
         "LOWER FENCE" => "table.release",
+        "FREEZE" => "table.freeze",
+        "UNFREEZE" => "table.unfreeze",
         "RESTORE" => "table.restore",
         "VACUUM START" => action::VACUUM_START,
         "VACUUM END" => action::VACUUM_END,
@@ -271,5 +275,6 @@ impl Db {
     }
 }
 
-#[cfg(all(test, feature = "sqlite"))]
+#[cfg(test)]
+#[cfg(feature = "sqlite")]
 mod tests;

@@ -58,6 +58,7 @@ pub mod doctor;
 pub mod filter;
 pub mod grants;
 pub mod indexing;
+pub mod maintain;
 #[cfg(feature = "mssql")]
 mod mssql;
 #[cfg(feature = "mysql")]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use deltalakedb_backend_mysql::{GrantRole, MySqlBackend, MySqlOptions, Secret, TlsMode};
 use deltalakedb_catalog_core::backend::CatalogBackend;
-use deltalakedb_catalog_core::diagnosis::Diagnosis;
+use deltalakedb_catalog_core::diagnosis::{Diagnosis, Tended};
 use deltalakedb_catalog_core::error::Result;
 
 use crate::role::Role;
@@ -17,6 +17,11 @@ pub(crate) async fn connect(uri: &ServerUri) -> Result<Arc<dyn CatalogBackend>> 
 /// A look at the server.
 pub(crate) async fn diagnose(uri: &ServerUri) -> Result<Vec<Diagnosis>> {
     deltalakedb_backend_mysql::diagnose(login(uri, &uri::variable)?).await
+}
+
+/// What the tables like to have done.
+pub(crate) async fn tend(uri: &ServerUri, dry_run: bool) -> Result<Tended> {
+    deltalakedb_backend_mysql::tend(login(uri, &uri::variable)?, dry_run).await
 }
 
 pub(crate) fn grants(uri: &ServerUri, role: Role, login: &str) -> Result<Vec<String>> {

@@ -1,10 +1,11 @@
 //! Opens the PostgreSQL backend for a catalog's URL.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use deltalakedb_backend_postgres::{GrantRole, PostgresBackend, PostgresOptions, Secret, TlsMode};
 use deltalakedb_catalog_core::backend::CatalogBackend;
-use deltalakedb_catalog_core::diagnosis::Diagnosis;
+use deltalakedb_catalog_core::diagnosis::{Diagnosis, Tended};
 use deltalakedb_catalog_core::error::Result;
 
 use crate::role::Role;
@@ -43,6 +44,11 @@ pub(crate) async fn set_views(uri: &ServerUri, make: bool) -> Result<()> {
 /// A look at the server.
 pub(crate) async fn diagnose(uri: &ServerUri) -> Result<Vec<Diagnosis>> {
     deltalakedb_backend_postgres::diagnose(login(uri, &uri::variable)?).await
+}
+
+/// What the tables like to have done, within a time.
+pub(crate) async fn tend(uri: &ServerUri, limit: Duration, dry_run: bool) -> Result<Tended> {
+    deltalakedb_backend_postgres::tend(login(uri, &uri::variable)?, limit, dry_run).await
 }
 
 /// The options with the password to log in with.

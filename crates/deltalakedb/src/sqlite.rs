@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use deltalakedb_backend_sqlite::{SqliteBackend, SqliteOptions, drop_views, views as views_of};
 use deltalakedb_catalog_core::backend::CatalogBackend;
-use deltalakedb_catalog_core::diagnosis::Diagnosis;
+use deltalakedb_catalog_core::diagnosis::{Diagnosis, Tended};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 
 use crate::uri::SqliteUri;
@@ -51,6 +51,19 @@ pub(crate) async fn diagnose(uri: &SqliteUri, limit: Duration) -> Result<Vec<Dia
         Err(e) => Err(CatalogError::failed(
             format!("looking at {uri:?} was interrupted: {e}"),
             WriteState::NotApplied,
+        )),
+    }
+}
+
+/// What the file likes to have done, within a time.
+pub(crate) async fn tend(uri: &SqliteUri, limit: Duration, dry_run: bool) -> Result<Tended> {
+    let options = options(uri);
+    let work = move || deltalakedb_backend_sqlite::tend(&options, limit, dry_run);
+    match tokio::task::spawn_blocking(work).await {
+        Ok(tended) => tended,
+        Err(e) => Err(CatalogError::failed(
+            format!("upkeep of {uri:?} was interrupted: {e}"),
+            WriteState::Unknown,
         )),
     }
 }

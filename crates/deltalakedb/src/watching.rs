@@ -125,6 +125,7 @@ impl Db {
         use deltalakedb_mirror::measure;
         let meters = self.watch.meters();
         let timers = meters.timers().map(timed).chain(measure::timers().map(timed));
+        let timers = timers.chain(crate::maintain::timers().map(timed));
         let counts = meters.counts().map(counted).chain(measure::counts().map(counted));
         let cache = self.cache_stats();
         MetricsSnapshot {

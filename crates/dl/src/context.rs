@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use deltalakedb::config::Maintenance;
 use deltalakedb::core::error::{CatalogError, Result as CoreResult};
 use deltalakedb::core::ids::{TableName, TableRef};
 use deltalakedb::core::signature::UserName;
@@ -178,6 +179,15 @@ impl Context {
         match self.config.as_ref().ok().and_then(Config::slow_call) {
             Some(threshold) => db.with_slow_call_warning(threshold),
             None => db,
+        }
+    }
+
+    /// What the section `maintenance` says. A configuration that is wrong says nothing by halves: what deletes must
+    /// not fall back to defaults.
+    pub(crate) fn maintenance(&self) -> Result<Maintenance> {
+        match &self.config {
+            Ok(config) => Ok(config.maintenance()),
+            Err(error) => Err(Failure::invalid(error.to_string())),
         }
     }
 

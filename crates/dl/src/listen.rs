@@ -9,6 +9,7 @@ mod scrape;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -49,6 +50,57 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 type Answer = Response<Full<Bytes>>;
 
+/// A worker that has its turns.
+pub(crate) trait Turns: Send + Sync {
+    /// How long ago it had the last one.
+    fn since_last(&self) -> Duration;
+    /// How often it has one at least.
+    fn interval(&self) -> Duration;
+}
+
+impl Turns for Publisher {
+    fn since_last(&self) -> Duration {
+        self.since_last_turn().unwrap_or_default()
+    }
+
+    fn interval(&self) -> Duration {
+        Publisher::interval(self)
+    }
+}
+
+/// A loop that tells when it goes round.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    interval: Duration,
+    made: Instant,
+    /// Milliseconds after it was made.
+    last: AtomicU64,
+}
+
+impl Pulse {
+    /// One that goes round so often at least.
+    pub(crate) fn new(interval: Duration) -> Pulse {
+        Pulse { interval, made: Instant::now(), last: AtomicU64::new(0) }
+    }
+
+    /// It goes round.
+    pub(crate) fn beat(&self) {
+        let ms = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(ms, Ordering::Relaxed);
+    }
+}
+
+impl Turns for Pulse {
+    fn since_last(&self) -> Duration {
+        let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
+        self.made.elapsed().saturating_sub(last)
+    }
+
+    fn interval(&self) -> Duration {
+        self.interval
+    }
+}
+
 /// An address that is bound, and the recorder of what is counted from now on.
 pub(crate) struct Listener {
     listener: TcpListener,
@@ -73,12 +125,12 @@ impl Listener {
     pub(crate) async fn serve(
         self,
         db: Db,
-        publisher: Arc<Publisher>,
+        turns: Arc<dyn Turns>,
         mut stop: watch::Receiver<bool>,
     ) {
         let upkeep = self.scraper.upkeep();
         let watcher =
-            Arc::new(Watcher { db, publisher, scraper: self.scraper, ready: Mutex::default() });
+            Arc::new(Watcher { db, turns, scraper: self.scraper, ready: Mutex::default() });
         let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         let accept = async {
             loop {
@@ -135,7 +187,7 @@ struct Readiness {
 
 struct Watcher {
     db: Db,
-    publisher: Arc<Publisher>,
+    turns: Arc<dyn Turns>,
     scraper: Scraper,
     ready: Mutex<Option<Readiness>>,
 }
@@ -162,8 +214,8 @@ impl Watcher {
     }
 
     fn health(&self) -> Answer {
-        let since = self.publisher.since_last_turn().unwrap_or_default();
-        let limit = self.publisher.interval().saturating_mul(MISSED_TURNS);
+        let since = self.turns.since_last();
+        let limit = self.turns.interval().saturating_mul(MISSED_TURNS);
         let seconds = since.as_secs_f64();
         if since <= limit {
             return document(

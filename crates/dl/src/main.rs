@@ -57,6 +57,12 @@ fn main() -> ExitCode {
         out.error(&failure);
         return ExitCode::from(failure.exit_code());
     }
+    // `dl config` tells of the configuration that it looks at.
+    if let (Ok(config), false) = (&config, matches!(cli.command, commands::Command::Config(_))) {
+        for warning in config.warnings() {
+            out.warn(warning.to_string());
+        }
+    }
     match run(cli, config, out) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {

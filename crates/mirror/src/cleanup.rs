@@ -14,15 +14,20 @@ use std::sync::Arc;
 use deltalakedb_catalog_core::action::Metadata;
 use deltalakedb_catalog_core::backend::{CatalogBackend, CommitFilter};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
-use deltalakedb_catalog_core::ids::{TableId, TimestampMs, Version};
+use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, TimestampMs, Version};
+use deltalakedb_catalog_core::model::{MirrorMode, TableState};
 use deltalakedb_catalog_core::sink::MirrorSink;
+use deltalakedb_catalog_engine::catalog::Catalog;
 use deltalakedb_catalog_engine::pages::each_page;
 use deltalakedb_catalog_engine::retry::Retry;
 use futures::TryStreamExt;
+use serde::Serialize;
 
 use crate::log::checkpoint::sidecar_names;
 use crate::log::listing::LogName;
+use crate::ownership::refuse_foreign;
 use crate::properties::{expired_log_cleanup, log_retention_ms};
+use crate::sink::open_sink;
 
 /// Objects deleted at a time: the next checkpoint goes on.
 const MAX_DELETED: usize = 1_000;
@@ -30,6 +35,73 @@ const MAX_DELETED: usize = 1_000;
 const ORPHAN_AGE_MS: i64 = 24 * 3_600_000;
 /// Commits looked at a call.
 const COMMIT_PAGE: usize = 1_000;
+
+/// What has expired of a table's log, see [`clean_log`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CleanedLog {
+    /// Table.
+    pub table_id: TableId,
+    /// Its name.
+    pub name: TableName,
+    /// Objects that have expired, and that no retained version needs.
+    pub expired: usize,
+    /// How many of them were deleted.
+    pub deleted: usize,
+    /// Why none is to be deleted, where a table's log is left alone.
+    pub left: Option<String>,
+}
+
+/// Finds, and with `delete` deletes, what has expired of a table's published log: as publishing does where it
+/// writes a checkpoint, for tables that have none to write. Workers may publish meanwhile, and others may do
+/// the same: what goes is older than a checkpoint that stays, whoever looks.
+///
+/// # Errors
+/// `TableNotFound`; `InvalidInput` for a table in whose log others have committed; those of the database and of
+/// the store. Whatever was deleted by then may be.
+pub async fn clean_log(catalog: &Catalog, table: &TableRef, delete: bool) -> Result<CleanedLog> {
+    let catalog = &catalog.clone().on_primary();
+    let record = catalog.table(table).await?;
+    let mut report = CleanedLog {
+        table_id: record.id,
+        name: record.name.clone(),
+        expired: 0,
+        deleted: 0,
+        left: None,
+    };
+    if record.state != TableState::Active {
+        return Err(CatalogError::TableNotFound(table.to_string()));
+    }
+    let left = match (record.mirror, record.published_version) {
+        (MirrorMode::Off, _) => Some("its publishing is turned off"),
+        (MirrorMode::Diverged, _) => Some("a foreign commit stands in its log"),
+        (MirrorMode::Active, None) => Some("nothing is published yet"),
+        (MirrorMode::Active, Some(_)) => None,
+    };
+    let (None, Some(published)) = (left, record.published_version) else {
+        report.left = left.map(str::to_owned);
+        return Ok(report);
+    };
+    refuse_foreign(catalog, &record).await?;
+    let head = catalog.snapshot(&TableRef::Id(record.id), At::Head).await?;
+    let sink = open_sink(&record.location, &record.storage_options)?;
+    let (backend, retry) = (catalog.backend(), Retry::of(catalog));
+    loop {
+        let now = catalog.clock().now();
+        let metadata = &head.metadata;
+        let expired = expired(backend, &retry, record.id, metadata, published, now, &*sink).await?;
+        report.expired += expired.len();
+        if !delete {
+            return Ok(report);
+        }
+        for name in &expired {
+            sink.delete(name).await?;
+            report.deleted += 1;
+        }
+        if expired.len() < MAX_DELETED {
+            return Ok(report);
+        }
+    }
+}
 
 /// Deletes what has expired of a table's log at `now`. Returns how many objects were deleted.
 ///
@@ -44,15 +116,32 @@ pub(crate) async fn clean(
     now: TimestampMs,
     sink: &dyn MirrorSink,
 ) -> Result<usize> {
+    let doomed = expired(backend, retry, table_id, metadata, published, now, sink).await?;
+    for name in &doomed {
+        sink.delete(name).await?;
+    }
+    Ok(doomed.len())
+}
+
+/// Names of what has expired at `now`, to a bound, in the order in which they are to be deleted.
+async fn expired(
+    backend: &Arc<dyn CatalogBackend>,
+    retry: &Retry,
+    table_id: TableId,
+    metadata: &Metadata,
+    published: Version,
+    now: TimestampMs,
+    sink: &dyn MirrorSink,
+) -> Result<Vec<String>> {
     if !expired_log_cleanup(metadata) {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     let cutoff = now.plus_ms(log_retention_ms(metadata).saturating_neg());
     // Timestamps grow with versions: all up to the last one before it have expired.
     let expired = CommitFilter { to_time: Some(cutoff), ..CommitFilter::default() };
     let expired = retry.repeat(|| backend.list_commits(table_id, &expired, None, 1)).await?;
     let Some(last_expired) = expired.items.first().map(|commit| commit.version) else {
-        return Ok(0);
+        return Ok(Vec::new());
     };
     // The head is always retained, however old it is.
     let oldest_retained = last_expired.next().min(published);
@@ -64,7 +153,9 @@ pub(crate) async fn clean(
         modified: there.iter().map(|entry| (entry.name.as_str(), entry.modified)).collect(),
         has_sidecars: names.iter().any(|(_, name)| matches!(name, LogName::Sidecar(_))),
     };
-    let Some(keep_from) = log.first_kept(&names, oldest_retained).await? else { return Ok(0) };
+    let Some(keep_from) = log.first_kept(&names, oldest_retained).await? else {
+        return Ok(Vec::new());
+    };
     let mut doomed: Vec<(Version, &str)> = Vec::new();
     let mut commits = BTreeSet::new();
     for (text, name) in &names {
@@ -91,7 +182,7 @@ pub(crate) async fn clean(
     }
     if !all_stored(backend, retry, table_id, &commits).await? {
         tracing::info!(%table_id, "the catalog lacks old commits of this log: it is not cleaned up");
-        return Ok(0);
+        return Ok(Vec::new());
     }
     // Oldest first, and of a version the sidecars after what names them, and the commit last: what is
     // left is always the end of a log.
@@ -104,13 +195,10 @@ pub(crate) async fn clean(
         (*version, rank)
     });
     doomed.truncate(MAX_DELETED);
-    for (_, name) in &doomed {
-        sink.delete(name).await?;
-    }
     if !doomed.is_empty() {
-        tracing::info!(%table_id, deleted = doomed.len(), %keep_from, "expired log files deleted");
+        tracing::info!(%table_id, expired = doomed.len(), %keep_from, "log files have expired");
     }
-    Ok(doomed.len())
+    Ok(doomed.into_iter().map(|(_, name)| name.to_owned()).collect())
 }
 
 /// A log as it was listed.

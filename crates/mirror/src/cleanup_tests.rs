@@ -75,11 +75,67 @@ async fn expired_files_go(properties: &str) {
 
 #[tokio::test]
 async fn nothing_goes_where_the_table_says_so_or_nothing_has_expired() {
-    for properties in ["", &format!("{TEN},\"delta.enableExpiredLogCleanup\":\"false\"")] {
+    // The last one: a feature's promise that history goes as a whole only (delta-io/delta #4146).
+    let protected = "\"delta.requireCheckpointProtectionBeforeVersion\":\"9\"";
+    for properties in [
+        "",
+        &format!("{TEN},\"delta.enableExpiredLogCleanup\":\"false\""),
+        &format!("{TEN},{protected}"),
+    ] {
         let lake = Lake::new();
         table(&lake, properties).await;
         assert_eq!(first_commit(&lake), 0, "{properties}");
     }
+}
+
+/// delta-rs #2174 and #3692: cleaning up took the newest checkpoint, or one that a retained version needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_table_is_cleaned_up_to_what_retained_versions_need() {
+    let lake = Lake::new();
+    let id = table(&lake, TEN).await;
+    let table = TableRef::Id(id);
+    assert_eq!(first_commit(&lake), 6);
+    // Version 10 has just expired: 11 is read from the checkpoint 9.
+    let expired_at = async |version: i64| {
+        let commit = lake.catalog.snapshot(&table, At::Version(v(version))).await.unwrap();
+        let due = commit.timestamp.0 + 10_000;
+        lake.clock.advance((due - lake.catalog.clock().now().0).max(0));
+    };
+    expired_at(10).await;
+    let before = names(&lake.log("t"));
+    let report = clean_log(&lake.catalog, &table, false).await.unwrap();
+    assert!(report.expired > 0 && report.deleted == 0, "{report:?}");
+    assert_eq!(names(&lake.log("t")), before);
+    let (one, other) = tokio::join!(
+        clean_log(&lake.catalog, &table, true),
+        clean_log(&lake.catalog, &table, true)
+    );
+    assert_eq!(one.unwrap().expired, report.expired);
+    other.unwrap();
+    assert_eq!(first_commit(&lake), 9);
+    let location = LogLocation::Table(lake.location("t"));
+    for version in 11..=20 {
+        let state = read_state(location.clone(), &BTreeMap::new(), Some(v(version))).await.unwrap();
+        assert_eq!(i64::try_from(state.files.len()).unwrap(), version);
+    }
+    // However old: the head is read from the newest checkpoint.
+    lake.clock.advance(1_000_000_000_000);
+    clean_log(&lake.catalog, &table, true).await.unwrap();
+    assert_eq!(first_commit(&lake), 18);
+    let state = read_state(location, &BTreeMap::new(), None).await.unwrap();
+    assert_eq!(state.files.len(), 20);
+    assert_eq!(reconcile(&lake.catalog, &table, true).await.unwrap().drift, 0);
+    assert_eq!(clean_log(&lake.catalog, &table, true).await.unwrap().expired, 0);
+    // A foreign commit ends it, a table that is not published is left alone.
+    let foreign = lake.log("t").join(commit_name_of(21));
+    std::fs::write(&foreign, "{\"commitInfo\":{}}\n").unwrap();
+    clean_log(&lake.catalog, &table, true).await.unwrap_err();
+    let left = clean_log(&lake.catalog, &table, true).await;
+    assert!(left.is_ok_and(|report| report.left.is_some_and(|why| why.contains("foreign"))));
+}
+
+fn commit_name_of(version: i64) -> String {
+    format!("{}.json", v(version).padded())
 }
 
 #[tokio::test(flavor = "multi_thread")]

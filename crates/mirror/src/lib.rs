@@ -4,7 +4,7 @@
 pub mod check;
 pub mod checkpoint;
 mod checksum;
-mod cleanup;
+pub mod cleanup;
 pub mod diff;
 pub mod export;
 pub mod foreign;

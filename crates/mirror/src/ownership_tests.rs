@@ -173,7 +173,7 @@ async fn a_frozen_table_keeps_its_owner() {
             cutover(&lake.catalog, &table).await.unwrap();
         }
         let before = lake.catalog.snapshot(&table, At::Head).await.unwrap();
-        lake.catalog.freeze(&[table.clone()], None, None).await.unwrap();
+        lake.catalog.freeze(std::slice::from_ref(&table), None, None).await.unwrap();
         lake.publisher().run_once(None).await.unwrap();
         parity(&lake, id).await;
         // The kernel reads the published table, and sees why it must not write to it.
@@ -192,7 +192,7 @@ async fn a_frozen_table_keeps_its_owner() {
         }
         let record = lake.catalog.table(&table).await.unwrap();
         assert_eq!((record.state, record.mirror), (TableState::Active, MirrorMode::Active));
-        lake.catalog.unfreeze(&[table.clone()], None, None).await.unwrap();
+        lake.catalog.unfreeze(std::slice::from_ref(&table), None, None).await.unwrap();
         let now = lake.catalog.snapshot(&table, At::Head).await.unwrap();
         assert_eq!((now.protocol, now.metadata), (before.protocol, before.metadata));
         release(&lake.catalog, &table, false, &NoProgress).await.unwrap();
@@ -248,7 +248,7 @@ async fn a_freeze_during_a_release_wins_or_comes_too_late() {
             lake.publisher().run_once(None).await.unwrap();
             parity(&lake, id).await;
         }
-        lake.catalog.unfreeze(&[table.clone()], None, None).await.unwrap();
+        lake.catalog.unfreeze(std::slice::from_ref(&table), None, None).await.unwrap();
         release(&lake.catalog, &table, false, &NoProgress).await.unwrap();
     }
 }

@@ -11,11 +11,17 @@ const DEFAULT_TOMBSTONE_RETENTION_MS: i64 = 7 * 24 * 3_600_000;
 /// `delta.logRetentionDuration` where it is not set: 30 days.
 const DEFAULT_LOG_RETENTION_MS: i64 = 30 * 24 * 3_600_000;
 
-/// `delta.enableExpiredLogCleanup`: whether expired log files are deleted. True if not set.
+/// `delta.enableExpiredLogCleanup`: whether expired log files are deleted. True if not set, but for tables whose
+/// checkpoints are protected (`delta.requireCheckpointProtectionBeforeVersion`): their history may go as a whole only,
+/// by a writer that has that feature.
 pub(crate) fn expired_log_cleanup(metadata: &Metadata) -> bool {
-    metadata
-        .property("delta.enableExpiredLogCleanup")
-        .is_none_or(|value| !value.trim().eq_ignore_ascii_case("false"))
+    let protected = metadata
+        .property("delta.requireCheckpointProtectionBeforeVersion")
+        .is_some_and(|value| value.trim().parse::<i64>() != Ok(0));
+    !protected
+        && metadata
+            .property("delta.enableExpiredLogCleanup")
+            .is_none_or(|value| !value.trim().eq_ignore_ascii_case("false"))
 }
 
 /// `delta.logRetentionDuration`, milliseconds: how long a version stays readable in the log.
@@ -61,10 +67,14 @@ pub(crate) fn checkpoint_interval(metadata: &Metadata) -> i64 {
 
 /// `delta.deletedFileRetentionDuration`, milliseconds: how long tombstones stay in checkpoints.
 pub(crate) fn tombstone_retention_ms(metadata: &Metadata) -> i64 {
+    readable_tombstone_retention_ms(metadata).unwrap_or(DEFAULT_TOMBSTONE_RETENTION_MS)
+}
+
+/// The same; none if what stands there cannot be read.
+pub(crate) fn readable_tombstone_retention_ms(metadata: &Metadata) -> Option<i64> {
     metadata
         .property("delta.deletedFileRetentionDuration")
-        .and_then(parse_interval_ms)
-        .unwrap_or(DEFAULT_TOMBSTONE_RETENTION_MS)
+        .map_or(Some(DEFAULT_TOMBSTONE_RETENTION_MS), parse_interval_ms)
 }
 
 /// Spark's text for a length of time, `interval 1 week 2 days` (the first word may be missing), in

@@ -24,6 +24,7 @@ mod local;
 mod needed;
 mod others;
 
+use deltalakedb_catalog_core::action::Metadata;
 use deltalakedb_catalog_core::audit::action;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, TableId, TableName, TableRef, TimestampMs, Version};
@@ -38,7 +39,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::ownership::refuse_foreign;
-use crate::properties::tombstone_retention_ms;
+use crate::properties::{readable_tombstone_retention_ms, tombstone_retention_ms};
 use crate::store::{LOG_FOLDER, Store, open_store, store_error};
 use local::{Disk, Finding};
 use needed::Needed;
@@ -96,6 +97,20 @@ pub struct VacuumReport {
     pub other_table_folders: Vec<String>,
     /// Old files that are reached through a symbolic link, and left alone for that.
     pub linked: u64,
+}
+
+/// `delta.deletedFileRetentionDuration` of a table, milliseconds; a week if it has none. [`vacuum`] takes what
+/// cannot be read as not set, as publishing does; who deletes without being watched asks here first.
+///
+/// # Errors
+/// `InvalidInput` for a value that cannot be read.
+pub fn stated_retention_ms(name: &TableName, metadata: &Metadata) -> Result<i64> {
+    readable_tombstone_retention_ms(metadata).ok_or_else(|| {
+        CatalogError::invalid(format!(
+            "delta.deletedFileRetentionDuration of '{name}' cannot be read, as months and years have no fixed \
+             length: write it as 'interval 30 days'"
+        ))
+    })
 }
 
 /// Finds, and with [`VacuumOptions::delete`] deletes, files that nothing needs.

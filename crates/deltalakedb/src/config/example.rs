@@ -40,8 +40,12 @@ pub fn example(syntax: Syntax) -> String {
                 ""
             }
             (Syntax::Yaml, name) => {
-                line(&format!("{name}:"));
-                "  "
+                let (outer, name) =
+                    name.rsplit_once('.').map_or((None, name), |(o, n)| (Some(o), n));
+                // A section within another one follows it.
+                let (indent, within) = if outer.is_some() { ("  ", "    ") } else { ("", "  ") };
+                line(&format!("{indent}{name}:"));
+                within
             }
         };
         for key in section.keys {

@@ -12,7 +12,7 @@
 //! 4. defaults
 //!
 //! In a file, what the chosen profile says (`[profiles.NAME.section]`) goes before the rest. The profile is
-//! `$DELTA_PROFILE`, else `$ENVIRONMENT`, else the key `profile`. Values may have `${VAR}` and
+//! `$DELTA_PROFILE`, else `$ENVIRONMENT` if it names one, else the key `profile`. Values may have `${VAR}` and
 //! `${VAR:-default}` in them; `$$` is a dollar sign.
 //!
 //! ```toml
@@ -35,6 +35,7 @@ mod file;
 mod interpolate;
 mod layer;
 mod logging;
+mod maintenance;
 mod model;
 mod names;
 mod report;
@@ -57,6 +58,7 @@ use sources::Sources;
 pub use example::{Syntax, example, json_schema};
 pub use layer::{Origin, Problem};
 pub use logging::{LogLevel, LogSettings};
+pub use maintenance::Maintenance;
 pub use report::{Inspection, KeyInfo, Shown, keys, unknown_variables};
 pub use sources::{CONFIG_PATH_VARIABLE, CONFIG_VARIABLE};
 
@@ -74,6 +76,7 @@ pub struct Config {
     settings: Settings,
     /// A file names a catalog, whether that one is used or another.
     file_names_catalog: bool,
+    warnings: Vec<Problem>,
 }
 
 impl std::fmt::Debug for Config {
@@ -117,7 +120,18 @@ impl Config {
         }
         let settings =
             figment.extract().map_err(|error| CatalogError::invalid(error.kind.to_string()))?;
-        Ok(Config { values, settings, file_names_catalog: sources.file_names_catalog })
+        Ok(Config {
+            values,
+            settings,
+            file_names_catalog: sources.file_names_catalog,
+            warnings: sources.warnings,
+        })
+    }
+
+    /// What is likely a slip, and is no error: `$ENVIRONMENT` names none of the profiles that there are.
+    #[must_use]
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
     }
 
     /// The catalog to use: `flag` if there is one, else what the environment or a file says; with all that
@@ -203,6 +217,12 @@ impl Config {
     #[must_use]
     pub fn logging(&self) -> LogSettings {
         LogSettings::of(&self.settings.logging)
+    }
+
+    /// What the section `maintenance` says.
+    #[must_use]
+    pub fn maintenance(&self) -> Maintenance {
+        Maintenance::of(&self.settings.maintenance)
     }
 
     /// `format`: how results are printed, `table` or `json`.

@@ -6,14 +6,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::values::{
-    Address, Bytes, CatalogUrl, Count, Encryption, FilePath, Flag, Format, Hidden, Kind, Level,
-    LogFormat, Number, Pause, Port, Setting, Span, SslMode, Text,
+    Address, Bytes, CatalogUrl, Count, Encryption, FilePath, Flag, Format, Hidden, Kept, Kind,
+    Level, LogFormat, Moments, Number, Pause, Port, Setting, Span, SslMode, Text,
 };
 
 /// What is known of a key.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Key {
-    /// Section and name, `section.name`; the name alone at the top.
+    /// Section and name, `section.name` or `section.part.name`; the name alone at the top.
     pub(crate) path: &'static str,
     /// What it does, in lines.
     pub(crate) about: &'static [&'static str],
@@ -38,7 +38,7 @@ pub(crate) struct Key {
 impl Key {
     /// Section and name; no section at the top.
     pub(crate) fn split(&self) -> (Option<&'static str>, &'static str) {
-        match self.path.split_once('.') {
+        match self.path.rsplit_once('.') {
             Some((section, name)) => (Some(section), name),
             None => (None, self.path),
         }
@@ -64,7 +64,7 @@ macro_rules! name {
     };
 }
 
-/// Declares a section: its struct and its keys.
+/// Declares a section: its struct, its keys, and the sections within it.
 macro_rules! section {
     (
         $(#[doc = $about:literal])+
@@ -74,12 +74,19 @@ macro_rules! section {
                 $key:ident $(as $name:literal)?: $kind:ident = $default:literal, $example:literal $(, $variable:literal)*;
             )*
         }
+        $(with {
+            $(
+                $(#[doc = $inner_doc:literal])+
+                $inner:ident: $inner_struct:ident;
+            )*
+        })?
     ) => {
         $(#[doc = $about])+
         #[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields, default)]
         pub(crate) struct $struct {
             $($(#[doc = $doc])+ $(#[serde(rename = $name)])? pub(crate) $key: Option<$kind>,)*
+            $($($(#[doc = $inner_doc])+ pub(crate) $inner: $inner_struct,)*)?
         }
 
         impl $struct {
@@ -262,6 +269,110 @@ section! {
     }
 }
 
+section! {
+    /// What `dl maintain` does, step by step. Each step ends after its timeout, whatever is left then.
+    Maintenance = "maintenance." {
+        /// false: `dl maintain` does nothing but what --step names.
+        enabled: Flag = "true", "false";
+        /// When `dl maintain --watch` begins: every so often (1h), or a cron expression of five fields in UTC.
+        schedule: Moments = "1h", "\"30 2 * * *\"";
+    }
+    with {
+        /// Bringing skipping indexes up to date.
+        skipping_index: MaintainIndex;
+        /// Comparing published logs with the catalog, and putting back what is missing.
+        reconcile: MaintainReconcile;
+        /// Backing the catalog up.
+        backup: MaintainBackup;
+        /// Making few large files of many small ones.
+        optimize: MaintainOptimize;
+        /// Deleting expired files of published logs.
+        log_retention: MaintainLog;
+        /// Deleting data files that no version needs any more.
+        vacuum: MaintainVacuum;
+        /// What the database itself likes to have done now and then.
+        database: MaintainDatabase;
+    }
+}
+
+section! {
+    /// Skipping indexes are brought up to date, of all tables.
+    MaintainIndex = "maintenance.skipping_index." {
+        /// Whether this step is done.
+        enabled: Flag = "true", "false";
+        /// Longest that it takes.
+        timeout: Pause = "10m", "\"10m\"";
+    }
+}
+
+section! {
+    /// Published logs are compared with the catalog, and what is missing is put back.
+    MaintainReconcile = "maintenance.reconcile." {
+        /// Whether this step is done.
+        enabled: Flag = "true", "false";
+        /// Longest that it takes.
+        timeout: Pause = "30m", "\"30m\"";
+    }
+}
+
+section! {
+    /// The catalog is backed up, if a place is named, and old sets are deleted.
+    MaintainBackup = "maintenance.backup." {
+        /// Whether this step is done.
+        enabled: Flag = "true", "false";
+        /// Longest that it takes.
+        timeout: Pause = "4h", "\"4h\"";
+        /// Folder or URL that the sets are in.
+        to: Text = "none: no backup", "\"s3://bucket/backups\"";
+        /// Sets that are kept: so many of the newest (7) or those of a time (30d, 12h), with the sets that they go on from.
+        keep: Kept = "all", "\"30d\"";
+        /// The set is a full one if the last full one is so old. 0 = incremental ones for ever.
+        full_every: Span = "7d", "\"7d\"";
+    }
+}
+
+section! {
+    /// Small files become large ones, of tables whose property deltalakedb.maintain.optimize is true.
+    MaintainOptimize = "maintenance.optimize." {
+        /// Whether this step is done.
+        enabled: Flag = "true", "false";
+        /// Longest that it takes.
+        timeout: Pause = "2h", "\"2h\"";
+    }
+}
+
+section! {
+    /// Files of published logs that are older than delta.logRetentionDuration are deleted.
+    MaintainLog = "maintenance.log_retention." {
+        /// Whether this step is done.
+        enabled: Flag = "true", "false";
+        /// Longest that it takes.
+        timeout: Pause = "30m", "\"30m\"";
+    }
+}
+
+section! {
+    /// Data files that no version needs are deleted, of tables whose property deltalakedb.maintain.vacuum is true.
+    MaintainVacuum = "maintenance.vacuum." {
+        /// Whether this step is done.
+        enabled: Flag = "true", "false";
+        /// Longest that it takes.
+        timeout: Pause = "2h", "\"2h\"";
+        /// Files are kept at least so long, also where delta.deletedFileRetentionDuration of a table is shorter.
+        min_retention: Pause = "1d", "\"7d\"";
+    }
+}
+
+section! {
+    /// Statistics, dead rows, the log of the database's file: what may be done while others work.
+    MaintainDatabase = "maintenance.database." {
+        /// Whether this step is done.
+        enabled: Flag = "true", "false";
+        /// Longest that it takes.
+        timeout: Pause = "10m", "\"10m\"";
+    }
+}
+
 /// All of it.
 #[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -288,6 +399,8 @@ pub(crate) struct Settings {
     pub(crate) logging: Logging,
     /// Watching a worker.
     pub(crate) monitoring: Monitoring,
+    /// What `dl maintain` does, step by step.
+    pub(crate) maintenance: Maintenance,
 }
 
 /// A section: its name, what it is about, its keys.
@@ -308,6 +421,43 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section { name: "mirror", about: Mirror::ABOUT, keys: Mirror::KEYS },
     Section { name: "logging", about: Logging::ABOUT, keys: Logging::KEYS },
     Section { name: "monitoring", about: Monitoring::ABOUT, keys: Monitoring::KEYS },
+    // Those within it come right after it: an example of YAML nests them.
+    Section { name: "maintenance", about: Maintenance::ABOUT, keys: Maintenance::KEYS },
+    Section {
+        name: "maintenance.skipping_index",
+        about: MaintainIndex::ABOUT,
+        keys: MaintainIndex::KEYS,
+    },
+    Section {
+        name: "maintenance.reconcile",
+        about: MaintainReconcile::ABOUT,
+        keys: MaintainReconcile::KEYS,
+    },
+    Section {
+        name: "maintenance.backup",
+        about: MaintainBackup::ABOUT,
+        keys: MaintainBackup::KEYS,
+    },
+    Section {
+        name: "maintenance.optimize",
+        about: MaintainOptimize::ABOUT,
+        keys: MaintainOptimize::KEYS,
+    },
+    Section {
+        name: "maintenance.log_retention",
+        about: MaintainLog::ABOUT,
+        keys: MaintainLog::KEYS,
+    },
+    Section {
+        name: "maintenance.vacuum",
+        about: MaintainVacuum::ABOUT,
+        keys: MaintainVacuum::KEYS,
+    },
+    Section {
+        name: "maintenance.database",
+        about: MaintainDatabase::ABOUT,
+        keys: MaintainDatabase::KEYS,
+    },
 ];
 
 /// All keys.
@@ -340,6 +490,8 @@ pub(crate) const ALIASES: &[(&str, &str)] = &[
     ("performance.cache_max_staleness", "cache.max_staleness"),
     ("retry.max_attempts", "retry.count"),
     ("foreign_check_interval", "mirror.foreign_check_interval"),
+    ("maintenance.cron", "maintenance.schedule"),
+    ("maintenance.interval", "maintenance.schedule"),
 ];
 
 /// The name that counts for this path.
@@ -357,10 +509,6 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
         "security",
         "there is no service yet that could check logins: give rights in the database (`dl grants`), TLS is \
          in the section database (ssl, ssl_mode, ssl_ca)",
-    ),
-    (
-        "maintenance",
-        "nothing is maintained by schedule yet: run `dl vacuum` and `dl mirror reconcile` from cron",
     ),
     (
         "auth",

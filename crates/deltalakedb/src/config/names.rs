@@ -17,12 +17,23 @@ pub(crate) fn unknown(path: &[String]) -> String {
     if let Some(nearest) = nearest(&whole) {
         return format!("there is no such key; did you mean {nearest}?");
     }
-    if let Some(known) = SECTIONS.iter().find(|known| known.name == section && !section.is_empty())
-    {
-        let names: Vec<&str> = known.keys.iter().map(|key| key.split().1).collect();
+    let within = whole.rsplit_once('.').map_or("", |(within, _)| within);
+    for section in [within, section] {
+        let Some(known) = SECTIONS.iter().find(|known| known.name == section) else { continue };
+        if section.is_empty() {
+            continue;
+        }
+        let parts = SECTIONS.iter().filter_map(|part| {
+            part.name.strip_prefix(section).and_then(|rest| rest.strip_prefix('.'))
+        });
+        let names: Vec<&str> = known.keys.iter().map(|key| key.split().1).chain(parts).collect();
         return format!("there is no such key; the section {section} has {}", names.join(", "));
     }
-    let names: Vec<&str> = SECTIONS.iter().map(|s| s.name).filter(|n| !n.is_empty()).collect();
+    let names: Vec<&str> = SECTIONS
+        .iter()
+        .map(|section| section.name)
+        .filter(|name| !name.is_empty() && !name.contains('.'))
+        .collect();
     format!(
         "there is no such key; there are catalog, format, profile, profiles and the sections {}",
         names.join(", ")
@@ -35,8 +46,15 @@ fn nearest(path: &str) -> Option<&'static str> {
     let known = keys().map(|key| (key.path, key.path)).chain(ALIASES.iter().copied());
     known
         .filter_map(|(name, canonical)| {
-            let by_path = strsim::jaro_winkler(path, name);
+            let (within, known_within) = (section_of(path), section_of(name));
+            let whole = name;
             let name = name.rsplit('.').next().unwrap_or(name);
+            // What all keys of a section begin with makes none of them likely.
+            let by_path = if within == known_within {
+                strsim::jaro_winkler(last, name)
+            } else {
+                strsim::jaro_winkler(path, whole)
+            };
             let by_name = match strsim::damerau_levenshtein(last, name) {
                 0 => 1.0,
                 1 if name.len() > 3 => 0.95,
@@ -49,6 +67,10 @@ fn nearest(path: &str) -> Option<&'static str> {
         })
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, canonical)| canonical)
+}
+
+fn section_of(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(section, _)| section)
 }
 
 #[cfg(test)]
@@ -65,6 +87,8 @@ mod tests {
             ("cache.cache_size", "cache.size"),
             ("loging.level", "logging.level"),
             ("catalogue", "catalog"),
+            ("maintenance.backup.kep", "maintenance.backup.keep"),
+            ("maintenance.shedule", "maintenance.schedule"),
             ("mirror.lese", "mirror.lease"),
             ("database.passwort", "database.password"),
             ("monitoring.slow_call_treshold", "monitoring.slow_call_threshold"),
@@ -75,7 +99,8 @@ mod tests {
         for (path, word) in [
             ("server.port", "no service yet"),
             ("security", "dl grants"),
-            ("maintenance.vacuum_interval", "dl vacuum"),
+            ("maintenance.zzzz", "has enabled, schedule, skipping_index"),
+            ("maintenance.backup.zzzz", "has enabled, timeout, to, keep"),
             ("cache.ttl", "max_staleness"),
             ("mirror.zzzz", "concurrency"),
             ("zzzz", "sections database"),

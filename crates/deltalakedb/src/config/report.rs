@@ -99,6 +99,8 @@ pub struct Inspection {
     pub profile: Option<String>,
     /// All that is wrong.
     pub problems: Vec<Problem>,
+    /// What is likely a slip, and is no error, see [`Config::warnings`].
+    pub warnings: Vec<Problem>,
     /// All keys with their values; what is wrong is as if it were not there.
     pub values: Vec<Shown>,
     /// The configuration, if nothing is wrong with it.
@@ -128,6 +130,7 @@ impl Config {
         let (files, profile) = (std::mem::take(&mut sources.files), sources.profile.take());
         let values = shown(&sources, flag);
         let mut problems = sources.problems.clone();
+        let warnings = sources.warnings.clone();
         let config = match Config::of(sources) {
             Ok(config) => Some(config),
             Err(error) => {
@@ -152,7 +155,7 @@ impl Config {
                 }
             }
         });
-        Inspection { files, profile, problems, values, config }
+        Inspection { files, profile, problems, warnings, values, config }
     }
 
     /// Whether the environment or a file names a catalog.

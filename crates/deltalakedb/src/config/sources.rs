@@ -1,6 +1,6 @@
 //! The layers of the configuration: the user's file, the project's file, the environment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::file::{self, Leaf, LeafValue};
@@ -18,8 +18,10 @@ pub const CONFIG_PATH_VARIABLE: &str = "DELTA_CONFIG_PATH";
 const PROJECT_FILES: [&str; 3] = ["dl.toml", "dl.yaml", "dl.yml"];
 /// Config files of a user.
 const USER_FILES: [&str; 3] = ["config.toml", "config.yaml", "config.yml"];
-/// Variables that say which profile holds, the first one first.
-const PROFILE_VARIABLES: [&str; 2] = ["DELTA_PROFILE", "ENVIRONMENT"];
+/// The variable that asks for a profile.
+const PROFILE_VARIABLE: &str = "DELTA_PROFILE";
+/// The variable that platforms set for all programs: it chooses a profile if there is one of this name.
+const PLATFORM_VARIABLE: &str = "ENVIRONMENT";
 
 /// Variables with the password, see `uri::password`.
 const PASSWORD_VARIABLES: [&str; 2] = ["DELTA_DB_PASSWORD", "DELTA_DB_PASSWORD_FILE"];
@@ -38,6 +40,8 @@ pub(crate) struct Sources {
     /// The variable that the login takes the password from when the URL has none.
     pub(crate) password_variable: Option<&'static str>,
     pub(crate) problems: Vec<Problem>,
+    /// What is likely a slip, and is no error.
+    pub(crate) warnings: Vec<Problem>,
 }
 
 /// A file, sorted.
@@ -170,9 +174,19 @@ impl Sources {
     fn choose_profile(&mut self, variable: Variable<'_>, layers: &[FileLayer]) {
         let known: Vec<&str> =
             layers.iter().flat_map(|layer| layer.profiles.keys()).map(String::as_str).collect();
-        let mut wanted = PROFILE_VARIABLES
-            .into_iter()
-            .find_map(|name| Some((variable(name)?, Origin::Variable(name.to_owned()))));
+        let of = |name: &str| Some((variable(name)?, Origin::Variable(name.to_owned())));
+        let mut wanted = of(PROFILE_VARIABLE);
+        if wanted.is_none()
+            && let Some((name, origin)) = of(PLATFORM_VARIABLE)
+        {
+            if known.contains(&name.as_str()) {
+                wanted = Some((name, origin));
+            } else if !known.is_empty() {
+                // Platforms give the variable to all programs, with words of their own.
+                let message = format!("{}; no profile is chosen by it", no_profile(&name, &known));
+                self.warnings.push(Problem { origin, key: Some("profile".to_owned()), message });
+            }
+        }
         if wanted.is_none() {
             for layer in layers.iter().rev() {
                 let key = layer.base.iter().find(|leaf| leaf.path == ["profile"]);
@@ -196,18 +210,7 @@ impl Sources {
             self.values.insert("profile", found);
             return;
         }
-        if known.is_empty() && origin == Origin::Variable("ENVIRONMENT".to_owned()) {
-            return;
-        }
-        let mut known: Vec<&str> = known;
-        known.sort_unstable();
-        known.dedup();
-        let message = if known.is_empty() {
-            format!("there is no profile '{}': the config files define none", printable(&name))
-        } else {
-            format!("there is no profile '{}': there are {}", printable(&name), known.join(", "))
-        };
-        self.problem(origin, Some("profile"), message);
+        self.problem(origin, Some("profile"), no_profile(&name, &known));
     }
 
     /// Puts a file's values, then those of its profile, over those that are there.
@@ -371,6 +374,17 @@ fn text_of(key: &Key, value: LeafValue) -> Result<String, String> {
         LeafValue::List(_) => Err(format!("is one value ({}), no list", key.kind)),
         LeafValue::Empty => Err(format!("is one value ({}), no section", key.kind)),
     }
+}
+
+/// That there is no profile of this name.
+fn no_profile(name: &str, known: &[&str]) -> String {
+    let name = printable(name);
+    if known.is_empty() {
+        return format!("there is no profile '{name}': the config files define none");
+    }
+    let known: BTreeSet<&str> = known.iter().copied().collect();
+    let known: Vec<&str> = known.into_iter().collect();
+    format!("there is no profile '{name}': there are {}", known.join(", "))
 }
 
 /// A path as an error may repeat it.

@@ -372,9 +372,50 @@ fn every_key_has_a_test_of_its_effect() {
         let section = key.key.split('.').next().unwrap();
         let known = EFFECTS.iter().any(|(name, ..)| *name == key.key)
             || others.contains(&key.key)
-            || ["mirror", "logging", "monitoring"].contains(&section);
+            || ["mirror", "logging", "monitoring", "maintenance"].contains(&section);
         assert!(known, "{} has no test of its effect", key.key);
     }
+}
+
+#[test]
+fn what_is_maintained_and_when() {
+    use crate::maintain::{Choice, Step};
+
+    let none = Config::default().maintenance();
+    assert!(none.enabled && none.schedule.is_none() && none.plan.backup.is_none());
+    for step in Step::ALL {
+        assert_eq!(none.plan.choices[&step], Choice::Do(step.usual_limit()), "{step}");
+        // The tables of keys and of steps say the same.
+        let key = format!("maintenance.{}.timeout", step.label().replace('-', "_"));
+        let default = model::key(&key).unwrap().default;
+        assert_eq!(parse_duration(default), Some(step.usual_limit()), "{key}");
+        let section = key.trim_end_matches(".timeout");
+        let toml = format!("[{section}]\nenabled = false\ntimeout = '7s'\n");
+        let plan = World::toml(&toml).load().unwrap().maintenance().plan;
+        let Choice::Leave(reason) = &plan.choices[&step] else { panic!("{step} is done") };
+        assert_eq!(*reason, format!("{section}.enabled is false"));
+        let yaml = format!("{}:\n    timeout: 7s\n", section.replace('.', ":\n  "));
+        let plan = World::of("dl.yaml", &yaml).load().unwrap().maintenance().plan;
+        assert_eq!(plan.choices[&step], Choice::Do(Duration::from_secs(7)), "{yaml}");
+    }
+    let text = "[maintenance]\nenabled = false\nschedule = '30 2 * * *'\n[maintenance.backup]\nto = '/b'\n\
+                keep = 7\nfull_every = '14d'\n[maintenance.vacuum]\nmin_retention = '30d'\n";
+    let maintenance = World::toml(text).load().unwrap().maintenance();
+    assert!(!maintenance.enabled);
+    assert_eq!(maintenance.schedule.unwrap().to_string(), "30 2 * * *");
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    assert_eq!(maintenance.plan.min_vacuum_retention, days(30));
+    let backup = maintenance.plan.backup.unwrap();
+    assert_eq!((&*backup.to, backup.full_every), ("/b", Some(days(14))));
+    assert_eq!(backup.keep, Some(crate::backup::Keep::Newest(7)));
+    let world =
+        World::toml("maintenance.interval = '1h'").with("DELTA_MAINTENANCE_BACKUP_TO", "/x");
+    let maintenance = world.load().unwrap().maintenance();
+    assert_eq!(maintenance.schedule.unwrap().to_string(), "1h");
+    assert_eq!(maintenance.plan.backup.unwrap().to, "/x");
+    World::toml("maintenance.schedule = 'soon'").fails(&["maintenance.schedule", "30 2 * * *"]);
+    World::toml("maintenance.backup.keep = 0").fails(&["maintenance.backup.keep", "30d"]);
+    World::toml("maintenance.vaccum.enabled = true").fails(&["maintenance.vacuum.enabled"]);
 }
 
 #[cfg(feature = "sqlite")]
@@ -528,12 +569,22 @@ fn profiles_and_variables() {
     let world = world.with("DB", "h");
     assert_eq!(world.catalog(), "mysql://dl@h/d?retry_count=1");
     world.with("DELTA_PROFILE", "staging").fails(&["staging", "dev, prod", "DELTA_PROFILE"]);
-    World::toml(text).with("ENVIRONMENT", "staging").fails(&[
-        "staging",
-        "dev, prod",
-        "ENVIRONMENT",
-    ]);
-    World::toml("format = 'json'").with("ENVIRONMENT", "staging").load().unwrap();
+    // What platforms give to all programs is no order to this one.
+    let world = World::toml(text).with("ENVIRONMENT", "staging");
+    assert_eq!(world.catalog(), "sqlite:///c.db?retry_count=1");
+    let warned = |world: &World| -> Vec<String> {
+        world.load().unwrap().warnings().iter().map(ToString::to_string).collect()
+    };
+    let told = warned(&world);
+    assert_eq!(told.len(), 1);
+    for word in ["ENVIRONMENT", "staging", "dev, prod", "no profile is chosen"] {
+        assert!(told[0].contains(word), "{told:?}");
+    }
+    let world = World::toml(&format!("profile = 'dev'\n{text}")).with("ENVIRONMENT", "staging");
+    assert_eq!(world.catalog(), "sqlite:///c.db?retry_count=2", "the key of the file holds");
+    assert_eq!(warned(&world).len(), 1);
+    let world = World::toml("format = 'json'").with("ENVIRONMENT", "staging");
+    assert_eq!(warned(&world), Vec::<String>::new());
     World::toml("format = 'json'")
         .with("DELTA_PROFILE", "x")
         .fails(&["DELTA_PROFILE", "define none"]);
@@ -661,10 +712,8 @@ fn the_example_is_right_and_fits_the_schema() {
                 "{found}"
             );
             let value: serde_json::Value = serde_json::from_str(key.example).unwrap();
-            let document = match key.path.split_once('.') {
-                Some((section, name)) => serde_json::json!({section: {name: value}}),
-                None => serde_json::json!({key.path: value}),
-            };
+            let document =
+                key.path.rsplit('.').fold(value, |inner, name| serde_json::json!({name: inner}));
             assert!(fits(&document), "{document}");
             assert!(fits(&serde_json::json!({"profiles": {"a": document}})));
         }
@@ -688,7 +737,10 @@ fn file_of(key: &model::Key, sign: &str) -> (&'static str, String) {
     let line = format!("{name}{sign}{}", key.example);
     let text = match (section, sign) {
         (None, _) => line,
-        (Some(section), ": ") => format!("{section}:\n  {line}"),
+        (Some(section), ": ") => match section.split_once('.') {
+            Some((outer, inner)) => format!("{outer}:\n  {inner}:\n    {line}"),
+            None => format!("{section}:\n  {line}"),
+        },
         (Some(section), _) => format!("[{section}]\n{line}"),
     };
     (key.path, format!("{text}\n"))

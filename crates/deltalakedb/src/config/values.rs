@@ -9,6 +9,8 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
+use crate::backup::Keep;
+use crate::maintain::Schedule;
 use crate::uri::parse_duration;
 
 /// A kind of value.
@@ -57,7 +59,7 @@ macro_rules! setting {
 
 setting!(
     Text, Hidden, CatalogUrl, FilePath, Span, Pause, Bytes, Count, Number, Flag, Kind, Format,
-    Level, LogFormat, Address, SslMode, Encryption, Port
+    Level, LogFormat, Address, SslMode, Encryption, Port, Moments, Kept
 );
 
 /// Any text but none at all.
@@ -307,6 +309,46 @@ impl Setting for Port {
         json_schema!({"anyOf": [
             {"type": "integer", "minimum": 1, "maximum": 65_535},
             {"type": "string", "pattern": "^[0-9]+$"},
+            interpolated(),
+        ]})
+    }
+}
+
+/// When something begins again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Moments(pub(crate) Schedule);
+
+impl Setting for Moments {
+    const KIND: &'static str = "duration or cron expression";
+
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map(Moments)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"anyOf": [
+            {"type": "integer", "minimum": 1},
+            {"type": "string", "minLength": 1},
+        ]})
+    }
+}
+
+/// Which sets of a backup are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kept(pub(crate) Keep);
+
+impl Setting for Kept {
+    const KIND: &'static str = "number or age";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let keep = text.parse().map(Kept);
+        keep.map_err(|_| "must be a number of sets (7) or an age (30d, 12h), at least 1".to_owned())
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"anyOf": [
+            {"type": "integer", "minimum": 1},
+            {"type": "string", "pattern": "^[0-9]+[dh]?$"},
             interpolated(),
         ]})
     }

@@ -126,6 +126,18 @@ pub const METRICS: &[Metric] = &[
         "table_id=\"other\"",
         "Differences between catalog and published log that passes of reconciliation have found.",
     ),
+    metric(
+        Histogram,
+        "dl_maintain_step_seconds",
+        "step=\"reconcile\",outcome=\"ok\"",
+        "Steps of passes of upkeep.",
+    ),
+    metric(
+        Gauge,
+        "dl_maintain_last_success_timestamp_seconds",
+        "step=\"reconcile\"",
+        "When a step of upkeep succeeded last, seconds since 1970; 0 before the first time.",
+    ),
 ];
 
 /// Tells the recorder of the [`metrics`] crate what each metric means. To be called once, after the recorder was

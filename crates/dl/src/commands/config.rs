@@ -189,7 +189,7 @@ impl Show {
             }
             list.end()?;
         }
-        for problem in &inspection.problems {
+        for problem in inspection.problems.iter().chain(&inspection.warnings) {
             context.out.warn(problem.to_string());
         }
         Ok(if inspection.problems.is_empty() { exit::OK } else { exit::ERROR })
@@ -214,6 +214,9 @@ impl Check {
                 ProblemView { file, line, from, key, message }
             })
             .collect();
+        for warning in &inspection.warnings {
+            context.out.warn(warning.to_string());
+        }
         let mut probes = Vec::new();
         if let Some(config) = &inspection.config
             && !self.offline

@@ -226,13 +226,13 @@ impl Run {
                 let address = listener.address()?;
                 context.out.hint(format!("Listening on http://{address}"));
                 // A task of its own: it answers, whatever the worker does.
-                let server = listener.serve(db.clone(), Arc::clone(&publisher), context.stop());
+                let server = listener.serve(db.clone(), publisher.clone(), context.stop());
                 tokio::spawn(server);
             }
             context.out.hint("Publishing as commits come. Ctrl-C ends it.");
             tokio::select! {
                 ended = publisher.run(context.stop()) => ended?,
-                ended = self.reconcile(&db, drift) => ended?,
+                () = self.reconcile(context, &db, drift) => {}
             }
             return Ok(exit::OK);
         }
@@ -272,12 +272,13 @@ impl Run {
 
 impl Run {
     /// Passes of reconciliation over all tables, for ever, if they are asked for.
-    async fn reconcile(&self, db: &Db, mut drift: Option<DriftCounter>) -> Result<()> {
+    async fn reconcile(&self, context: &Context, db: &Db, mut drift: Option<DriftCounter>) {
         let Some(every) = self.reconcile_every else { return std::future::pending().await };
         if let Some(counter) = &drift {
             go_on_from(&counter.totals);
         }
         let pause = std::time::Duration::from_secs(u64::from(every.max(1)));
+        let mut kept = true;
         loop {
             let state = Some(TableState::Active);
             let filter = TableFilter { state, ..TableFilter::default() };
@@ -288,7 +289,14 @@ impl Run {
                         tracing::warn!(%table, error, "a published log was not compared");
                     }
                     if let Some(counter) = &mut drift {
-                        counter.add(&pass)?;
+                        // The recorder has the numbers, and the next pass writes all of them.
+                        let written = counter.add(&pass);
+                        if let (Err(failure), true) = (&written, kept) {
+                            context.out.warn(format!(
+                                "{failure}. Publishing goes on, and the file is tried after each pass"
+                            ));
+                        }
+                        kept = written.is_ok();
                     }
                 }
                 Err(error) => tracing::warn!(%error, "published logs were not compared"),

@@ -25,6 +25,7 @@ mod init;
 #[cfg(not(feature = "sql"))]
 mod lean;
 mod list;
+mod maintain;
 mod mirror;
 mod ownership;
 mod publish;
@@ -120,6 +121,8 @@ pub(crate) enum Command {
     Check(check::Check),
     /// Look at the database, the stores and publishing: what could be better, and why
     Doctor(doctor::Doctor),
+    /// One pass of upkeep: indexes, logs, backup, what tables and the database like to have done
+    Maintain(maintain::Maintain),
     /// Copy a whole catalog to another database
     CopyCatalog(copy_catalog::CopyCatalog),
     /// Back up a catalog to a folder or an object store
@@ -179,6 +182,7 @@ impl Command {
             Command::Diff(_) => "diff",
             Command::Check(_) => "check",
             Command::Doctor(_) => "doctor",
+            Command::Maintain(_) => "maintain",
             Command::CopyCatalog(_) => "copy-catalog",
             Command::Backup(_) => "backup",
             Command::Restore(_) => "restore",
@@ -243,6 +247,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Diff(command) => return command.run(context).await,
         Command::Check(command) => return command.run(context).await,
         Command::Doctor(command) => return command.run(context).await,
+        Command::Maintain(command) => return command.run(context).await,
         Command::CopyCatalog(command) => return command.run(context).await,
         Command::Backup(command) => return command.run(context).await,
         Command::Restore(command) => return command.run(context).await,

@@ -104,7 +104,12 @@ fn values_come_from_where_show_says() {
     let shown = dl(&world, &flag, &variables).ok().json();
     assert_eq!(shown["values"][0]["value"], "mysql://u:***@h/d");
     assert_eq!(shown["values"][0]["from"], "option --catalog");
-    dl(&world, &["list"], &[("ENVIRONMENT", "prod")]).fails(&["prod", "dev"]);
+    dl(&world, &["list"], &[("DELTA_PROFILE", "prod")]).fails(&["prod", "dev"]);
+    let other = [("ENVIRONMENT", "prod")];
+    let run = dl(&world, &["config", "check", "--offline"], &other).ok();
+    assert_eq!(run.stderr.matches("there is no profile 'prod'").count(), 1, "{}", run.stderr);
+    let run = dl(&world, &["init"], &other).ok();
+    assert_eq!(run.stderr.matches("there is no profile 'prod'").count(), 1, "{}", run.stderr);
     let slip = [("DELTA_RETRY_COUNTS", "3")];
     dl(&world, &["config", "check", "--offline"], &slip)
         .code(1)

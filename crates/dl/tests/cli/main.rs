@@ -28,6 +28,7 @@ mod importing;
 mod interruptions;
 #[cfg(feature = "sql")]
 mod literals;
+mod maintaining;
 mod mirroring;
 #[cfg(unix)]
 mod moments;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::world::{World, add};
 
 /// A worker that listens, ended with this value.
-struct Worker {
+pub(crate) struct Worker {
     child: Child,
     base: String,
     runtime: tokio::runtime::Runtime,
@@ -31,7 +31,7 @@ impl Worker {
         Worker::of(world.command(&[&run[..], more].concat()))
     }
 
-    fn of(mut command: Command) -> Worker {
+    pub(crate) fn of(mut command: Command) -> Worker {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut told = String::new();
@@ -50,14 +50,14 @@ impl Worker {
         Worker { child, base, runtime, client }
     }
 
-    fn get(&self, path: &str) -> (u16, String) {
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
         self.runtime.block_on(async {
             let answer = self.client.get(format!("{}{path}", self.base)).send().await.unwrap();
             (answer.status().as_u16(), answer.text().await.unwrap())
         })
     }
 
-    fn metrics(&self) -> Scrape {
+    pub(crate) fn metrics(&self) -> Scrape {
         let (status, text) = self.get("/metrics");
         assert_eq!(status, 200, "{text}");
         Scrape::parse(&text)
@@ -65,7 +65,12 @@ impl Worker {
 
     /// Asks again until it holds, bounded.
     #[track_caller]
-    fn until(&self, limit: Duration, what: &str, mut holds: impl FnMut(&Worker) -> bool) {
+    pub(crate) fn until(
+        &self,
+        limit: Duration,
+        what: &str,
+        mut holds: impl FnMut(&Worker) -> bool,
+    ) {
         let begun = Instant::now();
         while !holds(self) {
             assert!(begun.elapsed() < limit, "never: {what}\n{}", self.get("/metrics").1);
@@ -75,7 +80,7 @@ impl Worker {
 }
 
 /// A scrape: kinds by name, and values by series.
-struct Scrape {
+pub(crate) struct Scrape {
     kinds: BTreeMap<String, String>,
     values: BTreeMap<String, f64>,
 }
@@ -104,7 +109,7 @@ impl Scrape {
     }
 
     /// The sum of all series of a name that have this text in their labels.
-    fn sum(&self, name: &str, label: &str) -> f64 {
+    pub(crate) fn sum(&self, name: &str, label: &str) -> f64 {
         let of = |series: &str| {
             series == name || series.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'))
         };
@@ -215,6 +220,46 @@ fn a_pass_of_reconciliation_counts_drift_and_goes_on_after_a_restart() {
         });
         assert!(log.exists(), "what was missing is there again");
     }
+}
+
+#[test]
+fn a_file_of_drift_that_cannot_be_written_does_not_stop_publishing() {
+    let world = World::with_table();
+    fs::create_dir(world.path("kept")).unwrap();
+    let mut command = world.command(&["mirror", "run", "--watch", "--reconcile-every", "1"]);
+    command.args(["--metrics-output", "kept/drift.prom"]);
+    let mut child = command.spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let begun = Instant::now();
+    let until = |holds: &dyn Fn() -> bool| {
+        while !holds() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "never");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let file = world.path("kept/drift.prom");
+    until(&|| file.exists());
+    // As when somebody cleans up, or the disk is full: files of this folder cannot be made.
+    fs::remove_dir_all(world.path("kept")).unwrap();
+    fs::write(world.path("kept"), "a file").unwrap();
+    let mut told = String::new();
+    while !told.contains("kept/drift.prom") {
+        assert!(stderr.read_line(&mut told).unwrap() > 0, "it has ended: {told}");
+    }
+    assert!(told.contains("Publishing goes on"), "{told}");
+    world.dl_with_input(&["commit", "s.t", "--no-publish"], &add("day=1/a", "1")).ok();
+    let log = world.path("t/_delta_log/00000000000000000001.json");
+    until(&|| log.exists());
+    // Some more passes, then the file can be written again, and is.
+    std::thread::sleep(Duration::from_secs(3));
+    fs::remove_file(world.path("kept")).unwrap();
+    fs::create_dir(world.path("kept")).unwrap();
+    until(&|| file.exists());
+    assert!(child.try_wait().unwrap().is_none(), "it works on");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    stderr.read_to_string(&mut told).unwrap();
+    assert_eq!(told.matches("kept/drift.prom").count(), 1, "once: {told}");
 }
 
 #[test]

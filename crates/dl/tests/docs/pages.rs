@@ -52,6 +52,7 @@ pages! {
     operate_configuration: "docs/src/operate/configuration.md",
     operate_deploy: "docs/src/operate/deploy.md",
     operate_freeze: "docs/src/operate/freeze.md",
+    operate_maintain: "docs/src/operate/maintain.md",
     operate_metrics: "docs/src/operate/metrics.md",
     operate_security: "docs/src/operate/security.md",
     operate_upkeep: "docs/src/operate/upkeep.md",

@@ -115,6 +115,8 @@ impl Step {
             | Verb::ImportCommits
             | Verb::ImportFinish
             | Verb::ImportAbort
+            | Verb::AuditRecord
+            | Verb::AuditList
             | Verb::MirrorRetry
             | Verb::MirrorSetMode
             | Verb::Close => panic!("publishing does not call {verb:?}"),

@@ -300,7 +300,10 @@ pub(crate) async fn frozen_tables_are_read_and_not_written(db: Database) {
     assert!(files.iter().all(|file| there.contains(file)), "nothing was deleted");
     let queries = lake.db.queries();
     let rows = queries.query("SELECT id FROM shop.a").await.unwrap().collect().await.unwrap();
-    assert_eq!(rows.iter().map(|batch| batch.num_rows()).sum::<usize>(), before.1);
+    assert_eq!(
+        rows.iter().map(delta::arrow::array::RecordBatch::num_rows).sum::<usize>(),
+        before.1
+    );
 
     lake.db.unfreeze(["shop.a"]).await.unwrap();
     append(open().await, 900, 1, "mon").await.unwrap();
