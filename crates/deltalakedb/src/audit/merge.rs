@@ -84,8 +84,9 @@ pub(super) struct Merge {
     /// Commits that are read at a time.
     page: usize,
     rows: VecDeque<AuditRow>,
-    /// Where the next page of rows begins; none = there is none.
-    next_rows: Option<Option<AuditCursor>>,
+    /// Where the next page of rows begins, unless all were read.
+    rows_after: Option<AuditCursor>,
+    rows_end: bool,
 }
 
 impl Merge {
@@ -99,7 +100,8 @@ impl Merge {
             in_memory: 0,
             page,
             rows: VecDeque::new(),
-            next_rows: Some(None),
+            rows_after: None,
+            rows_end: false,
         };
         for table in tables {
             let (Some(head), Some(time)) = (table.head, table.head_timestamp) else { continue };
@@ -210,14 +212,15 @@ impl Merge {
     }
 
     async fn read_rows(&mut self) -> Result<()> {
-        if !self.rows.is_empty() {
+        if !self.rows.is_empty() || self.rows_end {
             return Ok(());
         }
-        let Some(after) = self.next_rows else { return Ok(()) };
+        let after = self.rows_after;
         let Source { backend, retry, query, filter } = &self.source;
         let page = retry.repeat(|| backend.audit_list(filter, query.order, after, ROWS)).await?;
         self.rows = page.items.into();
-        self.next_rows = page.next.map(Some);
+        self.rows_end = page.next.is_none();
+        self.rows_after = page.next;
         Ok(())
     }
 }

@@ -117,7 +117,9 @@ impl Step {
             | Verb::ImportAbort
             | Verb::MirrorRetry
             | Verb::MirrorSetMode
-            | Verb::Close => panic!("publishing does not call {verb:?}"),
+            | Verb::Close
+            | Verb::AuditRecord
+            | Verb::AuditList => panic!("publishing does not call {verb:?}"),
         }
     }
 
