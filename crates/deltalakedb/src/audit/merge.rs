@@ -84,10 +84,9 @@ pub(super) struct Merge {
     /// Commits that are read at a time.
     page: usize,
     rows: VecDeque<AuditRow>,
-    /// Behind which row the next page begins; none = with the first row.
+    /// Where the next page of rows begins, unless all were read.
     rows_after: Option<AuditCursor>,
-    /// No page follows.
-    rows_are_read: bool,
+    rows_end: bool,
 }
 
 impl Merge {
@@ -102,7 +101,7 @@ impl Merge {
             page,
             rows: VecDeque::new(),
             rows_after: None,
-            rows_are_read: false,
+            rows_end: false,
         };
         for table in tables {
             let (Some(head), Some(time)) = (table.head, table.head_timestamp) else { continue };
@@ -213,15 +212,15 @@ impl Merge {
     }
 
     async fn read_rows(&mut self) -> Result<()> {
-        if !self.rows.is_empty() || self.rows_are_read {
+        if !self.rows.is_empty() || self.rows_end {
             return Ok(());
         }
         let after = self.rows_after;
         let Source { backend, retry, query, filter } = &self.source;
         let page = retry.repeat(|| backend.audit_list(filter, query.order, after, ROWS)).await?;
         self.rows = page.items.into();
+        self.rows_end = page.next.is_none();
         self.rows_after = page.next;
-        self.rows_are_read = page.next.is_none();
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
 //! The merged list against what was done, in both orders.
+#![cfg(feature = "sqlite")]
 
 use std::collections::BTreeMap;
 

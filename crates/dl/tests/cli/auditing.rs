@@ -22,7 +22,7 @@ fn who_did_what_is_shown_in_both_orders_and_with_filters() {
     world.dl(&["mirror", "disable", "s.t"]).ok();
     world.dl(&["drop", "s.t", "--user", "eve \"=1+1\", x"]).ok();
     world.dl(&["drop", "s.t"]).fails(&["s.t"]);
-    world.dl(&["undrop", "s.t", "--name", "s.u"]).ok();
+    world.dl(&["undrop", "s.t", "--as", "s.u"]).ok();
     world.dl(&["vacuum", "s.u"]).ok();
     let want =
         ["table.create", "commit", "table.alter", "mirror.mode", "table.drop", "table.undrop"];

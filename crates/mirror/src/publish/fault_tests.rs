@@ -119,7 +119,9 @@ impl Step {
             | Verb::AuditList
             | Verb::MirrorRetry
             | Verb::MirrorSetMode
-            | Verb::Close => panic!("publishing does not call {verb:?}"),
+            | Verb::Close
+            | Verb::AuditRecord
+            | Verb::AuditList => panic!("publishing does not call {verb:?}"),
         }
     }
 

@@ -240,7 +240,7 @@ cases! {
                 table_name: Some(longest_name.clone()),
                 by: Actor {
                     user: Some(text.to_owned()),
-                    origin: Some(format!("{n}")),
+                    origin: Some(n.to_string()),
                     program: Some(text.to_owned()),
                 },
                 detail: Some(serde_json::json!({ "text": largest, "\0": n }).to_string()),
