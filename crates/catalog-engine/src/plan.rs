@@ -231,6 +231,21 @@ fn generated(operation: &str, blind: bool, ict: bool, token: &CommitToken) -> Fi
     }
 }
 
+impl Plan {
+    /// Puts parameters into a `commitInfo` of our own.
+    pub(crate) fn set_parameters(&mut self, parameters: &serde_json::Value) {
+        const NONE: &str = "\"operationParameters\":{}";
+        let mut parts = self.first_line.parts().to_vec();
+        let Some(last) = parts.last_mut() else { return };
+        *last = last.replacen(NONE, &format!("\"operationParameters\":{parameters}"), 1);
+        self.first_line = FirstLine::with_parts(parts);
+        // What history reads; the timestamp is filled in at commit.
+        let line = self.first_line.render(deltalakedb_catalog_core::ids::TimestampMs(0));
+        let info = deltalakedb_catalog_core::commit::commit_info_object(&line).map(str::to_owned);
+        Arc::make_mut(&mut self.index).commit_info = info;
+    }
+}
+
 /// The client's `commitInfo` with our in-commit timestamp as its first field; every other field
 /// stays as its bytes were.
 fn with_timestamp(origin: &str, line: &str) -> Result<FirstLine> {

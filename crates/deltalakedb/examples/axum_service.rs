@@ -61,6 +61,7 @@ impl IntoResponse for Failed {
             "invalid_input" => StatusCode::BAD_REQUEST,
             "table_not_found" | "version_not_found" => StatusCode::NOT_FOUND,
             "table_exists" | "conflict" => StatusCode::CONFLICT,
+            "table_frozen" => StatusCode::LOCKED,
             "unsupported" => StatusCode::NOT_IMPLEMENTED,
             // The same request may be sent again; with its token it takes effect once.
             "busy" | "unavailable" | "commit_unknown" => StatusCode::SERVICE_UNAVAILABLE,

@@ -65,12 +65,15 @@ impl Abandoned {
     pub(crate) fn end(self: &Arc<Self>, mark: Mark) {
         // Without a runtime the program is about to end.
         let Ok(runtime) = Handle::try_current() else { return };
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.marks.len() < MOST {
-            waiting.marks.push(mark);
-        }
-        if !waiting.at_work {
-            waiting.at_work = true;
+        let begins = {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.marks.len() < MOST {
+                waiting.marks.push(mark);
+            }
+            !std::mem::replace(&mut waiting.at_work, true)
+        };
+        if begins {
+            // Not under the lock: a runtime that is shut down drops the worker at once, and that takes it.
             runtime.spawn(Worker(Arc::clone(self)).run());
         }
     }

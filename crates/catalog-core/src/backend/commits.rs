@@ -55,7 +55,8 @@ pub enum HeadRule {
     /// The head is exactly this version.
     Exactly(Version),
     /// Any head, as long as no commit after this version changed metadata or protocol
-    /// (`barrier_version <= since`): for commits that only add files and read nothing.
+    /// (`barrier_version <= since`): for commits that only add files and read nothing, and for changes of the
+    /// protocol that rest on protocol and metadata alone (which move the barrier).
     Append {
         /// The version that the writer read.
         since: Version,

@@ -474,3 +474,45 @@ fn the_feature_is_none_that_a_commit_may_use() {
     let error = crate::features::default_protocol_for(&schema, &asked.into_iter().collect());
     assert_eq!(error.unwrap_err().code(), "unsupported");
 }
+
+/// Writers that append all the time do not keep a table from being frozen.
+#[tokio::test]
+async fn appends_do_not_hold_a_freeze_up() {
+    let memory = Arc::new(MemoryBackend::new());
+    let ids: Arc<dyn IdSource> = Arc::new(CountingIds::default());
+    let c = Catalog::new(memory.clone(), Arc::new(FrozenClock), ids.clone());
+    c.commit(batch(vec![create("t")])).await.unwrap();
+    let other = c.clone();
+    let faulty = FaultyBackend::new(memory, move |call| {
+        if call.verb != Verb::Commit {
+            return Fault::None;
+        }
+        let other = other.clone();
+        // Between each look at the head and the commit.
+        Fault::Before(Box::pin(async move {
+            other
+                .commit(batch(vec![on("t", None, &add(&format!("f{}", call.nth)))]))
+                .await
+                .unwrap();
+        }))
+    });
+    let faulty = Catalog::new(Arc::new(faulty), Arc::new(FrozenClock), ids);
+    for (freezes, version) in [(true, 2), (false, 3)] {
+        let tables = [by_name("t")];
+        let report = if freezes {
+            faulty.freeze(&tables, Some(reason("busy")), None).await.unwrap()
+        } else {
+            // Nobody appends to a frozen table.
+            c.unfreeze(&tables, None, None).await.unwrap()
+        };
+        assert_eq!(report.commit.unwrap().attempts, 1);
+        if freezes {
+            assert_eq!(report.tables[0].version.unwrap().get(), version);
+            // The times are those of the commit.
+            let written = published(&c, "t", version).await;
+            let at = head(&c, "t").await.timestamp.0;
+            assert!(written.contains(&format!("\"timestamp\":{at},\"operation\":\"FREEZE\"")));
+            assert!(written.contains("\"operationParameters\":{\"reason\":\"busy\"}"), "{written}");
+        }
+    }
+}

@@ -11,13 +11,12 @@ use deltalakedb_catalog_core::ids::{
 use deltalakedb_catalog_core::later::{LargeCommit, read_stored};
 use deltalakedb_catalog_core::model::{MirrorMode, NewTable, Snapshot, TableState};
 use deltalakedb_catalog_core::secrets;
-use serde_json::json;
 
 use super::part::Part;
 use super::{Catalog, ChangeTarget, MAX_UNPUBLISHED, TableChange};
 use crate::conflict::{self, ConflictKind, Isolation, Reads};
 use crate::fence::FenceChange;
-use crate::plan::{ENGINE_INFO, LARGE_BYTES, Plan, PlanBase, PlanTarget, plan};
+use crate::plan::{LARGE_BYTES, Plan, PlanBase, PlanTarget, plan};
 
 /// Most commits that one commit is checked against when it is rebased.
 const MAX_REBASE_COMMITS: i64 = 100_000;
@@ -89,7 +88,7 @@ impl Catalog {
         }))
     }
 
-    /// A change of who may write, on exactly the head that it was read from.
+    /// A change of who may write, on the protocol that it was read from.
     async fn prepare_fence(
         &self,
         part: &mut Part<'_>,
@@ -103,7 +102,7 @@ impl Catalog {
         if !switches_freeze {
             self.refuse_frozen(&head).await?;
         }
-        let Some(mut ndjson) = fence.lines(&head)? else {
+        let Some(ndjson) = fence.lines(&head)? else {
             if switches_freeze {
                 // Another one has done it since the caller looked.
                 return Err(part.conflict(Some(head.version), ConflictKind::ProtocolChanged));
@@ -117,28 +116,19 @@ impl Catalog {
         let base = plan_base(&head, now);
         let lowers_fence = matches!(fence, FenceChange::Lower { .. });
         let base = PlanBase { lowers_fence, switches_freeze, ..base };
-        if switches_freeze {
-            // With its parameters. It goes on this head and at this time, or not at all.
-            let info = json!({ "commitInfo": {
-                "timestamp": base.next_timestamp.0,
-                "operation": fence.operation(),
-                "operationParameters": fence.parameters(),
-                "readVersion": head.version.get(),
-                "isBlindAppend": false,
-                "engineInfo": ENGINE_INFO,
-                "txnId": token.as_str(),
-            }});
-            let mut lines = info.to_string().into_bytes();
-            lines.push(b'\n');
-            lines.append(&mut ndjson);
-            ndjson = lines;
-        }
         let (target, reads) = (PlanTarget::On(base), Reads::default());
         let (origin, operation) = (&part.change.origin, Some(fence.operation()));
         let mut plan = plan(origin, &ndjson, target, &reads, operation, token)?;
+        plan.set_parameters(&fence.parameters());
         self.signature.sign(&mut plan, &head.table.name);
+        let exact = plan.exact || !switches_freeze;
         part.plan = Some(plan);
-        Ok(exactly(&head))
+        if exact {
+            return Ok(exactly(&head));
+        }
+        // It rests on protocol and metadata alone: appends, however many, do not hold it up.
+        let rule = HeadRule::Append { since: head.version };
+        Ok(CommitTarget::Existing { table_id: head.table.id, rule })
     }
 
     /// Exactly this version, of a writer that checks and rebases by itself.

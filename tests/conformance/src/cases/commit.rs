@@ -89,6 +89,28 @@ cases! {
         Ok(())
     }
 
+    /// commit 8, 11: a change of the protocol may go on any head, too, and is a barrier for what comes after it.
+    async fn a_protocol_goes_on_top_of_appends(env: &Env) -> CaseResult {
+        let id = env.create("t").await?;
+        for i in 1..=3 {
+            let append = Change::files([format!("f{i}")]).append(id, v(0))?;
+            committed(env.commit(vec![append]).await?)?;
+        }
+        let changed = env.commit(vec![Change::new().protocol(protocol(3)).append(id, v(0))?]).await?;
+        assert_eq!(committed_one(changed)?.version, v(4));
+        assert_eq!(env.record(id).await?.barrier_version, v(4));
+        for late in [
+            Change::files(["late"]).append(id, v(3))?,
+            Change::new().protocol(protocol(4)).append(id, v(3))?,
+        ] {
+            let outcome = env.commit(vec![late]).await?;
+            assert_eq!(outcome, CommitOutcome::HeadMoved { index: 0, head: v(4) });
+        }
+        committed(env.commit(vec![Change::files(["after"]).append(id, v(4))?]).await?)?;
+        assert_eq!(env.paths(id, v(5)).await?, ["f1", "f2", "f3", "after"]);
+        Ok(())
+    }
+
     /// commit 8: neither removes, nor transactions, nor domains move the barrier.
     async fn other_actions_do_not_move_the_barrier(env: &Env) -> CaseResult {
         let id = env.create_with("t", Change::files(["a"])).await?;
