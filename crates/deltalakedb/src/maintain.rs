@@ -244,6 +244,6 @@ async fn work(
     }
 }
 
-#[cfg(all(test, feature = "sqlite"))]
+#[cfg(test)]
 #[path = "maintain/tests.rs"]
 mod tests;

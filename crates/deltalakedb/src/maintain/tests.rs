@@ -1,3 +1,6 @@
+//! Passes over tables of a catalog in a file.
+#![cfg(feature = "sqlite")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
