@@ -216,6 +216,12 @@ fn tables_on_postgresql_are_vacuumed_by_their_owner() {
     let report = world.json(&["maintain"]);
     assert_eq!(outcome(&report, "database"), "ok", "{report}");
     assert!(report["steps"].to_string().contains("dl_files"), "{report}");
+    // As a pooler in transaction mode needs it: each statement would be in a transaction.
+    let url = server.url("lake");
+    let sign = if url.contains('?') { '&' } else { '?' };
+    let pooled = format!("{url}{sign}statement_cache=0");
+    let report = world.json(&["maintain", "--step", "database", "--catalog", &pooled]);
+    assert_eq!(outcome(&report, "database"), "ok", "{report}");
 }
 
 #[cfg(feature = "mysql")]
