@@ -158,7 +158,7 @@ async fn only_tables_that_say_so_are_vacuumed_and_a_slip_is_told() {
     assert!(reason(&report).contains("absent"), "{report:?}");
 }
 
-/// delta-rs #1285, #3219 and others: a retention that is short or cannot be read deletes what is needed.
+/// A retention that is short or cannot be read deletes what is needed, as reports to other vacuums tell.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retention_that_is_short_or_unreadable_deletes_nothing_in_doubt() {
     let lake = Lake::new().await;

@@ -115,8 +115,6 @@ impl Step {
             | Verb::ImportCommits
             | Verb::ImportFinish
             | Verb::ImportAbort
-            | Verb::AuditRecord
-            | Verb::AuditList
             | Verb::MirrorRetry
             | Verb::MirrorSetMode
             | Verb::Close
