@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use deltalakedb_catalog_core::diagnosis::{Diagnosis, Level};
 use deltalakedb_catalog_core::error::Result;
+use deltalakedb_catalog_core::support::GrantRole;
 use sqlx::{Column, Row};
 
 use crate::errors::DbResult;
@@ -67,7 +68,9 @@ async fn look(call: &mut Call, pool: u32) -> DbResult<Vec<Diagnosis>> {
     for row in call.query("SHOW GRANTS", &[]).await?.iter().flat_map(|set| &set.rows) {
         grants.push(row.try_get(0)?);
     }
-    let named: Vec<String> = tables().map(|table| format!("{prefix}{table}")).collect();
+    let named: Vec<(String, &str)> = tables()
+        .map(|table| (format!("{prefix}{table}"), GrantRole::Writer.rights_on(table)))
+        .collect();
     let schema = format!("{prefix}schema");
     let lowers = settings.get("lower_case_table_names").is_some_and(|value| value != "0");
     found.push(rights::judge(&grants, &database, &schema, &named, lowers));

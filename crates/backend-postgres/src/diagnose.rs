@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use deltalakedb_catalog_core::diagnosis::{Diagnosis, Level};
 use deltalakedb_catalog_core::error::Result;
+use deltalakedb_catalog_core::support::AUDIT;
 use sqlx::Row;
 
 use crate::errors::DbResult;
@@ -73,8 +74,10 @@ async fn tables(call: &mut Call) -> DbResult<Vec<Diagnosis>> {
             coalesce(s.n_live_tup, 0)::int8,
             pg_catalog.has_table_privilege(c.oid, 'SELECT'),
             pg_catalog.has_table_privilege(c.oid, 'INSERT')
-                AND pg_catalog.has_table_privilege(c.oid, 'UPDATE')
-                AND pg_catalog.has_table_privilege(c.oid, 'DELETE')
+                -- Rows of the audit are only added.
+                AND (c.relname::text = '{prefix}{AUDIT}'
+                    OR (pg_catalog.has_table_privilege(c.oid, 'UPDATE')
+                        AND pg_catalog.has_table_privilege(c.oid, 'DELETE')))
         FROM pg_catalog.pg_class c
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         LEFT JOIN pg_catalog.pg_stat_all_tables s ON s.relid = c.oid

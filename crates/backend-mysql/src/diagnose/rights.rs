@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use deltalakedb_catalog_core::diagnosis::{Diagnosis, Level};
 
-/// What readers need, and then what writers need besides.
+/// All that readers and writers need.
 const RIGHTS: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 
 /// Where a grant holds.
@@ -27,20 +27,24 @@ struct Line {
     place: Place,
 }
 
-/// What the lines say of these tables of a database. `schema` is the one that only who upgrades writes to.
+/// What the lines say of these tables of a database, with the rights that a writer needs on each, as a `GRANT` has
+/// them. `schema` is the one that only who upgrades writes to.
 pub(super) fn judge(
     lines: &[String],
     database: &str,
     schema: &str,
-    tables: &[String],
+    tables: &[(String, &str)],
     lowers_names: bool,
 ) -> Diagnosis {
     let parsed: Vec<Line> = lines.iter().filter_map(|line| parse(line)).collect();
     let has = |table: &str| rights(&parsed, database, table, lowers_names);
-    let all = tables.iter().map(String::as_str).chain([schema]);
+    let all = tables.iter().map(|(table, _)| table.as_str()).chain([schema]);
     let unread: Vec<&str> = all.filter(|table| !has(table).contains("SELECT")).collect();
-    let lacks = |table: &&String| RIGHTS.iter().any(|right| !has(table).contains(right));
-    let unwritten: Vec<&str> = tables.iter().filter(lacks).map(String::as_str).collect();
+    let unwritten: Vec<&str> = tables
+        .iter()
+        .filter(|(table, wanted)| wanted.split(", ").any(|right| !has(table).contains(right)))
+        .map(|(table, _)| table.as_str())
+        .collect();
     if unwritten.is_empty() && unread.is_empty() {
         return Diagnosis::ok("rights", "this login may read and commit");
     }
@@ -183,7 +187,8 @@ mod tests {
 
     fn level(lines: &[&str]) -> Level {
         let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
-        let tables = ["dl_tables".to_owned(), "dl_files".to_owned()];
+        let all = RIGHTS.join(", ");
+        let tables = ["dl_tables", "dl_files"].map(|table| (table.to_owned(), all.as_str()));
         judge(&lines, "la`ke_1", "dl_schema", &tables, false).level
     }
 

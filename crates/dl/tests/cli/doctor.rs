@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use deltalakedb_test_servers::{Database, Galera, MariaDb, MariaDbOptions, skip};
+use deltalakedb_test_servers::{
+    Database, Galera, MariaDb, MariaDbOptions, Postgres, PostgresOptions, skip,
+};
 use serde_json::{Value, json};
 
 use crate::world::{World, add};
@@ -165,6 +167,33 @@ fn a_mariadb_tells_rights_connections_zone_and_replication() {
         assert_eq!(level(&report, "sizes"), Some("ok"), "{report}");
         server.sql("STOP SLAVE; RESET SLAVE ALL;").unwrap();
     }
+}
+
+/// Logins with the rights that `dl grants` prints.
+#[test]
+fn a_postgres_tells_the_rights_of_logins() {
+    if !cfg!(feature = "postgres") {
+        return skip(&["postgres"], "dl was built without the cargo feature of PostgreSQL");
+    }
+    let server = match Postgres::start(PostgresOptions::default()) {
+        Ok(server) => server,
+        Err(why) => return skip(&["postgres"], format!("{why:#}")),
+    };
+    server.create_database("lake").unwrap();
+    let world = World::at(Some(server.url("lake")));
+    world.dl(&["init"]).ok();
+    for (role, rights) in [("writer", "ok"), ("reader", "note")] {
+        server.create_role(role, "pass_word").unwrap();
+        let grants = world.dl(&["grants", "--role", role, "--login", role]).ok().stdout;
+        server.psql_in("lake", &grants).unwrap();
+        let report = World::at(Some(server.url_as(role, "pass_word", "lake"))).json_of(&["doctor"]);
+        assert_eq!(level(&report, "rights"), Some(rights), "{role}: {report}");
+    }
+    server.psql_in("lake", "REVOKE INSERT ON dl_audit FROM writer").unwrap();
+    let login = World::at(Some(server.url_as("writer", "pass_word", "lake")));
+    let report = login.json_of(&["doctor"]);
+    let found = finding(&report, "rights").unwrap()["found"].as_str().unwrap();
+    assert!(found.contains("dl_audit"), "{found}");
 }
 
 #[test]

@@ -275,8 +275,9 @@ pub(crate) async fn frozen_tables_are_read_and_not_written(db: Database) {
     assert_eq!(error.code(), "table_frozen", "{error}");
     assert!(error.to_string().contains("table 'shop.a' is frozen since"), "{error}");
     assert_eq!(lake.state("b").await, (Some(2), 20), "not even the other table");
+    // `deltalake` looks at what has won before it tries again, and refuses by that.
     let error = append(stale, 800, 1, "wed").await.err().unwrap().to_string();
-    assert!(error.contains("the store moves") || error.contains("deltalakedb.frozen"), "{error}");
+    assert!(error.contains("Protocol changed since last commit"), "{error}");
 
     // What is opened now names the feature, whatever it wants to do.
     let open = async || lake.open("a").await;
