@@ -39,7 +39,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::ownership::refuse_foreign;
-use crate::properties::{readable_tombstone_retention_ms, tombstone_retention_ms};
+use crate::properties::readable_tombstone_retention_ms;
 use crate::store::{LOG_FOLDER, Store, open_store, store_error};
 use local::{Disk, Finding};
 use needed::Needed;
@@ -99,8 +99,8 @@ pub struct VacuumReport {
     pub linked: u64,
 }
 
-/// `delta.deletedFileRetentionDuration` of a table, milliseconds; a week if it has none. [`vacuum`] takes what
-/// cannot be read as not set, as publishing does; who deletes without being watched asks here first.
+/// `delta.deletedFileRetentionDuration` of a table, milliseconds; a week if it has none. Publishing takes what cannot
+/// be read as not set; nothing is deleted by it.
 ///
 /// # Errors
 /// `InvalidInput` for a value that cannot be read.
@@ -108,7 +108,7 @@ pub fn stated_retention_ms(name: &TableName, metadata: &Metadata) -> Result<i64>
     readable_tombstone_retention_ms(metadata).ok_or_else(|| {
         CatalogError::invalid(format!(
             "delta.deletedFileRetentionDuration of '{name}' cannot be read, as months and years have no fixed \
-             length: write it as 'interval 30 days'"
+             length: write it as 'interval 30 days' (`dl alter {name} --set`)"
         ))
     })
 }
@@ -118,7 +118,7 @@ pub fn stated_retention_ms(name: &TableName, metadata: &Metadata) -> Result<i64>
 /// # Errors
 /// `TableNotFound`; `TableFrozen`, also if the table is frozen while this deletes; `VersionNotFound` for one to
 /// keep that is not there; `InvalidInput` for a
-/// retention that is too short, for a table in whose log others have committed (the catalog does
+/// retention that is too short, or of the table and cannot be read, for a table in whose log others have committed (the catalog does
 /// not know which files those need), for a path that cannot be placed, for a second table at the same
 /// location; those of the database and of the store. What was deleted by then
 /// stays deleted: none of it was needed.
@@ -145,7 +145,12 @@ pub async fn vacuum(
     if options.delete {
         catalog.refuse_frozen(&head).await?;
     }
-    let own = tombstone_retention_ms(&head.metadata);
+    let own = match (options.retention_ms, stated_retention_ms(&record.name, &head.metadata)) {
+        (_, Ok(own)) => own,
+        // However short: what the table says does not count then.
+        (Some(given), Err(_)) if options.accept_short => given,
+        (_, Err(error)) => return Err(error),
+    };
     let retention_ms = options.retention_ms.unwrap_or(own);
     if retention_ms < own && !options.accept_short {
         return Err(CatalogError::invalid(format!(

@@ -113,6 +113,24 @@ async fn a_short_retention_must_be_accepted() {
     assert_eq!(report.deleted, 1);
 }
 
+/// Two months are meant, not the week of a table that says nothing.
+#[tokio::test]
+async fn a_retention_that_cannot_be_read_deletes_nothing() {
+    let lake = Lake::new();
+    let property = r#""delta.deletedFileRetentionDuration":"interval 2 months""#;
+    lake.create("t", &zero("", property)).await;
+    lake.clock.advance(100 * DAY);
+    file(&lake, "old.parquet", 30);
+    let given = VacuumOptions { retention_ms: Some(90 * DAY), ..DELETE };
+    for options in [DELETE, VacuumOptions { delete: false, ..DELETE }, given] {
+        let error = run(&lake, options).await.unwrap_err().to_string();
+        assert!(error.contains("cannot be read") && error.contains("30 days"), "{error}");
+    }
+    assert!(there(&lake, "old.parquet"));
+    let accepted = VacuumOptions { retention_ms: Some(20 * DAY), accept_short: true, ..DELETE };
+    assert_eq!(run(&lake, accepted).await.unwrap().deleted, 1);
+}
+
 #[tokio::test]
 async fn versions_to_keep_stay_readable() {
     let lake = Lake::new();

@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 
 use super::local::real;
 use super::needed::{Needed, current, resolve};
-use crate::properties::tombstone_retention_ms;
+use crate::properties::readable_tombstone_retention_ms;
 use crate::store::{LOG_FOLDER, Store, root_at};
 
 /// Another table of the catalog.
@@ -124,7 +124,8 @@ impl Others {
                     other.file(needed, &file.add.path, vector).await?;
                 }
             }
-            let retention = tombstone_retention_ms(&head.metadata);
+            // One that cannot be read may mean any time.
+            let retention = readable_tombstone_retention_ms(&head.metadata).unwrap_or(i64::MAX);
             let cutoff = catalog.clock().now().plus_ms(retention.saturating_neg());
             let mut tombstones = catalog.tombstones(other.id, head.version, cutoff);
             while let Some(file) = tombstones.try_next().await? {
