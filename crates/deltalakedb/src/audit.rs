@@ -44,8 +44,9 @@ pub struct AuditQuery {
 pub struct AuditEvent {
     /// When: of a commit its commit timestamp, of all else the caller's clock.
     pub at_ms: TimestampMs,
-    /// `commit`, `table.create`, `table.alter`, `table.cutover`, `table.release`, `table.restore`, `vacuum.start` and
-    /// `vacuum.end` are commits, by their operation. All others are rows of the audit: [`action`] has their words.
+    /// `commit`, `table.create`, `table.alter`, `table.cutover`, `table.release`, `table.freeze`, `table.unfreeze`,
+    /// `table.restore`, `vacuum.start` and `vacuum.end` are commits, by their operation. All others are rows of the
+    /// audit: [`action`] has their words.
     pub action: String,
     /// Which table; none if it is about the whole catalog.
     pub table_id: Option<TableId>,

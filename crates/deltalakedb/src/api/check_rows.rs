@@ -7,8 +7,8 @@ use super::Table;
 /// Reads the rows of the version that was opened, and looks whether a constraint holds for each of them.
 ///
 /// # Errors
-/// `InvalidInput` if it does not, with the number of rows for which it is false or null; `Unavailable` and
-/// `Corrupt` if data files cannot be read.
+/// `InvalidInput` if it does not, with the number of rows for which it is false or null, and if a data file is
+/// damaged; those of the database and of the store.
 #[cfg(feature = "deltalake")]
 pub(super) async fn check(table: &Table, name: &str, expression: &str) -> Result<()> {
     use std::sync::Arc;
