@@ -96,6 +96,24 @@ impl TimestampMs {
     pub const fn plus_ms(self, ms: i64) -> TimestampMs {
         TimestampMs(self.0.saturating_add(ms))
     }
+
+    /// The time for people: `2026-11-29 08:30:00 UTC`.
+    #[must_use]
+    pub fn utc(self) -> String {
+        let (days, ms) = (self.0.div_euclid(86_400_000), self.0.rem_euclid(86_400_000));
+        let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
+        // Days to a date, in eras of 400 years that begin in March:
+        // https://howardhinnant.github.io/date_algorithms.html#civil_from_days
+        let days = days.saturating_add(719_468);
+        let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * day + 2) / 153;
+        let day = day - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 3 } else { month - 9 };
+        let year = year + era * 400 + i64::from(month <= 2);
+        format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+    }
 }
 
 impl fmt::Display for TimestampMs {
@@ -408,5 +426,24 @@ mod tests {
         assert!(Version::new(-1).is_err());
         assert!(Version::new(i64::MAX).is_err());
         assert_eq!(Version::new(10).unwrap().padded(), "00000000000000000010");
+    }
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (ms, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_400_000, "2000-02-29 00:00:00 UTC"),
+            (1_709_251_199_999, "2024-02-29 23:59:59 UTC"),
+            (1_709_251_200_000, "2024-03-01 00:00:00 UTC"),
+            (4_107_542_400_000, "2100-03-01 00:00:00 UTC"),
+            (-1, "1969-12-31 23:59:59 UTC"),
+            (-62_135_596_800_000, "0001-01-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(TimestampMs(ms).utc(), text);
+        }
+        // Broken clocks end no program.
+        for ms in [i64::MIN, i64::MAX] {
+            assert!(TimestampMs(ms).utc().ends_with("UTC"));
+        }
     }
 }

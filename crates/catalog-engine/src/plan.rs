@@ -62,6 +62,15 @@ impl Plan {
 /// transaction, which writes nothing.
 pub const LARGE_BYTES: usize = 32 << 20;
 
+/// What the `commitInfo` says of a commit whose client gives none.
+#[derive(Debug, Clone, Copy)]
+pub struct Operation<'a> {
+    /// `operation`.
+    pub name: &'a str,
+    /// `operationParameters`; none = an empty object.
+    pub parameters: Option<&'a serde_json::Value>,
+}
+
 /// Validates a client's commit and makes its plan.
 ///
 /// `protocol` and `metaData` lines get what the catalog keeps up for all writers: the fence, and
@@ -75,7 +84,7 @@ pub fn plan(
     ndjson: &[u8],
     target: PlanTarget<'_>,
     reads: &Reads,
-    operation: Option<&str>,
+    operation: Option<Operation<'_>>,
     token: &CommitToken,
 ) -> Result<Plan> {
     plan_by(LARGE_BYTES, origin, ndjson, target, reads, operation, token)
@@ -87,7 +96,7 @@ fn plan_by(
     ndjson: &[u8],
     target: PlanTarget<'_>,
     reads: &Reads,
-    operation: Option<&str>,
+    operation: Option<Operation<'_>>,
     token: &CommitToken,
 ) -> Result<Plan> {
     let base = match target {
@@ -183,7 +192,7 @@ fn plan_by(
     let first_line = match info_line {
         Some(line) if !ict => FirstLine::fixed(line),
         Some(line) => with_timestamp(origin, &line)?,
-        None => generated(operation.unwrap_or("WRITE"), blind, ict, token),
+        None => generated(operation, blind, ict, token),
     };
     // What conflict checks of later commits and history read; the timestamp is filled in at commit.
     if !has_info {
@@ -211,12 +220,20 @@ fn plan_by(
 }
 
 /// A `commitInfo` of our own.
-fn generated(operation: &str, blind: bool, ict: bool, token: &CommitToken) -> FirstLine {
+fn generated(
+    operation: Option<Operation<'_>>,
+    blind: bool,
+    ict: bool,
+    token: &CommitToken,
+) -> FirstLine {
     let text = |s: &str| serde_json::Value::from(s).to_string();
+    let Operation { name, parameters } =
+        operation.unwrap_or(Operation { name: "WRITE", parameters: None });
+    let parameters = parameters.map_or_else(|| "{}".to_owned(), serde_json::Value::to_string);
     let tail = format!(
-        ",\"operation\":{},\"operationParameters\":{{}},\"isBlindAppend\":{blind},\
+        ",\"operation\":{},\"operationParameters\":{parameters},\"isBlindAppend\":{blind},\
          \"engineInfo\":{},\"txnId\":{}}}}}",
-        text(operation),
+        text(name),
         text(ENGINE_INFO),
         text(token.as_str()),
     );
@@ -228,21 +245,6 @@ fn generated(operation: &str, blind: bool, ict: bool, token: &CommitToken) -> Fi
         ])
     } else {
         FirstLine::with_parts(vec!["{\"commitInfo\":{\"timestamp\":".to_owned(), tail])
-    }
-}
-
-impl Plan {
-    /// Puts parameters into a `commitInfo` of our own.
-    pub(crate) fn set_parameters(&mut self, parameters: &serde_json::Value) {
-        const NONE: &str = "\"operationParameters\":{}";
-        let mut parts = self.first_line.parts().to_vec();
-        let Some(last) = parts.last_mut() else { return };
-        *last = last.replacen(NONE, &format!("\"operationParameters\":{parameters}"), 1);
-        self.first_line = FirstLine::with_parts(parts);
-        // What history reads; the timestamp is filled in at commit.
-        let line = self.first_line.render(deltalakedb_catalog_core::ids::TimestampMs(0));
-        let info = deltalakedb_catalog_core::commit::commit_info_object(&line).map(str::to_owned);
-        Arc::make_mut(&mut self.index).commit_info = info;
     }
 }
 

@@ -76,9 +76,9 @@ impl Skew {
             tracing::warn!(
                 "the clock of this machine ({}) is {} that of the database ({}): versions get the \
                  times of whoever writes them, so all writers need the right time (NTP)",
-                utc(asked),
+                asked.utc(),
                 apart(ahead),
-                utc(database)
+                database.utc()
             );
         }
         *self.compared.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
@@ -101,8 +101,8 @@ impl Skew {
                  which is {} apart. The times of a table's versions only grow, so this commit would \
                  give all later ones times of the future, too. Set the clock right (NTP); up to {} \
                  are allowed (max_clock_skew in the catalog's URL)",
-                utc(writer),
-                utc(database),
+                writer.utc(),
+                database.utc(),
                 length(ahead),
                 length(self.max_ms())
             ),
@@ -127,9 +127,9 @@ impl Skew {
                  are a millisecond apart, and none of them is found by the time of its commit",
                 head.version,
                 head.table.name,
-                utc(head.timestamp),
+                head.timestamp.utc(),
                 length(ahead),
-                utc(now)
+                now.utc()
             )
         })
     }
@@ -151,23 +151,6 @@ fn length(ms: i64) -> String {
         }
         None => format!("{ms} ms"),
     }
-}
-
-/// A time for people: `2026-11-29 08:30:00 UTC`.
-fn utc(time: TimestampMs) -> String {
-    let (days, ms) = (time.0.div_euclid(86_400_000), time.0.rem_euclid(86_400_000));
-    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
-    // Days to a date, in eras of 400 years that begin in March:
-    // https://howardhinnant.github.io/date_algorithms.html#civil_from_days
-    let days = days.saturating_add(719_468);
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
 #[cfg(test)]
@@ -194,11 +177,11 @@ mod tests {
             (-1, "1969-12-31 23:59:59 UTC"),
             (253_402_300_799_999, "9999-12-31 23:59:59 UTC"),
         ] {
-            assert_eq!(utc(TimestampMs(ms)), text);
+            assert_eq!(TimestampMs(ms).utc(), text);
         }
         // No time is too odd to be printed.
         for ms in [i64::MIN, i64::MAX] {
-            assert!(utc(TimestampMs(ms)).ends_with("UTC"));
+            assert!(TimestampMs(ms).utc().ends_with("UTC"));
         }
         assert_eq!(apart(-90_000), "1.5 min behind");
         assert_eq!(apart(31_536_000_000), "365.0 days ahead of");

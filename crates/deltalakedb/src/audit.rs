@@ -9,6 +9,7 @@ use deltalakedb_catalog_core::ids::{
     CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
 use deltalakedb_catalog_core::model::{CommitRecord, TableRecord, TableState};
+use deltalakedb_catalog_engine::freeze;
 use deltalakedb_catalog_engine::retry::Retry;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
@@ -90,8 +91,8 @@ fn action_of(operation: Option<&str>, version: Version) -> &'static str {
     match operation {
         "RAISE FENCE" => "table.cutover",
         "LOWER FENCE" => "table.release",
-        "FREEZE" => "table.freeze",
-        "UNFREEZE" => "table.unfreeze",
+        freeze::FREEZE => "table.freeze",
+        freeze::UNFREEZE => "table.unfreeze",
         "RESTORE" => "table.restore",
         "VACUUM START" => action::VACUUM_START,
         "VACUUM END" => action::VACUUM_END,

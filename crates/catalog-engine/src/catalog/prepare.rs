@@ -16,7 +16,7 @@ use super::part::Part;
 use super::{Catalog, ChangeTarget, MAX_UNPUBLISHED, TableChange};
 use crate::conflict::{self, ConflictKind, Isolation, Reads};
 use crate::fence::FenceChange;
-use crate::plan::{LARGE_BYTES, Plan, PlanBase, PlanTarget, plan};
+use crate::plan::{LARGE_BYTES, Operation, Plan, PlanBase, PlanTarget, plan};
 
 /// Most commits that one commit is checked against when it is rebased.
 const MAX_REBASE_COMMITS: i64 = 100_000;
@@ -117,9 +117,9 @@ impl Catalog {
         let lowers_fence = matches!(fence, FenceChange::Lower { .. });
         let base = PlanBase { lowers_fence, switches_freeze, ..base };
         let (target, reads) = (PlanTarget::On(base), Reads::default());
-        let (origin, operation) = (&part.change.origin, Some(fence.operation()));
-        let mut plan = plan(origin, &ndjson, target, &reads, operation, token)?;
-        plan.set_parameters(&fence.parameters());
+        let (origin, parameters) = (&part.change.origin, fence.parameters());
+        let operation = Operation { name: fence.operation(), parameters: Some(&parameters) };
+        let mut plan = plan(origin, &ndjson, target, &reads, Some(operation), token)?;
         self.signature.sign(&mut plan, &head.table.name);
         let exact = plan.exact || !switches_freeze;
         part.plan = Some(plan);
@@ -215,7 +215,8 @@ impl Catalog {
         token: &CommitToken,
         table: &TableName,
     ) -> Result<Plan> {
-        let operation = change.operation.as_deref();
+        let operation =
+            change.operation.as_deref().map(|name| Operation { name, parameters: None });
         let mut plan =
             plan(&change.origin, &change.ndjson, target, &change.reads, operation, token)?;
         self.signature.sign(&mut plan, table);
