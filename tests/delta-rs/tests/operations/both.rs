@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use arrow::util::pretty::pretty_format_batches;
 use deltalakedb::core::fence;
 use deltalakedb::core::ids::{At, TableRef};
 use deltalakedb::deltalake::{WAREHOUSE, deltalake as delta};
@@ -14,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::databases::{self, Database};
 use crate::readers::read_the_same;
+use crate::shown::lines;
 use delta::operations::collect_sendable_stream;
 use delta::{DeltaTable, DeltaTableBuilder, ensure_table_uri};
 
@@ -64,17 +64,10 @@ async fn open(url: &str, options: HashMap<String, String>) -> DeltaTable {
         .unwrap()
 }
 
-fn sorted_lines(text: &str) -> Vec<String> {
-    let mut lines: Vec<String> =
-        text.lines().skip(3).filter(|l| !l.starts_with('+')).map(str::to_owned).collect();
-    lines.sort();
-    lines
-}
-
 pub(crate) async fn rows(table: &DeltaTable) -> Vec<String> {
     let (_, stream) = table.scan_table().await.unwrap();
     let batches = collect_sendable_stream(stream).await.unwrap();
-    sorted_lines(&pretty_format_batches(&batches).unwrap().to_string())
+    lines(&batches).unwrap()
 }
 
 async fn seen(table: &DeltaTable) -> Seen {
@@ -220,12 +213,12 @@ impl Both {
             let plan = scan.build(&session.state(), None).await.unwrap();
             let stream = delta::datafusion::physical_plan::execute_stream(plan, session.task_ctx());
             let batches = collect_sendable_stream(stream.unwrap()).await.unwrap();
-            let text = pretty_format_batches(&batches).unwrap().to_string();
             // All but the times of the commits.
-            let lines = sorted_lines(&text).into_iter();
-            let mut lines: Vec<String> = lines
+            let mut lines: Vec<String> = lines(&batches)
+                .unwrap()
+                .into_iter()
                 .map(|line| {
-                    let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+                    let cells: Vec<&str> = line.split('|').collect();
                     cells
                         .into_iter()
                         .filter(|cell| !cell.contains('T') || !cell.contains(':'))

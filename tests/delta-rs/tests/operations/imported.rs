@@ -10,7 +10,7 @@ use deltalakedb::mirror::import::{ImportOptions, import_table};
 use deltalakedb::{CatalogUri, Db};
 use futures::TryStreamExt;
 
-use arrow::array::RecordBatch;
+use crate::shown::lines;
 use delta::datafusion::common::{Column, ScalarValue};
 use delta::datafusion::dataframe::DataFrame;
 use delta::datafusion::logical_expr::Expr;
@@ -60,11 +60,12 @@ async fn read(table: Result<DeltaTable, delta::DeltaTableError>) -> Result<Strin
     // Some of the tables have no data beside their logs.
     let rows = match collect_sendable_stream(stream).await {
         Ok(batches) => {
-            let text = arrow::util::pretty::pretty_format_batches(&batches);
-            let text = text.map_err(|e| e.to_string())?.to_string();
-            let mut lines: Vec<&str> = text.lines().collect();
-            lines.sort_unstable();
-            lines.join("\n")
+            let columns = batches.first().map(|batch| {
+                let fields = batch.schema_ref().fields().iter();
+                fields.map(|field| field.name().as_str()).collect::<Vec<_>>().join("|")
+            });
+            let rows = lines(&batches).map_err(|e| e.to_string())?;
+            format!("{columns:?}\n{}", rows.join("\n"))
         }
         Err(_) => "no data".to_owned(),
     };
@@ -87,15 +88,11 @@ async fn queried(db: &Db, name: &str, place: &str) -> Result<usize, String> {
     let plain = session.read_table(plain).map_err(text)?;
     let sql = db.queries().query(&format!("SELECT * FROM {name}")).await.map_err(text)?;
     let Ok(batches) = plain.clone().collect().await else { return Ok(0) };
-    let lines = |batches: &[RecordBatch]| {
-        let shown = arrow::util::pretty::pretty_format_batches(batches).unwrap().to_string();
-        let mut lines: Vec<String> = shown.lines().map(str::to_owned).collect();
-        lines.sort();
-        lines
-    };
     let got = sql.clone().collect().await.map_err(text)?;
-    if lines(&batches) != lines(&got) {
-        return Err(format!("{:?}\n{:?}", lines(&batches), lines(&got)));
+    let [expected, got] = [&batches, &got].map(|batches| lines(batches).map_err(|e| e.to_string()));
+    let (expected, got) = (expected?, got?);
+    if expected != got {
+        return Err(format!("{expected:?}\n{got:?}"));
     }
     let mut filters = Vec::new();
     for (index, field) in plain.schema().fields().iter().enumerate() {

@@ -19,6 +19,7 @@ mod figures;
 mod imported;
 mod random;
 mod readers;
+mod shown;
 mod transactions;
 
 use std::collections::HashMap;
