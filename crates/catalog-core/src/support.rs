@@ -33,10 +33,10 @@ pub use imports::{
 };
 pub use opening::Opened;
 pub use outbox::{
-    Claimable, check_gapless, claim_in_rounds, most_versions, next_version, not_waiting,
-    out_of_order, outbox_start,
+    Claimable, OutboxExpiry, check_gapless, claim_in_rounds, most_versions, next_version,
+    not_waiting, out_of_order, outbox_start,
 };
-pub use publishing::{Lease, Outbox, OwnedSettlement, is_in_state};
+pub use publishing::{Lease, Outbox, OwnedSettlement, has_expired, is_in_state};
 pub use records::{
     ColumnValue, Reader, RowFormat, TABLE_COLUMNS, app_transaction, attempts, commit_body,
     commit_record, corrupt, domain_metadata, file_record, mirror_row, skip_index, snapshot,
