@@ -27,7 +27,7 @@ use deltalakedb_catalog_core::ids::{CommitToken, TableId, TableName, TimestampMs
 use deltalakedb_catalog_core::later::LaterAdds;
 use deltalakedb_catalog_core::model::{MirrorMode, TableState};
 use deltalakedb_catalog_core::support::{
-    CHUNK_BYTES, body_len, check_shape, count, fetch_limit, next_timestamp, page,
+    CHUNK_BYTES, body_len, check_shape, count, fetch_limit, newest_batch, next_timestamp, page,
     stored_commit_info, table_id, to_json,
 };
 use sqlx::Row;
@@ -54,7 +54,7 @@ const HEADS: &str = "SELECT STRAIGHT_JOIN t.id, t.state, t.head_version, t.head_
     LEFT JOIN {p}commits c ON c.table_key = t.table_key AND c.version = t.head_version
     WHERE t.id IN (";
 /// Whether a token is known, and what it wrote: one statement, so that no other transaction comes between the two.
-const REPLAYED: &str = "SELECT t.id, c.version, c.timestamp_ms
+const REPLAYED: &str = "SELECT t.id, c.version, c.timestamp_ms, c.batch_position
     FROM {p}batches b LEFT JOIN {p}commits c ON c.token = b.token
     LEFT JOIN {p}tables t ON t.table_key = c.table_key
     WHERE b.token = ? ORDER BY c.batch_position";
@@ -147,13 +147,11 @@ fn replayed(sets: &[Set]) -> DbResult<Option<Vec<CommittedTable>>> {
         let table_id = table_id::<MySqlFormat>(row, 0)?;
         let called = table_id.to_string();
         let r = Reader::new(row, &called, row.try_get(1).ok());
-        done.push(CommittedTable {
-            table_id,
-            version: r.version(1)?,
-            timestamp: TimestampMs(r.get(2)?),
-        });
+        let written =
+            CommittedTable { table_id, version: r.version(1)?, timestamp: TimestampMs(r.get(2)?) };
+        done.push((r.get(3)?, written));
     }
-    Ok(Some(done))
+    Ok(Some(newest_batch(done)))
 }
 
 /// Forgets old tokens, or counts them.
@@ -317,7 +315,7 @@ async fn check_and_write(call: &mut Call, request: &CommitRequest) -> DbResult<C
         let (id, locked) = locked(row)?;
         heads.insert(id, locked);
     }
-    let mut taken: BTreeSet<TableName> = names(sets.get(3))?;
+    let mut taken: BTreeSet<TableName> = names(sets.get(2))?;
     let mut active: BTreeMap<TableId, Active> = BTreeMap::new();
     for ((table, _), set) in lookups.iter().zip(sets.get(fixed..).unwrap_or_default()) {
         active.entry(*table).or_default().take(set)?;

@@ -276,7 +276,7 @@ impl CommitBackend for PostgresBackend {
         expiry: Expiry,
         after: Option<&CommitToken>,
     ) -> WriteResult<Expired<CommitToken>> {
-        Ok(call!(self, Write, "forgetting tokens", |call| commit::expire_tokens(
+        Ok(call!(self, Write, "forgetting tokens", |call| commit::expire::tokens(
             call, expiry, after
         ))?)
     }

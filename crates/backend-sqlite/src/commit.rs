@@ -11,7 +11,7 @@ use deltalakedb_catalog_core::ids::{CommitToken, TableId, TimestampMs, Version};
 use deltalakedb_catalog_core::later::LaterAdds;
 use deltalakedb_catalog_core::model::{MirrorMode, TableState};
 use deltalakedb_catalog_core::support::{
-    CHUNK_BYTES, body_len, check_shape, count, fetch_limit, next_timestamp, page,
+    CHUNK_BYTES, body_len, check_shape, count, fetch_limit, newest_batch, next_timestamp, page,
     stored_commit_info,
 };
 use rusqlite::{OptionalExtension, params};
@@ -27,7 +27,7 @@ use crate::tables::{find, insert_table, name_is_taken};
 use crate::worker::Write;
 
 statements! {
-    REPLAYED: "SELECT t.id, c.version, c.timestamp_ms FROM {p}commits c
+    REPLAYED: "SELECT t.id, c.version, c.timestamp_ms, c.batch_position FROM {p}commits c
         LEFT JOIN {p}tables t ON t.table_key = c.table_key
         WHERE c.token = ?1 ORDER BY c.batch_position",
     TOKEN_IS_KNOWN: "SELECT 1 FROM {p}batches WHERE token = ?1",
@@ -256,13 +256,14 @@ pub(crate) fn resolve_token(
     while let Some(row) = rows.next()? {
         let table: String = row.get(0)?;
         let r = Reader::new(row, &table, row.get(1).ok());
-        done.push(CommittedTable {
+        let written = CommittedTable {
             table_id: table.parse().map_err(|e| corrupt(&table, None, "table_id", e))?,
             version: r.version(1)?,
             timestamp: TimestampMs(r.get(2)?),
-        });
+        };
+        done.push((r.get(3)?, written));
     }
-    Ok(Some(done))
+    Ok(Some(newest_batch(done)))
 }
 
 /// Forgets old tokens, or counts them.

@@ -3,6 +3,7 @@
 //! other SQL.
 
 mod audit;
+mod batches;
 mod importing;
 mod imports;
 mod opening;
@@ -25,6 +26,7 @@ use crate::ids::{TableId, TimestampMs, Version};
 use crate::model::{CommitRecord, FileCursor, FileRecord, Page};
 
 pub use audit::{AUDIT_COLUMNS, Span, audit_row};
+pub use batches::{batches, newest_batch};
 pub use importing::{ImportState, step_in_memory};
 pub use imports::{
     ImportPosition, StoredTimes, check_base_chunk, check_between, check_import_commits,

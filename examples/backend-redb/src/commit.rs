@@ -18,9 +18,11 @@ impl<T: ReadableTable<&'static [u8], &'static [u8]>> Rows<T> {
         let mut written = Vec::new();
         for place in self.all(&token_key(token))? {
             let (id, version) = place?;
-            written.extend(self.commit(id, version)?.as_ref().map(CommittedTable::from));
+            let line = self.commit(id, version)?;
+            let place = line.as_ref().and_then(|line| line.batch_position).unwrap_or_default();
+            written.extend(line.as_ref().map(|line| (i64::from(place), line.into())));
         }
-        Ok(Some(written).filter(|written| !written.is_empty()))
+        Ok(Some(support::newest_batch(written)).filter(|written| !written.is_empty()))
     }
 }
 
@@ -179,7 +181,8 @@ impl WriteRows<'_> {
     ) -> Result<()> {
         let CommitRecord { table_id: id, version, batch_position, .. } = *line;
         if let (Some(token), Some(position)) = (&line.token, batch_position) {
-            self.put(&token_key(token).number(position.into()).id(id), &(id, version))?;
+            let key = token_key(token).number(position.into()).id(id).version(version);
+            self.put(&key, &(id, version))?;
         }
         if let Some(CommitBody { first_line, rest }) = body {
             self.put(&Key::of(Space::Body, id).version(version), &(first_line, rest.raw_len))?;

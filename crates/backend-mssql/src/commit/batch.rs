@@ -112,7 +112,7 @@ impl<'r> Plan<'r> {
             BEGIN
                 ROLLBACK TRANSACTION;
                 SELECT 1 AS kind;
-                SELECT c.table_id, c.version, c.timestamp_ms
+                SELECT c.table_id, c.version, c.timestamp_ms, c.batch_position
                 FROM {p}batches b LEFT JOIN {p}commits c ON c.token = b.token
                 WHERE b.token = @P1 ORDER BY c.batch_position
             END

@@ -2,7 +2,7 @@
 
 use deltalakedb_catalog_core::backend::{CommittedTable, Expired, Expiry};
 use deltalakedb_catalog_core::ids::CommitToken;
-use deltalakedb_catalog_core::support::page;
+use deltalakedb_catalog_core::support::{newest_batch, page};
 use tiberius::Row;
 
 use crate::errors::DbResult;
@@ -14,7 +14,7 @@ use crate::tables::{bounded, fetch};
 statements! {
     /// Whether it is known, and what it wrote: one statement, so that no other transaction comes between
     /// the two.
-    WRITTEN: "SELECT c.table_id, c.version, c.timestamp_ms
+    WRITTEN: "SELECT c.table_id, c.version, c.timestamp_ms, c.batch_position
         FROM {p}batches b LEFT JOIN {p}commits c ON c.token = b.token
         WHERE b.token = @P1 ORDER BY c.batch_position",
     /// Tokens after @P1, and whether all of their commits are older than @P2. One of a table that is
@@ -90,11 +90,9 @@ pub(crate) fn committed_rows(rows: Option<&Vec<Row>>) -> DbResult<Vec<CommittedT
         if r.opt_i64(1)?.is_none() {
             continue;
         }
-        done.push(CommittedTable {
-            table_id: r.id(0)?,
-            version: r.version(1)?,
-            timestamp: r.time(2)?,
-        });
+        let written =
+            CommittedTable { table_id: r.id(0)?, version: r.version(1)?, timestamp: r.time(2)? };
+        done.push((r.i64(3)?, written));
     }
-    Ok(done)
+    Ok(newest_batch(done))
 }

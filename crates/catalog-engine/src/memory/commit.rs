@@ -1,6 +1,6 @@
 //! The commit: every table is checked, then every table is written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use super::state::{State, Table, page};
@@ -41,8 +41,8 @@ impl State {
                 table.outbox.insert(version, table.stored.pending(version, request.now));
             }
         }
-        let places = planned.iter().map(|written| (written.table_id, written.version));
-        self.tokens.insert(request.token, (0..).zip(places).collect());
+        let places = (0..).zip(&planned).map(|(place, w)| (place, w.table_id, w.version));
+        self.tokens.insert(request.token, places.collect());
         Ok(CommitOutcome::Committed(planned))
     }
 
@@ -57,23 +57,21 @@ impl State {
         let mut removed = 0;
         for token in looked_at.items {
             let Some(places) = self.tokens.get(&token) else { continue };
-            let is_old = |(id, version): &(TableId, Version)| {
+            let is_old = |(_, id, version): &(u32, TableId, Version)| {
                 self.tables.get(id).is_none_or(|table| {
                     let commit = table.commits.get(version);
                     table.record().state != TableState::Importing
                         && commit.is_none_or(|commit| commit.record.timestamp < expiry.before)
                 })
             };
-            if !places.values().all(is_old) {
+            if !places.iter().all(is_old) {
                 continue;
             }
             removed += 1;
             if expiry.dry_run {
                 continue;
             }
-            for (id, version) in
-                self.tokens.remove(&token).into_iter().flat_map(BTreeMap::into_values)
-            {
+            for (_, id, version) in self.tokens.remove(&token).into_iter().flatten() {
                 let table = self.tables.get_mut(&id);
                 if let Some(commit) = table.and_then(|table| table.commits.get_mut(&version)) {
                     commit.record.token = None;
