@@ -1,6 +1,6 @@
 //! Tokens of old commits, and rows of what was published long ago.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deltalakedb_catalog_core::audit::action;
 use deltalakedb_catalog_core::backend::{CommitBackend, Expired, Expiry, OutboxBackend};
@@ -16,7 +16,19 @@ use crate::Db;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// Tokens, or rows, that one transaction looks at: few enough that a commit that waits for it does not wait long.
-const PAGE: usize = 250;
+const PAGE: usize = 100;
+/// After a page that wrote, the pass rests for as long as the page took, and no longer than this: where there is one
+/// writer, the others have every other turn.
+const LONGEST_REST: Duration = Duration::from_millis(100);
+
+/// Leaves the database to others after a page.
+async fn rest(page: Instant, wrote: bool) {
+    if wrote {
+        tokio::time::sleep(page.elapsed().min(LONGEST_REST)).await;
+    } else {
+        tokio::task::yield_now().await;
+    }
+}
 
 /// What [`Step::Expire`](super::Step::Expire) removes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +108,7 @@ async fn clear_outbox(db: &Db, before: TimestampMs, dry_run: bool, done: &mut Do
     done.count("outbox_rows", 0);
     let (mut total, mut after) = (0_u64, None);
     loop {
+        let begun = Instant::now();
         let page = Retry::of(db).repeat(|| db.backend().mirror_expire(expiry, after)).await?;
         done.count("outbox_rows", page.removed);
         total = total.saturating_add(page.removed);
@@ -103,7 +116,7 @@ async fn clear_outbox(db: &Db, before: TimestampMs, dry_run: bool, done: &mut Do
             Some(next) => after = Some(next),
             None => return Ok(total),
         }
-        tokio::task::yield_now().await;
+        rest(begun, page.removed > 0 && !dry_run).await;
     }
 }
 
@@ -118,6 +131,7 @@ async fn forget_tokens(
     done.count("tokens", 0);
     let (mut total, mut after, mut told) = (0_u64, None, dry_run);
     loop {
+        let begun = Instant::now();
         // Until something is found that goes, pages are only looked at.
         let look = Expiry { before, limit: PAGE, dry_run: !told || dry_run };
         let mut page: Expired<_> =
@@ -135,7 +149,7 @@ async fn forget_tokens(
             Some(next) => after = Some(next),
             None => break,
         }
-        tokio::task::yield_now().await;
+        rest(begun, page.removed > 0 && !dry_run).await;
     }
     if told && !dry_run {
         let detail = json!({ "before": before.0, "tokens": total });
