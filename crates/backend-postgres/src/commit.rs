@@ -32,9 +32,7 @@ pub(crate) mod statement_sql;
 
 use std::sync::Arc;
 
-use deltalakedb_catalog_core::backend::{
-    CommitOutcome, CommitRequest, CommittedTable, Expired, Expiry,
-};
+use deltalakedb_catalog_core::backend::{CommitOutcome, CommitRequest, CommittedTable};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{CommitToken, TableId};
 use deltalakedb_catalog_core::support::{check_shape, newest_batch};
