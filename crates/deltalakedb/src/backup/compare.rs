@@ -190,7 +190,7 @@ impl Comparer<'_> {
                     batch.push((record, text));
                 }
                 Some(Item::BaseRecord(record)) => {
-                    self.base_record(found, &record, finished).await?
+                    self.base_record(found, &record, finished).await?;
                 }
                 Some(Item::File(add)) => state.add(&add, record.base_version)?,
                 Some(Item::Tombstone(remove)) => state.bury(&remove, record.base_version)?,
@@ -254,7 +254,8 @@ impl Comparer<'_> {
         // It was used again after it was forgotten.
         let is_newer = |w: &CommittedTable| w.timestamp > record.timestamp;
         let is_other = !written.is_empty() && written.iter().all(is_newer);
-        if !is_there && !is_other && !(finished && written.is_empty()) {
+        let is_forgotten = finished && written.is_empty();
+        if !(is_there || is_other || is_forgotten) {
             found.add(|| format!("token {token}: version {} is not known by it", record.version));
         }
         Ok(())
