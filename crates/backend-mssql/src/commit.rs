@@ -40,7 +40,7 @@ use crate::errors::{DbError, DbResult};
 use crate::session::Session;
 use crate::tables::{live_name, state_of};
 
-pub(crate) use token::resolve_token;
+pub(crate) use token::{expire_tokens, resolve_token};
 pub(crate) use version::{Head, NewVersion, insert_chunks, write_projection, write_version};
 
 impl MssqlBackend {

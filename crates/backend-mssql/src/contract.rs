@@ -9,9 +9,10 @@ use deltalakedb_catalog_core::audit::{
 };
 use deltalakedb_catalog_core::backend::{
     AppRows, AppState, AuditBackend, BackendInfo, ClaimRequest, CommitBackend, CommitFilter,
-    CommitOutcome, CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress,
-    ImportStep, ImportedCommit, MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats,
-    ReadBackend, SchemaBackend, Settlement, SkipBackend, TableBackend, TableFilter, in_memory,
+    CommitOutcome, CommitRequest, CommittedTable, Expired, Expiry, ImportBackend, ImportEnd,
+    ImportProgress, ImportStep, ImportedCommit, MirrorLease, MirrorTask, OperateBackend,
+    OutboxBackend, PoolStats, ReadBackend, SchemaBackend, Settlement, SkipBackend, TableBackend,
+    TableFilter, in_memory,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{CatalogError, ReadResult, Result, WriteResult};
@@ -254,6 +255,15 @@ impl CommitBackend for MssqlBackend {
     async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>> {
         Ok(read!(self, "resolving a token", |lease| commit::resolve_token(&mut lease, token))?)
     }
+
+    async fn expire_tokens(
+        &self,
+        expiry: Expiry,
+        after: Option<&CommitToken>,
+    ) -> WriteResult<Expired<CommitToken>> {
+        let doing = "forgetting tokens";
+        Ok(write!(self, doing, |lease| commit::expire_tokens(&mut lease, expiry, after))?)
+    }
 }
 
 #[async_trait]
@@ -396,6 +406,14 @@ impl OutboxBackend for MssqlBackend {
         Ok(write!(self, "changing the mirror", |lease| outbox::set_mode(
             &mut lease, table_id, mode, act.at
         ))?)
+    }
+
+    async fn mirror_expire(
+        &self,
+        expiry: Expiry,
+        after: Option<(TableId, Version)>,
+    ) -> WriteResult<Expired<(TableId, Version)>> {
+        Ok(write!(self, "clearing the outbox", |lease| outbox::expire(&mut lease, expiry, after))?)
     }
 }
 

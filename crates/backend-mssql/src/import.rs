@@ -74,8 +74,10 @@ statements! {
     NEIGHBOURS: "SELECT
         (SELECT MAX(timestamp_ms) FROM {p}commits WHERE table_id = @P1 AND version < @P2),
         (SELECT MIN(timestamp_ms) FROM {p}commits WHERE table_id = @P1 AND version > @P2)",
+    /// A row that is there is locked: no pass of upkeep forgets the token meanwhile.
     INSERT_TOKEN: "INSERT INTO {p}batches (token, committed_at_ms)
-        SELECT @P1, @P2 WHERE NOT EXISTS (SELECT 1 FROM {p}batches WHERE token = @P1)",
+        SELECT @P1, @P2 WHERE NOT EXISTS (SELECT 1 FROM {p}batches WITH (UPDLOCK, ROWLOCK)
+            WHERE token = @P1)",
     HAS_STATE: "SELECT (SELECT COUNT(*) FROM {p}protocols WHERE table_id = @P1),
         (SELECT COUNT(*) FROM {p}metadata WHERE table_id = @P1)",
     FINISH: "UPDATE {p}tables SET state = @P2, drop_marker = @P3, created_at_ms = @P4,

@@ -8,12 +8,12 @@
 //! so none waits in a circle.
 
 use deltalakedb_catalog_core::backend::{
-    ClaimRequest, MirrorLease, MirrorTask, PublishFailure, Published,
+    ClaimRequest, Expired, Expiry, MirrorLease, MirrorTask, PublishFailure, Published,
 };
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{TableId, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorRow, MirrorState, Page, TableRecord};
-use deltalakedb_catalog_core::support::page;
+use deltalakedb_catalog_core::support::{OutboxExpiry, page};
 use tiberius::ColumnData;
 
 use crate::errors::{DbError, DbResult};
@@ -139,6 +139,20 @@ statements! {
         WHERE (state = @P1 OR (@P1 = N'' AND state IN (N'PENDING', N'IN_FLIGHT', N'FAILED')))
           AND (table_id > @P2 OR (table_id = @P2 AND version > @P3))
         ORDER BY table_id, version"),
+    /// Tables from @P1 on, and their published versions.
+    TABLES_PUBLISHED: "SELECT TOP (@P2) table_id, published_version FROM {p}mirror
+        WHERE table_id >= @P1 ORDER BY table_id",
+    /// The next rows of a table below a version, and whether each was published before a time.
+    ROWS_PUBLISHED: "SELECT TOP (@P4) version, CASE WHEN state = N'COMPLETE'
+            AND published_at_ms < @P5 THEN 1 ELSE 0 END AS old
+        FROM {p}mirror_status WHERE table_id = @P1 AND version > @P2 AND version < @P3
+        ORDER BY version",
+    /// Those up to a version.
+    DELETE_ROWS: "SET NOCOUNT ON; DECLARE @n BIGINT;
+        DELETE FROM {p}mirror_status WHERE table_id = @P1 AND version > @P2 AND version <= @P3
+            AND state = N'COMPLETE' AND published_at_ms < @P4;
+        SET @n = @@ROWCOUNT;
+        SELECT @n AS changed",
     ROWS_OF: concat!("SELECT TOP (@P4) ", mirror_columns!(), " FROM {p}mirror_status
         WHERE (state = @P1 OR (@P1 = N'' AND state IN (N'PENDING', N'IN_FLIGHT', N'FAILED')))
           AND table_id = @P5 AND (table_id > @P2 OR (table_id = @P2 AND version > @P3))
@@ -355,6 +369,50 @@ pub(crate) async fn list(
     let sets = lease.run(statement, values).await?;
     let items = sets.iter().flatten().map(mirror_row).collect::<DbResult<Vec<_>>>()?;
     Ok(page(items, bounded(limit), |row| (row.table_id, row.version)))
+}
+
+/// Removes rows of what was published long ago, or counts them. Nobody else changes a complete row.
+pub(crate) async fn expire(
+    lease: &mut Lease,
+    expiry: Expiry,
+    after: Option<(TableId, Version)>,
+) -> DbResult<Expired<(TableId, Version)>> {
+    let limit = bounded(expiry.limit);
+    let mut page = OutboxExpiry::new(Expiry { limit, ..expiry }, after);
+    let values = vec![id(page.first_table()), big(page.fetch_tables())];
+    let tables = lease.run(TABLES_PUBLISHED, values).await?;
+    for row in tables.iter().flatten() {
+        let r = Reader::new(row, "mirror", None);
+        let table = r.id(0)?;
+        if !page.enters(table) {
+            break;
+        }
+        let Some(published) = r.opt_i64(1)? else { continue };
+        let after_version = page.after_version(table);
+        let values = vec![
+            id(table),
+            big(after_version),
+            big(published),
+            big(page.rows()),
+            big(expiry.before.0),
+        ];
+        let (mut looked_at, mut last, mut removed) = (0, None, 0);
+        for row in lease.run(ROWS_PUBLISHED, values).await?.iter().flatten() {
+            let r = Reader::new(row, "mirror_status", None);
+            looked_at += 1;
+            last = Some(r.i64(0)?);
+            removed += u64::from(r.i64(1)? != 0);
+        }
+        if let (Some(last), true) = (last, !expiry.dry_run && removed > 0) {
+            let values = vec![id(table), big(after_version), big(last), big(expiry.before.0)];
+            let sets = lease.run(DELETE_ROWS, values).await?;
+            removed = u64::try_from(super::outbox::number(&sets)?).unwrap_or(0);
+        }
+        if page.took(table, looked_at, last, removed)? {
+            break;
+        }
+    }
+    Ok(page.end())
 }
 
 /// Takes the row of an active table.

@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use deltalakedb_catalog_core::action::FileKey;
 use deltalakedb_catalog_core::backend::{
-    CommitOutcome, CommitRequest, CommitTarget, CommittedTable, HeadRule, Rejection, TableCommit,
+    CommitOutcome, CommitRequest, CommitTarget, CommittedTable, Expired, Expiry, HeadRule,
+    Rejection, TableCommit,
 };
 use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
@@ -26,8 +27,8 @@ use deltalakedb_catalog_core::ids::{CommitToken, TableId, TableName, TimestampMs
 use deltalakedb_catalog_core::later::LaterAdds;
 use deltalakedb_catalog_core::model::{MirrorMode, TableState};
 use deltalakedb_catalog_core::support::{
-    CHUNK_BYTES, body_len, check_shape, count, next_timestamp, stored_commit_info, table_id,
-    to_json,
+    CHUNK_BYTES, body_len, check_shape, count, fetch_limit, newest_batch, next_timestamp, page,
+    stored_commit_info, table_id, to_json,
 };
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
@@ -44,16 +45,47 @@ use crate::tables::insert_table;
 
 /// Lookups of files that go into the first message; more follow in messages of their own.
 const FIRST_LOOKUPS: usize = 4;
+/// Commits in one message that lose their tokens.
+const UPDATES_AT_ONCE: usize = 200;
 
 const HEADS: &str = "SELECT STRAIGHT_JOIN t.id, t.state, t.head_version, t.head_timestamp_ms,
         t.barrier_version, m.mode, c.total_files, c.total_bytes, t.table_key
     FROM {p}tables t JOIN {p}mirror m ON m.table_key = t.table_key
     LEFT JOIN {p}commits c ON c.table_key = t.table_key AND c.version = t.head_version
     WHERE t.id IN (";
-const TOKEN_IS_KNOWN: &str = "SELECT 1 FROM {p}batches WHERE token = ?";
-const REPLAYED: &str = "SELECT t.id, c.version, c.timestamp_ms
-    FROM {p}commits c LEFT JOIN {p}tables t ON t.table_key = c.table_key
-    WHERE c.token = ? ORDER BY c.batch_position";
+/// Whether a token is known, and what it wrote: one statement, so that no other transaction comes between the two.
+const REPLAYED: &str = "SELECT t.id, c.version, c.timestamp_ms, c.batch_position
+    FROM {p}batches b LEFT JOIN {p}commits c ON c.token = b.token
+    LEFT JOIN {p}tables t ON t.table_key = c.table_key
+    WHERE b.token = ? ORDER BY c.batch_position";
+/// When the newest commit of a token was made: never yet, for one of a table that is imported.
+macro_rules! newest {
+    () => {
+        "COALESCE((SELECT MAX(CASE t.state WHEN 'importing' THEN 9223372036854775807
+                ELSE c.timestamp_ms END)
+            FROM {p}commits c JOIN {p}tables t ON t.table_key = c.table_key
+            WHERE c.token = b.token), b.committed_at_ms)"
+    };
+}
+/// Tokens after one, and whether all of their commits are older than a time. Values: time, time, token, limit.
+const TOKENS: &str = concat!(
+    "SELECT b.token, b.committed_at_ms < ? AND ",
+    newest!(),
+    " < ? FROM {p}batches b WHERE b.token > CONVERT(? USING ascii) ORDER BY b.token LIMIT ?"
+);
+/// Locks the rows of tokens, in their order.
+const TAKE_TOKENS: &str = "SELECT b.token FROM {p}batches b WHERE b.token IN (";
+/// Which of them are old still, and the places of their commits, in the order in which commits lock theirs.
+/// Values: time.
+const PLACES: &str = concat!(
+    "SELECT STRAIGHT_JOIN b.token, k.table_key, k.version FROM {p}batches b
+    LEFT JOIN {p}commits k ON k.token = b.token LEFT JOIN {p}tables o ON o.table_key = k.table_key
+    WHERE ",
+    newest!(),
+    " < ? AND b.token IN ("
+);
+const FORGET_TOKEN: &str = "UPDATE {p}commits SET token = NULL, batch_position = NULL
+    WHERE table_key = ? AND version = ?";
 const INSERT_BATCH: &str = "INSERT INTO {p}batches (token, committed_at_ms) VALUES (?, ?)";
 /// The compare-and-set that decides who commits. `<=>` also compares null, before the first version.
 const MOVE_HEAD: &str = "UPDATE {p}tables SET head_version = ?, head_timestamp_ms = ?,
@@ -100,28 +132,78 @@ pub(crate) async fn resolve_token(
 ) -> DbResult<Option<Vec<CommittedTable>>> {
     let session = call.session.clone();
     let token = Value::Text(token.as_str());
-    let statements = [session.sql(TOKEN_IS_KNOWN, &[token]), session.sql(REPLAYED, &[token])];
-    let sets = call.read(&statements.join("; ")).await?;
+    let sets = call.read(&session.sql(REPLAYED, &[token])).await?;
     replayed(&sets)
 }
 
 fn replayed(sets: &[Set]) -> DbResult<Option<Vec<CommittedTable>>> {
-    let [known, rows, ..] = sets else { return Ok(None) };
-    if known.rows.is_empty() {
-        return Ok(None);
-    }
-    let mut done = Vec::with_capacity(rows.rows.len());
-    for row in &rows.rows {
+    let Some(known) = sets.first().filter(|set| !set.rows.is_empty()) else { return Ok(None) };
+    let mut done = Vec::with_capacity(known.rows.len());
+    for row in &known.rows {
+        // A token that is known and wrote nothing that is left.
+        if row.try_get::<Option<i64>, _>(1)?.is_none() {
+            continue;
+        }
         let table_id = table_id::<MySqlFormat>(row, 0)?;
         let called = table_id.to_string();
         let r = Reader::new(row, &called, row.try_get(1).ok());
-        done.push(CommittedTable {
-            table_id,
-            version: r.version(1)?,
-            timestamp: TimestampMs(r.get(2)?),
-        });
+        let written =
+            CommittedTable { table_id, version: r.version(1)?, timestamp: TimestampMs(r.get(2)?) };
+        done.push((r.get(3)?, written));
     }
-    Ok(Some(done))
+    Ok(Some(newest_batch(done)))
+}
+
+/// Forgets old tokens, or counts them.
+///
+/// The rows of the tokens are locked before they are looked at again: an import that finds a token known locks that
+/// row, too, so either its commits are seen here, or it comes later and makes the token known anew. A commit locks
+/// the newest commit of each of its tables, in the order of the tables' ids, and then a row of its own token: so the
+/// rows of commits are changed here in that order.
+pub(crate) async fn expire_tokens(
+    call: &mut Call,
+    expiry: Expiry,
+    after: Option<&CommitToken>,
+) -> DbResult<Expired<CommitToken>> {
+    let session = call.session.clone();
+    let before = Value::Int(expiry.before.0);
+    let after = Value::Text(after.map_or("", CommitToken::as_str));
+    let values = [before, before, after, fetch_limit(expiry.limit).into()];
+    let mut found: Vec<(String, bool)> = Vec::new();
+    for row in call.read(&session.sql(TOKENS, &values)).await?.iter().flat_map(|set| &set.rows) {
+        found.push((row.try_get(0)?, row.try_get::<i64, _>(1)? != 0));
+    }
+    let found = page(found, expiry.limit, |(token, _)| token.clone());
+    let next = found.next.map(CommitToken::new).transpose()?;
+    let mut old: BTreeSet<String> =
+        found.items.into_iter().filter(|(_, is_old)| *is_old).map(|(token, _)| token).collect();
+    if !expiry.dry_run && !old.is_empty() {
+        let these = |tokens: &BTreeSet<String>| {
+            list(tokens.iter().map(|token| Value::Bytes(token.as_bytes())))
+        };
+        let all = these(&old);
+        let take = session.sql(TAKE_TOKENS, &[]) + &all + ") ORDER BY b.token FOR UPDATE";
+        let places = session.sql(PLACES, &[before]) + &all + ") ORDER BY o.id, k.version";
+        old.clear();
+        let mut updates = Vec::new();
+        for row in
+            call.open(&format!("{take}; {places}")).await?.iter().skip(1).flat_map(|set| &set.rows)
+        {
+            old.insert(row.try_get(0)?);
+            let place = (row.try_get::<Option<i64>, _>(1)?, row.try_get::<Option<i64>, _>(2)?);
+            if let (Some(table), Some(version)) = place {
+                updates.push(session.sql(FORGET_TOKEN, &[table.into(), version.into()]));
+            }
+        }
+        for some in updates.chunks(UPDATES_AT_ONCE) {
+            call.run(some.join("; ")).await?;
+        }
+        if !old.is_empty() {
+            let delete = session.sql("DELETE FROM {p}batches WHERE token IN (", &[]);
+            call.run(delete + &these(&old) + ")").await?;
+        }
+    }
+    Ok(Expired { removed: u64::try_from(old.len()).unwrap_or(u64::MAX), next })
 }
 
 /// A row of [`HEADS`].
@@ -211,7 +293,6 @@ async fn check_and_write(call: &mut Call, request: &CommitRequest) -> DbResult<C
     let token = Value::Text(request.token.as_str());
     let mut statements = vec![
         heads + ") ORDER BY t.id FOR UPDATE",
-        session.sql(TOKEN_IS_KNOWN, &[token]),
         session.sql(REPLAYED, &[token]),
         live_names(call, request),
     ];
@@ -234,7 +315,7 @@ async fn check_and_write(call: &mut Call, request: &CommitRequest) -> DbResult<C
         let (id, locked) = locked(row)?;
         heads.insert(id, locked);
     }
-    let mut taken: BTreeSet<TableName> = names(sets.get(3))?;
+    let mut taken: BTreeSet<TableName> = names(sets.get(2))?;
     let mut active: BTreeMap<TableId, Active> = BTreeMap::new();
     for ((table, _), set) in lookups.iter().zip(sets.get(fixed..).unwrap_or_default()) {
         active.entry(*table).or_default().take(set)?;

@@ -7,9 +7,9 @@ use deltalakedb_catalog_core::audit::{
 };
 use deltalakedb_catalog_core::backend::{
     AppRows, AppState, AuditBackend, BackendInfo, ClaimRequest, CommitBackend, CommitFilter,
-    CommitOutcome, CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress,
-    ImportStep, MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats, ReadBackend,
-    SchemaBackend, Settlement, SkipBackend, TableBackend, TableFilter,
+    CommitOutcome, CommitRequest, CommittedTable, Expired, Expiry, ImportBackend, ImportEnd,
+    ImportProgress, ImportStep, MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats,
+    ReadBackend, SchemaBackend, Settlement, SkipBackend, TableBackend, TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{ReadResult, WriteResult};
@@ -244,6 +244,14 @@ impl CommitBackend for MySqlBackend {
     async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>> {
         Ok(call!(self, "resolving a token", |call| commit::resolve_token(call, token))?)
     }
+
+    async fn expire_tokens(
+        &self,
+        expiry: Expiry,
+        after: Option<&CommitToken>,
+    ) -> WriteResult<Expired<CommitToken>> {
+        Ok(call!(self, "forgetting tokens", |call| commit::expire_tokens(call, expiry, after))?)
+    }
 }
 
 #[async_trait]
@@ -387,5 +395,13 @@ impl OutboxBackend for MySqlBackend {
         act: &Act,
     ) -> WriteResult<TableRecord> {
         Ok(call!(self, "changing the mirror", |call| outbox::set_mode(call, table_id, mode, act))?)
+    }
+
+    async fn mirror_expire(
+        &self,
+        expiry: Expiry,
+        after: Option<(TableId, Version)>,
+    ) -> WriteResult<Expired<(TableId, Version)>> {
+        Ok(call!(self, "clearing the outbox", |call| outbox::expire(call, expiry, after))?)
     }
 }

@@ -76,9 +76,9 @@ const FINISH: &str = "UPDATE {p}tables SET state = ?, drop_marker = ?, created_a
         dropped_at_ms = ?
     WHERE id = ?";
 const PUBLISH: &str = "UPDATE {p}mirror SET published_version = ? WHERE table_key = ?";
-const KNOW_TOKEN: &str = "INSERT INTO {p}batches (token, committed_at_ms)
-    SELECT ?, ? FROM (SELECT 1 AS one) AS one_row
-    WHERE NOT EXISTS (SELECT 1 FROM {p}batches b WHERE b.token = ?)";
+/// A row that is there is locked, and stays as it is: no pass of upkeep forgets the token meanwhile.
+const KNOW_TOKEN: &str = "INSERT INTO {p}batches (token, committed_at_ms) VALUES (?, ?)
+    ON DUPLICATE KEY UPDATE committed_at_ms = committed_at_ms";
 /// Tokens that nothing but this table's commits know.
 const DELETE_BATCHES: &str = "DELETE FROM {p}batches WHERE token IN (
         SELECT c.token FROM {p}commits c WHERE c.table_key = ? AND c.token IS NOT NULL
@@ -294,7 +294,7 @@ pub(crate) async fn store_commits(
         for commit in run {
             if let Some((token, _)) = &commit.token {
                 let token = token.as_str().into();
-                out.push(KNOW_TOKEN, &[token, commit.timestamp.0.into(), token]).await?;
+                out.push(KNOW_TOKEN, &[token, commit.timestamp.0.into()]).await?;
             }
             if position.is_applied(commit.version) {
                 head = apply(&mut out, table, head, commit, &mut active).await?;

@@ -7,14 +7,14 @@
 
 use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::{
-    ClaimRequest, MirrorLease, MirrorTask, PublishFailure, Published,
+    ClaimRequest, Expired, Expiry, MirrorLease, MirrorTask, PublishFailure, Published,
 };
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{TableId, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorRow, MirrorState, Page, TableRecord};
 use deltalakedb_catalog_core::support::{
-    Claimable, attempts, check_gapless, fetch_limit, mirror_row, most_versions, next_version,
-    not_waiting, out_of_order, outbox_start, page, table_id,
+    Claimable, OutboxExpiry, attempts, check_gapless, fetch_limit, mirror_row, most_versions,
+    next_version, not_waiting, out_of_order, outbox_start, page, table_id,
 };
 use sqlx::Row;
 
@@ -120,6 +120,18 @@ const ROWS_AFTER: &str = concat!(
         9223372036854775807)
     ORDER BY t.id, s.version LIMIT ?"
 );
+
+/// Tables from one on, and their published versions. Values: first table, limit.
+const TABLES_PUBLISHED: &str = "SELECT STRAIGHT_JOIN t.id, t.table_key, m.published_version
+    FROM {p}tables t JOIN {p}mirror m ON m.table_key = t.table_key
+    WHERE t.id >= ? ORDER BY t.id LIMIT ?";
+/// The next rows of a table below a version, and whether each was published before a time.
+const ROWS_PUBLISHED: &str =
+    "SELECT version, state = 'COMPLETE' AND COALESCE(published_at_ms < ?, 0)
+    FROM {p}mirror_status WHERE table_key = ? AND version > ? AND version < ?
+    ORDER BY version LIMIT ?";
+const DELETE_ROWS: &str = "DELETE FROM {p}mirror_status
+    WHERE table_key = ? AND state = 'COMPLETE' AND version IN (";
 
 /// Puts a new version into the outbox, in the transaction that commits it.
 pub(crate) async fn enqueue(
@@ -378,6 +390,56 @@ pub(crate) async fn rows(
     }
     items.sort_unstable_by_key(|row| (row.table_id, row.version));
     Ok(page(items, limit, |row| (row.table_id, row.version)))
+}
+
+/// Removes rows of what was published long ago, or counts them. Nobody else changes a complete row.
+pub(crate) async fn expire(
+    call: &mut Call,
+    expiry: Expiry,
+    after: Option<(TableId, Version)>,
+) -> DbResult<Expired<(TableId, Version)>> {
+    let session = call.session.clone();
+    let mut page = OutboxExpiry::new(expiry, after);
+    let values = [page.first_table().into(), page.fetch_tables().into()];
+    let tables = call.read(&session.sql(TABLES_PUBLISHED, &values)).await?;
+    if !expiry.dry_run {
+        call.open("SELECT 1").await?;
+    }
+    for row in tables.iter().flat_map(|set| &set.rows) {
+        let id = table_id::<MySqlFormat>(row, 0)?;
+        if !page.enters(id) {
+            break;
+        }
+        let table = TableKey::Is(row.try_get(1)?);
+        let Some(published) = row.try_get::<Option<i64>, _>(2)? else { continue };
+        let values = [
+            expiry.before.0.into(),
+            table.into(),
+            page.after_version(id).into(),
+            published.into(),
+            page.rows().into(),
+        ];
+        let (mut looked_at, mut last, mut old) = (0, None, Vec::new());
+        let sets = call.run(session.sql(ROWS_PUBLISHED, &values)).await?;
+        for row in sets.iter().flat_map(|set| &set.rows) {
+            let version: i64 = row.try_get(0)?;
+            looked_at += 1;
+            last = Some(version);
+            if row.try_get::<i64, _>(1)? != 0 {
+                old.push(version);
+            }
+        }
+        let mut removed = u64::try_from(old.len()).unwrap_or(u64::MAX);
+        if !expiry.dry_run && !old.is_empty() {
+            let versions = list(old.iter().map(|version| Value::Int(*version)));
+            let delete = session.sql(DELETE_ROWS, &[table.into()]) + &versions + ")";
+            removed = call.run(delete).await?.first().map_or(0, |set| set.affected);
+        }
+        if page.took(id, looked_at, last, removed)? {
+            break;
+        }
+    }
+    Ok(page.end())
 }
 
 pub(crate) async fn retry(call: &mut Call, id: TableId, act: &Act) -> DbResult<u64> {

@@ -22,6 +22,7 @@
 mod append;
 pub(crate) mod append_sql;
 pub(crate) mod columns;
+pub(crate) mod expire;
 mod group;
 mod known;
 pub(crate) mod locked;
@@ -34,7 +35,7 @@ use std::sync::Arc;
 use deltalakedb_catalog_core::backend::{CommitOutcome, CommitRequest, CommittedTable};
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{CommitToken, TableId};
-use deltalakedb_catalog_core::support::check_shape;
+use deltalakedb_catalog_core::support::{check_shape, newest_batch};
 use sqlx::Row;
 
 use crate::errors::DbResult;
@@ -48,7 +49,8 @@ use known::Known;
 use statement::{Batch, Verdict, committed};
 
 statements! {
-    RESOLVE: "SELECT (SELECT t.id FROM {p}tables t WHERE t.table_key = c.table_key), c.version, c.timestamp_ms
+    RESOLVE: "SELECT (SELECT t.id FROM {p}tables t WHERE t.table_key = c.table_key), c.version, c.timestamp_ms,
+            c.batch_position
         FROM {p}batches b LEFT JOIN {p}commits c ON c.token = b.token
         WHERE b.token = $1 ORDER BY c.batch_position",
 }
@@ -210,8 +212,8 @@ pub(crate) async fn resolve_token(
     let mut done = Vec::new();
     for row in &rows {
         if let Some(id) = row.try_get::<Option<Id>, _>(0)? {
-            done.push(committed(row, id, 1, 2)?);
+            done.push((row.try_get(3)?, committed(row, id, 1, 2)?));
         }
     }
-    Ok(Some(done))
+    Ok(Some(newest_batch(done)))
 }

@@ -7,9 +7,9 @@ use deltalakedb_catalog_core::audit::{
 };
 use deltalakedb_catalog_core::backend::{
     AppRows, AppState, AuditBackend, BackendInfo, ClaimRequest, CommitBackend, CommitFilter,
-    CommitOutcome, CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress,
-    ImportStep, MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats, ReadBackend,
-    SchemaBackend, Settlement, SkipBackend, TableBackend, TableFilter,
+    CommitOutcome, CommitRequest, CommittedTable, Expired, Expiry, ImportBackend, ImportEnd,
+    ImportProgress, ImportStep, MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats,
+    ReadBackend, SchemaBackend, Settlement, SkipBackend, TableBackend, TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{ReadResult, Result, WriteResult};
@@ -270,6 +270,16 @@ impl CommitBackend for PostgresBackend {
     async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>> {
         Ok(call!(self, ReadOne, "resolving a token", |call| commit::resolve_token(call, token))?)
     }
+
+    async fn expire_tokens(
+        &self,
+        expiry: Expiry,
+        after: Option<&CommitToken>,
+    ) -> WriteResult<Expired<CommitToken>> {
+        Ok(call!(self, Write, "forgetting tokens", |call| commit::expire::tokens(
+            call, expiry, after
+        ))?)
+    }
 }
 
 #[async_trait]
@@ -424,5 +434,13 @@ impl OutboxBackend for PostgresBackend {
         Ok(call!(self, Write, "changing the mirror", |call| outbox::set_mode(
             call, table_id, mode, act
         ))?)
+    }
+
+    async fn mirror_expire(
+        &self,
+        expiry: Expiry,
+        after: Option<(TableId, Version)>,
+    ) -> WriteResult<Expired<(TableId, Version)>> {
+        Ok(call!(self, Write, "clearing the outbox", |call| outbox::expire(call, expiry, after))?)
     }
 }

@@ -77,8 +77,9 @@ statements! {
         (SELECT version, timestamp_ms FROM {p}commits
             WHERE table_key = ", key!(), " AND version > $3 ORDER BY version LIMIT 1)
         ORDER BY 1"),
-    KNOW_TOKEN: "INSERT INTO {p}batches (token, committed_at_ms) VALUES ($1, $2)
-        ON CONFLICT (token) DO NOTHING",
+    /// A row that is there is locked, and stays as it is: no pass of upkeep forgets the token meanwhile.
+    KNOW_TOKEN: "INSERT INTO {p}batches AS b (token, committed_at_ms) VALUES ($1, $2)
+        ON CONFLICT (token) DO UPDATE SET token = b.token WHERE false",
     INSERT_PROTOCOL: concat!("INSERT INTO {p}protocols (table_key, version, protocol)
         VALUES (", key!(), ", $2, $3)"),
     INSERT_METADATA: concat!("INSERT INTO {p}metadata (table_key, version, metadata)

@@ -10,12 +10,12 @@
 
 use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::{
-    ClaimRequest, MirrorLease, MirrorTask, PublishFailure, Published,
+    ClaimRequest, Expired, Expiry, MirrorLease, MirrorTask, PublishFailure, Published,
 };
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{TableId, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorRow, MirrorState, Page, TableRecord};
-use deltalakedb_catalog_core::support::{fetch_limit, page};
+use deltalakedb_catalog_core::support::{OutboxExpiry, fetch_limit, page};
 use sqlx::Row;
 use uuid::Uuid;
 
@@ -117,6 +117,17 @@ statements! {
     /// The open states have an index of their own; `state <> 'COMPLETE'` selects it.
     ROWS_OPEN: rows!("s.state <> 'COMPLETE' AND ($1::text IS NULL OR s.state = $1)"),
     ROWS_COMPLETE: rows!("s.state = $1"),
+    /// Tables from one on, their published versions, and whether they have rows below.
+    TABLES_PUBLISHED: "SELECT t.id, m.published_version, EXISTS (SELECT 1 FROM {p}mirror_status s
+            WHERE s.table_key = t.table_key AND s.version < m.published_version)
+        FROM {p}tables t JOIN {p}mirror m ON m.table_key = t.table_key
+        WHERE t.id >= $1 ORDER BY t.id LIMIT $2",
+    /// The next rows of a table below a version, and whether each was published before a time.
+    ROWS_PUBLISHED: concat!("SELECT version, state = 'COMPLETE' AND coalesce(published_at_ms < $5, false)
+        FROM {p}mirror_status
+        WHERE table_key = ", key!(), " AND version > $2 AND version < $3 ORDER BY version LIMIT $4"),
+    DELETE_ROWS: concat!("DELETE FROM {p}mirror_status
+        WHERE table_key = ", key!(), " AND version = ANY ($2::int8[]) AND state = 'COMPLETE'"),
 }
 
 /// Enqueues every version after the published one that is not.
@@ -332,6 +343,46 @@ pub(crate) async fn rows(
     let rows = call.fetch(text, args).await?;
     let items = rows.iter().map(mirror_row).collect::<DbResult<Vec<_>>>()?;
     Ok(page(items, limit, |row| (row.table_id, row.version)))
+}
+
+/// Removes rows of what was published long ago, or counts them. Nobody else changes a complete row.
+pub(crate) async fn expire(
+    call: &mut Call,
+    expiry: Expiry,
+    after: Option<(TableId, Version)>,
+) -> DbResult<Expired<(TableId, Version)>> {
+    let mut page = OutboxExpiry::new(expiry, after);
+    let args = Args::of(page.first_table()).bind(page.fetch_tables());
+    for row in &call.fetch(TABLES_PUBLISHED, args).await? {
+        let id = TableId(row.try_get::<Id, _>(0)?.0);
+        if !page.enters(id) {
+            break;
+        }
+        let published: Option<i64> = row.try_get(1)?;
+        let (Some(published), true) = (published, row.try_get(2)?) else { continue };
+        let args = Args::of(id)
+            .bind(page.after_version(id))
+            .bind(published)
+            .bind(page.rows())
+            .bind(expiry.before.0);
+        let (mut looked_at, mut last, mut old) = (0, None, Vec::new());
+        for row in &call.fetch(ROWS_PUBLISHED, args).await? {
+            let version: i64 = row.try_get(0)?;
+            looked_at += 1;
+            last = Some(version);
+            if row.try_get(1)? {
+                old.push(version);
+            }
+        }
+        let mut removed = u64::try_from(old.len()).unwrap_or(u64::MAX);
+        if !expiry.dry_run && !old.is_empty() {
+            removed = call.execute(DELETE_ROWS, Args::of(id).bind(&old)).await?;
+        }
+        if page.took(id, looked_at, last, removed)? {
+            break;
+        }
+    }
+    Ok(page.end())
 }
 
 pub(crate) async fn retry(call: &mut Call, id: TableId, act: &Act) -> DbResult<u64> {

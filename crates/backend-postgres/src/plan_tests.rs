@@ -29,6 +29,7 @@ fn statements(prefix: &str) -> Vec<(String, String)> {
         ("commit", commit::append_sql::STATEMENTS),
         ("commit", commit::locked::STATEMENTS),
         ("commit", commit::columns::STATEMENTS),
+        ("commit", commit::expire::STATEMENTS),
         ("import", import::STATEMENTS),
         ("import", import::run::STATEMENTS),
         ("outbox", outbox::STATEMENTS),

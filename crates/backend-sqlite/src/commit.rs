@@ -2,7 +2,8 @@
 
 use deltalakedb_catalog_core::action::FileKey;
 use deltalakedb_catalog_core::backend::{
-    CommitOutcome, CommitRequest, CommitTarget, CommittedTable, HeadRule, Rejection, TableCommit,
+    CommitOutcome, CommitRequest, CommitTarget, CommittedTable, Expired, Expiry, HeadRule,
+    Rejection, TableCommit,
 };
 use deltalakedb_catalog_core::commit::{CommitBody, CommitIndex};
 use deltalakedb_catalog_core::error::Result;
@@ -10,7 +11,8 @@ use deltalakedb_catalog_core::ids::{CommitToken, TableId, TimestampMs, Version};
 use deltalakedb_catalog_core::later::LaterAdds;
 use deltalakedb_catalog_core::model::{MirrorMode, TableState};
 use deltalakedb_catalog_core::support::{
-    CHUNK_BYTES, body_len, check_shape, count, next_timestamp, stored_commit_info,
+    CHUNK_BYTES, body_len, check_shape, count, fetch_limit, newest_batch, next_timestamp, page,
+    stored_commit_info,
 };
 use rusqlite::{OptionalExtension, params};
 
@@ -25,10 +27,19 @@ use crate::tables::{find, insert_table, name_is_taken};
 use crate::worker::Write;
 
 statements! {
-    REPLAYED: "SELECT t.id, c.version, c.timestamp_ms FROM {p}commits c
+    REPLAYED: "SELECT t.id, c.version, c.timestamp_ms, c.batch_position FROM {p}commits c
         LEFT JOIN {p}tables t ON t.table_key = c.table_key
         WHERE c.token = ?1 ORDER BY c.batch_position",
     TOKEN_IS_KNOWN: "SELECT 1 FROM {p}batches WHERE token = ?1",
+    /// Tokens after ?1, and whether all of their commits are older than ?2. Those of a table that is
+    /// imported are as new as can be.
+    TOKENS: "SELECT b.token, b.committed_at_ms < ?2 AND coalesce((
+                SELECT max(CASE t.state WHEN 'importing' THEN 9223372036854775807 ELSE c.timestamp_ms END)
+                FROM {p}commits c JOIN {p}tables t ON t.table_key = c.table_key
+                WHERE c.token = b.token), b.committed_at_ms) < ?2
+        FROM {p}batches b WHERE b.token > ?1 ORDER BY b.token LIMIT ?3",
+    DELETE_BATCH: "DELETE FROM {p}batches WHERE token = ?1",
+    FORGET_TOKEN: "UPDATE {p}commits SET token = NULL, batch_position = NULL WHERE token = ?1",
     INSERT_BATCH: "INSERT INTO {p}batches (token, committed_at_ms) VALUES (?1, ?2)",
     HEAD: "SELECT t.state, t.head_version, t.head_timestamp_ms, t.barrier_version, m.mode,
             c.total_files, c.total_bytes, t.table_key
@@ -245,13 +256,39 @@ pub(crate) fn resolve_token(
     while let Some(row) = rows.next()? {
         let table: String = row.get(0)?;
         let r = Reader::new(row, &table, row.get(1).ok());
-        done.push(CommittedTable {
+        let written = CommittedTable {
             table_id: table.parse().map_err(|e| corrupt(&table, None, "table_id", e))?,
             version: r.version(1)?,
             timestamp: TimestampMs(r.get(2)?),
-        });
+        };
+        done.push((r.get(3)?, written));
     }
-    Ok(Some(done))
+    Ok(Some(newest_batch(done)))
+}
+
+/// Forgets old tokens, or counts them.
+pub(crate) fn expire_tokens(
+    db: Db<'_>,
+    expiry: Expiry,
+    after: Option<&CommitToken>,
+) -> DbResult<Expired<CommitToken>> {
+    let after = after.map_or("", CommitToken::as_str);
+    let found: Vec<(String, bool)> = db
+        .prepare(TOKENS)?
+        .query_map(params![after, expiry.before.0, fetch_limit(expiry.limit)], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let found = page(found, expiry.limit, |(token, _)| token.clone());
+    let mut removed = 0;
+    for (token, _) in found.items.iter().filter(|(_, is_old)| *is_old) {
+        removed += 1;
+        if !expiry.dry_run {
+            db.execute(DELETE_BATCH, [token])?;
+            db.execute(FORGET_TOKEN, [token])?;
+        }
+    }
+    Ok(Expired { removed, next: found.next.map(CommitToken::new).transpose()? })
 }
 
 /// Writes all rows of a version and moves the head to it. `Err` inside: a remove of a file that is

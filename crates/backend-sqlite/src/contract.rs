@@ -7,9 +7,9 @@ use deltalakedb_catalog_core::audit::{
 };
 use deltalakedb_catalog_core::backend::{
     AppRows, AppState, AuditBackend, BackendInfo, ClaimRequest, CommitBackend, CommitFilter,
-    CommitOutcome, CommitRequest, CommittedTable, ImportBackend, ImportEnd, ImportProgress,
-    ImportStep, MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats, ReadBackend,
-    SchemaBackend, Settlement, SkipBackend, TableBackend, TableFilter,
+    CommitOutcome, CommitRequest, CommittedTable, Expired, Expiry, ImportBackend, ImportEnd,
+    ImportProgress, ImportStep, MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats,
+    ReadBackend, SchemaBackend, Settlement, SkipBackend, TableBackend, TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{ReadResult, Result, WriteResult, WriteState};
@@ -23,6 +23,7 @@ use deltalakedb_catalog_core::model::{
 
 use super::{SqliteBackend, audit, commit, import, outbox, reads, schema, skip, tables};
 use crate::commit::{FILE_WEIGHT_BYTES, weight};
+use crate::errors::DbResult;
 use crate::schema::SCHEMA_VERSION;
 use crate::session::{Db, Session};
 use crate::worker::Write;
@@ -254,6 +255,19 @@ impl CommitBackend for SqliteBackend {
         let token = token.clone();
         Ok(self.read("resolving a token", move |db| commit::resolve_token(db, &token)).await?)
     }
+
+    async fn expire_tokens(
+        &self,
+        expiry: Expiry,
+        after: Option<&CommitToken>,
+    ) -> WriteResult<Expired<CommitToken>> {
+        let after = after.cloned();
+        let work = |expiry| {
+            let after = after.clone();
+            move |db: Db<'_>| commit::expire_tokens(db, expiry, after.as_ref())
+        };
+        Ok(self.counted("forgetting tokens", expiry, work).await?)
+    }
 }
 
 #[async_trait]
@@ -426,9 +440,35 @@ impl OutboxBackend for SqliteBackend {
             .write("changing the mirror", move |db| outbox::set_mode(db, table_id, mode, &act))
             .await?)
     }
+
+    async fn mirror_expire(
+        &self,
+        expiry: Expiry,
+        after: Option<(TableId, Version)>,
+    ) -> WriteResult<Expired<(TableId, Version)>> {
+        let work = |expiry| move |db: Db<'_>| outbox::expire(db, expiry, after);
+        Ok(self.counted("clearing the outbox", expiry, work).await?)
+    }
 }
 
 impl SqliteBackend {
+    /// A page of an expiry. A reader counts first what would go: the write lock is taken only if there is some.
+    async fn counted<C: Send + 'static, W>(
+        &self,
+        doing: &'static str,
+        expiry: Expiry,
+        work: impl Fn(Expiry) -> W,
+    ) -> Result<Expired<C>>
+    where
+        W: FnOnce(Db<'_>) -> DbResult<Expired<C>> + Send + 'static,
+    {
+        let counted = self.read(doing, work(Expiry { dry_run: true, ..expiry })).await?;
+        if expiry.dry_run || counted.removed == 0 {
+            return Ok(counted);
+        }
+        self.write(doing, work(expiry)).await
+    }
+
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<MirrorTask>> {
         let asked = request.clone();
         let doing = "claiming work";

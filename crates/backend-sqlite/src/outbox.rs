@@ -6,12 +6,12 @@
 
 use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::{
-    ClaimRequest, MirrorLease, MirrorTask, PublishFailure, Published,
+    ClaimRequest, Expired, Expiry, MirrorLease, MirrorTask, PublishFailure, Published,
 };
 use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{TableId, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorRow, MirrorState, Page, TableRecord};
-use deltalakedb_catalog_core::support::{count, fetch_limit, page};
+use deltalakedb_catalog_core::support::{OutboxExpiry, count, fetch_limit, page};
 use rusqlite::{CachedStatement, OptionalExtension, params};
 
 use crate::audit;
@@ -105,6 +105,15 @@ statements! {
         WHERE t.id >= ?1 ORDER BY t.id",
     /// All tables, by id.
     TABLES_ALL: "SELECT id, table_key FROM {p}tables WHERE id >= ?1 ORDER BY id",
+    /// Tables from one on, and their published versions.
+    TABLES_PUBLISHED: "SELECT t.id, t.table_key, m.published_version
+        FROM {p}tables t JOIN {p}mirror m ON m.table_key = t.table_key
+        WHERE t.id >= ?1 ORDER BY t.id LIMIT ?2",
+    /// The next rows of a table below a version, and whether each was published before a time.
+    ROWS_PUBLISHED: "SELECT version, state = 'COMPLETE' AND coalesce(published_at_ms < ?5, 0)
+        FROM {p}mirror_status WHERE table_key = ?1 AND version > ?2 AND version < ?3
+        ORDER BY version LIMIT ?4",
+    DELETE_ROW: "DELETE FROM {p}mirror_status WHERE table_key = ?1 AND version = ?2",
     ROWS_OPEN: concat!("SELECT ", mirror_columns!(), " FROM {p}mirror_status
             INDEXED BY {p}mirror_status_open
         WHERE state <> 'COMPLETE' AND (?1 IS NULL OR state = ?1)
@@ -336,6 +345,46 @@ impl<'a> Rows<'a> {
         }
         Ok(())
     }
+}
+
+/// Removes rows of what was published long ago, or counts them.
+pub(crate) fn expire(
+    db: Db<'_>,
+    expiry: Expiry,
+    after: Option<(TableId, Version)>,
+) -> DbResult<Expired<(TableId, Version)>> {
+    let mut page = OutboxExpiry::new(expiry, after);
+    let first = page.first_table().to_string();
+    let tables: Vec<(String, i64, Option<i64>)> = db
+        .prepare(TABLES_PUBLISHED)?
+        .query_map(params![first, page.fetch_tables()], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut rows = db.prepare(ROWS_PUBLISHED)?;
+    for (id, key, published) in tables {
+        let id: TableId = id.parse().map_err(|e| corrupt(&id, None, "id", e))?;
+        if !page.enters(id) {
+            break;
+        }
+        let Some(published) = published else { continue };
+        let values = params![key, page.after_version(id), published, page.rows(), expiry.before.0];
+        let found: Vec<(i64, bool)> = rows
+            .query_map(values, |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        let mut removed = 0;
+        for (version, _) in found.iter().filter(|(_, goes)| *goes) {
+            removed += 1;
+            if !expiry.dry_run {
+                db.execute(DELETE_ROW, params![key, version])?;
+            }
+        }
+        let last = found.last().map(|(version, _)| *version);
+        if page.took(id, found.len().try_into().unwrap_or(u64::MAX), last, removed)? {
+            break;
+        }
+    }
+    Ok(page.end())
 }
 
 pub(crate) fn retry(db: Db<'_>, id: TableId, act: &Act) -> DbResult<u64> {

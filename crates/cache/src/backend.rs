@@ -8,9 +8,9 @@ use bytes::Bytes;
 use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::{
     AppRows, AppState, ClaimRequest, CommitBackend, CommitFilter, CommitOutcome, CommitRequest,
-    CommitTarget, CommittedTable, ImportBackend, ImportEnd, ImportProgress, ImportStep,
-    MirrorLease, MirrorTask, OutboxBackend, ReadBackend, Settlement, SkipBackend, TableBackend,
-    TableFilter,
+    CommitTarget, CommittedTable, Expired, Expiry, ImportBackend, ImportEnd, ImportProgress,
+    ImportStep, MirrorLease, MirrorTask, OutboxBackend, ReadBackend, Settlement, SkipBackend,
+    TableBackend, TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::delegate;
@@ -304,6 +304,15 @@ impl CommitBackend for CachedBackend {
         }
         Ok(found)
     }
+
+    async fn expire_tokens(
+        &self,
+        expiry: Expiry,
+        after: Option<&CommitToken>,
+    ) -> WriteResult<Expired<CommitToken>> {
+        // No line of history is kept here.
+        self.source.inner.expire_tokens(expiry, after).await
+    }
 }
 
 #[async_trait]
@@ -448,6 +457,14 @@ impl OutboxBackend for CachedBackend {
     ) -> WriteResult<TableRecord> {
         let _changing = self.changing(table_id);
         self.source.inner.mirror_set_mode(table_id, mode, act).await
+    }
+
+    async fn mirror_expire(
+        &self,
+        expiry: Expiry,
+        after: Option<(TableId, Version)>,
+    ) -> WriteResult<Expired<(TableId, Version)>> {
+        self.source.inner.mirror_expire(expiry, after).await
     }
 }
 

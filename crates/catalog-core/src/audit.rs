@@ -25,6 +25,10 @@ pub mod action {
     pub const VACUUM_START: &str = "vacuum.start";
     /// Data files were deleted.
     pub const VACUUM_END: &str = "vacuum.end";
+    /// Tokens of old commits are about to be forgotten.
+    pub const EXPIRE_START: &str = "expire.start";
+    /// Tokens of old commits were forgotten.
+    pub const EXPIRE_END: &str = "expire.end";
     /// A published log was compared with the catalog, and written anew where it differed.
     pub const REPAIR: &str = "repair";
     /// A catalog was made from published logs.

@@ -40,8 +40,8 @@ use std::sync::Arc;
 
 pub use audit::AuditBackend;
 pub use commits::{
-    CommitBackend, CommitOutcome, CommitRequest, CommitTarget, CommittedTable, HeadRule, Rejection,
-    TableCommit, request_in_memory,
+    CommitBackend, CommitOutcome, CommitRequest, CommitTarget, CommittedTable, Expired, Expiry,
+    HeadRule, Rejection, TableCommit, request_in_memory,
 };
 pub use ext::CatalogBackendExt;
 pub use import::{ImportBackend, ImportEnd, ImportProgress, ImportStep, ImportedCommit, in_memory};

@@ -34,6 +34,7 @@ pub enum Verb {
     ReadBodies,
     Commit,
     ResolveToken,
+    ExpireTokens,
     SkipIndex,
     SkipPages,
     SkipReplace,
@@ -50,6 +51,7 @@ pub enum Verb {
     MirrorRows,
     MirrorRetry,
     MirrorSetMode,
+    MirrorExpire,
     Close,
     AuditRecord,
     AuditList,
@@ -57,7 +59,7 @@ pub enum Verb {
 
 impl Verb {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Verb; 37] = [
+    pub const ALL: [Verb; 39] = [
         Verb::Info,
         Verb::Migrate,
         Verb::GetTable,
@@ -76,6 +78,7 @@ impl Verb {
         Verb::ReadBodies,
         Verb::Commit,
         Verb::ResolveToken,
+        Verb::ExpireTokens,
         Verb::SkipIndex,
         Verb::SkipPages,
         Verb::SkipReplace,
@@ -92,6 +95,7 @@ impl Verb {
         Verb::MirrorRows,
         Verb::MirrorRetry,
         Verb::MirrorSetMode,
+        Verb::MirrorExpire,
         Verb::Close,
         Verb::AuditRecord,
         Verb::AuditList,
@@ -148,6 +152,7 @@ impl Verb {
             Verb::ReadBodies => "read_bodies",
             Verb::Commit => "commit",
             Verb::ResolveToken => "resolve_token",
+            Verb::ExpireTokens => "expire_tokens",
             Verb::SkipIndex => "skip_index",
             Verb::SkipPages => "skip_pages",
             Verb::SkipReplace => "skip_replace",
@@ -164,6 +169,7 @@ impl Verb {
             Verb::MirrorRows => "mirror_rows",
             Verb::MirrorRetry => "mirror_retry",
             Verb::MirrorSetMode => "mirror_set_mode",
+            Verb::MirrorExpire => "mirror_expire",
             Verb::Close => "close",
             Verb::AuditRecord => "audit_record",
             Verb::AuditList => "audit_list",
@@ -341,6 +347,9 @@ macro_rules! __delegate_part {
             async fn resolve_token(&self, token: &$crate::ids::CommitToken) -> $crate::error::ReadResult<Option<Vec<$crate::backend::CommittedTable>>> {
                 $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::ResolveToken, resolve_token (token))
             }
+            async fn expire_tokens(&self, expiry: $crate::backend::Expiry, after: Option<&$crate::ids::CommitToken>) -> $crate::error::WriteResult<$crate::backend::Expired<$crate::ids::CommitToken>> {
+                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::ExpireTokens, expire_tokens (expiry after))
+            }
         }
     };
     (SkipBackend [$($gen:tt)*] [$type:ty] $inner:tt $around:tt) => {
@@ -394,6 +403,9 @@ macro_rules! __delegate_part {
             }
             async fn mirror_set_mode(&self, table_id: $crate::ids::TableId, mode: $crate::model::MirrorMode, act: &$crate::audit::Act) -> $crate::error::WriteResult<$crate::model::TableRecord> {
                 $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::MirrorSetMode, mirror_set_mode (table_id mode act))
+            }
+            async fn mirror_expire(&self, expiry: $crate::backend::Expiry, after: Option<($crate::ids::TableId, $crate::ids::Version)>) -> $crate::error::WriteResult<$crate::backend::Expired<($crate::ids::TableId, $crate::ids::Version)>> {
+                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::MirrorExpire, mirror_expire (expiry after))
             }
         }
     };

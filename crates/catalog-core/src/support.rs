@@ -3,6 +3,7 @@
 //! other SQL.
 
 mod audit;
+mod batches;
 mod importing;
 mod imports;
 mod opening;
@@ -25,6 +26,7 @@ use crate::ids::{TableId, TimestampMs, Version};
 use crate::model::{CommitRecord, FileCursor, FileRecord, Page};
 
 pub use audit::{AUDIT_COLUMNS, Span, audit_row};
+pub use batches::{batches, newest_batch};
 pub use importing::{ImportState, step_in_memory};
 pub use imports::{
     ImportPosition, StoredTimes, check_base_chunk, check_between, check_import_commits,
@@ -33,10 +35,10 @@ pub use imports::{
 };
 pub use opening::Opened;
 pub use outbox::{
-    Claimable, check_gapless, claim_in_rounds, most_versions, next_version, not_waiting,
-    out_of_order, outbox_start,
+    Claimable, OutboxExpiry, check_gapless, claim_in_rounds, most_versions, next_version,
+    not_waiting, out_of_order, outbox_start,
 };
-pub use publishing::{Lease, Outbox, OwnedSettlement, is_in_state};
+pub use publishing::{Lease, Outbox, OwnedSettlement, has_expired, is_in_state};
 pub use records::{
     ColumnValue, Reader, RowFormat, TABLE_COLUMNS, app_transaction, attempts, commit_body,
     commit_record, corrupt, domain_metadata, file_record, mirror_row, skip_index, snapshot,

@@ -111,7 +111,8 @@ impl Db {
     /// transaction gave it, by whichever worker. `limit` is for all of them together; none: as long as it
     /// takes. What was waited for comes in the order of the transaction.
     ///
-    /// A catalog keeps a token for as long as it keeps the commit: none expires.
+    /// A catalog keeps a token for as long as it keeps the commit, unless `maintenance.expire.tokens` says how
+    /// long: a token that has expired is as one that was never used.
     ///
     /// ```no_run
     /// # async fn example(db: deltalakedb::Db) -> deltalakedb::Result<()> {
@@ -135,8 +136,8 @@ impl Db {
         let Some(tables) = self.resolve(&token).await? else {
             return Err(CatalogError::invalid(format!(
                 "no commit has the token '{token}' in {}: nothing was committed with it, or its commit \
-                 is still on its way. Tokens do not expire: the catalog keeps one for as long as it \
-                 keeps the commit. Compare the token and the catalog with those of the writer",
+                 is still on its way, or the token has expired: 'dl maintain' forgets old ones if \
+                 maintenance.expire.tokens says so. Compare the token and the catalog with those of the writer",
                 self.uri()
             )));
         };

@@ -22,6 +22,8 @@
 //! # Ok(()) }
 //! ```
 
+mod clock;
+mod expire;
 mod meters;
 #[cfg(feature = "config")]
 mod schedule;
@@ -39,6 +41,7 @@ use serde::Serialize;
 use crate::Db;
 use crate::backup::Keep;
 
+pub use expire::ExpirePlan;
 pub(crate) use meters::timers;
 pub use meters::{LAST_SUCCESS, go_on_from};
 #[cfg(feature = "config")]
@@ -82,6 +85,8 @@ pub struct MaintainPlan {
     pub dry_run: bool,
     /// Data files are kept at least so long, also where a table says less.
     pub min_vacuum_retention: Duration,
+    /// What is forgotten for its age.
+    pub expire: ExpirePlan,
     /// Where backups go; none = there are none.
     pub backup: Option<BackupPlan>,
 }
@@ -93,6 +98,7 @@ impl Default for MaintainPlan {
             tables: Vec::new(),
             dry_run: false,
             min_vacuum_retention: MIN_VACUUM_RETENTION,
+            expire: ExpirePlan::default(),
             backup: None,
         }
     }
@@ -237,6 +243,7 @@ async fn work(
         Step::SkippingIndex => tables::skipping_index(db, plan, done).await,
         Step::Reconcile => tables::reconcile(db, plan, done).await,
         Step::Backup => whole::backup(db, plan, done, progress).await,
+        Step::Expire => expire::expire(db, plan, done).await,
         Step::Optimize => tables::optimize(db, plan, done).await,
         Step::LogRetention => tables::log_retention(db, plan, done).await,
         Step::Vacuum => tables::vacuum(db, plan, done).await,

@@ -18,9 +18,11 @@ impl<T: ReadableTable<&'static [u8], &'static [u8]>> Rows<T> {
         let mut written = Vec::new();
         for place in self.all(&token_key(token))? {
             let (id, version) = place?;
-            written.extend(self.commit(id, version)?.as_ref().map(CommittedTable::from));
+            let line = self.commit(id, version)?;
+            let place = line.as_ref().and_then(|line| line.batch_position).unwrap_or_default();
+            written.extend(line.as_ref().map(|line| (i64::from(place), line.into())));
         }
-        Ok(Some(written).filter(|written| !written.is_empty()))
+        Ok(Some(support::newest_batch(written)).filter(|written| !written.is_empty()))
     }
 }
 
@@ -39,6 +41,53 @@ impl WriteRows<'_> {
             }
         }
         Ok(CommitOutcome::Committed(written))
+    }
+
+    /// Forgets old tokens. Their keys begin with them, so that they are in the order of their bytes.
+    fn expire_tokens(
+        &mut self,
+        expiry: Expiry,
+        after: Option<&CommitToken>,
+    ) -> Result<Expired<CommitToken>> {
+        let all = Key::new(Space::Token);
+        let from = after.map_or(all.clone(), |token| token_key(token).end());
+        let mut tokens: Vec<(CommitToken, Vec<(TableId, Version)>)> = Vec::new();
+        for place in self.scan::<(TableId, Version)>(&from, &all.end())? {
+            let place = place?;
+            // A row has its token in its key alone: the line of history says it, too.
+            let Some(token) = self.commit(place.0, place.1)?.and_then(|line| line.token) else {
+                continue;
+            };
+            let seen = tokens.len();
+            match tokens.last_mut() {
+                Some((last, places)) if *last == token => places.push(place),
+                _ if seen > expiry.limit.max(1) => break,
+                _ => tokens.push((token, vec![place])),
+            }
+        }
+        let page = support::page(tokens, expiry.limit, |(token, _)| token.clone());
+        let mut removed = 0;
+        for (token, places) in page.items {
+            let mut lines = Vec::new();
+            for (id, version) in places {
+                let importing =
+                    self.table(id)?.is_some_and(|t| t.record.state == TableState::Importing);
+                lines.extend(self.commit(id, version)?.map(|line| (line, importing)));
+            }
+            if lines.iter().any(|(line, importing)| *importing || line.timestamp >= expiry.before) {
+                continue;
+            }
+            removed += 1;
+            if expiry.dry_run {
+                continue;
+            }
+            self.delete_all(&token_key(&token))?;
+            for (mut line, _) in lines {
+                (line.token, line.batch_position) = (None, None);
+                self.put_commit(&line, None)?;
+            }
+        }
+        Ok(Expired { removed, next: page.next })
     }
 
     /// Writes one table's part.
@@ -132,7 +181,8 @@ impl WriteRows<'_> {
     ) -> Result<()> {
         let CommitRecord { table_id: id, version, batch_position, .. } = *line;
         if let (Some(token), Some(position)) = (&line.token, batch_position) {
-            self.put(&token_key(token).number(position.into()).id(id), &(id, version))?;
+            let key = token_key(token).number(position.into()).id(id).version(version);
+            self.put(&key, &(id, version))?;
         }
         if let Some(CommitBody { first_line, rest }) = body {
             self.put(&Key::of(Space::Body, id).version(version), &(first_line, rest.raw_len))?;
@@ -153,5 +203,14 @@ impl CommitBackend for RedbBackend {
     async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>> {
         let token = token.clone();
         Ok(self.read(move |rows| rows.written_by(&token)).await?)
+    }
+
+    async fn expire_tokens(
+        &self,
+        expiry: Expiry,
+        after: Option<&CommitToken>,
+    ) -> WriteResult<Expired<CommitToken>> {
+        let after = after.cloned();
+        Ok(self.write(move |rows| rows.expire_tokens(expiry, after.as_ref())).await?)
     }
 }

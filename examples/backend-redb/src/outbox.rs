@@ -151,4 +151,29 @@ impl OutboxBackend for RedbBackend {
         };
         Ok(self.write(set_mode).await?)
     }
+
+    async fn mirror_expire(
+        &self,
+        expiry: Expiry,
+        after: Option<(TableId, Version)>,
+    ) -> WriteResult<Expired<(TableId, Version)>> {
+        let expire = move |rows: &mut WriteRows<'_>| {
+            let all = Key::new(Space::Outbox);
+            let from = after.map_or(all.clone(), |(id, version)| row_key(id, version).after());
+            let found = rows.scan::<MirrorRow>(&from, &all.end())?;
+            let page = support::page_of(found, expiry.limit, |row| (row.table_id, row.version))?;
+            let mut removed = 0;
+            for row in page.items {
+                let published = rows.table(row.table_id)?.and_then(|t| t.record.published_version);
+                if Some(row.version) < published && support::has_expired(&row, expiry) {
+                    removed += 1;
+                    if !expiry.dry_run {
+                        rows.delete_all(&row_key(row.table_id, row.version))?;
+                    }
+                }
+            }
+            Ok(Expired { removed, next: page.next })
+        };
+        Ok(self.write(expire).await?)
+    }
 }

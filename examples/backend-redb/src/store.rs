@@ -28,7 +28,7 @@ pub(crate) enum Space {
     Schema,
     /// namespace, name, id: the id. Of tables in all states.
     Name,
-    /// token, place in the batch, id: the id, the version that it wrote there.
+    /// token, place in the batch, id, version: the id, the version.
     Token,
     /// id: the table.
     Table,

@@ -4,6 +4,7 @@ mod audit;
 mod commit;
 mod commit_files;
 mod commit_pages;
+mod expiry;
 mod faults;
 mod fixture;
 mod idempotency;
@@ -96,6 +97,7 @@ pub(crate) fn all() -> Vec<Case> {
         import_tokens::cases(),
         outbox::cases(),
         outbox_leases::cases(),
+        expiry::cases(),
         operate::cases(),
         audit::cases(),
         faults::cases(),
@@ -183,7 +185,7 @@ mod tests {
             clauses.extend(more);
             methods.extend(of);
         }
-        assert_eq!(methods.len(), 34, "{methods:?}");
+        assert_eq!(methods.len(), 36, "{methods:?}");
         let silent = methods.iter().filter(|m| !clauses.iter().any(|(method, _)| method == *m));
         let silent: Vec<_> = silent.collect();
         assert!(silent.is_empty(), "methods without a clause: {silent:?}");

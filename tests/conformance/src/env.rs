@@ -11,7 +11,7 @@ use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::{
     CatalogBackend, ClaimRequest, CommitFilter, CommitOutcome, CommitRequest, CommittedTable,
-    ImportEnd, MirrorTask, TableCommit,
+    Expiry, ImportEnd, MirrorTask, TableCommit,
 };
 use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
@@ -513,6 +513,42 @@ pub async fn all_rows(
         out.extend(page.items);
         match page.next {
             None => return Ok(out),
+            next => after = next,
+        }
+    }
+}
+
+/// Forgets tokens page by page, to the end: how many, in how many pages.
+///
+/// # Errors
+/// Those of the backend, and `Corrupt` where the paging contradicts itself.
+pub async fn forget_tokens(db: &dyn CatalogBackend, expiry: Expiry) -> Result<(u64, usize)> {
+    let (mut removed, mut pages, mut after) = (0, 0, None);
+    loop {
+        let page = db.expire_tokens(expiry, after.as_ref()).await?;
+        check_page(usize::try_from(page.removed).unwrap_or(usize::MAX), false, expiry.limit)?;
+        (removed, pages) = (removed + page.removed, pages + 1);
+        match page.next {
+            None => return Ok((removed, pages)),
+            next if next <= after => return Err(CatalogError::corrupt("a page leads back")),
+            next => after = next,
+        }
+    }
+}
+
+/// Removes rows of what was published page by page, to the end: how many.
+///
+/// # Errors
+/// As [`forget_tokens`].
+pub async fn clear_outbox(db: &dyn CatalogBackend, expiry: Expiry) -> Result<u64> {
+    let (mut removed, mut after) = (0, None);
+    loop {
+        let page = db.mirror_expire(expiry, after).await?;
+        check_page(usize::try_from(page.removed).unwrap_or(usize::MAX), false, expiry.limit)?;
+        removed += page.removed;
+        match page.next {
+            None => return Ok(removed),
+            next if next <= after => return Err(CatalogError::corrupt("a page leads back")),
             next => after = next,
         }
     }

@@ -112,8 +112,9 @@ impl<'r> Plan<'r> {
             BEGIN
                 ROLLBACK TRANSACTION;
                 SELECT 1 AS kind;
-                SELECT table_id, version, timestamp_ms FROM {p}commits
-                WHERE token = @P1 ORDER BY batch_position
+                SELECT c.table_id, c.version, c.timestamp_ms, c.batch_position
+                FROM {p}batches b LEFT JOIN {p}commits c ON c.token = b.token
+                WHERE b.token = @P1 ORDER BY c.batch_position
             END
             ELSE
             BEGIN
@@ -335,7 +336,11 @@ impl<'r> Plan<'r> {
         let kind = kind.map(|row| Reader::new(row, "commits", None).i64(0)).transpose()?;
         let details = sets.get(1).and_then(|rows| rows.first());
         match (kind, details) {
-            (Some(REPLAYED), _) => Ok(CommitOutcome::Replayed(committed_rows(&sets)?)),
+            (Some(REPLAYED), Some(_)) => Ok(CommitOutcome::Replayed(committed_rows(sets.get(1))?)),
+            (Some(REPLAYED), None) => {
+                let text = "the token was known, and was forgotten before it was looked up";
+                Err(CatalogError::busy(text.to_owned(), WriteState::NotApplied).into())
+            }
             (Some(COMMITTED), Some(row)) => {
                 let r = Reader::new(row, "commits", None);
                 let mut done = Vec::with_capacity(self.request.tables.len());

@@ -52,7 +52,7 @@ use deltalakedb_catalog_core::ids::{TableId, TimestampMs, Version};
 use deltalakedb_catalog_core::later::LaterAdds;
 use deltalakedb_catalog_core::model::MirrorMode;
 use deltalakedb_catalog_core::support::{
-    as_ordinal, body_len, count, end_of_time, stored_commit_info,
+    as_ordinal, body_len, count, end_of_time, newest_batch, stored_commit_info,
 };
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -201,6 +201,7 @@ impl<'r> Batch<'r> {
     /// What the rows of `COMMIT` say.
     fn verdict(&self, rows: &[PgRow]) -> DbResult<Verdict> {
         let mut done = Vec::with_capacity(rows.len());
+        let mut written = Vec::new();
         let mut replayed = false;
         let mut refused: Option<CommitOutcome> = None;
         let mut stale = false;
@@ -223,7 +224,7 @@ impl<'r> Batch<'r> {
                 }
                 Some("replayed") => {
                     replayed = true;
-                    done.push(committed(row, id, 4, 5)?);
+                    written.push((row.try_get(0)?, committed(row, id, 4, 5)?));
                     continue;
                 }
                 Some("stale") => return Ok(Verdict::Again),
@@ -256,7 +257,7 @@ impl<'r> Batch<'r> {
             refused.get_or_insert(outcome);
         }
         Ok(match refused {
-            _ if replayed => Verdict::Final(CommitOutcome::Replayed(done)),
+            _ if replayed => Verdict::Final(CommitOutcome::Replayed(newest_batch(written))),
             None => Verdict::Final(CommitOutcome::Committed(done)),
             Some(outcome) if !stale => Verdict::Final(outcome),
             Some(outcome @ CommitOutcome::HeadMoved { .. }) => Verdict::FinalIfNew(outcome),

@@ -126,6 +126,26 @@ pub enum Rejection {
     TableNotFound(TableId),
 }
 
+/// What is so old that it goes: a page of a pass over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expiry {
+    /// What is older than this time goes.
+    pub before: TimestampMs,
+    /// The most that a page looks at; 0 is 1.
+    pub limit: usize,
+    /// Only count what would go, and write nothing.
+    pub dry_run: bool,
+}
+
+/// What a page of a pass has removed, and where the next one starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expired<C> {
+    /// How many went, or would.
+    pub removed: u64,
+    /// Pass as `after` for the next page; none at the end.
+    pub next: Option<C>,
+}
+
 /// A commit with all of its adds in memory, for a backend that does not read them in pages.
 ///
 /// # Errors
@@ -178,4 +198,22 @@ pub trait CommitBackend: Send + Sync {
     ///
     /// [`BaseTail::timestamp`]: crate::model::BaseTail::timestamp
     async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>>;
+
+    /// Forgets tokens all of whose commits are older than a time: it looks at the next `limit` tokens after
+    /// one, in the order of their bytes.
+    ///
+    /// 1. A token that was forgotten is as one that was never used: `resolve_token` is none, and a commit with
+    ///    it is a new one.
+    /// 2. A token with a commit of that time or later stays, and is `Replayed` as before.
+    /// 3. A page looks at `limit` tokens at most, and `next` is none exactly when no token follows.
+    /// 4. The commits lose their token and their place in the batch, and nothing else: bytes, lines of history
+    ///    and files are as before. So it is with dropped tables, too.
+    /// 5. The tokens of a table that is imported stay: other parts of their batches may be on their way.
+    /// 6. A commit with such a token at the same time is `Replayed` with the whole batch, or is a new one.
+    /// 7. A dry run answers the same, and writes nothing.
+    async fn expire_tokens(
+        &self,
+        expiry: Expiry,
+        after: Option<&CommitToken>,
+    ) -> WriteResult<Expired<CommitToken>>;
 }

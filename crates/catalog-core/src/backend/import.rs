@@ -137,6 +137,8 @@ pub trait ImportBackend: Send + Sync {
     /// 4. The tokens that come with commits are known from then on (see [`ImportedCommit::token`]).
     /// 5. What is stored is the same whether adds are in the index or come in pages
     ///    ([`ImportedCommit::later`]). If a page cannot be read, nothing is stored.
+    /// 6. A token that comes with two batches, as it was forgotten and used again, is that of the newer one: a
+    ///    table or a place that is there twice tells them apart.
     async fn import_step(&self, table_id: TableId, step: ImportStep)
     -> WriteResult<ImportProgress>;
 

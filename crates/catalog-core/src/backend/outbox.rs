@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use crate::audit::Act;
+use crate::backend::{Expired, Expiry};
 use crate::error::{ReadResult, WriteResult};
 use crate::ids::{TableId, TimestampMs, Version};
 use crate::model::{MirrorMode, MirrorRow, MirrorState, Page, TableRecord};
@@ -153,4 +154,19 @@ pub trait OutboxBackend: Send + Sync {
         mode: MirrorMode,
         act: &Act,
     ) -> WriteResult<TableRecord>;
+
+    /// Removes rows of versions that were published before a time: it looks at rows after one, by (table id,
+    /// version), of all tables, dropped ones too.
+    ///
+    /// 1. A row goes if it is complete, its version is below the table's `published_version`, and it was
+    ///    published before that time. Open rows stay, and so does the row of `published_version`.
+    /// 2. A page removes `limit` rows at most and looks at about as many rows and tables; `next` is none once
+    ///    nothing follows.
+    /// 3. Publishing goes on as before: claims, settlements and modes do not miss such a row.
+    /// 4. A dry run answers how many rows would go, and writes nothing.
+    async fn mirror_expire(
+        &self,
+        expiry: Expiry,
+        after: Option<(TableId, Version)>,
+    ) -> WriteResult<Expired<(TableId, Version)>>;
 }

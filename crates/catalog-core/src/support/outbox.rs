@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use super::corrupt;
-use crate::backend::{ClaimRequest, MirrorLease, MirrorTask};
+use crate::backend::{ClaimRequest, Expired, Expiry, MirrorLease, MirrorTask};
 use crate::error::{CatalogError, Result};
 use crate::ids::{TableId, Version};
 use crate::model::TableRecord;
@@ -45,6 +45,96 @@ where
         }
     }
     Ok(tasks)
+}
+
+/// A page of an expiry of the outbox, table by table: callers know tables by their ids, and the rows of one are
+/// together.
+#[derive(Debug)]
+pub struct OutboxExpiry {
+    after: Option<(TableId, Version)>,
+    /// Tables and rows that may be looked at yet.
+    tables: usize,
+    left: usize,
+    entered: Option<TableId>,
+    removed: u64,
+    next: Option<(TableId, Version)>,
+}
+
+impl OutboxExpiry {
+    /// A page.
+    #[must_use]
+    pub fn new(expiry: Expiry, after: Option<(TableId, Version)>) -> OutboxExpiry {
+        let limit = expiry.limit.max(1);
+        OutboxExpiry { after, tables: limit, left: limit, entered: None, removed: 0, next: None }
+    }
+
+    /// The first table to look at.
+    #[must_use]
+    pub fn first_table(&self) -> TableId {
+        self.after.map_or(TableId(uuid::Uuid::nil()), |(id, _)| id)
+    }
+
+    /// So many tables are read, from the first one on, by their ids.
+    #[must_use]
+    pub fn fetch_tables(&self) -> i64 {
+        // The one where the last page ended, and one that says that others follow.
+        i64::try_from(self.tables).unwrap_or(i64::MAX).saturating_add(2)
+    }
+
+    /// Whether this table is looked at. If not, the page ends before it.
+    pub fn enters(&mut self, table: TableId) -> bool {
+        if self.after.is_none_or(|(id, _)| id != table) {
+            if self.tables == 0 {
+                let last = Version::new(Version::NEVER - 1).ok();
+                self.next = self.entered.zip(last);
+                return false;
+            }
+            self.tables -= 1;
+        }
+        self.entered = Some(table);
+        true
+    }
+
+    /// The version after which the rows of a table are looked at.
+    #[must_use]
+    pub fn after_version(&self, table: TableId) -> i64 {
+        self.after.filter(|(id, _)| *id == table).map_or(-1, |(_, version)| version.get())
+    }
+
+    /// So many rows may be looked at.
+    #[must_use]
+    pub fn rows(&self) -> i64 {
+        i64::try_from(self.left).unwrap_or(i64::MAX)
+    }
+
+    /// So many rows of a table were looked at up to its last one, and so many removed. Whether the page is full.
+    ///
+    /// # Errors
+    /// `Corrupt`: a version that is none.
+    pub fn took(
+        &mut self,
+        table: TableId,
+        looked_at: u64,
+        last: Option<i64>,
+        removed: u64,
+    ) -> Result<bool> {
+        self.removed = self.removed.saturating_add(removed);
+        self.left = self.left.saturating_sub(usize::try_from(looked_at).unwrap_or(usize::MAX));
+        if self.left == 0
+            && let Some(last) = last
+        {
+            let version =
+                Version::new(last).map_err(|e| corrupt(table, Some(last), "version", e))?;
+            self.next = Some((table, version));
+        }
+        Ok(self.next.is_some())
+    }
+
+    /// What the page came to.
+    #[must_use]
+    pub fn end(self) -> Expired<(TableId, Version)> {
+        Expired { removed: self.removed, next: self.next }
+    }
 }
 
 /// The version after the published one.

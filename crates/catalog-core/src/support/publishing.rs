@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{StoredTable, not_waiting, out_of_order};
 use crate::backend::{
-    ClaimRequest, MirrorLease, MirrorTask, PublishFailure, Published, Settlement,
+    ClaimRequest, Expiry, MirrorLease, MirrorTask, PublishFailure, Published, Settlement,
 };
 use crate::error::Result;
 use crate::ids::{TimestampMs, Version};
@@ -221,6 +221,12 @@ pub fn is_in_state(row: &MirrorRow, state: Option<MirrorState>) -> bool {
         Some(state) => row.state == state,
         None => row.state != MirrorState::Complete,
     }
+}
+
+/// Whether a row below a table's `published_version` goes.
+#[must_use]
+pub fn has_expired(row: &MirrorRow, expiry: Expiry) -> bool {
+    row.state == MirrorState::Complete && row.published_at.is_some_and(|at| at < expiry.before)
 }
 
 /// A settlement that owns what it says, for a backend whose work goes to another thread.

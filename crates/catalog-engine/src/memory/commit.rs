@@ -1,8 +1,9 @@
 //! The commit: every table is checked, then every table is written.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
-use super::state::{State, Table};
+use super::state::{State, Table, page};
 use deltalakedb_catalog_core::support::{
     NewVersion, Refusal, StoredTable, check_create, check_removes, check_shape, next_timestamp,
     prelude::*,
@@ -40,9 +41,45 @@ impl State {
                 table.outbox.insert(version, table.stored.pending(version, request.now));
             }
         }
-        let places = planned.iter().map(|written| (written.table_id, written.version));
-        self.tokens.insert(request.token, (0..).zip(places).collect());
+        let places = (0..).zip(&planned).map(|(place, w)| (place, w.table_id, w.version));
+        self.tokens.insert(request.token, places.collect());
         Ok(CommitOutcome::Committed(planned))
+    }
+
+    pub(super) fn expire_tokens(
+        &mut self,
+        expiry: Expiry,
+        after: Option<&CommitToken>,
+    ) -> Expired<CommitToken> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let tokens = self.tokens.range::<CommitToken, _>((from, Bound::Unbounded));
+        let looked_at = page(tokens.map(|(token, _)| token.clone()), expiry.limit, Clone::clone);
+        let mut removed = 0;
+        for token in looked_at.items {
+            let Some(places) = self.tokens.get(&token) else { continue };
+            let is_old = |(_, id, version): &(u32, TableId, Version)| {
+                self.tables.get(id).is_none_or(|table| {
+                    let commit = table.commits.get(version);
+                    table.record().state != TableState::Importing
+                        && commit.is_none_or(|commit| commit.record.timestamp < expiry.before)
+                })
+            };
+            if !places.iter().all(is_old) {
+                continue;
+            }
+            removed += 1;
+            if expiry.dry_run {
+                continue;
+            }
+            for (_, id, version) in self.tokens.remove(&token).into_iter().flatten() {
+                let table = self.tables.get_mut(&id);
+                if let Some(commit) = table.and_then(|table| table.commits.get_mut(&version)) {
+                    commit.record.token = None;
+                    commit.record.batch_position = None;
+                }
+            }
+        }
+        Expired { removed, next: looked_at.next }
     }
 
     /// What one table's part will write.

@@ -165,6 +165,14 @@ impl CommitBackend for MemoryBackend {
     async fn resolve_token(&self, token: &CommitToken) -> ReadResult<Option<Vec<CommittedTable>>> {
         Ok(self.open()?.replayed(token))
     }
+
+    async fn expire_tokens(
+        &self,
+        expiry: Expiry,
+        after: Option<&CommitToken>,
+    ) -> WriteResult<Expired<CommitToken>> {
+        Ok(self.open()?.expire_tokens(expiry, after))
+    }
 }
 
 #[async_trait]
@@ -274,5 +282,13 @@ impl OutboxBackend for MemoryBackend {
         act: &Act,
     ) -> WriteResult<TableRecord> {
         Ok(self.open()?.mirror_set_mode(table_id, mode, act)?)
+    }
+
+    async fn mirror_expire(
+        &self,
+        expiry: Expiry,
+        after: Option<(TableId, Version)>,
+    ) -> WriteResult<Expired<(TableId, Version)>> {
+        Ok(self.open()?.mirror_expire(expiry, after))
     }
 }

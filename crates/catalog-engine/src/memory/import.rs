@@ -40,7 +40,7 @@ impl State {
                 for commit in commits.iter() {
                     if let Some((token, position)) = commit.token.clone() {
                         let batch = self.tokens.entry(token).or_default();
-                        batch.insert(position, (id, commit.version));
+                        batch.insert((position, id, commit.version));
                     }
                 }
                 progress
@@ -71,7 +71,7 @@ impl State {
         self.keep(entry);
         self.tables.remove(&id);
         for batch in self.tokens.values_mut() {
-            batch.retain(|_, (table, _)| *table != id);
+            batch.retain(|(_, table, _)| *table != id);
         }
         self.tokens.retain(|_, batch| !batch.is_empty());
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::state::{State, page};
-use deltalakedb_catalog_core::support::{is_in_state, prelude::*};
+use deltalakedb_catalog_core::support::{has_expired, is_in_state, prelude::*};
 
 impl State {
     pub(super) fn mirror_claim(&mut self, request: &ClaimRequest) -> Vec<MirrorTask> {
@@ -59,6 +59,31 @@ impl State {
             .filter(|(key, _)| after.is_none_or(|after| *key > after))
             .collect();
         Ok(page(rows.into_values().cloned(), limit, |row| (row.table_id, row.version)))
+    }
+
+    pub(super) fn mirror_expire(
+        &mut self,
+        expiry: Expiry,
+        after: Option<(TableId, Version)>,
+    ) -> Expired<(TableId, Version)> {
+        let below_published = |t: &super::state::Table| {
+            let published = t.record().published_version.unwrap_or_default();
+            t.outbox.range(..published).map(|(_, row)| row.clone()).collect::<Vec<_>>()
+        };
+        let rows = self.tables.values().flat_map(below_published);
+        let rows = rows.filter(|row| after.is_none_or(|after| (row.table_id, row.version) > after));
+        let looked_at = page(rows, expiry.limit, |row| (row.table_id, row.version));
+        let goes = |row: &&MirrorRow| has_expired(row, expiry);
+        let mut removed = 0;
+        for row in looked_at.items.iter().filter(goes) {
+            removed += 1;
+            if !expiry.dry_run
+                && let Some(table) = self.tables.get_mut(&row.table_id)
+            {
+                table.outbox.remove(&row.version);
+            }
+        }
+        Expired { removed, next: looked_at.next }
     }
 
     pub(super) fn mirror_retry(&mut self, id: TableId, act: &Act) -> Result<u64> {

@@ -1,10 +1,10 @@
 //! The maps, and the life cycle of tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::skip::SkipState;
 use deltalakedb_catalog_core::support::{
-    self, FileRow, NewVersion, Outbox, StoredTable, not_found, prelude::*,
+    self, FileRow, NewVersion, Outbox, StoredTable, newest_batch, not_found, prelude::*,
 };
 
 /// A catalog.
@@ -12,7 +12,7 @@ use deltalakedb_catalog_core::support::{
 pub(super) struct State {
     pub(super) tables: BTreeMap<TableId, Table>,
     /// What each token wrote, by the place in its batch.
-    pub(super) tokens: BTreeMap<CommitToken, BTreeMap<u32, (TableId, Version)>>,
+    pub(super) tokens: BTreeMap<CommitToken, BTreeSet<(u32, TableId, Version)>>,
     pub(super) skip: BTreeMap<TableId, SkipState>,
     pub(super) audit: Vec<AuditRow>,
 }
@@ -42,11 +42,11 @@ pub(super) struct StoredCommit {
 impl State {
     /// What a token wrote.
     pub(super) fn replayed(&self, token: &CommitToken) -> Option<Vec<CommittedTable>> {
-        let written = |(id, version): &(TableId, Version)| {
+        let written = |(place, id, version): &(u32, TableId, Version)| {
             let commit = self.tables.get(id)?.commits.get(version)?;
-            Some(CommittedTable::from(&commit.record))
+            Some((i64::from(*place), CommittedTable::from(&commit.record)))
         };
-        Some(self.tokens.get(token)?.values().filter_map(written).collect())
+        Some(newest_batch(self.tokens.get(token)?.iter().filter_map(written).collect()))
     }
 
     /// The live table of a name.

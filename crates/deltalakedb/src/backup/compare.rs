@@ -6,10 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use deltalakedb_catalog_core::action::{Add, DomainMetadata, Metadata, Protocol, Remove, Txn};
-use deltalakedb_catalog_core::backend::{CatalogBackendExt, CommitFilter, ImportedCommit};
+use deltalakedb_catalog_core::backend::{
+    CatalogBackendExt, CommitFilter, CommittedTable, ImportedCommit,
+};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{At, CommitToken, TableId, TableRef, TimestampMs, Version};
-use deltalakedb_catalog_core::model::{CommitRecord, TableRecord, TombstoneRecord};
+use deltalakedb_catalog_core::model::{CommitRecord, TableRecord, TableState, TombstoneRecord};
 use deltalakedb_catalog_engine::catalog::Catalog;
 use deltalakedb_catalog_engine::retry::Retry;
 use futures::TryStreamExt;
@@ -142,6 +144,7 @@ impl Comparer<'_> {
             return Ok(Compared { versions: 0, differences });
         };
         let id = record.id;
+        let finished = copy.state != TableState::Importing;
         let sample = sample(record.base_version, head, self.validate);
         let mut theirs = Bodies::new(self.to, id, head);
         let mut state = State { barrier: record.base_version, ..State::default() };
@@ -172,7 +175,7 @@ impl Comparer<'_> {
                         found.add(|| format!("version {} is not at the target", record.version));
                         return Ok(Compared { versions: 0, differences });
                     };
-                    commits(found, &record, &there);
+                    commits(found, &record, &there, finished);
                     let ours = text.clone().into_body()?;
                     if ours != body && ours.published()? != body.published()? {
                         let version = record.version;
@@ -181,12 +184,14 @@ impl Comparer<'_> {
                     if let Some(token) = record.token.as_ref().filter(|_| {
                         self.validate == Validate::All || sample.contains(&record.version)
                     }) {
-                        self.token(found, token, &record).await?;
+                        self.token(found, token, &record, finished).await?;
                     }
                     bytes = bytes.saturating_add(text.len());
                     batch.push((record, text));
                 }
-                Some(Item::BaseRecord(record)) => self.base_record(found, &record).await?,
+                Some(Item::BaseRecord(record)) => {
+                    self.base_record(found, &record, finished).await?;
+                }
                 Some(Item::File(add)) => state.add(&add, record.base_version)?,
                 Some(Item::Tombstone(remove)) => state.bury(&remove, record.base_version)?,
                 Some(Item::BaseEnd(tail)) => {
@@ -218,11 +223,16 @@ impl Comparer<'_> {
     }
 
     /// Compares the history of a base without a text.
-    async fn base_record(&self, found: &mut Differences, record: &CommitRecord) -> Result<()> {
+    async fn base_record(
+        &self,
+        found: &mut Differences,
+        record: &CommitRecord,
+        finished: bool,
+    ) -> Result<()> {
         let at = Some(record.version);
         let filter = CommitFilter { from_version: at, to_version: at, ..CommitFilter::default() };
         match self.to.history(record.table_id, filter).try_next().await? {
-            Some(there) => commits(found, record, &there),
+            Some(there) => commits(found, record, &there, finished),
             None => found.add(|| format!("history: version {} is not there", record.version)),
         }
         Ok(())
@@ -233,6 +243,7 @@ impl Comparer<'_> {
         found: &mut Differences,
         token: &CommitToken,
         record: &CommitRecord,
+        finished: bool,
     ) -> Result<()> {
         let written = self.to.resolve(token).await?.unwrap_or_default();
         let is_there = written.iter().any(|written| {
@@ -240,7 +251,11 @@ impl Comparer<'_> {
                 && written.version == record.version
                 && written.timestamp == record.timestamp
         });
-        if !is_there {
+        // It was used again after it was forgotten.
+        let is_newer = |w: &CommittedTable| w.timestamp > record.timestamp;
+        let is_other = !written.is_empty() && written.iter().all(is_newer);
+        let is_forgotten = finished && written.is_empty();
+        if !(is_there || is_other || is_forgotten) {
             found.add(|| format!("token {token}: version {} is not known by it", record.version));
         }
         Ok(())

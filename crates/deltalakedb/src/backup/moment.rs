@@ -3,9 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use deltalakedb_catalog_core::backend::CommittedTable;
 use deltalakedb_catalog_core::error::Result;
 use deltalakedb_catalog_core::ids::{TableId, TableName, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{TableRecord, TableState};
+use deltalakedb_catalog_core::support::batches as batches_of;
 use sha2::{Digest, Sha256};
 
 use super::format::TableEntry;
@@ -27,14 +29,14 @@ fn is_there(heads: &HashMap<TableId, Option<Version>>, record: &TableRecord) -> 
 }
 
 /// Rows of the tables as of a time: commits up to it by their timestamps, and transactions over several
-/// tables whole or not at all. With each table that was not there yet, why. Takes some 40 bytes of
+/// tables whole or not at all. With each table that was not there yet, why. Takes some 50 bytes of
 /// memory for each commit.
 ///
 /// # Errors
 /// `Corrupt`; those of the store.
 pub(super) async fn at(chain: &Arc<Chain>, time: TimestampMs) -> Result<Moment> {
     let mut heads: HashMap<TableId, Option<Version>> = HashMap::new();
-    let mut commits: Vec<(u128, u32, Version)> = Vec::new();
+    let mut commits: Vec<(u128, u32, Version, TimestampMs, u32)> = Vec::new();
     for (number, table) in (0_u32..).zip(&chain.tables) {
         let record = &table.record;
         let stored = chain.table(record, table.from_json, Limits::default())?;
@@ -53,7 +55,9 @@ pub(super) async fn at(chain: &Arc<Chain>, time: TimestampMs) -> Result<Moment> 
                 head = Some(commit.version);
             }
             if let Some(token) = commit.token {
-                commits.push((hash(token.as_str()), number, commit.version));
+                let place = commit.batch_position.unwrap_or_default();
+                let hash = hash(token.as_str());
+                commits.push((hash, number, commit.version, commit.timestamp, place));
             }
         }
         // Registered later, whatever the times of the commits that it brought.
@@ -68,9 +72,14 @@ pub(super) async fn at(chain: &Arc<Chain>, time: TimestampMs) -> Result<Moment> 
     let batches: Vec<Vec<(TableId, Version)>> = commits
         .chunk_by(|a, b| a.0 == b.0)
         .filter(|batch| batch.len() > 1)
-        .map(|batch| {
-            batch.iter().filter_map(|(_, number, version)| Some((id(*number)?, *version))).collect()
+        .flat_map(|parts| {
+            let part = |&(_, number, version, timestamp, place): &(_, _, _, _, u32)| {
+                let table_id = id(number)?;
+                Some((i64::from(place), CommittedTable { table_id, version, timestamp }))
+            };
+            batches_of(parts.iter().filter_map(part).collect())
         })
+        .map(|batch| batch.into_iter().map(|part| (part.table_id, part.version)).collect())
         .collect();
     drop(commits);
     lower(&mut heads, &batches);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::model;
 use super::values::{Flag, Pause};
-use crate::maintain::{BackupPlan, Choice, MaintainPlan, Schedule, Step};
+use crate::maintain::{BackupPlan, Choice, ExpirePlan, MaintainPlan, Schedule, Step};
 
 /// A full backup is taken so often, where nobody says.
 const FULL_EVERY: Duration = Duration::from_secs(7 * 24 * 3_600);
@@ -23,7 +23,7 @@ pub struct Maintenance {
 impl Maintenance {
     pub(super) fn of(settings: &model::Maintenance) -> Maintenance {
         let (index, reconcile) = (&settings.skipping_index, &settings.reconcile);
-        let (backup, optimize) = (&settings.backup, &settings.optimize);
+        let (backup, expire, optimize) = (&settings.backup, &settings.expire, &settings.optimize);
         let (log, vacuum, database) =
             (&settings.log_retention, &settings.vacuum, &settings.database);
         let mut plan = MaintainPlan::default();
@@ -31,6 +31,7 @@ impl Maintenance {
             (Step::SkippingIndex, index.enabled, index.timeout),
             (Step::Reconcile, reconcile.enabled, reconcile.timeout),
             (Step::Backup, backup.enabled, backup.timeout),
+            (Step::Expire, expire.enabled, expire.timeout),
             (Step::Optimize, optimize.enabled, optimize.timeout),
             (Step::LogRetention, log.enabled, log.timeout),
             (Step::Vacuum, vacuum.enabled, vacuum.timeout),
@@ -41,6 +42,7 @@ impl Maintenance {
         if let Some(min) = vacuum.min_retention {
             plan.min_vacuum_retention = min.0;
         }
+        plan.expire = expiry(expire);
         plan.backup = backup.to.as_ref().map(|to| BackupPlan {
             to: to.0.clone(),
             keep: backup.keep.map(|keep| keep.0),
@@ -54,6 +56,15 @@ impl Maintenance {
             schedule: settings.schedule.as_ref().map(|moments| moments.0.clone()),
             plan,
         }
+    }
+}
+
+/// How long tokens and rows of the outbox are kept.
+pub(super) fn expiry(settings: &model::MaintainExpire) -> ExpirePlan {
+    let default = ExpirePlan::default();
+    ExpirePlan {
+        tokens: settings.tokens.map(|kept| kept.0),
+        outbox: settings.outbox.map_or(default.outbox, |kept| kept.0),
     }
 }
 

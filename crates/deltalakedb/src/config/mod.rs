@@ -46,6 +46,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_engine::retry::RetryPolicy;
 use deltalakedb_mirror::publish::PublisherConfig;
 use figment::Figment;
 use figment::providers::Serialized;
@@ -118,8 +119,11 @@ impl Config {
         for (key, found) in &values {
             figment = figment.merge(Serialized::default(key, &found.text));
         }
-        let settings =
+        let settings: Settings =
             figment.extract().map_err(|error| CatalogError::invalid(error.kind.to_string()))?;
+        let retry_timeout =
+            settings.retry.deadline.map_or(RetryPolicy::default().timeout, |span| span.0);
+        maintenance::expiry(&settings.maintenance.expire).check(retry_timeout)?;
         Ok(Config {
             values,
             settings,

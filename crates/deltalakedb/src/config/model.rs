@@ -284,6 +284,8 @@ section! {
         reconcile: MaintainReconcile;
         /// Backing the catalog up.
         backup: MaintainBackup;
+        /// Forgetting what is old: tokens, and rows of what was published.
+        expire: MaintainExpire;
         /// Making few large files of many small ones.
         optimize: MaintainOptimize;
         /// Deleting expired files of published logs.
@@ -328,6 +330,20 @@ section! {
         keep: Kept = "all", "\"30d\"";
         /// The set is a full one if the last full one is so old. 0 = incremental ones for ever.
         full_every: Span = "7d", "\"7d\"";
+    }
+}
+
+section! {
+    /// Tokens of old commits are forgotten, if a time is given, and rows of what was published long ago removed.
+    MaintainExpire = "maintenance.expire." {
+        /// Whether this step is done.
+        enabled: Flag = "true", "false";
+        /// Longest that it takes.
+        timeout: Pause = "30m", "\"30m\"";
+        /// Tokens are kept for so long: at least 1d and twice retry.deadline. A commit that is repeated with a token that was forgotten is written again.
+        tokens: Pause = "none: for ever", "\"90d\"";
+        /// Rows of published versions are kept for so long, at least 1d. That of a table's newest published version stays.
+        outbox: Pause = "30d", "\"7d\"";
     }
 }
 
@@ -437,6 +453,11 @@ pub(crate) const SECTIONS: &[Section] = &[
         name: "maintenance.backup",
         about: MaintainBackup::ABOUT,
         keys: MaintainBackup::KEYS,
+    },
+    Section {
+        name: "maintenance.expire",
+        about: MaintainExpire::ABOUT,
+        keys: MaintainExpire::KEYS,
     },
     Section {
         name: "maintenance.optimize",

@@ -413,6 +413,15 @@ fn what_is_maintained_and_when() {
     let maintenance = world.load().unwrap().maintenance();
     assert_eq!(maintenance.schedule.unwrap().to_string(), "1h");
     assert_eq!(maintenance.plan.backup.unwrap().to, "/x");
+    let text = "[maintenance.expire]\ntokens = '90d'\noutbox = '7d'\n";
+    let plan = World::toml(text).load().unwrap().maintenance().plan;
+    assert_eq!((plan.expire.tokens, plan.expire.outbox), (Some(days(90)), days(7)));
+    assert_eq!((none.plan.expire.tokens, none.plan.expire.outbox), (None, days(30)));
+    World::toml("maintenance.expire.tokens = '23h'").fails(&["maintenance.expire.tokens", "1d"]);
+    World::toml("maintenance.expire.tokens = 0").fails(&["maintenance.expire.tokens"]);
+    World::toml("maintenance.expire.outbox = '1h'").fails(&["maintenance.expire.outbox", "1d"]);
+    let long = "retry.deadline = '2d'\nmaintenance.expire.tokens = '3d'";
+    World::toml(long).fails(&["maintenance.expire.tokens", "retry.deadline"]);
     World::toml("maintenance.schedule = 'soon'").fails(&["maintenance.schedule", "30 2 * * *"]);
     World::toml("maintenance.backup.keep = 0").fails(&["maintenance.backup.keep", "30d"]);
     World::toml("maintenance.vaccum.enabled = true").fails(&["maintenance.vacuum.enabled"]);

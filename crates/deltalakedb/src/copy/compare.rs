@@ -105,13 +105,14 @@ impl Comparer<'_> {
             return Ok(Compared { versions: 0, differences });
         }
         let sample = sample(source.base_version, head, validate);
-        let tokens = self.history(found, source.id, head, validate, &sample).await?;
+        let finished = copy.state != TableState::Importing;
+        let tokens = self.history(found, source.id, head, validate, &sample, finished).await?;
         self.bodies(found, source.id, head).await?;
         for version in &sample {
             self.state(found, source.id, *version).await?;
         }
         for token in tokens {
-            self.token(found, &token).await?;
+            self.token(found, &token, finished).await?;
         }
         let versions = u64::try_from(sample.len()).unwrap_or(u64::MAX);
         Ok(Compared { versions, differences })
@@ -125,6 +126,7 @@ impl Comparer<'_> {
         head: Version,
         validate: Validate,
         sample: &BTreeSet<Version>,
+        finished: bool,
     ) -> Result<BTreeSet<CommitToken>> {
         let filter = CommitFilter { to_version: Some(head), ..CommitFilter::default() };
         let mut source = self.from.history(id, filter.clone());
@@ -135,7 +137,7 @@ impl Comparer<'_> {
             match (ours, theirs) {
                 (None, None) => return Ok(tokens),
                 (Some(ours), Some(theirs)) if ours.version == theirs.version => {
-                    commits(found, &ours, &theirs);
+                    commits(found, &ours, &theirs, finished);
                     let chosen = validate == Validate::All || sample.contains(&ours.version);
                     tokens.extend(ours.token.filter(|_| chosen));
                 }
@@ -257,8 +259,16 @@ impl Comparer<'_> {
         }
     }
 
-    async fn token(&self, found: &mut Differences, token: &CommitToken) -> Result<()> {
+    async fn token(
+        &self,
+        found: &mut Differences,
+        token: &CommitToken,
+        finished: bool,
+    ) -> Result<()> {
         let (ours, theirs) = tokio::try_join!(self.from.resolve(token), self.to.resolve(token))?;
+        if ours.is_none() || (finished && theirs.is_none()) {
+            return Ok(());
+        }
         let ours: Option<Vec<CommittedTable>> = ours.map(|written| {
             written.into_iter().filter(|w| self.copied.contains(&w.table_id)).collect()
         });
@@ -267,15 +277,24 @@ impl Comparer<'_> {
     }
 }
 
-/// Compares two lines of history.
-pub(crate) fn commits(found: &mut Differences, ours: &CommitRecord, theirs: &CommitRecord) {
+/// Compares two lines of history. A token that the source has forgotten for its age is none that differs, and so is
+/// one that a finished table has.
+pub(crate) fn commits(
+    found: &mut Differences,
+    ours: &CommitRecord,
+    theirs: &CommitRecord,
+    finished: bool,
+) {
     if ours == theirs {
         return;
     }
+    let forgotten = ours.token.is_none() || (finished && theirs.token.is_none());
     let about = |what: &str| format!("history, version {}, {what}", ours.version);
     found.check(&about("time"), &ours.timestamp, &theirs.timestamp);
-    found.check(&about("token"), &ours.token, &theirs.token);
-    found.check(&about("place in its batch"), &ours.batch_position, &theirs.batch_position);
+    if !forgotten {
+        found.check(&about("token"), &ours.token, &theirs.token);
+        found.check(&about("place in its batch"), &ours.batch_position, &theirs.batch_position);
+    }
     found.check(&about("commitInfo"), &ours.commit_info, &theirs.commit_info);
     found.check(&about("files added"), &ours.num_added, &theirs.num_added);
     found.check(&about("files removed"), &ours.num_removed, &theirs.num_removed);

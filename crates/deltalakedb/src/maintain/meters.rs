@@ -26,7 +26,7 @@ const fn of(step: Step) -> [Timer; 4] {
 }
 
 /// In the order of [`Step::ALL`] and [`Outcome::ALL`].
-static TIMERS: [[Timer; 4]; 7] = [
+static TIMERS: [[Timer; 4]; 8] = [
     of(Step::ALL[0]),
     of(Step::ALL[1]),
     of(Step::ALL[2]),
@@ -34,6 +34,7 @@ static TIMERS: [[Timer; 4]; 7] = [
     of(Step::ALL[4]),
     of(Step::ALL[5]),
     of(Step::ALL[6]),
+    of(Step::ALL[7]),
 ];
 
 /// All that were used.

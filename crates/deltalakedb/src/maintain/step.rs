@@ -20,6 +20,8 @@ pub enum Step {
     Reconcile,
     /// The catalog is backed up, and old sets are deleted.
     Backup,
+    /// Tokens of old commits are forgotten, where the plan says so, and rows of what was published long ago removed.
+    Expire,
     /// Small files become large ones, of tables that say so.
     Optimize,
     /// Expired files of published logs are deleted.
@@ -32,10 +34,11 @@ pub enum Step {
 
 impl Step {
     /// All steps, in the order in which they are done.
-    pub const ALL: [Step; 7] = [
+    pub const ALL: [Step; 8] = [
         Step::SkippingIndex,
         Step::Reconcile,
         Step::Backup,
+        Step::Expire,
         Step::Optimize,
         Step::LogRetention,
         Step::Vacuum,
@@ -49,6 +52,7 @@ impl Step {
             Step::SkippingIndex => "skipping-index",
             Step::Reconcile => "reconcile",
             Step::Backup => "backup",
+            Step::Expire => "expire",
             Step::Optimize => "optimize",
             Step::LogRetention => "log-retention",
             Step::Vacuum => "vacuum",
@@ -61,7 +65,7 @@ impl Step {
     pub const fn usual_limit(self) -> Duration {
         let minutes = match self {
             Step::SkippingIndex | Step::Database => 10,
-            Step::Reconcile | Step::LogRetention => 30,
+            Step::Reconcile | Step::Expire | Step::LogRetention => 30,
             Step::Optimize | Step::Vacuum => 120,
             Step::Backup => 240,
         };
@@ -71,7 +75,7 @@ impl Step {
     /// Whether it concerns the whole catalog, and not its tables one by one.
     #[must_use]
     pub const fn is_whole(self) -> bool {
-        matches!(self, Step::Backup | Step::Database)
+        matches!(self, Step::Backup | Step::Expire | Step::Database)
     }
 }
 
@@ -209,7 +213,7 @@ mod tests {
     #[test]
     fn what_deletes_comes_after_the_backup() {
         assert!(Step::ALL.is_sorted());
-        for step in [Step::LogRetention, Step::Vacuum, Step::Optimize] {
+        for step in [Step::Expire, Step::LogRetention, Step::Vacuum, Step::Optimize] {
             assert!(step > Step::Backup);
         }
     }

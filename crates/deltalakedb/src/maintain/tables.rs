@@ -1,20 +1,18 @@
 //! Steps that look at tables, a few at a time: one whose store hangs does not keep the others waiting.
 
-use std::time::Duration;
-
 use deltalakedb_catalog_core::action::Metadata;
-use deltalakedb_catalog_core::backend::{SchemaBackend, TableFilter};
+use deltalakedb_catalog_core::backend::TableFilter;
 use deltalakedb_catalog_core::error::{CatalogError, PlainResult, Result};
 use deltalakedb_catalog_core::ids::{At, TableRef};
 use deltalakedb_catalog_core::model::{TableRecord, TableState};
 use deltalakedb_catalog_engine::env::NoProgress;
-use deltalakedb_catalog_engine::retry::Retry;
 use deltalakedb_mirror::cleanup::clean_log;
 use deltalakedb_mirror::vacuum::{VacuumOptions, stated_retention_ms};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use super::MaintainPlan;
+use super::clock::refuse_fast_clock;
 use super::step::Done;
 use crate::Db;
 
@@ -27,8 +25,6 @@ pub const OPTIMIZE_PROPERTY: &str = "deltalakedb.maintain.optimize";
 const AT_A_TIME: usize = 4;
 /// Tables at a time whose files are listed: each keeps what it has found in memory.
 const LISTED_AT_A_TIME: usize = 2;
-/// This machine's clock may be so far ahead of the database's when something is deleted by its age.
-const MOST_AHEAD: Duration = Duration::from_secs(5 * 60);
 
 /// What was done about one table.
 #[derive(Default)]
@@ -280,23 +276,6 @@ fn skip_if_nobody_asked(done: &mut Done, property: &str) {
     if done.counts.get("not_asked_for").copied().unwrap_or_default() == all {
         done.skip(format!("no table has the property {property} = true"));
     }
-}
-
-/// What is deleted by its age must be old by the database's clock, too: one that is wrong by days deletes what is
-/// needed.
-async fn refuse_fast_clock(db: &Db) -> Result<()> {
-    let info = Retry::of(db).repeat(|| db.backend().info()).await?;
-    let now = db.clock().now();
-    let Some(there) = info.clock else { return Ok(()) };
-    let ahead = u64::try_from(now.0.saturating_sub(there.0)).unwrap_or(0);
-    if Duration::from_millis(ahead) <= MOST_AHEAD {
-        return Ok(());
-    }
-    Err(CatalogError::invalid(format!(
-        "the clock of this machine is {} s ahead of the database's, and what is deleted is told by its age: let \
-         both machines ask a time server",
-        ahead / 1_000
-    )))
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ One pass of upkeep, for cron or a job of its own. Its steps, in their order:
   skipping-index  bring the skipping index of each table up to date
   reconcile       compare published logs with the catalog, and put back what is missing
   backup          back the catalog up, if 'maintenance.backup.to' names a place; delete old sets
+  expire          forget tokens that are older than 'maintenance.expire.tokens', if that is set, and
+                  remove records of what was published longer ago than 'maintenance.expire.outbox'
   optimize        make few large files of many small ones, where the property
                   deltalakedb.maintain.optimize of a table is true
   log-retention   delete files of published logs that are older than delta.logRetentionDuration

@@ -45,7 +45,9 @@ fn a_pass_is_shown_before_and_done_and_its_code_says_how() {
     assert!(run.stderr.contains("Nothing was written"), "{}", run.stderr);
     assert!(stale.exists() && !world.path("kept").exists());
     let report = world.json(&["maintain", "--metrics-output", "m/maintain.prom"]);
-    for step in ["skipping-index", "reconcile", "backup", "log-retention", "vacuum", "database"] {
+    for step in
+        ["skipping-index", "reconcile", "backup", "expire", "log-retention", "vacuum", "database"]
+    {
         assert_eq!(outcome(&report, step), "ok", "{step}: {report}");
     }
     assert!(!stale.exists() && world.path("kept").exists());
@@ -107,6 +109,155 @@ fn steps_and_tables_are_chosen_and_the_configuration_counts() {
     world.file("dl.toml", "");
     world.dl(&["maintain", "--step", "vacuum"]).ok();
     assert!(!stale.exists());
+}
+
+/// Makes all that was committed and published so many days older.
+fn older(world: &World, days: i64) {
+    let file = rusqlite::Connection::open(world.path("catalog.db")).unwrap();
+    let ms = days * 86_400_000;
+    let sql = format!(
+        "BEGIN IMMEDIATE;
+         UPDATE dl_batches SET committed_at_ms = committed_at_ms - {ms};
+         UPDATE dl_commits SET timestamp_ms = timestamp_ms - {ms};
+         UPDATE dl_tables SET head_timestamp_ms = head_timestamp_ms - {ms};
+         UPDATE dl_mirror_status SET published_at_ms = published_at_ms - {ms};
+         COMMIT"
+    );
+    file.execute_batch(&sql).unwrap();
+}
+
+fn rows(world: &World, of: &str) -> i64 {
+    let file = rusqlite::Connection::open(world.path("catalog.db")).unwrap();
+    file.query_row(&format!("SELECT count(*) FROM {of}"), [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn old_tokens_are_forgotten_where_the_configuration_says_so() {
+    let world = World::with_table();
+    let load = ["commit", "s.t", "--token", "load-1"];
+    for n in 0..5 {
+        world.dl_with_input(&["commit", "s.t"], &add(&format!("day=1/{n}"), "1")).ok();
+    }
+    world.dl_with_input(&load, &add("day=1/load", "1")).ok();
+    world.dl(&["mirror", "run"]).ok();
+    older(&world, 100);
+    let expire = ["maintain", "--step", "expire"];
+    let (tokens, published) = (rows(&world, "dl_batches"), rows(&world, "dl_mirror_status"));
+    assert!(tokens >= 7 && published >= 7, "{tokens} {published}");
+    // By itself it forgets no token.
+    let report = world.json(&[&expire[..], &["--dry-run"]].concat());
+    assert_eq!(report["steps"][0]["counts"]["outbox_rows"], published - 1, "{report}");
+    assert_eq!(rows(&world, "dl_mirror_status"), published, "nothing is written");
+    let report = world.json(&expire);
+    assert_eq!(
+        (outcome(&report, "expire"), &report["steps"][0]["counts"]["outbox_rows"]),
+        ("ok", &(published - 1).into())
+    );
+    let notes = report["steps"][0]["notes"].to_string();
+    assert!(notes.contains("tokens are kept: maintenance.expire.tokens is not set"), "{notes}");
+    assert_eq!((rows(&world, "dl_batches"), rows(&world, "dl_mirror_status")), (tokens, 1));
+    world.dl(&["mirror", "wait", "--token", "load-1"]).ok();
+    // A time that is too short, or a slip, forgets nothing.
+    for (text, words) in [
+        ("tokens = '6h'", ["maintenance.expire.tokens", "1d"]),
+        ("tokens = '30'", ["is 30 s", "written twice"]),
+        ("outbox = '5m'", ["maintenance.expire.outbox", "1d"]),
+        ("token = '90d'", ["dl.toml:2", "maintenance.expire.tokens"]),
+    ] {
+        world.file("dl.toml", &format!("[maintenance.expire]\n{text}\n"));
+        world.dl(&expire).fails(&words);
+        world.dl(&["config", "check", "--offline", "dl.toml"]).code(1);
+    }
+    world.file("dl.toml", "[maintenance.expire]\ntokens = '90d'\n");
+    world.dl(&["config", "check", "--offline", "dl.toml"]).ok();
+    // Younger ones stay.
+    world.dl_with_input(&["commit", "s.t", "--token", "young"], &add("day=1/young", "1")).ok();
+    let report = world.json(&[&expire[..], &["--dry-run"]].concat());
+    assert_eq!(report["steps"][0]["counts"]["tokens"], tokens, "{report}");
+    world.dl(&["mirror", "wait", "--token", "load-1"]).ok();
+    let before = world.json(&["history", "s.t"]);
+    let report = world.json(&expire);
+    assert_eq!(report["steps"][0]["counts"]["tokens"], tokens, "{report}");
+    let mut after = world.json(&["history", "s.t"]);
+    for (after, before) in after.as_array_mut().unwrap().iter_mut().zip(before.as_array().unwrap())
+    {
+        let was = before["token"].as_str().unwrap();
+        assert_eq!(after["token"].as_str(), (was == "young").then_some(was));
+        after["token"] = before["token"].clone();
+    }
+    assert_eq!(after, before, "but for the tokens all is as it was");
+    world.dl(&["mirror", "wait", "--token", "load-1"]).fails(&["the token has expired"]);
+    world.dl(&["mirror", "wait", "--token", "young"]).ok();
+    let audit = world.json(&["audit", "--no-commits"]);
+    let actions: Vec<_> =
+        audit.as_array().unwrap().iter().map(|row| row["action"].clone()).collect();
+    assert_eq!(actions, ["expire.start", "expire.end"]);
+    assert_eq!(audit[1]["detail"]["tokens"], tokens, "{audit}");
+    assert!(
+        audit[0]["detail"]["before"].as_i64() < Some(before[0]["timestamp_ms"].as_i64().unwrap())
+    );
+    // Nothing is left: no row in the audit.
+    assert_eq!(world.json(&expire)["steps"][0]["counts"]["tokens"], 0);
+    assert_eq!(world.json(&["audit", "--no-commits"]).as_array().unwrap().len(), 2);
+    // A token that was forgotten is a new one, once.
+    for _ in 0..2 {
+        world.dl_with_input(&load, &add("day=1/again", "1")).ok();
+    }
+    assert_eq!(
+        world.json(&["history", "s.t"]).as_array().unwrap().len(),
+        before.as_array().unwrap().len() + 1
+    );
+    world.dl(&["diff", "--table", "s.t"]).ok();
+}
+
+/// `kill -9` between any two pages, and in one.
+#[test]
+fn a_pass_that_forgets_tokens_may_be_killed_anywhere() {
+    let world = World::with_table();
+    older(&world, 100);
+    let file = rusqlite::Connection::open(world.path("catalog.db")).unwrap();
+    // As of commits of a table that is gone.
+    file.execute_batch(
+        "BEGIN IMMEDIATE;
+         WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 20000)
+         INSERT INTO dl_batches SELECT 'load-' || n, n FROM n;
+         WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 20000)
+         INSERT INTO dl_commits (table_key, version, timestamp_ms, token, batch_position, num_added, num_removed,
+            bytes_added, bytes_removed, changes_metadata, changes_protocol, total_files, total_bytes, has_body,
+            body_len, first_line)
+         SELECT 1000000, n, n, 'load-' || n, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, '{}' FROM n;
+         COMMIT",
+    )
+    .unwrap();
+    drop(file);
+    world.file("dl.toml", "[maintenance.expire]\ntokens = '30d'\n");
+    let half =
+        "dl_commits c WHERE (c.token IS NULL) <> (c.batch_position IS NULL) OR (c.token IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM dl_batches b WHERE b.token = c.token))";
+    let orphan =
+        "dl_batches b WHERE NOT EXISTS (SELECT 1 FROM dl_commits c WHERE c.token = b.token)";
+    let mut seen = Vec::new();
+    for ms in [30, 60, 90, 120, 180, 240] {
+        let mut child = world.command(&["maintain", "--step", "expire"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(ms));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!((rows(&world, half), rows(&world, orphan)), (0, 0), "after {ms} ms");
+        seen.push(rows(&world, "dl_batches"));
+    }
+    assert!(seen.is_sorted_by(|a, b| a >= b), "{seen:?}");
+    // Two at the same time, beside commits.
+    let passes: Vec<_> =
+        (0..2).map(|_| world.command(&["maintain", "--step", "expire"]).spawn().unwrap()).collect();
+    for n in 0..5 {
+        world.dl_with_input(&["commit", "s.t"], &add(&format!("day=1/{n}"), "1")).ok();
+    }
+    for pass in passes {
+        assert!(pass.wait_with_output().unwrap().status.success());
+    }
+    world.dl(&["maintain", "--step", "expire"]).ok();
+    assert_eq!((rows(&world, half), rows(&world, orphan)), (0, 0));
+    assert_eq!(rows(&world, "dl_batches"), 5);
 }
 
 /// restic #2452, azinchen/duplicacy #14: jobs that take longer than their interval meet themselves.

@@ -3,14 +3,16 @@
 
 use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
-use deltalakedb_catalog_core::backend::{CommitOutcome, CommitRequest, ImportEnd, ImportedCommit};
+use deltalakedb_catalog_core::backend::{
+    CommitOutcome, CommitRequest, Expiry, ImportEnd, ImportedCommit,
+};
 use deltalakedb_catalog_core::ids::{CommitToken, TableId, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{MirrorMode, MirrorState, NewTable, TableState};
 
 use super::cases;
 use super::import::{chunk, invalid, tail};
 use crate::change::{Change, metadata, protocol};
-use crate::env::{CaseResult, Env, committed, fail, name, v};
+use crate::env::{CaseResult, Env, committed, fail, forget_tokens, name, v};
 
 /// A commit of another catalog: at the time `100 * version`, with a token and a place in its batch.
 fn ratified(version: i64, token: &str, position: u32) -> CaseResult<ImportedCommit> {
@@ -101,6 +103,55 @@ cases! {
         let got: Vec<_> = history.iter().map(|c| (c.token.is_some(), c.batch_position)).collect();
         assert_eq!(got, [(true, Some(4)), (false, None), (false, None), (true, Some(0))]);
         assert_eq!(wrote(env, "last").await?, Some(vec![(id, 3, 300)]));
+        Ok(())
+    }
+
+    /// import_step 6, expire_tokens 1: a token that was used again is that of the newer batch, in whichever order the
+    /// two came; and both are forgotten.
+    async fn a_token_of_two_batches_is_that_of_the_newer(env: &Env) -> CaseResult {
+        const LATER: i64 = 100_000_000;
+        let tables = ["a", "b", "c"].map(|table| env.new_table(table));
+        let [a, b, c] = tables.clone().map(|new| new.id);
+        for new in &tables {
+            env.db().import_begin(new, v(0), true, env.now()).await?;
+        }
+        let later = |version: i64, token: &str, position: u32| -> CaseResult<ImportedCommit> {
+            let mut commit = ratified(version, token, position)?;
+            let change = Change::files([format!("late{version}")]);
+            let token = commit.token.take();
+            commit = change.imported(v(version), LATER + version)?;
+            commit.token = token;
+            Ok(commit)
+        };
+        // The newer batch of b alone; that of a and c is from before.
+        let of_a = vec![ratified(0, "a-0", 0)?, ratified(1, "again", 0)?];
+        let of_b = vec![ratified(0, "b-0", 0)?, later(1, "again", 0)?];
+        let of_c = vec![ratified(0, "c-0", 0)?, ratified(1, "again", 1)?, later(2, "twice", 0)?];
+        env.db().import_commits(b, of_b.into()).await?;
+        env.db().import_commits(c, of_c.into()).await?;
+        env.db().import_commits(a, of_a.into()).await?;
+        env.db().import_commits(a, vec![ratified(2, "twice", 0)?].into()).await?;
+        env.db().import_commits(a, vec![later(3, "twice", 1)?].into()).await?;
+        for id in [a, b, c] {
+            env.db().import_finish(id, end(None), &Act::at(env.now())).await?;
+        }
+        assert_eq!(wrote(env, "again").await?, Some(vec![(b, 1, LATER + 1)]));
+        let twice = vec![(c, 2, LATER + 2), (a, 3, LATER + 3)];
+        assert_eq!(wrote(env, "twice").await?, Some(twice.clone()));
+        match commit_again(env, "twice").await? {
+            CommitOutcome::Replayed(written) => {
+                let got: Vec<_> =
+                    written.iter().map(|w| (w.table_id, w.version.get(), w.timestamp.0)).collect();
+                assert_eq!(got, twice);
+            }
+            other => return fail(format_args!("expected a replay, got {other:?}")),
+        }
+        let expiry = Expiry { before: TimestampMs(2 * LATER), limit: 2, dry_run: false };
+        assert_eq!(forget_tokens(env.db(), expiry).await?.0, 5);
+        assert_eq!((wrote(env, "again").await?, wrote(env, "twice").await?), (None, None));
+        for id in [a, b, c] {
+            assert!(env.history(id).await?.iter().all(|c| c.token.is_none()));
+        }
         Ok(())
     }
 

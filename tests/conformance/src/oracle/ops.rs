@@ -66,6 +66,12 @@ pub(super) enum Op {
         name: Option<Pick>,
     },
     Resolve(Pick),
+    /// What is older than a time before or after now goes.
+    ExpireTokens {
+        before: i16,
+        limit: Pick,
+        dry_run: bool,
+    },
 
     ImportBegin {
         name: Pick,
@@ -156,6 +162,11 @@ pub(super) enum Op {
         state: Pick,
         limit: Pick,
     },
+    Expire {
+        before: i16,
+        limit: Pick,
+        dry_run: bool,
+    },
     Retry(Pick),
     SetMode {
         table: Pick,
@@ -214,6 +225,10 @@ fn target() -> impl Strategy<Value = Target> {
     ]
 }
 
+fn expiry() -> impl Strategy<Value = (i16, Pick, bool)> {
+    (-6_000..100_i16, 0..6_u8, proptest::bool::weighted(0.2))
+}
+
 /// One operation: mostly commits, and everything else often enough.
 pub(super) fn op() -> impl Strategy<Value = Op> {
     let pick = any::<Pick>;
@@ -226,6 +241,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => pick().prop_map(Op::Drop),
         1 => (pick(), of(pick())).prop_map(|(table, name)| Op::Undrop { table, name }),
         1 => pick().prop_map(Op::Resolve),
+        1 => expiry().prop_map(|(before, limit, dry_run)| Op::ExpireTokens { before, limit, dry_run }),
     ];
     let imports = prop_oneof![
         2 => (pick(), of(1..4_u8), proptest::bool::weighted(0.2))
@@ -305,6 +321,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         2 => pick().prop_map(Op::Release),
         1 => (of(pick()), 0..5_u8, 1..6_u8)
             .prop_map(|(table, state, limit)| Op::Rows { table, state, limit }),
+        1 => expiry().prop_map(|(before, limit, dry_run)| Op::Expire { before, limit, dry_run }),
         1 => pick().prop_map(Op::Retry),
         2 => (pick(), any::<u8>()).prop_map(|(table, mode)| Op::SetMode { table, mode }),
     ];

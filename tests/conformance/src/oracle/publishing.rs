@@ -11,7 +11,7 @@ use deltalakedb_catalog_core::model::{MirrorMode, MirrorState};
 
 use super::ops::Op;
 use super::world::{Step, World, same, version};
-use crate::env::all_rows;
+use crate::env::{all_rows, clear_outbox};
 
 impl World<'_> {
     pub(super) async fn outbox(&mut self, op: &Op) -> Step {
@@ -84,6 +84,10 @@ impl World<'_> {
                 ][usize::from(*state) % 5];
                 let limit = usize::from(*limit);
                 self.both(async |db| all_rows(db, table, state, limit).await).await?;
+            }
+            Op::Expire { before, limit, dry_run } => {
+                let expiry = self.expiry(*before, *limit, *dry_run);
+                self.both(async |db| clear_outbox(db, expiry).await).await?;
             }
             Op::Retry(table) => {
                 let id = self.table(*table).await;

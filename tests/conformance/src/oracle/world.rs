@@ -8,7 +8,7 @@ use deltalakedb_catalog_core::audit::Act;
 use deltalakedb_catalog_core::backend::CatalogBackendExt;
 use deltalakedb_catalog_core::backend::parts::*;
 use deltalakedb_catalog_core::backend::{
-    CatalogBackend, CommitFilter, CommitOutcome, CommitRequest, CommitTarget, MirrorLease,
+    CatalogBackend, CommitFilter, CommitOutcome, CommitRequest, CommitTarget, Expiry, MirrorLease,
     TableCommit, TableFilter,
 };
 use deltalakedb_catalog_core::error::PlainResult;
@@ -322,6 +322,10 @@ impl<'a> World<'a> {
                     self.both(async |db| db.resolve_token(token).await).await?;
                 }
             }
+            Op::ExpireTokens { before, limit, dry_run } => {
+                let expiry = self.expiry(*before, *limit, *dry_run);
+                self.expire_tokens(expiry).await?;
+            }
             Op::ImportBegin { .. }
             | Op::ImportBase { .. }
             | Op::ImportCommits { .. }
@@ -333,11 +337,28 @@ impl<'a> World<'a> {
             | Op::Renew { .. }
             | Op::Release(_)
             | Op::Rows { .. }
+            | Op::Expire { .. }
             | Op::Retry(_)
             | Op::SetMode { .. } => self.outbox(op).await?,
             read => self.read(read).await?,
         }
         Ok(())
+    }
+
+    pub(super) fn expiry(&self, before: i16, limit: Pick, dry_run: bool) -> Expiry {
+        Expiry { before: self.now().plus_ms(before.into()), limit: limit.into(), dry_run }
+    }
+
+    /// Page by page: each looks at the same tokens on both sides.
+    async fn expire_tokens(&self, expiry: Expiry) -> Step {
+        let mut after = None;
+        loop {
+            let page = self.both(async |db| db.expire_tokens(expiry, after.as_ref()).await).await?;
+            match page.and_then(|page| page.next) {
+                None => return Ok(()),
+                next => after = next,
+            }
+        }
     }
 
     async fn commit(&mut self, old: Option<Pick>, parts: &[(Target, Edit)]) -> Step {
