@@ -1,5 +1,7 @@
 //! How the address of a receiver of traces is written, and what is sent to it with each request.
 
+use std::borrow::Cow;
+
 use percent_encoding::percent_decode_str;
 use url::Url;
 
@@ -19,9 +21,8 @@ pub(super) fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
     let mut pairs = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (name, value) = part.split_once('=').ok_or(FORM)?;
-        let decoded = |text: &str| {
-            percent_decode_str(text.trim()).decode_utf8().map(|text| text.into_owned())
-        };
+        let decoded =
+            |text: &str| percent_decode_str(text.trim()).decode_utf8().map(Cow::into_owned);
         let (Ok(name), Ok(value)) = (decoded(name), decoded(value)) else {
             return Err(FORM.to_owned());
         };

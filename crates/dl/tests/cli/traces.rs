@@ -1,14 +1,12 @@
 //! Traces, sent to a receiver that decodes with the official classes of the protocol.
 
-use crate::world::World;
-
 /// What names the receiver.
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 #[cfg(not(feature = "otlp"))]
 #[test]
 fn a_program_that_sends_no_traces_says_what_to_do() {
-    let world = World::new();
+    let world = crate::world::World::new();
     let list = |variables: &[(&str, &str)]| -> crate::world::Run {
         let mut command = world.command(&["list"]);
         command.envs(variables.iter().copied());
