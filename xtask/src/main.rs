@@ -39,7 +39,7 @@ enum Task {
     /// Database servers are started for the run, unless DL_TEST_POSTGRES_URL, DL_TEST_MYSQL_URL or
     /// DL_TEST_GALERA_URL names some; SQL Server is tested where DL_TEST_MSSQL_URL names one. So are
     /// emulators of S3 and Azure Blob Storage (DL_TEST_S3_ENDPOINT, DL_TEST_AZURE_ENDPOINT).
-    /// DL_REQUIRE=sqlite,postgres,replica,pgbouncer,mysql,galera,mssql,s3,azure,corpus,interop,crash turns
+    /// DL_REQUIRE=sqlite,postgres,replica,pgbouncer,mysql,galera,mssql,s3,azure,otlp,corpus,interop,crash turns
     /// a skip of these into a failure.
     Test(test::Args),
     /// Everything that a change must pass: format, lints, docs, dependencies, features, tests.

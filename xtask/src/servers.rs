@@ -120,6 +120,7 @@ fn up(galera: bool) -> Result<bool> {
         // What cannot be had is named by the holder, with the command that installs it.
         install::missing(&wanted);
         emulators::missing(&[ObjectStoreKind::S3, ObjectStoreKind::Azure]);
+        emulators::receiver();
         let log_path = place("log")?;
         let log = File::create(&log_path)
             .with_context(|| format!("cannot write {}", log_path.display()))?;
@@ -320,6 +321,7 @@ impl Servers {
         }
         install::missing(&wanted);
         emulators::missing(&given.stores());
+        emulators::receiver();
         println!("starting database servers and emulators of object stores");
         let mut servers = Servers::start(&given, !quick);
         for (name, why) in servers.absent.drain(..) {

@@ -16,7 +16,7 @@ const SLOW: [&str; 2] = ["deltalakedb-contention", "deltalakedb-test-servers"];
 
 /// Parts of `DL_REQUIRE` that are satisfied if they were not skipped; of the others, which are
 /// databases, some test must have run, too.
-const SERVICES: [&str; 10] = [
+const SERVICES: [&str; 11] = [
     "corpus",
     "interop",
     "crash",
@@ -26,6 +26,7 @@ const SERVICES: [&str; 10] = [
     "s3",
     "azure",
     "prometheus",
+    "otlp",
     "deploy",
 ];
 

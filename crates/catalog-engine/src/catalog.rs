@@ -32,6 +32,7 @@ use crate::retry::{Retry, RetryPolicy};
 use crate::signature::Signature;
 use crate::skew::{DEFAULT_MAX_CLOCK_SKEW, Skew};
 use crate::skip::{self, Maintained};
+use crate::spans;
 use deltalakedb_catalog_core::audit::{Act, Actor, AuditEntry};
 use deltalakedb_catalog_core::backend::{
     BackendInfo, CatalogBackend, CommitFilter, CommittedTable, TableFilter,
@@ -43,6 +44,7 @@ use deltalakedb_catalog_core::ids::{
 use deltalakedb_catalog_core::model::{
     CommitRecord, FileRecord, MirrorMode, Snapshot, TableRecord, TableState, TombstoneRecord,
 };
+use tracing::Instrument;
 
 /// Table property: a commit waits, and after some seconds fails as busy, while so many versions are
 /// not published. Without it the mirror may lag behind as far as it likes. Writers that commit at the
@@ -371,7 +373,12 @@ impl Catalog {
     /// `InvalidInput` and says so.
     pub async fn snapshot(&self, table: &TableRef, at: At) -> Result<Snapshot> {
         let begun = self.clock.monotonic();
-        let answer = self.snapshot_on(&self.reader, table, at).await;
+        let span = spans::open(table);
+        let answer = self.snapshot_on(&self.reader, table, at).instrument(span.clone()).await;
+        if let Ok(snapshot) = &answer {
+            span.record("version", snapshot.version.get());
+        }
+        spans::ended(&span, answer.as_ref().err().map(CatalogError::code));
         self.meters.opened(answer.as_ref().err(), self.clock.monotonic().saturating_sub(begun));
         answer
     }
@@ -462,7 +469,8 @@ impl Catalog {
         let pruner = Pruner::new(&snapshot.metadata, predicate)?;
         let files =
             skip::files_matching(Arc::clone(&self.reader), Retry::of(self), snapshot, pruner);
-        Ok(PlanTime::around(files, Arc::clone(&self.meters), Arc::clone(&self.clock)))
+        let span = spans::plan(&snapshot.table.name);
+        Ok(PlanTime::around(files, Arc::clone(&self.meters), Arc::clone(&self.clock), span))
     }
 
     /// Gives a table that was imported the index that was made meanwhile, see [`Feed`](skip::Feed); if

@@ -26,3 +26,4 @@ pub mod schema;
 pub mod signature;
 pub mod skew;
 pub mod skip;
+pub mod spans;

@@ -9,6 +9,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::model::Page;
@@ -108,7 +109,8 @@ async fn step<P: Pages>(list: Arc<P>, state: State<P>) -> Result<Option<(Vec<P::
                 (Some(after), Err(_)) => State::Rest(Rest::Lazy(after)),
                 (Some(after), Ok(runtime)) => {
                     let (sender, receiver) = mpsc::channel(AHEAD);
-                    let reading = Task(runtime.spawn(read_ahead(list, after, sender)));
+                    let reading =
+                        Task(runtime.spawn(read_ahead(list, after, sender).in_current_span()));
                     State::Rest(Rest::Ahead(receiver, reading))
                 }
             };
@@ -150,7 +152,7 @@ async fn read_ahead<P: Pages>(
         match end {
             Ok(Some(end)) => {
                 let items = async move { Ok(list.page(from).await?.items) };
-                room.send(Task(tokio::spawn(items)));
+                room.send(Task(tokio::spawn(items.in_current_span())));
                 after = end;
             }
             Ok(None) => {

@@ -36,7 +36,10 @@ use std::time::{Duration, Instant};
 
 use deltalakedb_catalog_core::ids::{TableRef, TimestampMs};
 use deltalakedb_catalog_engine::env::Progress;
+use deltalakedb_catalog_engine::spans;
 use serde::Serialize;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::Db;
 use crate::backup::Keep;
@@ -174,9 +177,12 @@ impl Db {
         let db = self.clone().on_primary();
         let started_at_ms = db.clock().now();
         let mut steps = Vec::new();
+        let pass = tracing::trace_span!("maintain", dry_run = plan.dry_run);
         for (step, choice) in &plan.choices {
-            steps.push(one(&db, plan, *step, choice, progress).await);
+            let work = one(&db, plan, *step, choice, progress);
+            steps.push(work.instrument(pass.clone()).await);
         }
+        drop(pass);
         MaintainReport {
             catalog: self.uri().to_string(),
             dry_run: plan.dry_run,
@@ -203,8 +209,23 @@ async fn one(
             (Outcome::Skipped, Some(why.to_owned()))
         }
         Choice::Do(limit) => {
+            let span = tracing::trace_span!(
+                "maintain_step",
+                %step,
+                otel.status_code = Empty,
+                error.type = Empty
+            );
             let work = work(db, plan, step, *limit, &mut done, progress);
-            match tokio::time::timeout(*limit, work).await {
+            let ended = tokio::time::timeout(*limit, work).instrument(span.clone()).await;
+            spans::ended(
+                &span,
+                match &ended {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(error.code()),
+                    Err(_) => Some("timeout"),
+                },
+            );
+            match ended {
                 Ok(Ok(())) => done.outcome(),
                 Ok(Err(error)) => (Outcome::Failed, Some(error.to_string())),
                 Err(_) => {

@@ -9,7 +9,9 @@ use deltalakedb_catalog_core::backend::CatalogBackend;
 use deltalakedb_catalog_core::delegate;
 use deltalakedb_catalog_core::delegation::{CallError, Verb};
 use deltalakedb_catalog_engine::measure::{CallOutcome, Meters};
+use deltalakedb_catalog_engine::spans;
 use tracing::Instrument;
+use tracing::field::Empty;
 
 /// From so long on a call is slow, unless told otherwise.
 pub const SLOW_CALL: Duration = Duration::from_secs(1);
@@ -152,9 +154,16 @@ impl TracedBackend {
     ) -> Result<T, E> {
         CALLS.fetch_add(1, Ordering::Relaxed);
         let start = Instant::now();
-        let answer =
-            answer.instrument(tracing::trace_span!("call", statement = verb.label())).await;
+        let span = tracing::trace_span!(
+            "call",
+            statement = verb.label(),
+            otel.kind = "client",
+            otel.status_code = Empty,
+            error.type = Empty
+        );
+        let answer = answer.instrument(span.clone()).await;
         let time = start.elapsed();
+        spans::ended(&span, answer.as_ref().err().map(CallError::code));
         match &answer {
             Ok(_) => self.watch.ended(verb, CallOutcome::Ok, None, time),
             Err(error) => {

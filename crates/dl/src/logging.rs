@@ -11,12 +11,15 @@ use deltalakedb::config::{LogLevel, LogSettings};
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::failure::{Failure, Result};
+use crate::traces::Traces;
 use rotating::{Limits, RotatingFile};
 
 /// Crates whose log lines are ours.
@@ -48,14 +51,13 @@ pub(crate) struct Wish {
 ///
 /// # Errors
 /// A log file that cannot be opened.
-pub(crate) fn start(wish: Wish, settings: &LogSettings) -> Result<()> {
+pub(crate) fn start(wish: Wish, settings: &LogSettings, traces: Option<&Traces>) -> Result<()> {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(directives(wish, settings)));
     let lines = Lines { json: settings.json, numbered: settings.json || settings.file.is_some() };
     let colours = settings.file.is_none() && !settings.json && std::io::stderr().is_terminal();
-    let base =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).event_format(lines);
-    match settings.file() {
+    let base = tracing_subscriber::fmt::layer().with_ansi(colours).event_format(lines);
+    let layer = match settings.file() {
         Some(file) => {
             let limits = Limits {
                 size_bytes: settings.max_size_bytes,
@@ -68,11 +70,45 @@ pub(crate) fn start(wish: Wish, settings: &LogSettings) -> Result<()> {
                     e,
                 )
             })?;
-            base.with_writer(Mutex::new(opened)).init();
+            base.with_writer(Mutex::new(opened)).boxed()
         }
-        None => base.with_writer(std::io::stderr).init(),
-    }
+        None => base.with_writer(std::io::stderr).boxed(),
+    };
+    let Some(traces) = traces else {
+        // One filter for all: what it leaves out costs least.
+        tracing_subscriber::registry().with(layer).with(filter).init();
+        return Ok(());
+    };
+    with_traces(layer.with_filter(filter), traces);
     Ok(())
+}
+
+/// Lines by the filter of the log, and spans whatever is logged.
+#[cfg(feature = "otlp")]
+fn with_traces(lines: impl Layer<Registry> + Send + Sync, traces: &Traces) {
+    tracing_subscriber::registry().with(lines).with(traces.layer(is_ours)).init();
+}
+
+#[cfg(not(feature = "otlp"))]
+fn with_traces(_: impl Layer<Registry> + Send + Sync, traces: &Traces) {
+    match *traces {}
+}
+
+/// Whether this target is one of our crates.
+#[cfg(feature = "otlp")]
+fn is_ours(target: &str) -> bool {
+    LIBRARIES.contains(&target.split("::").next().unwrap_or(target))
+}
+
+/// Trace and span that the line at hand belongs to, if it belongs to one that is sent.
+#[cfg(feature = "otlp")]
+fn current_span() -> Option<(String, String)> {
+    crate::traces::current()
+}
+
+#[cfg(not(feature = "otlp"))]
+fn current_span() -> Option<(String, String)> {
+    None
 }
 
 /// What is logged, as `RUST_LOG` would say it.
@@ -150,7 +186,8 @@ where
             return writeln!(writer, "{}", object(event));
         }
         if self.numbered {
-            write!(writer, "{} ", trace_id())?;
+            let id = current_span().map(|(trace, _)| trace);
+            write!(writer, "{} ", id.as_deref().unwrap_or(trace_id()))?;
         }
         let text: Format<Full> = Format::default().with_target(false);
         text.format_event(context, writer, event)
@@ -165,7 +202,16 @@ fn object(event: &Event<'_>) -> Value {
     fields.0.insert("timestamp".to_owned(), now.into());
     fields.0.insert("level".to_owned(), metadata.level().to_string().into());
     fields.0.insert("target".to_owned(), metadata.target().into());
-    fields.0.insert("trace_id".to_owned(), trace_id().into());
+    let invocation = trace_id();
+    if let Some((trace, span)) = current_span() {
+        if trace != invocation {
+            fields.0.insert("invocation_id".to_owned(), invocation.into());
+        }
+        fields.0.insert("trace_id".to_owned(), trace.into());
+        fields.0.insert("span_id".to_owned(), span.into());
+    } else {
+        fields.0.insert("trace_id".to_owned(), invocation.into());
+    }
     event.record(&mut fields);
     Value::Object(fields.0)
 }

@@ -13,6 +13,11 @@ mod progress;
 mod publishing;
 mod report_file;
 mod time;
+#[cfg(feature = "otlp")]
+mod traces;
+#[cfg(not(feature = "otlp"))]
+#[path = "untraced.rs"]
+mod traces;
 mod user;
 mod view;
 
@@ -22,11 +27,13 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use tokio::sync::watch;
+use tracing::{Instrument, Span};
 
 use cli::Cli;
 use context::Context;
 use failure::{Failure, exit};
 use output::{Format, Output};
+use traces::Traces;
 
 /// How long a command that ends its step by itself may take after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(10);
@@ -53,7 +60,10 @@ fn main() -> ExitCode {
     let out = Output::new(format.unwrap_or(Format::Table), cli.global.quiet);
     let wish = logging::Wish { quiet: cli.global.quiet, verbose: cli.global.verbose };
     let settings = config.as_ref().map(deltalakedb::Config::logging).unwrap_or_default();
-    if let Err(failure) = check_format(&cli).and_then(|()| logging::start(wish, &settings)) {
+    let otlp = config.as_ref().ok().and_then(deltalakedb::Config::otlp);
+    let traces = Traces::start(otlp, logging::trace_id(), cli.command.watches(), out);
+    let begun = check_format(&cli);
+    if let Err(failure) = begun.and_then(|()| logging::start(wish, &settings, traces.as_ref())) {
         out.error(&failure);
         return ExitCode::from(failure.exit_code());
     }
@@ -63,25 +73,34 @@ fn main() -> ExitCode {
             out.warn(warning.to_string());
         }
     }
-    match run(cli, config, out) {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            out.error(&failure);
-            ExitCode::from(failure.exit_code())
-        }
+    let span = traces.as_ref().map_or_else(Span::none, |traces| traces.root(cli.command.name()));
+    let result = run(cli, config, out, &span);
+    let exit_code = result.as_ref().map_or_else(Failure::exit_code, |code| *code);
+    span.record("exit_code", i64::from(exit_code));
+    if exit_code != exit::OK {
+        span.record("otel.status_code", "ERROR");
     }
+    drop(span);
+    if let Err(failure) = &result {
+        out.error(failure);
+    }
+    if let Some(traces) = traces {
+        traces.finish();
+    }
+    ExitCode::from(exit_code)
 }
 
 fn run(
     cli: Cli,
     config: deltalakedb::core::error::Result<deltalakedb::Config>,
     out: Output,
+    span: &Span,
 ) -> failure::Result<u8> {
     let start = std::time::Instant::now();
     let command = cli.command.name();
     let trace_id = logging::trace_id();
     tracing::info!(command, version = env!("CARGO_PKG_VERSION"), trace_id, "begins");
-    let result = run_command(cli, config, out);
+    let result = run_command(cli, config, out, span);
     let deltalakedb::traced::Counts { database_calls, retries, store_calls } =
         deltalakedb::traced::counts();
     let ms = start.elapsed().as_secs_f64() * 1_000.0;
@@ -94,6 +113,7 @@ fn run_command(
     cli: Cli,
     config: deltalakedb::core::error::Result<deltalakedb::Config>,
     out: Output,
+    span: &Span,
 ) -> failure::Result<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -111,6 +131,7 @@ fn run_command(
             deltalakedb::indexing::finished().await;
             result
         };
+        let command = command.instrument(span.clone());
         tokio::pin!(command);
         tokio::select! {
             result = &mut command => return result,

@@ -17,7 +17,10 @@ use deltalakedb_catalog_core::model::TableRecord;
 use deltalakedb_catalog_core::sink::MirrorSink;
 use deltalakedb_catalog_engine::catalog::Catalog;
 use deltalakedb_catalog_engine::retry::Retry;
+use deltalakedb_catalog_engine::spans;
 use serde::Serialize;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::checkpoint::{
     LAST_CHECKPOINT, checkpoint_name, hinted_version, write_checkpoint, write_last_checkpoint,
@@ -105,7 +108,18 @@ pub async fn reconcile(
     repair: bool,
 ) -> Result<ReconcileReport> {
     let catalog = &catalog.clone().on_primary();
-    let answer = look(catalog, table, repair).await;
+    let span = tracing::trace_span!(
+        "reconcile",
+        %table,
+        drift = Empty,
+        otel.status_code = Empty,
+        error.type = Empty
+    );
+    let answer = look(catalog, table, repair).instrument(span.clone()).await;
+    if let Ok(report) = &answer {
+        span.record("drift", spans::number(report.drift));
+    }
+    spans::ended(&span, answer.as_ref().err().map(CatalogError::code));
     match &answer {
         // A table that was dropped meanwhile was not looked at.
         Err(CatalogError::TableNotFound(_)) => {}

@@ -218,6 +218,18 @@ pub(crate) fn moto() -> Result<PathBuf> {
     emulator("venv/bin", "moto_server")
 }
 
+/// A Python with the classes of OTLP.
+pub(crate) fn otlp_python() -> Result<PathBuf> {
+    let python = emulators()?.join("otlp/bin/python");
+    if python.is_file() && emulators()?.join("otlp/installed.txt").is_file() {
+        return Ok(python);
+    }
+    bail!(
+        "the Python package opentelemetry-proto not found: `cargo xtask servers up` installs it, if there is a Python \
+         with the module venv"
+    )
+}
+
 /// The emulator of Azure Blob Storage.
 pub(crate) fn azurite() -> Result<PathBuf> {
     emulator("node_modules/.bin", "azurite-blob")

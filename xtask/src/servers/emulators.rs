@@ -5,13 +5,15 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use deltalakedb_test_servers::{ObjectStoreKind, check_object_store, emulators};
+use deltalakedb_test_servers::{ObjectStoreKind, OtlpReceiver, check_object_store, emulators};
 
 use super::install;
 use crate::run;
 
 /// moto, from Python's package index. Its put-if-absent is right under races.
 const MOTO: &str = "moto[server]==5.2.5";
+/// The official classes of OTLP, from Python's package index.
+const OTLP: &str = "opentelemetry-proto==1.45.2";
 /// Azurite, from npm's registry.
 const AZURITE: &str = "azurite@3.35.0";
 
@@ -36,6 +38,27 @@ fn moto() -> Result<()> {
     let mut pip = Command::new(venv.join("bin").join("python"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", MOTO]);
     run::capture(&mut pip).map(drop)
+}
+
+/// Installs what the receiver of traces decodes with, if it is missing.
+pub(super) fn receiver() {
+    if OtlpReceiver::check().is_err()
+        && let Err(error) = otlp()
+    {
+        println!("{error:#}");
+    }
+}
+
+fn otlp() -> Result<()> {
+    let venv = emulators()?.join("otlp");
+    println!("installing {OTLP} into {}", venv.display());
+    run::capture(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))
+        .context("needs python3 with the module venv")?;
+    let mut pip = Command::new(venv.join("bin").join("python"));
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", OTLP]);
+    run::capture(&mut pip)?;
+    let stamp = venv.join("installed.txt");
+    std::fs::write(&stamp, OTLP).with_context(|| format!("cannot write {}", stamp.display()))
 }
 
 fn azurite() -> Result<()> {

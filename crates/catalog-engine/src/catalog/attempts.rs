@@ -8,6 +8,7 @@ use deltalakedb_catalog_core::delegation::Verb;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteError, WriteState};
 use deltalakedb_catalog_core::ids::{At, CommitToken, TableRef};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use tracing::{Instrument, Span};
 
 use super::event::CommitEvent;
 use super::part::{Part, refused, reject_duplicates};
@@ -15,6 +16,7 @@ use super::{Catalog, ChangeTarget, CommitBatch, CommitReport, TableChange};
 use crate::conflict::{Conflict, ConflictKind, Isolation};
 use crate::fence::FenceChange;
 use crate::retry::Retry;
+use crate::spans;
 
 /// How often a commit is tried again after losing a race, or after a busy database.
 const MAX_COMMIT_ATTEMPTS: u32 = 100;
@@ -56,7 +58,15 @@ impl Catalog {
     /// the last, nothing was written.
     pub async fn commit(&self, batch: CommitBatch) -> Result<CommitReport> {
         let begun = self.clock.monotonic();
-        let answer = self.commit_from(batch, begun).await;
+        let span = spans::commit(batch.tables.len());
+        let answer = self.commit_from(batch, begun).instrument(span.clone()).await;
+        if let Ok(CommitReport { replayed, attempts, tables, .. }) = &answer {
+            span.record("replayed", replayed).record("attempts", i64::from(*attempts));
+            if let [CommittedTable { version, .. }] = tables.as_slice() {
+                span.record("version", version.get());
+            }
+        }
+        spans::ended(&span, answer.as_ref().err().map(CatalogError::code));
         let how = answer.as_ref().map(|report| report.replayed);
         self.meters.committed(how, self.clock.monotonic().saturating_sub(begun));
         answer
@@ -97,6 +107,9 @@ impl Catalog {
             })
             .collect();
 
+        if let [part] = working.as_slice() {
+            Span::current().record("table", &part.label);
+        }
         self.check_clock().await?;
         let mut attempts = 0_u32;
         let retry = Retry::of(self);

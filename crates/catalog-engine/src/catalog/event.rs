@@ -14,12 +14,14 @@ use deltalakedb_catalog_core::model::FileRecord;
 use futures::stream::{BoxStream, Stream, StreamExt};
 
 use serde_json::Value;
+use tracing::Span;
 
 use super::part::Part;
 use crate::env::Clock;
 use crate::measure::Meters;
 use crate::plan::Plan;
 use crate::signature::UserName;
+use crate::spans;
 
 /// Where log events of commits go.
 const TARGET: &str = "deltalakedb::commit";
@@ -222,6 +224,7 @@ pub(super) struct PlanTime {
     begun: bool,
     ended: bool,
     spent: Duration,
+    span: Span,
 }
 
 impl PlanTime {
@@ -229,14 +232,18 @@ impl PlanTime {
         files: BoxStream<'static, Result<FileRecord>>,
         meters: Arc<Meters>,
         clock: Arc<dyn Clock>,
+        span: Span,
     ) -> BoxStream<'static, Result<FileRecord>> {
         let (since, spent) = (None, Duration::ZERO);
-        PlanTime { files, meters, clock, since, begun: false, ended: false, spent }.boxed()
+        PlanTime { files, meters, clock, since, begun: false, ended: false, spent, span }.boxed()
     }
 
     fn end(&mut self, error: Option<&CatalogError>) {
         if !std::mem::replace(&mut self.ended, true) {
             self.meters.planned(error, self.spent);
+            spans::ended(&self.span, error.map(CatalogError::code));
+            // A caller may keep the list for long after its end.
+            self.span = Span::none();
         }
     }
 }
@@ -249,7 +256,7 @@ impl Stream for PlanTime {
         if !std::mem::replace(&mut this.begun, true) {
             this.since = Some(this.clock.monotonic());
         }
-        let answer = this.files.poll_next_unpin(context);
+        let answer = this.span.in_scope(|| this.files.poll_next_unpin(context));
         if answer.is_pending() {
             // Files that are there already cost no look at the clock.
             this.since.get_or_insert_with(|| this.clock.monotonic());

@@ -38,6 +38,8 @@ mod logging;
 mod maintenance;
 mod model;
 mod names;
+mod otlp;
+mod receiver;
 mod report;
 mod sources;
 mod values;
@@ -60,6 +62,7 @@ pub use example::{Syntax, example, json_schema};
 pub use layer::{Origin, Problem};
 pub use logging::{LogLevel, LogSettings};
 pub use maintenance::Maintenance;
+pub use otlp::OtlpSettings;
 pub use report::{Inspection, KeyInfo, Shown, keys, unknown_variables};
 pub use sources::{CONFIG_PATH_VARIABLE, CONFIG_VARIABLE};
 
@@ -221,6 +224,12 @@ impl Config {
     #[must_use]
     pub fn logging(&self) -> LogSettings {
         LogSettings::of(&self.settings.logging)
+    }
+
+    /// What the section `logging.otlp` says. None: traces are not sent.
+    #[must_use]
+    pub fn otlp(&self) -> Option<OtlpSettings> {
+        OtlpSettings::of(&self.settings.logging.otlp)
     }
 
     /// What the section `maintenance` says.

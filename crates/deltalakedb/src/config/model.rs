@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::values::{
-    Address, Bytes, CatalogUrl, Count, Encryption, FilePath, Flag, Format, Hidden, Kept, Kind,
-    Level, LogFormat, Moments, Number, Pause, Port, Setting, Span, SslMode, Text,
+    Address, Bytes, CatalogUrl, Count, Encryption, Endpoint, FilePath, Flag, Format, Headers,
+    Hidden, Kept, Kind, Level, LogFormat, Moments, Number, Pairs, Pause, Port, Protocol, Ratio,
+    Sampler, Setting, Span, SslMode, Text,
 };
 
 /// What is known of a key.
@@ -257,6 +258,36 @@ section! {
         /// Files that were put aside and are kept: file.1 is the newest.
         max_files: Count = "7", "7";
     }
+    with {
+        /// Traces, sent to a receiver of OpenTelemetry.
+        otlp: LoggingOtlp;
+    }
+}
+
+section! {
+    /// Traces are sent to a receiver of OpenTelemetry, if one is named. Needs a `dl` with the feature `otlp`.
+    LoggingOtlp = "logging.otlp." {
+        /// URL of a receiver of OTLP over HTTP; traces go to /v1/traces below it.
+        endpoint: Endpoint = "none: nothing is sent", "\"http://127.0.0.1:4318\"", "OTEL_EXPORTER_OTLP_ENDPOINT";
+        /// URL for traces as a whole, in place of endpoint.
+        traces_endpoint: Endpoint = "none", "\"https://otel.example/v1/traces\"", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+        /// Headers of each request, as name=value,other=value; values percent-encoded.
+        headers: Headers = "none", "\"authorization=Bearer%20${OTEL_TOKEN:-token}\"", "OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS";
+        /// How traces are sent.
+        protocol: Protocol = "http/protobuf", "\"http/protobuf\"", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL";
+        /// Longest time for one request. The variables of OpenTelemetry count milliseconds.
+        timeout: Pause = "10s", "\"10s\"", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT";
+        /// What traces are known by.
+        service_name: Text = "dl", "\"lake-worker\"", "OTEL_SERVICE_NAME";
+        /// Other attributes of the resource, as name=value,other=value.
+        resource_attributes: Pairs = "none", "\"deployment.environment.name=production\"", "OTEL_RESOURCE_ATTRIBUTES";
+        /// Which traces are sent: always_on, always_off, traceidratio, or parentbased_ and one of them.
+        sampler: Sampler = "parentbased_traceidratio", "\"parentbased_traceidratio\"", "OTEL_TRACES_SAMPLER";
+        /// Share of traces that are sent, where the sampler is one of a ratio.
+        sample_ratio: Ratio = "1", "0.1", "OTEL_TRACES_SAMPLER_ARG";
+        /// true: nothing is sent.
+        disabled: Flag = "false", "true", "OTEL_SDK_DISABLED";
+    }
 }
 
 section! {
@@ -436,6 +467,7 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section { name: "retry", about: Retry::ABOUT, keys: Retry::KEYS },
     Section { name: "mirror", about: Mirror::ABOUT, keys: Mirror::KEYS },
     Section { name: "logging", about: Logging::ABOUT, keys: Logging::KEYS },
+    Section { name: "logging.otlp", about: LoggingOtlp::ABOUT, keys: LoggingOtlp::KEYS },
     Section { name: "monitoring", about: Monitoring::ABOUT, keys: Monitoring::KEYS },
     // Those within it come right after it: an example of YAML nests them.
     Section { name: "maintenance", about: Maintenance::ABOUT, keys: Maintenance::KEYS },
@@ -511,6 +543,7 @@ pub(crate) const ALIASES: &[(&str, &str)] = &[
     ("performance.cache_max_staleness", "cache.max_staleness"),
     ("retry.max_attempts", "retry.count"),
     ("foreign_check_interval", "mirror.foreign_check_interval"),
+    ("monitoring.otlp_endpoint", "logging.otlp.endpoint"),
     ("maintenance.cron", "maintenance.schedule"),
     ("maintenance.interval", "maintenance.schedule"),
 ];
@@ -539,10 +572,6 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ("log_level", "write logging.level"),
     ("log_format", "write logging.format"),
     ("logging.rotation", "write logging.max_size, logging.max_age and logging.max_files"),
-    (
-        "monitoring.otlp_endpoint",
-        "traces are not sent yet: read the log with logging.format = \"json\"",
-    ),
     ("monitoring.prometheus_port", "write monitoring.listen with an address and a port"),
     (
         "cache.ttl",

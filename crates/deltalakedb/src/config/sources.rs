@@ -22,6 +22,8 @@ const USER_FILES: [&str; 3] = ["config.toml", "config.yaml", "config.yml"];
 const PROFILE_VARIABLE: &str = "DELTA_PROFILE";
 /// The variable that platforms set for all programs: it chooses a profile if there is one of this name.
 const PLATFORM_VARIABLE: &str = "ENVIRONMENT";
+/// What the variables of OpenTelemetry begin with.
+const OPEN_TELEMETRY: &str = "OTEL_";
 
 /// Variables with the password, see `uri::password`.
 const PASSWORD_VARIABLES: [&str; 2] = ["DELTA_DB_PASSWORD", "DELTA_DB_PASSWORD_FILE"];
@@ -304,6 +306,13 @@ impl Sources {
                         break;
                     }
                     Ok(None) => {}
+                    // Set for all programs of a platform, by words that not each of them knows: what is
+                    // wrong is ignored, as OpenTelemetry's specification has it, and is said.
+                    Err((origin, message)) if name.starts_with(OPEN_TELEMETRY) => {
+                        let message = format!("{message}; it is ignored");
+                        let key = Some(key.path.to_owned());
+                        self.warnings.push(Problem { origin, key, message });
+                    }
                     Err((origin, message)) => {
                         self.problem(origin, Some(key.path), message);
                         break;
@@ -335,8 +344,14 @@ fn variable_of(
     name: &str,
 ) -> Result<Option<Found>, (Origin, String)> {
     let rank = Rank::Environment;
-    if let Some(text) = variable(name) {
+    if let Some(mut text) = variable(name) {
         let origin = Origin::Variable(name.to_owned());
+        if name.starts_with(OPEN_TELEMETRY)
+            && name.ends_with("_TIMEOUT")
+            && text.bytes().all(|b| b.is_ascii_digit())
+        {
+            text.push_str("ms");
+        }
         // What is wrong with a URL is said when it is needed, as ever: another may be given by then.
         (key.check)(&text).map_err(|message| (origin.clone(), message))?;
         return Ok(Some(Found { text, origin, rank }));

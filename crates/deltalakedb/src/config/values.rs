@@ -9,6 +9,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
+use super::receiver;
 use crate::backup::Keep;
 use crate::maintain::Schedule;
 use crate::uri::parse_duration;
@@ -59,7 +60,8 @@ macro_rules! setting {
 
 setting!(
     Text, Hidden, CatalogUrl, FilePath, Span, Pause, Bytes, Count, Number, Flag, Kind, Format,
-    Level, LogFormat, Address, SslMode, Encryption, Port, Moments, Kept
+    Level, LogFormat, Address, SslMode, Encryption, Port, Moments, Kept, Endpoint, Headers, Pairs,
+    Sampler, Protocol, Ratio
 );
 
 /// Any text but none at all.
@@ -398,6 +400,84 @@ impl Setting for Address {
     }
 }
 
+/// The URL of a receiver of traces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint(pub(crate) url::Url);
+
+impl Setting for Endpoint {
+    const KIND: &'static str = "URL";
+    const TEXT: bool = true;
+
+    fn read(text: &str) -> Result<Self, String> {
+        receiver::endpoint(text).map(Endpoint)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "minLength": 1})
+    }
+}
+
+/// Headers of requests; never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Headers(pub(crate) Vec<(String, String)>);
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Setting for Headers {
+    const KIND: &'static str = "secret";
+    const SECRET: bool = true;
+    const TEXT: bool = true;
+
+    fn read(text: &str) -> Result<Self, String> {
+        receiver::headers(text).map(Headers)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "minLength": 1, "writeOnly": true})
+    }
+}
+
+/// Names with values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pairs(pub(crate) Vec<(String, String)>);
+
+impl Setting for Pairs {
+    const KIND: &'static str = "list of name=value";
+    const TEXT: bool = true;
+
+    fn read(text: &str) -> Result<Self, String> {
+        receiver::pairs(text).map(Pairs)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"type": "string", "minLength": 1})
+    }
+}
+
+/// A share, 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Ratio(pub(crate) f64);
+
+impl Setting for Ratio {
+    const KIND: &'static str = "number from 0 to 1";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+        ratio.map(Ratio).ok_or_else(|| "must be a number from 0 to 1, as 0.1".to_owned())
+    }
+
+    fn schema() -> Schema {
+        json_schema!({"anyOf": [
+            {"type": "number", "minimum": 0, "maximum": 1},
+            {"type": "string"},
+        ]})
+    }
+}
+
 /// A word of a list; spellings of other programs are taken too.
 macro_rules! words {
     ($(#[doc = $about:literal])+ $name:ident, $kind:literal { $($variant:ident = $word:literal $(| $other:literal)*),+ $(,)? }) => {
@@ -485,4 +565,21 @@ words! {
         Off = "false" | "no" | "off" | "optional",
         Strict = "strict",
     }
+}
+
+words! {
+    /// Which traces are sent, in the words of OpenTelemetry.
+    Sampler, "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off, parentbased_traceidratio" {
+        On = "always_on",
+        Off = "always_off",
+        Ratio = "traceidratio",
+        ParentOn = "parentbased_always_on",
+        ParentOff = "parentbased_always_off",
+        ParentRatio = "parentbased_traceidratio",
+    }
+}
+
+words! {
+    /// How traces are sent, in the words of OpenTelemetry.
+    Protocol, "http/protobuf" { HttpProtobuf = "http/protobuf" }
 }

@@ -84,6 +84,11 @@ pub(crate) struct Maintain {
 }
 
 impl Maintain {
+    /// Whether it goes on until it is told to stop.
+    pub(crate) fn watches(&self) -> bool {
+        self.watch
+    }
+
     pub(crate) async fn run(&self, context: &Context) -> Result<u8> {
         let configured = context.maintenance()?;
         let schedule = self.schedule.clone().or(configured.schedule);

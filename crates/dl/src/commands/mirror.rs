@@ -178,6 +178,15 @@ pub(crate) struct One {
 }
 
 impl Mirror {
+    /// Whether it goes on until it is told to stop.
+    pub(crate) fn watches(&self) -> bool {
+        match self {
+            Mirror::Run(run) => run.watch,
+            Mirror::Reconcile(reconcile) => reconcile.watch,
+            _ => false,
+        }
+    }
+
     pub(crate) async fn run(self, context: &Context) -> Result<u8> {
         match self {
             Mirror::Run(run) => return run.run(context).await,

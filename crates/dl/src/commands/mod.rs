@@ -198,6 +198,15 @@ impl Command {
         matches!(self, Command::Audit(_))
     }
 
+    /// Whether it goes on until it is told to stop.
+    pub(crate) fn watches(&self) -> bool {
+        match self {
+            Command::Mirror(command) => command.watches(),
+            Command::Maintain(command) => command.watches(),
+            _ => false,
+        }
+    }
+
     /// Whether it prints an example of a file.
     pub(crate) fn is_example(&self) -> bool {
         matches!(self, Command::Config(config::Config::Example(_)))

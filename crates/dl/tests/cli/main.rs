@@ -42,6 +42,7 @@ mod reading;
 #[cfg(feature = "sql")]
 mod rows;
 mod spellings;
+mod traces;
 mod transcript;
 mod vacuuming;
 mod watching;

@@ -10,7 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use deltalakedb_test_servers::{
-    ObjectStoreKind, Postgres, PostgresOptions, Prometheus, Software, shared_object_store, skip,
+    ObjectStoreKind, OtlpReceiver, Postgres, PostgresOptions, Prometheus, Software,
+    shared_object_store, skip,
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -22,12 +23,16 @@ use crate::world::{FIRST_COMMIT, Run, World, foreign_log};
 const PASSWORD: &str = "p@ss/w:rd%41#'é$x geheim";
 /// The secret of the object store.
 const STORE_SECRET: &str = "store+geheim/4711==";
+/// The key of the receiver of traces.
+const TRACES_SECRET: &str = "traces-geheim-0815";
 
 /// An operator, with a configuration, and all that was said.
 struct Operator {
     world: World,
     server: Option<Postgres>,
     endpoint: String,
+    /// Takes the traces, where `dl` sends them.
+    receiver: Option<OtlpReceiver>,
     /// What programs wrote, by what it was.
     said: BTreeMap<String, Vec<u8>>,
 }
@@ -48,7 +53,7 @@ impl Drop for Worker {
 }
 
 impl Operator {
-    fn new(server: Option<Postgres>, endpoint: String) -> Operator {
+    fn new(server: Option<Postgres>, endpoint: String, receiver: Option<OtlpReceiver>) -> Operator {
         let world = World::empty();
         let database = match &server {
             None => "type = \"sqlite\"\nname = \"lake.db\"\n".to_owned(),
@@ -61,15 +66,21 @@ impl Operator {
                 )
             }
         };
+        let traces = receiver.as_ref().map_or_else(String::new, |receiver| {
+            let url = receiver.endpoint();
+            format!(
+                "\n[logging.otlp]\nendpoint = \"{url}\"\nheaders = \"api-key=${{LAKE_TRACES_KEY}}\"\n"
+            )
+        });
         world.file(
             "lake.toml",
             &format!(
                 "[database]\n{database}\n[mirror]\npoll_interval = \"100ms\"\n\n[retry]\ndeadline = \
                  \"5s\"\n\n[logging]\nlevel = \"trace\"\nformat = \"json\"\nfile = \"lake.log\"\n\n\
-                 [monitoring]\nlisten = \"127.0.0.1:0\"\nslow_call_threshold = \"1ms\"\n"
+                 [monitoring]\nlisten = \"127.0.0.1:0\"\nslow_call_threshold = \"1ms\"\n{traces}"
             ),
         );
-        Operator { world, server, endpoint, said: BTreeMap::new() }
+        Operator { world, server, endpoint, receiver, said: BTreeMap::new() }
     }
 
     /// `dl` as this operator calls it: what is secret comes from a file and from the environment.
@@ -80,6 +91,7 @@ impl Operator {
             .env("DELTA_CONFIG_PATH", self.world.path("lake.toml"))
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("LAKE_STORE_SECRET", STORE_SECRET)
+            .env("LAKE_TRACES_KEY", TRACES_SECRET)
             .env("AWS_SECRET_ACCESS_KEY", STORE_SECRET);
         command
     }
@@ -345,7 +357,15 @@ fn whole_way(server: impl FnOnce() -> Result<Option<Postgres>, String>) {
     store.make_bucket(&bucket).unwrap();
     let cloud = store.url(&bucket);
     let endpoint = store.options().into_iter().find(|(name, _)| name == "aws_endpoint").unwrap().1;
-    let mut op = Operator::new(server, endpoint);
+    let receiver = if cfg!(feature = "otlp") {
+        match OtlpReceiver::check().and_then(|()| OtlpReceiver::start()) {
+            Ok(receiver) => Some(receiver),
+            Err(why) => return skip(&["otlp"], format!("{why:#}")),
+        }
+    } else {
+        None
+    };
+    let mut op = Operator::new(server, endpoint, receiver);
 
     // Configure, and make the catalog.
     op.dl(&["config", "check", "--offline"]).ok();
@@ -444,7 +464,20 @@ fn whole_way(server: impl FnOnce() -> Result<Option<Postgres>, String>) {
     assert!(tables.as_array().unwrap().len() > 1, "{tables}");
     op.dl(&["doctor"]);
 
-    let mut secrets = vec![("the secret of the store", STORE_SECRET.to_owned())];
+    if let Some(receiver) = op.receiver.take() {
+        let requests = receiver.requests().unwrap();
+        assert!(requests.len() > 20, "{}", requests.len());
+        for request in requests {
+            // Of the headers each is one that was to be sent.
+            assert_eq!(request["headers"]["api-key"], TRACES_SECRET);
+            op.note("traces", request["everything"].as_str().unwrap().as_bytes());
+        }
+    }
+
+    let mut secrets = vec![
+        ("the secret of the store", STORE_SECRET.to_owned()),
+        ("the key of the receiver of traces", TRACES_SECRET.to_owned()),
+    ];
     if op.server.is_some() {
         secrets.push(("the password of the database", PASSWORD.to_owned()));
     }

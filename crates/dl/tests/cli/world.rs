@@ -138,6 +138,8 @@ impl World {
             .env_remove("DB_MAX_OVERFLOW")
             .env_remove("DB_TIMEOUT")
             .env_remove("TRACEPARENT")
+            .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
+            .env_remove("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
             .env_remove("PGPASSWORD")
             .env_remove("PGPASSFILE")
             .env_remove("MYSQL_PWD")

@@ -12,8 +12,11 @@ use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{At, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{CommitRecord, Snapshot, TableRecord};
 use deltalakedb_catalog_core::sink::MirrorSink;
+use deltalakedb_catalog_engine::spans;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::Publisher;
 use super::report::{PublishIssue, TableRun, TaskOutcome};
@@ -83,6 +86,29 @@ struct Work<'a> {
 impl Publisher {
     /// Publishes a task's versions while its lease holds.
     pub(super) async fn publish(
+        &self,
+        task: MirrorTask,
+        stop: Option<&watch::Receiver<bool>>,
+    ) -> TaskOutcome {
+        let span = tracing::trace_span!(
+            "publish",
+            table = %task.table.name,
+            published = Empty,
+            version = Empty,
+            otel.status_code = Empty,
+            error.type = Empty
+        );
+        let outcome = self.publish_task(task, stop).instrument(span.clone()).await;
+        span.record("published", spans::number(outcome.run.published));
+        if let Some(version) = outcome.run.published_version {
+            span.record("version", version.get());
+        }
+        let failed = outcome.lost_lease || !outcome.failures.is_empty();
+        spans::ended(&span, failed.then_some("publish_failed"));
+        outcome
+    }
+
+    async fn publish_task(
         &self,
         task: MirrorTask,
         stop: Option<&watch::Receiver<bool>>,
@@ -326,12 +352,26 @@ impl Work<'_> {
     async fn timed_version(&mut self, record: &CommitRecord, bytes: &Bytes) -> Result<(), End> {
         let clock = Arc::clone(&self.publisher.clock);
         let begun = clock.monotonic();
-        let end = self.publish_version(record, bytes).await;
+        let span = tracing::trace_span!(
+            "publish_version",
+            version = record.version.get(),
+            otel.status_code = Empty,
+            error.type = Empty
+        );
+        let end = self.publish_version(record, bytes).instrument(span.clone()).await;
         let how = match &end {
             Ok(()) => Attempt::Ok,
             Err(End::Failed(Stopped { diverged: true, .. })) => Attempt::Diverged,
             Err(_) => Attempt::Error,
         };
+        spans::ended(
+            &span,
+            match how {
+                Attempt::Ok => None,
+                Attempt::Diverged => Some("diverged"),
+                Attempt::Error => Some("publish_failed"),
+            },
+        );
         measure::attempted(how, clock.monotonic().saturating_sub(begun));
         end
     }
@@ -406,9 +446,10 @@ impl Work<'_> {
         self.await_checksums(CHECKSUMS_AT_A_TIME - 1).await?;
         let (sink, version) = (Arc::clone(&self.sink), record.version);
         let retry = self.is_retry(version);
-        self.on_their_way.spawn(async move {
+        let work = async move {
             Extra { version, result: put_checksum(sink.as_ref(), version, &checksum, retry).await }
-        });
+        };
+        self.on_their_way.spawn(work.in_current_span());
         Ok(())
     }
 

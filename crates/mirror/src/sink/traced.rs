@@ -6,9 +6,12 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use deltalakedb_catalog_core::error::Result;
+use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::TimestampMs;
 use deltalakedb_catalog_core::sink::{MirrorSink, PutOutcome, Replaced, SinkEntry};
+use deltalakedb_catalog_engine::spans;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::measure::{self, StoreCall};
 
@@ -39,7 +42,14 @@ impl TracedSink {
     ) -> Result<T> {
         CALLS.fetch_add(1, Ordering::Relaxed);
         let start = Instant::now();
-        let answer = answer.await;
+        let span = tracing::trace_span!(
+            "store",
+            call,
+            otel.status_code = Empty,
+            error.type = Empty
+        );
+        let answer = answer.instrument(span.clone()).await;
+        spans::ended(&span, answer.as_ref().err().map(CatalogError::code));
         let time = start.elapsed();
         if let Some(kind) = kind {
             measure::store_call(kind, answer.is_ok(), time);
