@@ -42,8 +42,11 @@ pub(crate) fn delta_tables() -> Option<PathBuf> {
 
 /// The whole workspace with every database and object store: the one set of features that all steps
 /// build.
-pub(crate) const WITH_EVERYTHING: [&str; 3] =
-    ["--workspace", "--features", "dl/postgres,dl/mysql,dl/mssql,dl/s3,dl/azure,dl/gcs,dl/sql"];
+pub(crate) const WITH_EVERYTHING: [&str; 3] = [
+    "--workspace",
+    "--features",
+    "dl/postgres,dl/mysql,dl/mssql,dl/s3,dl/azure,dl/gcs,dl/sql,dl/otlp",
+];
 
 /// `cargo doc` of all of it. With examples among its targets the features of dev-dependencies count, as in
 /// all other steps; without them tokio would have other features, and all that stands on it, DataFusion

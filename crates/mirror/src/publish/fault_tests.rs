@@ -110,6 +110,7 @@ impl Step {
             | Verb::UndropTable
             | Verb::Commit
             | Verb::ResolveToken
+            | Verb::ExpireTokens
             | Verb::ImportBegin
             | Verb::ImportBase
             | Verb::ImportCommits
@@ -117,6 +118,7 @@ impl Step {
             | Verb::ImportAbort
             | Verb::MirrorRetry
             | Verb::MirrorSetMode
+            | Verb::MirrorExpire
             | Verb::Close
             | Verb::AuditRecord
             | Verb::AuditList => panic!("publishing does not call {verb:?}"),
