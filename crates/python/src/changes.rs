@@ -8,16 +8,25 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use arrow::array::{RecordBatch, RecordBatchOptions, RecordBatchReader};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
+use arrow::ffi_stream::ArrowArrayStreamReader;
 use arrow_pyarrow::PyArrowType;
 use deltalakedb::core::catalog::CommitReport;
 use deltalakedb::deltalake::deltalake::datafusion::catalog::streaming::StreamingTable;
+use deltalakedb::deltalake::deltalake::datafusion::dataframe::DataFrame;
+use deltalakedb::deltalake::deltalake::datafusion::datasource::MemTable;
 use deltalakedb::deltalake::deltalake::datafusion::error::DataFusionError;
 use deltalakedb::deltalake::deltalake::datafusion::execution::{
     SendableRecordBatchStream, TaskContext,
 };
+use deltalakedb::deltalake::deltalake::datafusion::logical_expr::Expr;
 use deltalakedb::deltalake::deltalake::datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use deltalakedb::deltalake::deltalake::datafusion::physical_plan::streaming::PartitionStream;
-use deltalakedb::deltalake::{LOCATION, Transaction, explain, fit};
+use deltalakedb::deltalake::deltalake::operations::merge::{
+    DeleteBuilder, InsertBuilder, MergeBuilder, MergeMetrics, UpdateBuilder,
+};
+use deltalakedb::deltalake::deltalake::operations::optimize::OptimizeType;
+use deltalakedb::deltalake::deltalake::{DeltaTable, DeltaTableError};
+use deltalakedb::deltalake::{Expressions, LOCATION, Transaction, explain, fit};
 use deltalakedb::mirror::publish::PublisherConfig;
 use deltalakedb::mirror::store::normalize_location;
 use deltalakedb::rows::{self, Mode, NewColumns, Words, Write, has_void, quoted};
@@ -31,10 +40,11 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use crate::catalog::Shared;
-use crate::failure::{Failure, Result, SCHEMA_MISMATCH};
+use crate::failure::{Failure, INTERNAL, QUERY, Result, SCHEMA_MISMATCH};
 use crate::kept::Kept;
+use crate::rows::NativeRows;
 use crate::runtime::{Effect, wait};
-use crate::table::json_text;
+use crate::table::{json_text, stream_of};
 
 /// How options are called in Python.
 const WORDS: Words = Words { merge: "schema_mode=\"merge\"", replace_where: "predicate" };
@@ -200,7 +210,7 @@ impl NativeTransaction {
         &self,
         py: Python<'_>,
         table: &str,
-        data: PyArrowType<arrow::ffi_stream::ArrowArrayStreamReader>,
+        data: PyArrowType<ArrowArrayStreamReader>,
         mode: String,
         schema_mode: Option<String>,
         predicate: Option<String>,
@@ -272,6 +282,98 @@ impl NativeTransaction {
         })
     }
 
+    /// Merges rows. Clauses are: when, what, a condition, columns and values. JSON of the metrics.
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    fn merge(
+        &self,
+        py: Python<'_>,
+        table: &str,
+        source: PyArrowType<ArrowArrayStreamReader>,
+        predicate: String,
+        source_alias: String,
+        target_alias: String,
+        merge_schema: bool,
+        clauses: Vec<(String, String, Option<String>, Vec<(String, String)>)>,
+    ) -> PyResult<String> {
+        let (db, open) = self.parts(py)?;
+        let table = table.to_owned();
+        wait(py, Effect::Writes, async move {
+            let open = open.lock().await;
+            let transaction = open.as_ref().ok_or_else(ended)?;
+            let (name, table) = existing(&db, transaction, &table).await?;
+            let of_table = |failure: Failure| failure.of_table(&name.to_string());
+            let merge = Merge { predicate, source_alias, target_alias, merge_schema, clauses };
+            let frame = held(&db, source.0).await.map_err(of_table)?;
+            json_text(&merge.run(&name, table, frame).await.map_err(of_table)?)
+        })
+    }
+
+    /// Makes large files of small ones. JSON of the metrics.
+    fn optimize(
+        &self,
+        py: Python<'_>,
+        table: &str,
+        zorder: Vec<String>,
+        target_size: Option<u64>,
+    ) -> PyResult<String> {
+        let (db, open) = self.parts(py)?;
+        let table = table.to_owned();
+        wait(py, Effect::Writes, async move {
+            let open = open.lock().await;
+            let transaction = open.as_ref().ok_or_else(ended)?;
+            let (name, table) = existing(&db, transaction, &table).await?;
+            let of_table = |e| Failure::from(e).of_table(&name.to_string());
+            let schema = rows::schema(&name, &table).map_err(of_table)?;
+            for column in &zorder {
+                rows::is_column(&name, &schema, &column_path(&schema, column)).map_err(of_table)?;
+            }
+            let mut optimize = table.optimize();
+            if !zorder.is_empty() {
+                optimize = optimize.with_type(OptimizeType::ZOrder(zorder));
+            }
+            if let Some(size) = target_size.and_then(NonZeroU64::new) {
+                optimize = optimize.with_target_size(size);
+            }
+            let done = optimize.await;
+            let (_, metrics) = done.map_err(|e| of_table(explain::operation(&name, e)))?;
+            json_text(&metrics)
+        })
+    }
+
+    /// Rows of a table as the transaction sees it, its own changes among them.
+    fn rows(
+        &self,
+        py: Python<'_>,
+        table: &str,
+        columns: Option<Vec<String>>,
+        filter: Option<String>,
+    ) -> PyResult<NativeRows> {
+        let (db, open) = self.parts(py)?;
+        let table = table.to_owned();
+        let (schema, batches) = wait(py, Effect::Reads, async move {
+            let open = open.lock().await;
+            let transaction = open.as_ref().ok_or_else(ended)?;
+            let (name, table) = existing(&db, transaction, &table).await?;
+            let of_table = |e| Failure::from(e).of_table(&name.to_string());
+            let schema = rows::schema(&name, &table).map_err(of_table)?;
+            let provider = table.table_provider().await;
+            let provider = provider.map_err(|e| of_table(explain::query(e)))?;
+            let failed = |e| of_table(explain::query(e));
+            let mut frame = db.queries().session().read_table(provider).map_err(failed)?;
+            if let Some(text) = &filter {
+                let condition =
+                    rows::condition(&name, &schema, "filter", text).map_err(of_table)?;
+                frame = frame.filter(condition).map_err(failed)?;
+            }
+            if let Some(columns) = &columns {
+                let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+                frame = frame.select_columns(&columns).map_err(failed)?;
+            }
+            stream_of(frame).await
+        })?;
+        Ok(NativeRows::new(schema, batches))
+    }
+
     /// Commits. JSON of the commit, and of warnings; of none if nothing was done.
     fn commit(&self, py: Python<'_>) -> PyResult<String> {
         let (db, open) = self.parts(py)?;
@@ -302,6 +404,117 @@ impl NativeTransaction {
             drop(open.lock().await.take());
             Ok(())
         })
+    }
+}
+
+/// A merge, as it was asked for.
+struct Merge {
+    predicate: String,
+    source_alias: String,
+    target_alias: String,
+    merge_schema: bool,
+    clauses: Vec<(String, String, Option<String>, Vec<(String, String)>)>,
+}
+
+/// The rows of a source that is read more than once: they are held.
+async fn held(db: &Db, source: ArrowArrayStreamReader) -> Result<DataFrame> {
+    let schema = without_metadata(&source.schema());
+    let kind = Arc::clone(&schema);
+    let read = tokio::task::spawn_blocking(move || {
+        let mut batches = Vec::new();
+        for batch in source {
+            batches.push(batch.and_then(|batch| with_schema(&batch, &kind))?);
+        }
+        Ok::<_, ArrowError>(batches)
+    });
+    let read =
+        read.await.map_err(|e| Failure::new(INTERNAL, format!("work was broken off: {e}")))?;
+    let batches = read.map_err(|error| {
+        Failure::new(QUERY, format!("reading the rows of the source failed: {}", plain(&error)))
+    })?;
+    let provider = MemTable::try_new(schema, vec![batches]).map_err(explain::query)?;
+    Ok(db.queries().session().read_table(Arc::new(provider)).map_err(explain::query)?)
+}
+
+impl Merge {
+    async fn run(
+        self,
+        name: &TableName,
+        table: DeltaTable,
+        source: DataFrame,
+    ) -> Result<MergeMetrics> {
+        let target = rows::schema(name, &table)?;
+        let expressions = Expressions::of_merge(
+            (&self.target_alias, &target),
+            (&self.source_alias, source.schema().as_arrow()),
+        );
+        let expressions = expressions.map_err(|e| rows::asked(name, "columns", e))?;
+        let on = expressions.condition(&self.predicate);
+        let on = on.map_err(|e| rows::asked(name, "predicate", e))?;
+        let mut merge = table
+            .merge(source, on)
+            .with_source_alias(&self.source_alias)
+            .with_target_alias(&self.target_alias)
+            .with_merge_schema(self.merge_schema);
+        for (when, action, condition, pairs) in self.clauses {
+            let bad = |e| rows::asked(name, &format!("when_{when}_{action}"), e);
+            let condition = condition.map(|text| expressions.condition(&text)).transpose();
+            let condition = condition.map_err(bad)?;
+            let mut values = Vec::with_capacity(pairs.len());
+            for (column, value) in pairs {
+                let column = quoted(&column);
+                if !self.merge_schema {
+                    rows::is_column(name, &target, &column)?;
+                }
+                let kind = rows::column_type(&target, &column);
+                values
+                    .push((column.clone(), expressions.value(&value, &column, kind).map_err(bad)?));
+            }
+            merge = with_clause(merge, (&when, &action), condition, values)
+                .map_err(|e| explain::operation(name, e))?;
+        }
+        let (_, metrics) = merge.await.map_err(|e| explain::operation(name, e))?;
+        Ok(metrics)
+    }
+}
+
+fn with_clause(
+    merge: MergeBuilder,
+    clause: (&str, &str),
+    condition: Option<Expr>,
+    values: Vec<(String, Expr)>,
+) -> Result<MergeBuilder, DeltaTableError> {
+    let delete = |delete: DeleteBuilder| match condition.clone() {
+        Some(condition) => delete.predicate(condition),
+        None => delete,
+    };
+    let update = |mut update: UpdateBuilder| {
+        for (column, value) in values.clone() {
+            update = update.update(column, value);
+        }
+        match condition.clone() {
+            Some(condition) => update.predicate(condition),
+            None => update,
+        }
+    };
+    let insert = |mut insert: InsertBuilder| {
+        for (column, value) in values.clone() {
+            insert = insert.set(column, value);
+        }
+        match condition.clone() {
+            Some(condition) => insert.predicate(condition),
+            None => insert,
+        }
+    };
+    match clause {
+        ("matched", "update") => merge.when_matched_update(update),
+        ("matched", "delete") => merge.when_matched_delete(delete),
+        ("not_matched", "insert") => merge.when_not_matched_insert(insert),
+        ("not_matched_by_source", "update") => merge.when_not_matched_by_source_update(update),
+        ("not_matched_by_source", "delete") => merge.when_not_matched_by_source_delete(delete),
+        (when, action) => {
+            Err(DeltaTableError::Generic(format!("there is no clause when_{when}_{action}")))
+        }
     }
 }
 
@@ -379,7 +592,7 @@ async fn existing(
     db: &Db,
     transaction: &Transaction,
     text: &str,
-) -> Result<(TableName, deltalakedb::deltalake::deltalake::DeltaTable)> {
+) -> Result<(TableName, DeltaTable)> {
     let name = name_of(db, text).await?;
     let failed = |failure: Failure| failure.of_table(&name.to_string());
     let opened = transaction.table(&name).await;
@@ -473,11 +686,7 @@ async fn write(
     Ok(Some(write.into_table(name, table).await?.metrics))
 }
 
-fn same_partitions(
-    name: &TableName,
-    table: &deltalakedb::deltalake::deltalake::DeltaTable,
-    asked: &[String],
-) -> Result<()> {
+fn same_partitions(name: &TableName, table: &DeltaTable, asked: &[String]) -> Result<()> {
     let state = table.snapshot().map_err(|e| explain::operation(name, e))?;
     let have = state.metadata().partition_columns();
     if asked.is_empty() || asked == have {

@@ -12,6 +12,7 @@ use deltalakedb::deltalake::fit;
 use deltalakedb::mirror::diff::{DiffOptions, diff};
 use deltalakedb::mirror::import::{ImportOptions, import_table};
 use deltalakedb::mirror::publish::wait_published;
+use deltalakedb::mirror::vacuum::{VacuumOptions, vacuum};
 use deltalakedb::{
     CacheKind, CatalogError, CommitFilter, CommitRecord, IntoTableRef, MirrorMode, NoProgress,
     TableFilter, TableRecord, TableRef, TimestampMs, Version,
@@ -400,6 +401,35 @@ impl NativeCatalog {
             let version = Version::new(version).map_err(CatalogError::from)?;
             let waited = wait_published(&db, &table_ref(&table)?, Some(version), Some(limit)).await;
             json_text(&waited.map_err(|e| late(e).of_table(&table))?)
+        })
+    }
+
+    /// Looks for files that nothing needs, and deletes them if told to. JSON of the report.
+    fn vacuum(
+        &self,
+        py: Python<'_>,
+        table: &str,
+        retention_ms: Option<i64>,
+        accept_short: bool,
+        keep_versions: Vec<i64>,
+        delete: bool,
+    ) -> PyResult<String> {
+        let (db, table) = (self.shared.db(py)?, table.to_owned());
+        wait(py, Effect::Writes, async move {
+            let keep = keep_versions.into_iter().map(Version::new).collect::<Result<Vec<_>, _>>();
+            let options = VacuumOptions {
+                retention_ms,
+                accept_short,
+                keep_versions: keep.map_err(CatalogError::from)?,
+                ignore_other_tables: false,
+                delete,
+            };
+            let id = table_ref(&table)?;
+            let report =
+                on_own_thread(
+                    move || async move { Ok(vacuum(&db, &id, options, &NoProgress).await?) },
+                );
+            json_text(&report.await.map_err(|failure| failure.of_table(&table))?)
         })
     }
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Schema, SchemaRef};
 use deltalakedb::core::catalog::Catalog;
 use deltalakedb::core::schema::StructType;
+use deltalakedb::deltalake::deltalake::datafusion::dataframe::DataFrame;
 use deltalakedb::deltalake::{explain, fit};
 use deltalakedb::filter::parse_filter;
 use deltalakedb::rows::{condition, portable, portable_schema, quoted};
@@ -34,26 +35,29 @@ pub(crate) fn json_text(value: &impl serde::Serialize) -> Result<String> {
         .map_err(|e| Failure::new(INTERNAL, format!("an answer has no JSON form: {e}")))
 }
 
+/// The rows of a plan, as they are read, and their columns.
+pub(crate) async fn stream_of(frame: DataFrame) -> Result<(SchemaRef, Batches)> {
+    let tables = explain::tables(frame.logical_plan());
+    let rows = frame.execute_stream().await;
+    let rows = rows.map_err(|error| Failure::from(explain::rows(&tables, error)))?;
+    let schema = portable_schema(&rows.schema());
+    let kind = Arc::clone(&schema);
+    let batches: Batches = rows
+        .map(move |batch| {
+            let batch = batch.map_err(|error| Failure::from(explain::rows(&tables, error)))?;
+            portable(&batch, &kind).map_err(|error| {
+                Failure::new(INTERNAL, format!("the rows have no such form: {error}"))
+            })
+        })
+        .fuse()
+        .boxed();
+    Ok((schema, batches))
+}
+
 /// Runs a query; its rows come as they are read.
 pub(crate) fn query(py: Python<'_>, db: Db, sql: String) -> PyResult<NativeRows> {
     let (schema, batches) = wait(py, Effect::Reads, async move {
-        let frame = db.queries().query(&sql).await.map_err(explain::query)?;
-        let tables = explain::tables(frame.logical_plan());
-        let again = tables.clone();
-        let rows = frame.execute_stream().await;
-        let rows = rows.map_err(|error| Failure::from(explain::rows(&again, error)))?;
-        let schema = portable_schema(&rows.schema());
-        let kind = Arc::clone(&schema);
-        let batches: Batches = rows
-            .map(move |batch| {
-                let batch = batch.map_err(|error| Failure::from(explain::rows(&tables, error)))?;
-                portable(&batch, &kind).map_err(|error| {
-                    Failure::new(INTERNAL, format!("the rows have no such form: {error}"))
-                })
-            })
-            .fuse()
-            .boxed();
-        Ok((schema, batches))
+        stream_of(db.queries().query(&sql).await.map_err(explain::query)?).await
     })?;
     Ok(NativeRows::new(schema, batches))
 }

@@ -125,9 +125,39 @@ def writes_partitions(on):
     on.write(pa.table({"p": names, "n": range(len(names))}), mode="append", partition_by=["p"])
 
 
+def merges(on):
+    on.write(rows(*range(5)), mode="append")
+    source = rows(3, 4, 5, 6, day="new")
+    on.merge(source, "target.id = source.id", "source", "target").when_matched_update(
+        {"day": "source.day", "target.x": "target.x + source.x"}, predicate="source.id < 4"
+    ).when_matched_delete().when_not_matched_insert_all().execute()
+
+
+def upserts(on):
+    on.write(rows(*range(5)), mode="append")
+    on.merge(rows(4, 5, day="new"), "t.id = s.id", "s", "t").when_matched_update_all(
+        except_cols=["x"]
+    ).when_not_matched_insert({"id": "s.id", "`day`": "'inserted'"}).when_not_matched_by_source_update(
+        {"x": "-1.0"}, predicate="t.id = 0"
+    ).when_not_matched_by_source_delete(predicate="t.id = 1").execute()
+
+
+def compacts(on):
+    for number in range(5):
+        on.write(rows(number), mode="append")
+    on.optimize.compact()
+
+
+def orders(on):
+    for number in range(5):
+        on.write(rows(number), mode="append")
+    on.optimize.z_order(["x", "id"])
+
+
 @pytest.mark.parametrize(
     "operations",
     [
+        merges, upserts, compacts, orders,
         appends, overwrites, overwrites_a_part, ignores, merges_schemas, replaces_the_schema, deletes,
         deletes_all, updates, writes_nothing, writes_partitions,
     ],
@@ -375,7 +405,66 @@ def test_moving_means_changing_an_import_and_a_url(lite, tmp_path):
     assert table.version() == 2 and table.to_pyarrow_table().num_rows == 1
 
 
+def test_merges_and_optimizations_that_do_not_fit(lite, lake):
+    table = lite.write("t", rows(1, 2), location=lake)
+    source = rows(2, 3)
+    for call in [
+        lambda: table.merge(source, "target.id = source.id").execute(),
+        lambda: table.merge(source, "target.id =").when_matched_delete().execute(),
+        lambda: table.merge(source, "target.nope = source.id").when_matched_delete().execute(),
+        lambda: table.merge(source, "target.id = source.id").when_matched_update({"nope": "1"}).execute(),
+        lambda: table.merge(source, "target.id = source.id").when_matched_update({"x": "nope"}).execute(),
+        lambda: table.merge(source, "target.id = source.id").when_matched_update({}),
+        lambda: table.merge([1], "target.id = source.id"),
+        lambda: table.optimize.z_order([]),
+        lambda: table.optimize.z_order(["nope"]),
+        lambda: table.optimize.compact(target_size=-1),
+        lambda: table.vacuum(retention_hours=-1),
+        lambda: table.vacuum(retention_hours=0),
+    ]:
+        with pytest.raises(InvalidInputError):
+            call()
+    assert lite.table("t").version() == 0
+
+
+def test_a_merge_with_a_token_takes_effect_once(lite, lake):
+    table = lite.write("t", rows(1), location=lake)
+    for expected in (1, None):
+        merge = table.merge(rows(2), "target.id = source.id", token="m-1").when_not_matched_insert_all()
+        assert merge.execute().get("num_target_rows_inserted") == expected
+    assert table.version() == 1 and plain(table) == plain(rows(1, 2))
+
+
+def test_compaction_and_vacuum(lite, lake):
+    table = lite.write("t", rows(0), location=lake)
+    for number in range(1, 4):
+        table.write(rows(number))
+    old = table.file_uris()
+    metrics = table.optimize.compact()
+    assert (metrics["numFilesAdded"], metrics["numFilesRemoved"], table.num_files) == (1, 4, 1)
+    assert table.vacuum() == []
+    looked = table.vacuum(retention_hours=0, enforce_retention_duration=False)
+    assert len(looked) == 4 and all(Path(uri).is_file() for uri in old)
+    gone = table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    assert sorted(gone) == sorted(looked) and not any(Path(uri).exists() for uri in old)
+    assert plain(table) == plain(rows(0, 1, 2, 3))
+
+
 # ---- transactions ----
+
+
+def test_a_transaction_reads_what_it_wrote(catalog, lake):
+    table = catalog.write("s.t", rows(1, 2), location=lake)
+    with catalog.transaction() as tx:
+        inside = tx.table("s.t")
+        inside.write(rows(3))
+        inside.delete("id = 1")
+        assert plain(inside.rows().to_arrow()) == plain(rows(2, 3))
+        assert inside.rows(["id"], "x > 4").to_arrow().to_pydict() == {"id": [3]}
+        # Others do not see it yet.
+        assert plain(catalog.table("s.t")) == plain(rows(1, 2))
+    table.update_incremental()
+    assert table.version() == 1 and plain(table) == plain(rows(2, 3))
 
 
 def test_a_transaction_is_all_or_nothing(catalog, lake):

@@ -17,7 +17,16 @@ from . import _internal, exceptions
 from ._catalog import Catalog, write_deltalake
 from ._internal import __version__
 from ._rows import Rows
-from ._table import Metadata, Protocol, Table, TableAlterer, Transaction, TransactionTable
+from ._table import (
+    Metadata,
+    Protocol,
+    Table,
+    TableAlterer,
+    TableMerger,
+    TableOptimizer,
+    Transaction,
+    TransactionTable,
+)
 from .exceptions import (
     CatalogClosedError,
     CommitUnknownError,
@@ -60,7 +69,9 @@ __all__ = [
     "TableAlterer",
     "TableExistsError",
     "TableFrozenError",
+    "TableMerger",
     "TableNotFoundError",
+    "TableOptimizer",
     "TimeoutError",
     "Transaction",
     "TransactionTable",

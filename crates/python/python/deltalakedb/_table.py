@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import polars
     import pyarrow
 
-__all__ = ["Metadata", "Protocol", "Table", "TableAlterer", "Transaction", "TransactionTable"]
+__all__ = ["Metadata", "Protocol", "Table", "TableAlterer", "TableMerger", "TableOptimizer",
+           "Transaction", "TransactionTable"]
 
 Mode = Literal["append", "overwrite", "error", "ignore"]
 SchemaMode = Literal["merge", "overwrite"]
@@ -392,6 +393,80 @@ class Table:
         self.update_incremental()
         return metrics
 
+    def merge(
+        self,
+        source: Any,
+        predicate: str,
+        source_alias: Optional[str] = None,
+        target_alias: Optional[str] = None,
+        merge_schema: bool = False,
+        *,
+        token: Optional[str] = None,
+        publish: bool = True,
+    ) -> TableMerger:
+        """Merges rows into the table: clauses say what happens to rows that match and to others.
+
+        ::
+
+            (
+                table.merge(frame, "target.id = source.id", "source", "target")
+                .when_matched_update_all()
+                .when_not_matched_insert_all()
+                .execute()
+            )
+
+        Args:
+            source: The rows, as for :meth:`write`. All of them are held in memory.
+            predicate: Which rows belong together: a SQL condition over both.
+            source_alias: What expressions call the rows; ``source`` by default.
+            target_alias: What expressions call the table; ``target`` by default.
+            merge_schema: Add columns that the table lacks.
+            token: A second merge with this token does nothing.
+            publish: Publish the commit at once.
+        """
+        return TableMerger(
+            self, source, predicate, source_alias or "source", target_alias or "target",
+            merge_schema, token, publish,
+        )
+
+    @property
+    def optimize(self) -> TableOptimizer:
+        """Makes large files of small ones."""
+        return TableOptimizer(self)
+
+    def vacuum(
+        self,
+        retention_hours: Optional[int] = None,
+        dry_run: bool = True,
+        enforce_retention_duration: bool = True,
+        *,
+        keep_versions: Optional[Sequence[int]] = None,
+    ) -> list[str]:
+        """Deletes data files that no version within the retention needs; by default it only looks.
+
+        Args:
+            retention_hours: The retention; by default the table's, else a week.
+            dry_run: Delete nothing.
+            enforce_retention_duration: Refuse a retention that is shorter than the table's.
+            keep_versions: Keep what these versions need, however old they are.
+
+        Returns:
+            Files that nothing needs, relative to the table's root; of very many, some.
+        """
+        if retention_hours is not None and not 0 <= retention_hours <= 876_000:
+            raise InvalidInputError(
+                f"retention_hours must be from 0 to 876000, and is {retention_hours}"
+            )
+        retention_ms = None if retention_hours is None else retention_hours * 3_600_000
+        said = json.loads(
+            self._catalog.vacuum(
+                self.id, retention_ms, not enforce_retention_duration, list(keep_versions or []),
+                not dry_run,
+            )
+        )
+        files: list[str] = said["files"]
+        return files
+
     @property
     def alter(self) -> TableAlterer:
         """Changes of its metadata, one commit each."""
@@ -423,6 +498,149 @@ class Table:
 def _loaded(uri: str, name: str, version: int, user: Optional[str]) -> Table:
     catalog, _ = _internal.catalog_of_table(uri, user)
     return Table._of(catalog, name, version, None, user)
+
+
+class TableMerger:
+    """A merge: clauses are tried in the order in which they were given, of each kind the first that fits."""
+
+    def __init__(
+        self,
+        table: Table,
+        source: Any,
+        predicate: str,
+        source_alias: str,
+        target_alias: str,
+        merge_schema: bool,
+        token: Optional[str],
+        publish: bool,
+    ) -> None:
+        self._table = table
+        self._source = stream(source)
+        self._predicate = predicate
+        self._aliases = (source_alias, target_alias)
+        self._merge_schema = merge_schema
+        self._token = token
+        self._publish = publish
+        self._clauses: list[tuple[str, str, Optional[str], list[tuple[str, str]]]] = []
+
+    def _with(
+        self, when: str, action: str, predicate: Optional[str], values: Mapping[str, str]
+    ) -> TableMerger:
+        if action != "delete" and not values:
+            raise InvalidInputError(f"when_{when}_{action} needs columns and their values")
+        pairs = [(self._column(column), value) for column, value in values.items()]
+        self._clauses.append((when, action, predicate, pairs))
+        return self
+
+    def _column(self, column: str) -> str:
+        column = column.removeprefix(self._aliases[1] + ".")
+        for quote in ("`", '"'):
+            if len(column) > 1 and column.startswith(quote) and column.endswith(quote):
+                return column[1:-1].replace(quote * 2, quote)
+        return column
+
+    def _all(self, except_cols: Optional[Sequence[str]]) -> dict[str, str]:
+        import pyarrow as pa
+
+        if hasattr(self._source, "__arrow_c_schema__"):
+            names_of_source = pa.schema(self._source).names
+        else:
+            self._source = pa.table(self._source)
+            names_of_source = self._source.schema.names
+        source = self._aliases[0]
+        left_out = set(except_cols or [])
+        quoted = {name: name.replace('"', '""') for name in names_of_source}
+        return {
+            f"`{name}`": f'{source}."{text}"' for name, text in quoted.items() if name not in left_out
+        }
+
+    def when_matched_update(
+        self, updates: Mapping[str, str], predicate: Optional[str] = None
+    ) -> TableMerger:
+        """Updates rows of the table that match: columns, and SQL expressions over both sides."""
+        return self._with("matched", "update", predicate, updates)
+
+    def when_matched_update_all(
+        self, predicate: Optional[str] = None, except_cols: Optional[Sequence[str]] = None
+    ) -> TableMerger:
+        """Updates rows of the table that match with all columns of the source."""
+        return self._with("matched", "update", predicate, self._all(except_cols))
+
+    def when_matched_delete(self, predicate: Optional[str] = None) -> TableMerger:
+        """Deletes rows of the table that match."""
+        return self._with("matched", "delete", predicate, {})
+
+    def when_not_matched_insert(
+        self, updates: Mapping[str, str], predicate: Optional[str] = None
+    ) -> TableMerger:
+        """Inserts rows of the source that have no match."""
+        return self._with("not_matched", "insert", predicate, updates)
+
+    def when_not_matched_insert_all(
+        self, predicate: Optional[str] = None, except_cols: Optional[Sequence[str]] = None
+    ) -> TableMerger:
+        """Inserts rows of the source that have no match, with all their columns."""
+        return self._with("not_matched", "insert", predicate, self._all(except_cols))
+
+    def when_not_matched_by_source_update(
+        self, updates: Mapping[str, str], predicate: Optional[str] = None
+    ) -> TableMerger:
+        """Updates rows of the table that have no match in the source."""
+        return self._with("not_matched_by_source", "update", predicate, updates)
+
+    def when_not_matched_by_source_delete(self, predicate: Optional[str] = None) -> TableMerger:
+        """Deletes rows of the table that have no match in the source."""
+        return self._with("not_matched_by_source", "delete", predicate, {})
+
+    def execute(self) -> dict[str, Any]:
+        """Merges, in one commit. The metrics."""
+        if not self._clauses:
+            raise InvalidInputError("a merge needs a clause, as when_matched_update_all()")
+        table = self._table
+        metrics: dict[str, Any] = {}
+        with Transaction(table._catalog, self._token, self._publish) as transaction:
+            if not transaction.replayed:
+                text = transaction._native.merge(
+                    table.id, self._source, self._predicate, *self._aliases, self._merge_schema,
+                    self._clauses,
+                )
+                metrics = json.loads(text)
+        table.update_incremental()
+        return metrics
+
+
+class TableOptimizer:
+    """Makes large files of small ones. Rows stay what they are."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def compact(self, target_size: Optional[int] = None) -> dict[str, Any]:
+        """Puts small files together.
+
+        Args:
+            target_size: Size of a file, bytes; by default the table's, else 100 MiB.
+        """
+        return self._run([], target_size)
+
+    def z_order(
+        self, columns: Union[str, Sequence[str]], target_size: Optional[int] = None
+    ) -> dict[str, Any]:
+        """Writes all files anew, rows that are near each other in the columns together."""
+        wanted = names(columns)
+        if not wanted:
+            raise InvalidInputError("z_order needs columns")
+        return self._run(wanted, target_size)
+
+    def _run(self, columns: list[str], target_size: Optional[int]) -> dict[str, Any]:
+        if target_size is not None and target_size <= 0:
+            raise InvalidInputError(f"target_size must be positive, and is {target_size}")
+        table = self._table
+        with Transaction(table._catalog, None, True) as transaction:
+            text = transaction._native.optimize(table.id, columns, target_size)
+        table.update_incremental()
+        metrics: dict[str, Any] = json.loads(text)
+        return metrics
 
 
 class TableAlterer:
@@ -583,6 +801,16 @@ class TransactionTable:
         """Deletes rows, see :meth:`Table.delete`."""
         metrics: dict[str, Any] = json.loads(self._transaction._native.delete(self._name, predicate))
         return metrics
+
+    def rows(
+        self,
+        columns: Optional[Sequence[str]] = None,
+        filter: Optional[str] = None,  # noqa: A002
+    ) -> Rows:
+        """Its rows as the transaction sees them, with its own changes."""
+        native = self._transaction._native
+        wanted = None if columns is None else list(columns)
+        return Rows(lambda: native.rows(self._name, wanted, filter))
 
     def update(
         self,
