@@ -16,8 +16,7 @@ use crate::workspace::{self, Package};
 
 /// What the tests must not skip: all that a machine with a Rust toolchain, Python, Node.js and the
 /// packages of the database servers can run. SQL Server has no package: it is tested where it is given by URL.
-const REQUIRED: &str =
-    "sqlite,postgres,replica,pgbouncer,mysql,galera,s3,azure,prometheus,otlp,deploy,interop,crash";
+const REQUIRED: &str = "sqlite,postgres,replica,pgbouncer,mysql,galera,s3,azure,prometheus,otlp,deploy,interop,python,crash";
 
 /// Packages that must be absent from the facade unless one of these features asks for them.
 const HEAVY: [(&[&str], &[&str]); 8] = [

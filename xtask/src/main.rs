@@ -10,6 +10,7 @@ mod deploy;
 mod interop;
 mod loops;
 mod msrv;
+mod python;
 mod run;
 mod servers;
 mod steps;
@@ -39,7 +40,7 @@ enum Task {
     /// Database servers are started for the run, unless DL_TEST_POSTGRES_URL, DL_TEST_MYSQL_URL or
     /// DL_TEST_GALERA_URL names some; SQL Server is tested where DL_TEST_MSSQL_URL names one. So are
     /// emulators of S3 and Azure Blob Storage (DL_TEST_S3_ENDPOINT, DL_TEST_AZURE_ENDPOINT).
-    /// DL_REQUIRE=sqlite,postgres,replica,pgbouncer,mysql,galera,mssql,s3,azure,otlp,corpus,interop,crash turns
+    /// DL_REQUIRE=sqlite,postgres,replica,pgbouncer,mysql,galera,mssql,s3,azure,otlp,corpus,interop,python,crash turns
     /// a skip of these into a failure.
     Test(test::Args),
     /// Everything that a change must pass: format, lints, docs, dependencies, features, tests.
@@ -61,6 +62,8 @@ enum Task {
     /// Each by its own tool, installed where that needs no password. What cannot be installed is shown as
     /// skipped, with the reason; DL_REQUIRE=deploy turns such a skip into a failure.
     Deploy,
+    /// Build the wheel of the Python package for this machine, in release, into target/wheels.
+    Wheel,
     /// Measure a release build and print the figures as a Markdown table.
     Bench(bench::Args),
 }
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Task::Crash(args) => crash::main(&args),
         Task::Servers(args) => servers::main(&args),
         Task::Deploy => Ok(deploy::main()),
+        Task::Wheel => python::wheel(),
         Task::Bench(args) => bench::main(&args),
     };
     match outcome {

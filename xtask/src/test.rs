@@ -16,9 +16,10 @@ const SLOW: [&str; 2] = ["deltalakedb-contention", "deltalakedb-test-servers"];
 
 /// Parts of `DL_REQUIRE` that are satisfied if they were not skipped; of the others, which are
 /// databases, some test must have run, too.
-const SERVICES: [&str; 11] = [
+const SERVICES: [&str; 12] = [
     "corpus",
     "interop",
+    "python",
     "crash",
     "galera",
     "replica",
@@ -77,6 +78,8 @@ struct Needs {
     servers: Servers,
     /// With other engines, or why there is none; nothing for a quick run.
     python: Option<Result<PathBuf, String>>,
+    /// With what the tests of the Python package need, or why there is none; nothing for a quick run.
+    package: Option<Result<PathBuf, String>>,
     /// What could not be had.
     absent: Tally,
 }
@@ -86,7 +89,8 @@ impl Needs {
         let mut absent = Tally::default();
         let servers = Servers::for_tests(quick, &mut absent);
         let python = if quick { None } else { Some(crate::interop::python()?) };
-        Ok(Needs { nextest: tools::nextest()?, servers, python, absent })
+        let package = if quick { None } else { Some(crate::python::python()?) };
+        Ok(Needs { nextest: tools::nextest()?, servers, python, package, absent })
     }
 
     /// What leads a test to all of it.

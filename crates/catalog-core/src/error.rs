@@ -90,6 +90,22 @@ impl From<InvalidId> for CatalogError {
 }
 
 impl CatalogError {
+    /// All values of [`CatalogError::code`].
+    pub const CODES: [&'static str; 12] = [
+        "invalid_input",
+        "table_not_found",
+        "table_exists",
+        "version_not_found",
+        "conflict",
+        "table_frozen",
+        "unsupported",
+        "schema",
+        "corrupt",
+        "busy",
+        "unavailable",
+        "commit_unknown",
+    ];
+
     /// Bad input, with a full sentence.
     #[must_use]
     pub fn invalid(message: impl Into<String>) -> Self {

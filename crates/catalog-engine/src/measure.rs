@@ -225,22 +225,6 @@ fn commit_outcome(answer: Result<bool, &CatalogError>) -> usize {
     }
 }
 
-/// The stable codes of errors, see [`CatalogError::code`].
-const CODES: [&str; 12] = [
-    "invalid_input",
-    "table_not_found",
-    "table_exists",
-    "version_not_found",
-    "conflict",
-    "table_frozen",
-    "unsupported",
-    "schema",
-    "corrupt",
-    "busy",
-    "unavailable",
-    "commit_unknown",
-];
-
 /// All numbers of one catalog, for as long as a handle on it lives.
 #[derive(Debug)]
 pub struct Meters {
@@ -281,7 +265,10 @@ impl Default for Meters {
                 .iter()
                 .map(|verb| Count::new(statement("dl_retries_total", verb)))
                 .collect(),
-            errors: CODES.iter().map(|code| count("dl_errors_total", "code", code)).collect(),
+            errors: CatalogError::CODES
+                .iter()
+                .map(|code| count("dl_errors_total", "code", code))
+                .collect(),
         }
     }
 }
@@ -345,8 +332,10 @@ impl Meters {
     /// A user got this error.
     pub(crate) fn error(&self, error: &CatalogError) {
         let code = error.code();
-        if let Some(count) =
-            CODES.iter().position(|c| *c == code).and_then(|code| self.errors.get(code))
+        if let Some(count) = CatalogError::CODES
+            .iter()
+            .position(|c| *c == code)
+            .and_then(|code| self.errors.get(code))
         {
             count.count();
         }

@@ -67,6 +67,8 @@ pub mod parquet_files;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod role;
+#[cfg(feature = "deltalake")]
+pub mod rows;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 pub mod system;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 
 use super::{Args, Needs, SLOW, record};
 use crate::tally::Tally;
-use crate::{crash, interop, run, workspace};
+use crate::{crash, interop, python, run, workspace};
 
 /// Suites that are programs of libtest-mimic, one process each: their tests share servers. The package
 /// stands in the filter of .config/nextest.toml.
@@ -78,12 +78,16 @@ fn others(args: &Args, needs: &Needs) -> Result<Tally> {
     part(&mut tally, "benches", benches)?;
     if args.quick {
         tally.skip("interop", "left out by --quick");
+        tally.skip("python", "left out by --quick");
         tally.skip("crash", "left out by --quick");
         return Ok(tally);
     }
     if let Some(python) = &needs.python {
         let all = interop::Args::default();
         part(&mut tally, "interop", || interop::cases(&all, python, &needs.servers, false))?;
+    }
+    if let Some(package) = &needs.package {
+        part(&mut tally, "python", || python::tests(package, &needs.servers))?;
     }
     for name in SUITES {
         part(&mut tally, name, || suite(name, needs))?;

@@ -60,6 +60,7 @@ pages! {
     publishing_publishing: "docs/src/publishing/publishing.md",
     publishing_repair: "docs/src/publishing/repair.md",
     publishing_vacuum: "docs/src/publishing/vacuum.md",
+    python: "docs/src/python.md",
     reading: "docs/src/reading.md",
     sql: "docs/src/sql.md",
     start_command_line: "docs/src/start/command-line.md",

@@ -1,9 +1,10 @@
 //! `dl delete`
 
 use clap::Args;
+use deltalakedb::rows;
 use serde_json::json;
 
-use super::{Change, Rows, failure};
+use super::{Change, Rows};
 use crate::commands::commit::Done;
 use crate::context::Context;
 use crate::failure::Result;
@@ -31,12 +32,8 @@ impl Delete {
     pub(crate) async fn run(&self, context: &Context) -> Result<()> {
         self.change
             .run(context, &self.table, async |_, name, table| {
-                let condition = self.rows.condition(name, &table)?;
-                let mut delete = table.delete();
-                if let Some(condition) = condition {
-                    delete = delete.with_predicate(condition);
-                }
-                let (_, metrics) = delete.await.map_err(|e| failure(name, e))?;
+                let condition = self.rows.condition.as_deref();
+                let metrics = rows::delete(name, table, "--where", condition).await?;
                 let rows = metrics.num_deleted_rows.and_then(|rows| u64::try_from(rows).ok());
                 let text = rows.map_or_else(
                     || "Deleted".to_owned(),

@@ -7,12 +7,11 @@ use delta::datafusion::sql::sqlparser::ast::{MergeAction, MergeInsertKind, State
 use delta::operations::merge::MergeBuilder;
 use deltalakedb::core::ids::TableName;
 use deltalakedb::deltalake::{Expressions, deltalake as delta};
+use deltalakedb::rows::{asked, column_type, is_column, quoted};
 use serde_json::json;
 
 use super::source::Source;
-use super::{
-    Change, asked, column, column_type, failure, is_column, parse_within, quoted, target_column,
-};
+use super::{Change, column, failure, parse_within, target_column};
 use crate::commands::commit::Done;
 use crate::context::Context;
 use crate::failure::{Failure, Result};

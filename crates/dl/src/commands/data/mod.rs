@@ -8,13 +8,10 @@ mod source;
 pub(super) mod sql;
 mod text;
 pub(super) mod update;
-mod void;
 pub(super) mod write;
 
 use clap::Args;
-use delta::arrow::datatypes::{DataType, Schema};
 use delta::datafusion::error::DataFusionError;
-use delta::datafusion::logical_expr::Expr;
 use delta::datafusion::sql::sqlparser::ast::{AssignmentTarget, ObjectName, Statement};
 use delta::datafusion::sql::sqlparser::dialect::GenericDialect;
 use delta::datafusion::sql::sqlparser::parser::Parser;
@@ -23,7 +20,8 @@ use deltalakedb::Db;
 use deltalakedb::core::catalog::CommitReport;
 use deltalakedb::core::error::CatalogError;
 use deltalakedb::core::ids::{CommitToken, TableName, TableRef};
-use deltalakedb::deltalake::{Expressions, deltalake as delta, explain};
+use deltalakedb::deltalake::{deltalake as delta, explain};
+use deltalakedb::rows::quoted;
 use serde_json::Value;
 
 use super::commit::{Done, finish};
@@ -56,43 +54,6 @@ struct Rows {
     /// All rows
     #[arg(long, conflicts_with = "condition")]
     all: bool,
-}
-
-impl Rows {
-    /// The condition over the columns of a table; none for all rows.
-    fn condition(&self, name: &TableName, table: &DeltaTable) -> Result<Option<Expr>> {
-        let Some(text) = &self.condition else { return Ok(None) };
-        let schema = table.snapshot().map_err(|e| failure(name, e))?.snapshot().arrow_schema();
-        condition(name, &schema, "--where", text).map(Some)
-    }
-}
-
-/// A condition that was given with this option, over these columns.
-fn condition(table: &TableName, schema: &Schema, option: &str, text: &str) -> Result<Expr> {
-    let parsed = Expressions::of(schema).and_then(|expressions| expressions.condition(text));
-    parsed.map_err(|e| asked(table, option, e))
-}
-
-/// Reads expressions over the columns of a table.
-fn expressions(name: &TableName, table: &DeltaTable) -> Result<Expressions> {
-    let schema = table.snapshot().map_err(|e| failure(name, e))?.snapshot().arrow_schema();
-    Expressions::of(&schema).map_err(|e| asked(name, "columns", e))
-}
-
-/// What is wrong with a piece of SQL for a table.
-fn asked(table: &TableName, option: &str, error: DataFusionError) -> Failure {
-    let text = match query_failure(error) {
-        Failure::Catalog(CatalogError::InvalidInput(text)) | Failure::Engine(text) => text,
-        other => return other,
-    };
-    Failure::invalid(format!("table '{table}', {option}: {text}"))
-}
-
-/// The type of a quoted column, if it is one at the top.
-fn column_type<'s>(schema: &'s Schema, quoted_name: &str) -> Option<&'s DataType> {
-    let own = quoted_name.strip_prefix("\"target\".").unwrap_or(quoted_name);
-    let field = schema.fields().iter().find(|field| quoted(field.name()) == own)?;
-    Some(field.data_type())
 }
 
 impl Change {
@@ -212,30 +173,6 @@ fn target_column(what: &str, target: &AssignmentTarget) -> Result<String> {
 fn column(name: &ObjectName) -> String {
     let parts = name.0.iter().filter_map(|part| part.as_ident()).map(|part| quoted(&part.value));
     parts.collect::<Vec<_>>().join(".")
-}
-
-/// A quoted column is one of the table's, or a field in one; `target.` may stand before it.
-fn is_column(table: &TableName, schema: &Schema, quoted_name: &str) -> Result<()> {
-    let own = quoted_name.strip_prefix("\"target\".").unwrap_or(quoted_name);
-    let known = |name: &String| {
-        let name = quoted(name);
-        [own, quoted_name].iter().any(|column| {
-            column.strip_prefix(&name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        })
-    };
-    if let Some(field) = schema.fields().iter().find(|field| known(field.name())) {
-        return void::takes_values(table, field);
-    }
-    let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-    Err(Failure::invalid(format!(
-        "table '{table}' has no column {quoted_name}, only {}",
-        names.join(", ")
-    )))
-}
-
-/// A name as SQL takes it, whatever is in it.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use delta::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use delta::arrow::datatypes::{Field, Schema, SchemaRef};
 use delta::datafusion::dataframe::DataFrame;
 use delta::datafusion::datasource::file_format::options::ParquetReadOptions;
 use deltalakedb::Db;
 use deltalakedb::deltalake::{deltalake as delta, fit};
+use deltalakedb::rows::has_void;
 
 use super::{query_failure, text};
 use crate::failure::{Failure, Result};
@@ -241,16 +242,6 @@ fn known(table: Option<&Schema>, declared: Option<&Schema>, merge: bool) -> text
         }
     }
     known
-}
-
-/// Whether nothing but null is in the column, or in something in it.
-pub(super) fn has_void(kind: &DataType) -> bool {
-    match kind {
-        DataType::Null => true,
-        DataType::Struct(fields) => fields.iter().any(|field| has_void(field.data_type())),
-        DataType::List(field) | DataType::Map(field, _) => has_void(field.data_type()),
-        _ => false,
-    }
 }
 
 /// The columns with types that rows can be read in.

@@ -1,9 +1,10 @@
 //! `dl update`
 
 use clap::Args;
+use deltalakedb::rows;
 use serde_json::json;
 
-use super::{Change, Rows, asked, assignments, column_type, expressions, failure, is_column};
+use super::{Change, Rows, assignments};
 use crate::commands::commit::Done;
 use crate::context::Context;
 use crate::failure::Result;
@@ -38,26 +39,9 @@ impl Update {
         }
         self.change
             .run(context, &self.table, async |_, name, table| {
-                // `deltalake` passes over columns that are not there.
-                let schema =
-                    table.snapshot().map_err(|e| failure(name, e))?.snapshot().arrow_schema();
-                let expressions = expressions(name, &table)?;
-                let mut given = Vec::with_capacity(values.len());
-                for (column, value) in &values {
-                    is_column(name, &schema, column)?;
-                    let data_type = column_type(&schema, column);
-                    let value = expressions.value(value, column, data_type);
-                    given.push((column, value.map_err(|e| asked(name, "--set", e))?));
-                }
-                let condition = self.rows.condition(name, &table)?;
-                let mut update = table.update();
-                for (column, value) in given {
-                    update = update.with_update(column.as_str(), value);
-                }
-                if let Some(condition) = condition {
-                    update = update.with_predicate(condition);
-                }
-                let (_, metrics) = update.await.map_err(|e| failure(name, e))?;
+                let condition = self.rows.condition.as_deref();
+                let (values, rows) = (("--set", values.as_slice()), ("--where", condition));
+                let metrics = rows::update(name, table, values, rows).await?;
                 let text = format!("Updated {}", plural(count_of(metrics.num_updated_rows), "row"));
                 Ok(Some(Done::files(
                     "updated",

@@ -1,30 +1,22 @@
 //! `dl write`
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use delta::DeltaTable;
-use delta::arrow::datatypes::{DataType as ArrowType, Field, Schema};
-use delta::datafusion::common::Column;
-use delta::datafusion::dataframe::DataFrame;
-use delta::datafusion::functions::core::expr_fn::nullif;
-use delta::datafusion::logical_expr::{Expr, lit};
-use delta::delta_datafusion::create_session;
-use delta::operations::write::SchemaMode;
-use delta::protocol::SaveMode;
+use delta::arrow::datatypes::{Field, Schema};
 use deltalakedb::Db;
 use deltalakedb::core::ids::{TableName, TableRef};
 use deltalakedb::core::schema::{DataType, StructType};
 use deltalakedb::deltalake::{FENCE, LOCATION, deltalake as delta, fit};
 use deltalakedb::mirror::store::normalize_location;
-use futures::TryStreamExt;
-use serde_json::{Value, json};
+use deltalakedb::rows::{self, has_void};
+use serde_json::json;
 
-use super::source::{Source, has_void};
-use super::void::retyped;
-use super::{Change, condition, failure, name_of, query_failure};
+use super::source::Source;
+use super::{Change, failure, name_of};
 use crate::commands::commit::{Done, finish};
 use crate::context::{Context, key_values};
 use crate::failure::{Failure, Result};
@@ -169,7 +161,7 @@ impl Write {
         context: &Context,
         db: &Db,
         name: &TableName,
-        mut table: DeltaTable,
+        table: DeltaTable,
     ) -> Result<Done> {
         let schema = table.snapshot().ok().map(|state| state.snapshot().arrow_schema());
         let schema = schema.as_deref();
@@ -180,8 +172,8 @@ impl Write {
             agree(name, table, declared, merge)?;
         }
         let kept = if replaced { None } else { schema };
-        let rows = self.source.read(db, kept, declared.as_ref(), merge).await?;
-        let columns = rows.frame.schema().as_arrow();
+        let read = self.source.read(db, kept, declared.as_ref(), merge).await?;
+        let columns = read.frame.schema().as_arrow();
         if let Some(declared) = &declared {
             let has = |field: &&Arc<Field>| columns.field_with_name(field.name()).is_err();
             if let Some(absent) = declared.fields().iter().find(has) {
@@ -191,65 +183,28 @@ impl Write {
                 )));
             }
         }
-        if let (Some(table), None) = (schema, self.schema_mode) {
-            same_columns(name, table, columns)?;
-        }
         let base = base(kept, declared.as_ref());
-        let target = fit::target(columns, base.as_ref(), merge)
-            .map_err(|misfit| Failure::invalid(format!("table '{name}', {misfit}")))?;
-        if merge && schema.is_some() {
-            table = retyped(name, table, &target).await?;
-        }
-        for notice in rows.notices {
+        for notice in read.notices {
             context.out.warn(notice);
         }
-        let partitions = match table.snapshot() {
-            Ok(state) => state.metadata().partition_columns().to_vec(),
-            Err(_) => self.new.partition_columns(),
+        let write = rows::Write {
+            rows: read.frame,
+            mode: match self.mode {
+                Mode::Overwrite => rows::Mode::Overwrite,
+                Mode::Append | Mode::Error | Mode::Ignore => rows::Mode::Append,
+            },
+            replace_where: self.replace_where.clone(),
+            schema_mode: self.schema_mode.map(|mode| match mode {
+                NewColumns::Merge => rows::NewColumns::Merge,
+                NewColumns::Overwrite => rows::NewColumns::Overwrite,
+            }),
+            base,
+            partition_by: self.new.partition_columns(),
+            properties: self.new.properties()?,
+            target_file_size: self.target_size,
+            words: rows::Words { merge: "--schema-mode merge", replace_where: "--replace-where" },
         };
-        let rows = partitioned(rows.frame, &partitions)?;
-        // A new table has the columns of the rows.
-        let replace_where = match &self.replace_where {
-            Some(text) => {
-                Some(condition(name, schema.unwrap_or(&target), "--replace-where", text)?)
-            }
-            None => None,
-        };
-        let (_, plan) = fit::rows(rows, &target).map_err(query_failure)?.into_parts();
-        let mut write = table
-            .write(Vec::new())
-            .with_input_plan(plan)
-            .with_session_state(Arc::new(create_session().state()))
-            .with_save_mode(match self.mode {
-                Mode::Overwrite => SaveMode::Overwrite,
-                Mode::Append | Mode::Error | Mode::Ignore => SaveMode::Append,
-            })
-            .with_table_name(name.name());
-        if let Some(condition) = replace_where {
-            write = write.with_replace_where(condition);
-        }
-        if let Some(mode) = self.schema_mode {
-            write = write.with_schema_mode(match mode {
-                NewColumns::Merge => SchemaMode::Merge,
-                NewColumns::Overwrite => SchemaMode::Overwrite,
-            });
-        }
-        if self.target_size.is_some() {
-            write = write.with_target_file_size(self.target_size);
-        }
-        if !self.new.partition_by.is_empty() {
-            write = write.with_partition_columns(self.new.partition_columns());
-        }
-        let properties: HashMap<String, Option<String>> =
-            self.new.properties()?.into_iter().map(|(k, v)| (k, Some(v))).collect();
-        if !properties.is_empty() {
-            write = write.with_configuration(properties);
-        }
-        let written = write.await.map_err(|e| failure(name, e))?;
-        let last = written.history(Some(1)).try_next().await;
-        let info = last.map_err(|e| failure(name, e))?;
-        let metrics = info.and_then(|info| info.info.get("operationMetrics").cloned());
-        let metrics = metrics.unwrap_or(Value::Null);
+        let metrics = write.into_table(name, table).await?.metrics;
         let number = |key: &str| metrics[key].as_u64().unwrap_or(0);
         let text = format!(
             "Wrote {} in {}",
@@ -318,57 +273,6 @@ fn agree(name: &TableName, table: &Schema, declared: &Schema, merge: bool) -> Re
 /// A type as text, without what may be null.
 fn plain(kind: DataType) -> String {
     kind.to_string().replace(" not null", "")
-}
-
-/// Rows whose partition columns have what can be written there: an empty string is null there, and bytes have
-/// no text that all readers take for the same bytes.
-fn partitioned(mut rows: DataFrame, partitions: &[String]) -> Result<DataFrame> {
-    for name in partitions {
-        let Ok((qualifier, field)) = rows.schema().qualified_field_with_unqualified_name(name)
-        else {
-            continue;
-        };
-        match field.data_type() {
-            ArrowType::Binary
-            | ArrowType::LargeBinary
-            | ArrowType::BinaryView
-            | ArrowType::FixedSizeBinary(_) => {
-                return Err(Failure::invalid(format!(
-                    "partition column '{name}' is of type binary: writers and readers do not agree on \
-                     how its bytes are written as text, and bytes that are no UTF-8 cannot be. \
-                     Partition by another column, for example by encode({name}, 'hex')"
-                )));
-            }
-            ArrowType::Utf8 | ArrowType::LargeUtf8 | ArrowType::Utf8View => {
-                let column = Expr::Column(Column::from((qualifier, field)));
-                let value = nullif(column, lit(""));
-                rows = rows.with_column(name, value).map_err(query_failure)?;
-            }
-            _ => {}
-        }
-    }
-    Ok(rows)
-}
-
-/// Rows have the columns of their table, in any order.
-fn same_columns(name: &TableName, table: &Schema, rows: &Schema) -> Result<()> {
-    let missing = |of: &Schema, among: &Schema| {
-        let names = among.fields().iter().map(|field| field.name().clone());
-        names.filter(|field| of.field_with_name(field).is_err()).collect::<Vec<_>>().join(", ")
-    };
-    let unknown = missing(table, rows);
-    if !unknown.is_empty() {
-        return Err(Failure::invalid(format!(
-            "table '{name}' has no column {unknown}, the rows do: --schema-mode merge adds it"
-        )));
-    }
-    let absent = missing(rows, table);
-    if !absent.is_empty() {
-        return Err(Failure::invalid(format!(
-            "the rows have no column {absent}, table '{name}' does: --schema-mode merge leaves it null"
-        )));
-    }
-    Ok(())
 }
 
 impl NewTable {

@@ -1,0 +1,213 @@
+//! A catalog that Python holds: opened when it is needed, and anew in a forked child.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use deltalakedb::config::Config;
+use deltalakedb::core::ids::InvalidId;
+use deltalakedb::core::signature::UserName;
+use deltalakedb::mirror::publish::PublisherConfig;
+use deltalakedb::{CatalogUri, Db, Scheme, TableUri};
+use pyo3::prelude::*;
+
+use crate::failure::{CLOSED, FORKED, Failure, Result};
+use crate::kept::Kept;
+use crate::runtime::{Effect, forget_calls, go_on, wait, wait_at_once, wait_for_quiet};
+
+/// Lease of a publisher that works for one call: short, as only a killed one leaves it behind.
+const LEASE_MS: i64 = 10_000;
+
+/// The catalogs of this process. Locked only while Python's lock is held, and never for long: so it is not locked
+/// when a process is forked.
+static CATALOGS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A catalog, and what is known of it before it is opened.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    uri: CatalogUri,
+    user: Option<UserName>,
+    slow: Option<Duration>,
+    publisher: PublisherConfig,
+    /// As [`CATALOGS`]: locked only while Python's lock is held.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    open: Option<Kept<Db>>,
+    closed: bool,
+    create: bool,
+}
+
+impl Shared {
+    /// The catalog of a URL, else of the configuration.
+    pub(crate) fn new(url: Option<&str>, create: bool, user: Option<&str>) -> Result<Arc<Shared>> {
+        let given = url.map(str::parse::<CatalogUri>).transpose()?;
+        let config = match (Config::load(), &given) {
+            (Ok(config), _) => config,
+            // A URL needs no configuration, not even a right one.
+            (Err(_), Some(_)) => Config::default(),
+            (Err(error), None) => return Err(error.into()),
+        };
+        let uri = match (given, url) {
+            (Some(_), Some(url)) => config.catalog(Some(url))?,
+            _ => config.catalog(None).map_err(|_| no_catalog())?,
+        };
+        Shared::of(uri, &config, create, user)
+    }
+
+    /// The catalog and the name in a table's URL. If the configuration names the same catalog, it says how to log
+    /// in.
+    pub(crate) fn of_table(url: &str, user: Option<&str>) -> Result<(Arc<Shared>, String)> {
+        let uri: TableUri = url.parse()?;
+        // What is wrong with the configuration is no concern of a table that does without it.
+        let config = Config::load().unwrap_or_default();
+        let configured = config.catalog(None).ok();
+        let configured = configured.filter(|configured| configured.same_catalog(uri.catalog()));
+        let catalog = match configured {
+            Some(configured) if configured.has_password() && !uri.catalog().has_password() => {
+                configured
+            }
+            _ => uri.catalog().clone(),
+        };
+        Ok((Shared::of(catalog, &config, false, user)?, uri.table().to_string()))
+    }
+
+    fn of(
+        uri: CatalogUri,
+        config: &Config,
+        create: bool,
+        user: Option<&str>,
+    ) -> Result<Arc<Shared>> {
+        // It must mean the same file in another folder, and in another process.
+        let here = std::env::current_dir()
+            .map_err(|e| Failure::invalid(format!("the working directory is not there: {e}")))?;
+        let publisher =
+            config.publisher(PublisherConfig { lease_ms: LEASE_MS, ..PublisherConfig::default() });
+        let shared = Arc::new(Shared {
+            uri: uri.relative_to(&here),
+            user: user.map(str::parse).transpose()?,
+            slow: config.slow_call(),
+            publisher,
+            state: Mutex::new(State { open: None, closed: false, create }),
+        });
+        let mut all = locked(&CATALOGS);
+        all.retain(|known| known.strong_count() > 0);
+        all.push(Arc::downgrade(&shared));
+        Ok(shared)
+    }
+
+    pub(crate) fn uri(&self) -> &CatalogUri {
+        &self.uri
+    }
+
+    pub(crate) fn publisher(&self) -> PublisherConfig {
+        self.publisher.clone()
+    }
+
+    /// The catalog, opened.
+    pub(crate) fn db(&self, py: Python<'_>) -> PyResult<Db> {
+        let create = {
+            let mut state = locked(&self.state);
+            if state.closed {
+                let text = format!("this program has closed the catalog in {}", self.uri);
+                return Err(Failure::new(CLOSED, format!("{text}: make a new Catalog")).raise(py));
+            }
+            match &state.open {
+                Some(open) if open.is_here() => {
+                    return open.get().cloned().map_err(|failure| failure.raise(py));
+                }
+                Some(_) if self.uri.scheme() == Scheme::Memory => {
+                    let text = "a catalog in memory belongs to the process that made it: use a file \
+                                or a server for several processes";
+                    return Err(Failure::new(FORKED, text).raise(py));
+                }
+                // Of the parent: it is left alone.
+                _ => state.open = None,
+            }
+            state.create
+        };
+        let (uri, user, slow) = (self.uri.clone(), self.user.clone(), self.slow);
+        let effect = if create { Effect::Writes } else { Effect::Reads };
+        let db = wait(py, effect, async move {
+            let db = if create { Db::create(&uri).await? } else { Db::open(&uri).await? };
+            let program = Some(concat!("deltalakedb (Python) ", env!("CARGO_PKG_VERSION")));
+            let db = db.with_user(user).with_origin(None, program)?;
+            Ok(match slow {
+                Some(threshold) => db.with_slow_call_warning(threshold),
+                None => db,
+            })
+        })?;
+        let mut state = locked(&self.state);
+        state.create = false;
+        // Another thread may have opened it meanwhile: one of the two is enough.
+        let open = state.open.get_or_insert_with(|| Kept::new(db));
+        open.get().cloned().map_err(|failure| failure.raise(py))
+    }
+
+    /// Closes its connections. It may be closed again.
+    pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
+        locked(&self.state).closed = true;
+        self.disconnect(py)
+    }
+
+    fn disconnect(&self, py: Python<'_>) -> PyResult<()> {
+        let open = locked(&self.state).open.take();
+        let Some(db) = open.and_then(Kept::take) else { return Ok(()) };
+        wait_at_once(py, Effect::Reads, async move { Ok(db.close().await?) })
+    }
+
+    /// Whether a child must not inherit its connections: SQLite keeps the locks of a process in its memory, and a
+    /// child would take its parent's for its own.
+    fn is_left_open(&self) -> bool {
+        self.uri.scheme() == Scheme::Sqlite && locked(&self.state).open.is_some()
+    }
+}
+
+fn no_catalog() -> Failure {
+    Failure::invalid(
+        "no catalog given. Name it in one of these ways: Catalog(\"sqlite:///path/catalog.db\"); \
+         DELTA_DB_CONNECTION=postgresql://user@host/database in the environment; catalog = \
+         \"sqlite:///path/catalog.db\" in ./dl.toml or ~/.config/dl/config.toml",
+    )
+}
+
+/// Before a fork: no call is under way, and no SQLite catalog is open. Both processes open them again when they
+/// need them.
+#[pyfunction]
+pub(crate) fn before_fork(py: Python<'_>) -> PyResult<()> {
+    wait_for_quiet(py)?;
+    let open: Vec<Arc<Shared>> = locked(&CATALOGS)
+        .iter()
+        .filter_map(Weak::upgrade)
+        .filter(|shared| shared.is_left_open())
+        .collect();
+    for shared in open {
+        shared.disconnect(py)?;
+    }
+    Ok(())
+}
+
+/// In the parent of a fork.
+#[pyfunction]
+pub(crate) fn after_fork_in_parent() {
+    go_on();
+}
+
+/// In a forked child.
+#[pyfunction]
+pub(crate) fn after_fork_in_child() {
+    forget_calls();
+    go_on();
+}
+
+/// The URL of a table.
+pub(crate) fn table_url(catalog: &str, table: &str) -> Result<String> {
+    let uri: CatalogUri = catalog.parse()?;
+    let name = table.parse().map_err(|e: InvalidId| Failure::invalid(e.to_string()))?;
+    Ok(TableUri::new(uri, name).to_string())
+}

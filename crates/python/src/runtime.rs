@@ -1,0 +1,187 @@
+//! Waiting for work: without Python's lock, and so that Ctrl-C ends it.
+
+use std::future::Future;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::prelude::*;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::failure::{Failure, INTERNAL, Result};
+
+/// How often is looked for signals while something is waited for.
+const SLICE: Duration = Duration::from_millis(50);
+/// Longest wait before a fork for calls of other threads.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// Calls of this process that are waited for. It changes only while Python's lock is held.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+/// Whether this process is about to be forked: calls begin after it.
+static FORKING: AtomicBool = AtomicBool::new(false);
+
+/// A runtime, and the process that it is of: threads do not come along into a forked child.
+struct Started {
+    process: u32,
+    runtime: std::io::Result<Runtime>,
+    /// That of a child.
+    next: OnceLock<Box<Started>>,
+}
+
+impl Started {
+    fn here() -> Started {
+        let runtime =
+            Builder::new_multi_thread().thread_name("deltalakedb-python").enable_all().build();
+        Started { process: std::process::id(), runtime, next: OnceLock::new() }
+    }
+}
+
+/// The runtime of this process. A forked child makes its own, and leaves that which it inherited alone.
+fn runtime() -> Result<&'static Runtime> {
+    static FIRST: OnceLock<Started> = OnceLock::new();
+    let mut started = FIRST.get_or_init(Started::here);
+    while started.process != std::process::id() {
+        started = started.next.get_or_init(|| Box::new(Started::here()));
+    }
+    started
+        .runtime
+        .as_ref()
+        .map_err(|e| Failure::new(INTERNAL, format!("cannot start threads: {e}")))
+}
+
+/// What a call does, for the message of an interruption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing is written.
+    Reads,
+    /// Something is committed.
+    Writes,
+}
+
+/// A call that is waited for.
+struct Call;
+
+impl Call {
+    fn begin() -> Call {
+        CALLS.fetch_add(1, Ordering::SeqCst);
+        Call
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        CALLS.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Does work on the runtime and waits for it; other threads of Python go on. A signal's exception, Ctrl-C's
+/// among them, ends the work.
+pub(crate) fn wait<T: Send + 'static>(
+    py: Python<'_>,
+    effect: Effect,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> PyResult<T> {
+    let began = Instant::now();
+    while FORKING.load(Ordering::SeqCst) && began.elapsed() < 2 * QUIET {
+        py.detach(|| std::thread::sleep(Duration::from_millis(1)));
+        py.check_signals()?;
+    }
+    wait_at_once(py, effect, work)
+}
+
+/// The same for what belongs to a fork.
+pub(crate) fn wait_at_once<T: Send + 'static>(
+    py: Python<'_>,
+    effect: Effect,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> PyResult<T> {
+    let runtime = runtime().map_err(|failure| failure.raise(py))?;
+    let call = Call::begin();
+    let (sender, mut receiver) = sync_channel(1);
+    let task = runtime.spawn(async move {
+        // If nobody waits any more, nobody wants it.
+        let _ = sender.send(work.await);
+    });
+    let answer = loop {
+        let got;
+        (receiver, got) = py.detach(move || {
+            let got = receiver.recv_timeout(SLICE);
+            (receiver, got)
+        });
+        match got {
+            Ok(answer) => break answer.map_err(|failure| failure.raise(py)),
+            Err(RecvTimeoutError::Timeout) => {
+                if let Err(error) = py.check_signals() {
+                    task.abort();
+                    break Err(interrupted(py, effect, error));
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                let text = "a fault in deltalakedb ended the call; please report it. What it wrote, \
+                            if anything, the table's history tells";
+                break Err(Failure::new(INTERNAL, text).raise(py));
+            }
+        }
+    };
+    drop(call);
+    answer
+}
+
+/// Work whose future cannot go from thread to thread: on a thread of its own. It ends when nobody waits for it.
+pub(crate) async fn on_own_thread<T, F>(work: impl FnOnce() -> F + Send + 'static) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>>,
+{
+    // Dropped with this future.
+    let (waits, gone) = tokio::sync::oneshot::channel::<()>();
+    let handle = tokio::runtime::Handle::current();
+    let task = tokio::task::spawn_blocking(move || {
+        handle.block_on(async move {
+            tokio::select! {
+                answer = work() => answer,
+                _ = gone => Err(Failure::new(INTERNAL, "the call was given up")),
+            }
+        })
+    });
+    let answer = task.await;
+    drop(waits);
+    answer.map_err(|e| Failure::new(INTERNAL, format!("work was broken off: {e}")))?
+}
+
+/// The exception of Ctrl-C says what is known of a commit that was under way.
+fn interrupted(py: Python<'_>, effect: Effect, error: PyErr) -> PyErr {
+    if effect == Effect::Reads || !error.is_instance_of::<PyKeyboardInterrupt>(py) {
+        return error;
+    }
+    let told = PyKeyboardInterrupt::new_err(
+        "interrupted while something was committed: it took effect as a whole or not at all. The \
+         table's history tells which; the same call with a token can be repeated without looking",
+    );
+    told.set_cause(py, Some(error));
+    told
+}
+
+/// Lets no other call begin, and waits until those that run have ended, but not for long: a fork would leave their
+/// locks locked in the child.
+pub(crate) fn wait_for_quiet(py: Python<'_>) -> PyResult<()> {
+    FORKING.store(true, Ordering::SeqCst);
+    let began = Instant::now();
+    while CALLS.load(Ordering::SeqCst) > 0 && began.elapsed() < QUIET {
+        py.detach(|| std::thread::sleep(Duration::from_millis(1)));
+        py.check_signals()?;
+    }
+    Ok(())
+}
+
+/// After a fork.
+pub(crate) fn go_on() {
+    FORKING.store(false, Ordering::SeqCst);
+}
+
+/// In a forked child: the threads whose calls were counted are not in it.
+pub(crate) fn forget_calls() {
+    CALLS.store(0, Ordering::SeqCst);
+}
