@@ -1,7 +1,8 @@
 //! Rows of a table: written, deleted, updated, in one commit of a [`Transaction`](crate::deltalake::Transaction).
 //!
 //! On the operations of the `deltalake` crate, with the checks that they lack: a column that is not there is an
-//! error, values are written exactly or not at all ([`fit`]), and errors name table, column and what to do.
+//! error, values are written exactly or not at all ([`fit`](crate::deltalake::fit)), and errors name table, column
+//! and what to do.
 
 mod portable;
 mod void;
