@@ -75,9 +75,9 @@ statements! {
         (SELECT MAX(timestamp_ms) FROM {p}commits WHERE table_id = @P1 AND version < @P2),
         (SELECT MIN(timestamp_ms) FROM {p}commits WHERE table_id = @P1 AND version > @P2)",
     /// A row that is there is locked: no pass of upkeep forgets the token meanwhile.
-    INSERT_TOKEN: "INSERT INTO {p}batches (token, committed_at_ms)
-        SELECT @P1, @P2 WHERE NOT EXISTS (SELECT 1 FROM {p}batches WITH (UPDLOCK, ROWLOCK)
-            WHERE token = @P1)",
+    INSERT_TOKEN: "UPDATE {p}batches SET committed_at_ms = committed_at_ms WHERE token = @P1;
+        IF @@ROWCOUNT = 0
+            INSERT INTO {p}batches (token, committed_at_ms) VALUES (@P1, @P2)",
     HAS_STATE: "SELECT (SELECT COUNT(*) FROM {p}protocols WHERE table_id = @P1),
         (SELECT COUNT(*) FROM {p}metadata WHERE table_id = @P1)",
     FINISH: "UPDATE {p}tables SET state = @P2, drop_marker = @P3, created_at_ms = @P4,

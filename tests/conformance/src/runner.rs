@@ -75,7 +75,7 @@ fn availability(
 }
 
 /// All that `DL_REQUIRE` may name, beside the databases of a program.
-const REQUIREMENTS: [&str; 14] = [
+const REQUIREMENTS: [&str; 16] = [
     "sqlite",
     "postgres",
     "replica",
@@ -87,8 +87,10 @@ const REQUIREMENTS: [&str; 14] = [
     "azure",
     "corpus",
     "interop",
+    "python",
     "crash",
     "prometheus",
+    "otlp",
     "deploy",
 ];
 

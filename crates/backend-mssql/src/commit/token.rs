@@ -26,7 +26,8 @@ statements! {
         FROM {p}batches b WHERE b.token > @P1 ORDER BY b.token",
     /// The row is locked first: an import that finds the token known locks it, too.
     FORGET: "SET NOCOUNT ON; DECLARE @n BIGINT, @newest BIGINT;
-        SELECT @n = COUNT(*) FROM {p}batches WITH (UPDLOCK, ROWLOCK) WHERE token = @P1;
+        UPDATE {p}batches SET committed_at_ms = committed_at_ms WHERE token = @P1;
+        SET @n = @@ROWCOUNT;
         SELECT @newest = MAX(CASE t.state WHEN N'importing' THEN 9223372036854775807
             ELSE c.timestamp_ms END)
         FROM {p}commits c JOIN {p}tables t ON t.id = c.table_id WHERE c.token = @P1;

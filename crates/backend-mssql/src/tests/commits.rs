@@ -122,11 +122,15 @@ async fn refusals_are_read_in_the_order_of_the_request() {
     }
 }
 
-fn known_token() -> Reply {
+/// What a token wrote.
+fn written() -> Set {
     let key = table(5).0.as_bytes().to_vec();
-    let names = vec!["table_id", "version", "timestamp_ms"];
-    let row = vec![Value::Bytes(key), Value::Int(6), Value::Int(77)];
-    Reply::Sets(vec![numbers(&["known"], &[1]), Set(names, vec![row])])
+    let names = vec!["table_id", "version", "timestamp_ms", "batch_position"];
+    Set(names, vec![vec![Value::Bytes(key), Value::Int(6), Value::Int(77), Value::Int(0)]])
+}
+
+fn known_token() -> Reply {
+    Reply::Sets(vec![numbers(&["kind"], &[1]), written()])
 }
 
 #[tokio::test]
@@ -139,7 +143,7 @@ async fn a_known_token_is_replayed() {
     assert_eq!(outcome, CommitOutcome::Replayed(vec![done.clone()]));
     // Or by the primary key, when another one was faster: both numbers of a duplicate.
     for number in [2627, 2601] {
-        let peer = Peer::new([Reply::Error(number, 14), known_token()]);
+        let peer = Peer::new([Reply::Error(number, 14), Reply::Sets(vec![written()])]);
         let db = connect(&peer).await.unwrap();
         let outcome = db.commit(request(vec![(table(5), adds(&["a"]))])).await.unwrap();
         assert_eq!(outcome, CommitOutcome::Replayed(vec![done.clone()]));
@@ -258,7 +262,7 @@ async fn a_large_commit_is_a_transaction_of_several_requests() {
     row[1] = Value::Text("active".to_owned());
     let peer = Peer::new([
         // Token, batch row, compare-and-set, outbox, totals.
-        Reply::Sets(vec![numbers(&["known"], &[0])]),
+        Reply::Sets(Vec::new()),
         Reply::Sets(Vec::new()),
         Reply::Sets(vec![Set(moved.to_vec(), vec![row])]),
         Reply::Sets(Vec::new()),
@@ -286,7 +290,7 @@ async fn a_large_commit_is_a_transaction_of_several_requests() {
 async fn a_connection_lost_before_the_end_of_a_large_commit_is_not_applied() {
     let paths: Vec<String> = (0..700).map(|i| format!("f{i}")).collect();
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-    let peer = Peer::new([Reply::Sets(vec![numbers(&["known"], &[0])]), Reply::Close]);
+    let peer = Peer::new([Reply::Sets(Vec::new()), Reply::Close]);
     let db = connect(&peer).await.unwrap();
     let error = db.commit(request(vec![(table(7), adds(&paths))])).await.unwrap_err();
     assert!(error.is_retryable());
@@ -300,7 +304,7 @@ fn up_to_files() -> Vec<Reply> {
     row[1] = Value::Text("active".to_owned());
     let none = || Reply::Sets(Vec::new());
     vec![
-        Reply::Sets(vec![numbers(&["known"], &[0])]),
+        Reply::Sets(Vec::new()),
         none(),
         Reply::Sets(vec![Set(moved.to_vec(), vec![row])]),
         none(),
