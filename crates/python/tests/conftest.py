@@ -1,7 +1,9 @@
 """What the tests share: catalogs on each database, and events for the counts of `cargo xtask test`."""
 
+import faulthandler
 import json
 import os
+import sys
 import uuid
 from pathlib import Path
 
@@ -42,7 +44,12 @@ class Events:
             self.write(report.nodeid, "ok")
 
 
+# All tests together take a minute or two. What hangs ends them, with a trace of each thread.
+LONGEST_RUN = 900
+
+
 def pytest_configure(config):
+    faulthandler.dump_traceback_later(LONGEST_RUN, exit=True, file=sys.__stderr__)
     path = config.getoption("--events")
     if path is not None:
         config.pluginmanager.register(Events(path))

@@ -242,7 +242,7 @@ def append(uri, who, count):
     return who
 
 
-@pytest.mark.parametrize("start", ["spawn", "fork"])
+@pytest.mark.parametrize("start", ["spawn"])
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_processes_append_and_nothing_is_lost(lite, lake, start):
     """`deltalake` lost commits of many writers: delta-io/delta-rs#3736."""
