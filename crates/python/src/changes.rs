@@ -281,7 +281,7 @@ impl NativeTransaction {
     }
 
     /// Merges rows. Clauses are: when, what, a condition, columns and values. JSON of the metrics.
-    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[allow(clippy::too_many_arguments)]
     fn merge(
         &self,
         py: Python<'_>,
