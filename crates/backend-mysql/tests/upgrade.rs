@@ -302,7 +302,7 @@ impl World {
         expected.sort();
         let mut found = self.place.ours().await;
         found.sort();
-        assert_eq!(found, expected, "tables are left");
+        assert_eq!(found, expected, "tables are left, or are missing");
     }
 
     /// The usual calls go on.
@@ -543,6 +543,43 @@ async fn upgrades_at_once_end_with_one_schema() {
         world.place.open().await.migrate(NOW).await.unwrap();
         world.is_upgraded(1).await;
     }
+    world.goes_on().await;
+}
+
+/// At any request of an upgrade, another process comes from there to the end, or waits for the first one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_that_was_overtaken_says_so_nowhere() {
+    let Some(mut world) = World::new().await else { return };
+    let mut overtaken = 0;
+    for request in 1..60 {
+        world.place.restore("s2_").await;
+        let (proxy, options) = world.place.through();
+        let slow = open(&options).await;
+        proxy.stall_before_request(request, b"");
+        let upgrade = tokio::spawn(async move { retrying(|| slow.migrate(NOW)).await });
+        let held = async {
+            while proxy.is_armed() && !upgrade.is_finished() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), held).await.unwrap();
+        let fast = world.place.open().await;
+        let fast = async {
+            retrying(|| fast.migrate(NOW)).await.unwrap_or_else(|e| panic!("{request}: {e}"));
+        };
+        tokio::pin!(fast);
+        // It waits for the other one where that has a transaction.
+        let ended = tokio::time::timeout(Duration::from_millis(250), &mut fast).await;
+        overtaken += u32::from(ended.is_ok() && !upgrade.is_finished());
+        proxy.unstall();
+        if ended.is_err() {
+            fast.await;
+        }
+        upgrade.await.unwrap().unwrap_or_else(|e| panic!("{request}: {e}"));
+        world.is_upgraded(1).await;
+    }
+    assert!(overtaken > 15, "{overtaken}");
+    println!("overtaken {overtaken} times");
     world.goes_on().await;
 }
 

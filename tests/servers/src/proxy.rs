@@ -39,7 +39,7 @@ struct State {
     trap: Option<Trap>,
 }
 
-/// A connection that is to be cut.
+/// A connection that is to be cut, or a request that is to be held back.
 #[derive(Debug)]
 struct Trap {
     /// Requests to let pass first.
@@ -55,6 +55,8 @@ enum Moment {
     Before,
     /// The client does not get the answer.
     After,
+    /// Not cut: held back, with all that follows on any connection.
+    Held,
 }
 
 impl CountingProxy {
@@ -145,7 +147,13 @@ impl CountingProxy {
         self.set_trap(number, containing, Moment::Before);
     }
 
-    /// Whether a connection is still to be cut by one of the methods above.
+    /// Everything is held back from the `number`th request (from 1) on that contains these bytes, as by
+    /// [`CountingProxy::stall`], until [`CountingProxy::unstall`].
+    pub fn stall_before_request(&self, number: u64, containing: &[u8]) {
+        self.set_trap(number, containing, Moment::Held);
+    }
+
+    /// Whether one of the methods above still waits for its request.
     pub fn is_armed(&self) -> bool {
         self.shared.state().trap.is_some()
     }
@@ -268,12 +276,17 @@ fn requests(
             let begins = !connection.asked;
             connection.asked = true;
             if begins {
-                match sprung(&mut shared.state().trap, &buffer[..length]) {
+                let mut state = shared.state();
+                match sprung(&mut state.trap, &buffer[..length]) {
                     Some(Moment::Before) => return Ok(()),
                     Some(Moment::After) => connection.doomed = true,
+                    Some(Moment::Held) => state.stalled = true,
                     None => {}
                 }
             }
+        }
+        if !shared.pass() {
+            return Ok(());
         }
         server.write_all(&buffer[..length])?;
     }

@@ -260,7 +260,20 @@ async fn begin(call: &mut Call) -> DbResult<()> {
     for (name, columns) in layout::VERSION_3.iter().filter(|(name, _)| *name != "batches") {
         create(call, &format!("CREATE TABLE IF NOT EXISTS {{p}}{name}_3 {columns}")).await?;
     }
-    create(call, &SCHEMA_TABLE.replace("{p}schema", "{p}schema_3")).await
+    create(call, &SCHEMA_TABLE.replace("{p}schema", "{p}schema_3")).await?;
+    if is_switched(call).await? {
+        // Another process came to its end, and may have dropped the table that says whose these tables are:
+        // with it, they are dropped, too.
+        create(call, PROGRESS).await?;
+        return Err(again());
+    }
+    Ok(())
+}
+
+/// Whether another process has come to the end of its upgrade. The version moves with the names of the tables,
+/// in one step.
+async fn is_switched(call: &mut Call) -> DbResult<bool> {
+    Ok(super::inspect(call).await?.version() >= KEYED_VERSION)
 }
 
 /// Names before and after, in one step.

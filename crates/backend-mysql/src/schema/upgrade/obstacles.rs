@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::Row;
 
-use super::{KEYED_VERSION, layout, replaced, schema_error};
+use super::{KEYED_VERSION, again, is_switched, layout, replaced, schema_error};
 use crate::errors::DbResult;
 use crate::session::Call;
 use crate::session::literals::list;
@@ -121,6 +121,10 @@ pub(super) async fn check(call: &mut Call, suffix: &str) -> DbResult<()> {
     }
     if found.is_empty() {
         return Ok(());
+    }
+    // They are then tables of version 3.
+    if is_switched(call).await? {
+        return Err(again());
     }
     let more = found.len().saturating_sub(MOST);
     let mut named = found.into_iter().take(MOST).collect::<Vec<_>>().join(", ");
