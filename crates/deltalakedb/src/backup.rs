@@ -45,13 +45,14 @@ use deltalakedb_catalog_engine::catalog::Catalog;
 use deltalakedb_catalog_engine::env::Progress;
 use serde::Serialize;
 
+use crate::copy::audit;
 use crate::copy::survey::require_catalog;
 use heads::Heads;
 use place::Begun;
 use read::Chain;
 use write::{Known, Writer};
 
-pub use format::{Counts, Manifest, Parent, Segment, SegmentKind};
+pub use format::{AuditPart, Counts, Manifest, Parent, Segment, SegmentKind};
 #[cfg(feature = "sqlite")]
 pub use pages::copy_pages;
 pub use place::{Listing, Place, Set, Unfinished};
@@ -60,6 +61,10 @@ pub use restore::{RestoreOptions, restore};
 pub use retention::{Keep, LEFTOVER_AGE, Pruned, clean, prune};
 pub use set::SetId;
 pub use verify::{Verified, verify};
+
+/// Rows of the audit that are so much older than the parent are read again: one that was written by a slow transaction, or
+/// by a program whose clock is behind, is seen later than its time.
+const AUDIT_OVERLAP_MS: i64 = 24 * 3_600 * 1_000;
 
 /// How to back up.
 #[derive(Debug, Clone, Default)]
@@ -127,6 +132,7 @@ async fn backup_by(
     let id = SetId::new(catalog.clock().now(), catalog.ids().uuid());
     let begun = Begun { parent: parent.map(|set| set.id().clone()) };
     place.begin(&id, &begun).await?;
+    let keeps_audit = audit::is_kept(&catalog).await?;
     let known = match parent {
         Some(set) => Chain::open(place, listing.chain(set.id())?).await?.known(),
         None => Known::new(),
@@ -152,7 +158,14 @@ async fn backup_by(
         let known = known.get(&table.id).map(|known| &**known);
         rows.push(writer.table(&catalog, table, known, progress).await?);
     }
-    let segments = writer.rows(rows).await?;
+    writer.rows(rows).await?;
+    // A row may become visible after ones of a later time, and clocks differ.
+    let before = parent.filter(|set| set.manifest.audit.is_some());
+    let since = before.map(|set| set.manifest.taken_at.plus_ms(-AUDIT_OVERLAP_MS));
+    if keeps_audit {
+        writer.audit(&catalog, since).await?;
+    }
+    let (segments, of_audit) = writer.finish().await?;
     progress.end();
     let manifest = Manifest {
         format: format::FORMAT.to_owned(),
@@ -165,8 +178,9 @@ async fn backup_by(
         counts: writer.counts,
         left_out: importing.clone(),
         segments,
+        audit: keeps_audit.then_some(AuditPart { since, segments: of_audit }),
     };
-    if !place.has_all(&manifest.segments).await? {
+    if !place.has_all(&manifest).await? {
         return Err(CatalogError::corrupt(format!(
             "objects of set {id} went away while it was written to '{}': another program has deleted \
              them. Back up again",
@@ -184,13 +198,13 @@ async fn backup_by(
     place.delete(&id.begun()).await?;
     let cleaned = retention::clean(place, catalog.clock().now(), leftover_age).await?;
     let sum = |bytes: fn(&Segment) -> u64| {
-        manifest.segments.iter().fold(0_u64, |sum, segment| sum.saturating_add(bytes(segment)))
+        manifest.objects().fold(0_u64, |sum, segment| sum.saturating_add(bytes(segment)))
     };
     Ok(BackupReport {
         parent: begun.parent,
         taken_at,
         counts: manifest.counts,
-        objects: manifest.segments.len() + 1,
+        objects: manifest.objects().count() + 1,
         size_bytes: sum(|segment| segment.size_bytes),
         raw_bytes: sum(|segment| segment.raw_bytes),
         left_out: importing,

@@ -19,7 +19,7 @@
 //!
 //! [`CatalogBackend`]: crate::core::backend::CatalogBackend
 
-mod audit;
+pub(crate) mod audit;
 pub(crate) mod compare;
 pub(crate) mod differences;
 pub(crate) mod load;

@@ -206,6 +206,8 @@ async fn a_barrier_or_a_drop_is_seen_by_all_that_wait() {
         world.start("t5", append()).await,
         world.start("t6", append()).await,
     ];
+    // A statement that comes when the row is just let go may be faster than one that has waited for it.
+    world.waiting(2).await;
     world.release().await;
     drop.await.unwrap().unwrap();
     for task in late {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use deltalakedb_catalog_core::action::{Add, DomainMetadata, Metadata, Protocol, Remove, Txn};
+use deltalakedb_catalog_core::audit::AuditRow;
 use deltalakedb_catalog_core::commit::{CommitBody, Packed};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{TableId, TableName, TimestampMs, Version};
@@ -42,6 +43,25 @@ pub struct Manifest {
     pub counts: Counts,
     /// Tables that are not in it, as an import had not finished them.
     pub left_out: Vec<TableName>,
+    /// Its objects, but for those of the audit.
+    pub segments: Vec<Segment>,
+    /// Rows of the audit; none: the catalog kept none, or the program that wrote the set did not back it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditPart>,
+}
+
+impl Manifest {
+    /// All of its objects.
+    pub fn objects(&self) -> impl Iterator<Item = &Segment> {
+        self.segments.iter().chain(self.audit.iter().flat_map(|audit| &audit.segments))
+    }
+}
+
+/// The rows of the audit that a set has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditPart {
+    /// Rows from this time on; none: all rows. Rows of the hours before the parent was taken are in both sets.
+    pub since: Option<TimestampMs>,
     /// Its objects.
     pub segments: Vec<Segment>,
 }
@@ -66,6 +86,9 @@ pub struct Counts {
     pub files: u64,
     /// Tombstones of these bases.
     pub tombstones: u64,
+    /// Rows of the audit.
+    #[serde(default)]
+    pub audit: u64,
 }
 
 /// What a segment holds.
@@ -76,6 +99,8 @@ pub enum SegmentKind {
     Data,
     /// The rows of the tables.
     Tables,
+    /// Rows of the audit.
+    Audit,
 }
 
 /// An object of a set.
@@ -140,6 +165,8 @@ pub(super) enum Entry {
     End { entries: u64 },
     /// A table's row.
     Row(TableEntry),
+    /// A row of the audit.
+    Audit(AuditRow),
 }
 
 /// A commit, without its text.

@@ -41,7 +41,7 @@ impl Set {
     /// Bytes of its objects.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        self.manifest.segments.iter().fold(0, |sum, segment| sum.saturating_add(segment.size_bytes))
+        self.manifest.objects().fold(0, |sum, segment| sum.saturating_add(segment.size_bytes))
     }
 }
 
@@ -221,8 +221,8 @@ impl Place {
         )))
     }
 
-    /// Whether these objects of an unfinished set are all there, with their sizes.
-    pub(super) async fn has_all(&self, segments: &[Segment]) -> Result<bool> {
+    /// Whether the objects of an unfinished set are all there, with their sizes.
+    pub(super) async fn has_all(&self, of: &Manifest) -> Result<bool> {
         let found: BTreeMap<String, u64> = self
             .sink
             .list(None)
@@ -230,7 +230,7 @@ impl Place {
             .into_iter()
             .map(|entry| (entry.name, entry.size_bytes))
             .collect();
-        Ok(segments.iter().all(|segment| found.get(&segment.name) == Some(&segment.size_bytes)))
+        Ok(of.objects().all(|segment| found.get(&segment.name) == Some(&segment.size_bytes)))
     }
 
     /// Reads and checks a segment.

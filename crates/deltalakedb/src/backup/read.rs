@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use deltalakedb_catalog_core::action::{Add, Metadata, Protocol, Remove};
+use deltalakedb_catalog_core::audit::AuditRow;
 use deltalakedb_catalog_core::backend::{ImportProgress, ImportedCommit};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{TableId, Version};
 use deltalakedb_catalog_core::model::{BaseChunk, BaseTail, CommitRecord, TableRecord};
 use tokio::sync::mpsc;
 
-use super::format::{Entry, SegmentKind, Start, TableEntry, Text, commit_of, entry_at};
+use super::format::{Entry, Segment, SegmentKind, Start, TableEntry, Text, commit_of, entry_at};
 use super::place::{Place, Set};
 use super::write::{Known, broken_off};
 use crate::copy::Limits;
@@ -87,6 +88,39 @@ impl Chain {
             chain.parts.push(parts);
         }
         Ok(Arc::new(chain))
+    }
+
+    /// The objects with rows of the audit, of all sets from the last one on that has all rows. A row may be in
+    /// several of them.
+    pub(super) fn audit(&self) -> Vec<&Segment> {
+        let has_all = |set: &Set| set.manifest.audit.as_ref().is_some_and(|a| a.since.is_none());
+        let first = self.sets.iter().rposition(has_all).unwrap_or(0);
+        let parts = self.sets.iter().skip(first).filter_map(|set| set.manifest.audit.as_ref());
+        parts.flat_map(|audit| &audit.segments).collect()
+    }
+
+    /// The rows of one of them.
+    ///
+    /// # Errors
+    /// `Corrupt`; those of the store.
+    pub(super) async fn audit_rows(&self, segment: &Segment) -> Result<Vec<AuditRow>> {
+        let wrong = |what: &str| {
+            let place = self.place.describe();
+            CatalogError::corrupt(format!("'{place}/{}': {what}", segment.name))
+        };
+        let bytes = self.place.segment(segment).await?;
+        let (mut rows, mut at) = (Vec::new(), 0);
+        while let Some((entry, _, next)) =
+            entry_at(&bytes, at).map_err(|e| wrong(&e.to_string()))?
+        {
+            let Entry::Audit(row) = entry else {
+                return Err(wrong("an entry is no row of the audit"));
+            };
+            row.entry.check().map_err(|e| wrong(&format!("row {}: {e}", row.id)))?;
+            rows.push(row);
+            at = next;
+        }
+        Ok(rows)
     }
 
     /// Tables of the newest set, by id.
@@ -349,7 +383,7 @@ impl Walk<'_> {
                     }
                     self.at = None;
                 }
-                Entry::Table(_) | Entry::Row(_) => {
+                Entry::Table(_) | Entry::Row(_) | Entry::Audit(_) => {
                     return Err(of.corrupt("another table begins before its end"));
                 }
             }

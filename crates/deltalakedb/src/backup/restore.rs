@@ -22,9 +22,9 @@ use super::report::{Notice, RestoreReport};
 use super::set::SetId;
 use crate::copy::compare::{publishing, records};
 use crate::copy::differences::Differences;
-use crate::copy::load;
 use crate::copy::survey::{listed, require_catalog, tables};
 use crate::copy::{Limits, Progressed, TableCopy, Validate};
+use crate::copy::{audit, load};
 
 /// What to restore, and how.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +71,13 @@ pub async fn restore(
     let listing = place.list().await?;
     let set = choose(place, &listing, options)?;
     let chain = Chain::open(place, listing.chain(set.id())?).await?;
+    // Now: nothing becomes active of a backup that is damaged.
+    let with_audit = audit::is_kept(to).await?;
+    if with_audit {
+        for segment in chain.audit() {
+            chain.audit_rows(segment).await?;
+        }
+    }
     let mut left_out: Vec<Notice> = set
         .manifest
         .left_out
@@ -97,6 +104,9 @@ pub async fn restore(
     run.load(&wanted, &target).await?;
     run.compare(&wanted).await?;
     let finished = run.agrees() && run.finish(&wanted).await?;
+    if finished && with_audit {
+        run.audit(&wanted).await?;
+    }
     let up_to = options.at.unwrap_or(set.manifest.taken_at);
     if finished {
         let detail = json!({ "set": set.id().to_string(), "up_to_ms": up_to.0 });
@@ -357,6 +367,22 @@ impl Run<'_> {
             publishing(differences, &expected, &finished);
         }
         Ok(self.agrees())
+    }
+
+    /// Brings the rows of the audit back, up to the time that is restored. Of tables that were chosen only those
+    /// about them.
+    async fn audit(&self, wanted: &[Arc<TableEntry>]) -> Result<()> {
+        let ids: BTreeSet<TableId> = wanted.iter().map(|entry| entry.record.id).collect();
+        let all = self.options.tables.is_empty();
+        for segment in self.chain.audit() {
+            for row in self.chain.audit_rows(segment).await? {
+                let in_time = self.options.at.is_none_or(|at| row.entry.at <= at);
+                if in_time && (all || row.entry.table_id.is_some_and(|id| ids.contains(&id))) {
+                    audit::put(self.to, row).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn report(self, set: SetId, up_to: TimestampMs, finished: bool) -> RestoreReport {

@@ -98,7 +98,7 @@ pub async fn prune(place: &Place, keep: Keep, now: TimestampMs) -> Result<Pruned
     // The newest ones first: no set is left without what it goes on from.
     for set in listing.sets.iter().rev().filter(|set| !kept.contains(set.id())) {
         place.delete(&set.id().manifest()).await?;
-        for segment in &set.manifest.segments {
+        for segment in set.manifest.objects() {
             // A manifest names the objects of its set, whoever has written it.
             if segment.name.starts_with(&format!("backup-{}.", set.id())) {
                 place.delete(&segment.name).await?;

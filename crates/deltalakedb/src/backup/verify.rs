@@ -52,7 +52,7 @@ pub async fn verify(
         Some(_) => Vec::new(),
         None => listing.sets.clone(),
     };
-    let total = sets.iter().map(|set| set.manifest.segments.len()).sum::<usize>();
+    let total = sets.iter().map(|set| set.manifest.objects().count()).sum::<usize>();
     progress.begin("Verifying", "objects", u64::try_from(total).ok());
     let mut found = Vec::new();
     for set in &sets {
@@ -113,7 +113,7 @@ async fn objects(
     one: &mut Verified,
     progress: &dyn Progress,
 ) -> Result<()> {
-    for segment in &set.manifest.segments {
+    for segment in set.manifest.objects() {
         progress.advance(1);
         let raw = match place.segment(segment).await {
             Ok(raw) => raw,
@@ -152,6 +152,13 @@ async fn objects(
                 Entry::File(_) => one.counts.files += 1,
                 Entry::Tombstone(_) => one.counts.tombstones += 1,
                 Entry::Row(_) => one.counts.tables += 1,
+                Entry::Audit(row) => {
+                    one.counts.audit += 1;
+                    if let Err(error) = row.entry.check() {
+                        let what = format!("'{}': row {}: {error}", segment.name, row.id);
+                        note(one, CatalogError::corrupt(what))?;
+                    }
+                }
                 _ => {}
             }
         }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use deltalakedb_catalog_core::audit::AuditFilter;
 use deltalakedb_catalog_core::backend::CommitFilter;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
-use deltalakedb_catalog_core::ids::{At, TableRef, Version};
+use deltalakedb_catalog_core::ids::{At, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::TableRecord;
 use deltalakedb_catalog_core::secrets::check_options;
 use deltalakedb_catalog_engine::catalog::Catalog;
@@ -19,8 +20,8 @@ use super::format::{
 };
 use super::place::Place;
 use super::set::SetId;
-use crate::copy::Limits;
 use crate::copy::source::{EVER, Source};
+use crate::copy::{Limits, audit};
 
 /// Bytes before compression after which a segment ends.
 const SEGMENT_BYTES: usize = 16 << 20;
@@ -241,16 +242,41 @@ impl Writer {
         self.entry(&Entry::BaseEnd(tail.into())).await
     }
 
-    /// Writes the rows of the tables, and waits for all segments.
-    pub(super) async fn rows(&mut self, rows: Vec<TableEntry>) -> Result<Vec<Segment>> {
+    /// Writes the rows of the tables.
+    pub(super) async fn rows(&mut self, rows: Vec<TableEntry>) -> Result<()> {
         self.flush().await?;
         self.kind = SegmentKind::Tables;
         for row in rows {
             self.entry(&Entry::Row(row)).await?;
         }
+        self.flush().await
+    }
+
+    /// Writes the rows of the audit from a time on.
+    pub(super) async fn audit(
+        &mut self,
+        catalog: &Catalog,
+        since: Option<TimestampMs>,
+    ) -> Result<()> {
+        self.flush().await?;
+        self.kind = SegmentKind::Audit;
+        let filter = AuditFilter { since, ..AuditFilter::default() };
+        let mut rows = audit::Rows::new(catalog, filter);
+        while let Some(page) = rows.next().await? {
+            for row in page {
+                self.counts.audit += 1;
+                self.entry(&Entry::Audit(row)).await?;
+            }
+        }
+        self.flush().await
+    }
+
+    /// Waits for all segments. The second ones are those of the audit.
+    pub(super) async fn finish(&mut self) -> Result<(Vec<Segment>, Vec<Segment>)> {
         self.flush().await?;
         self.arrived().await?;
-        Ok(std::mem::take(&mut self.done))
+        let of_audit = |segment: &Segment| segment.kind == SegmentKind::Audit;
+        Ok(std::mem::take(&mut self.done).into_iter().partition(|segment| !of_audit(segment)))
     }
 }
 

@@ -10,7 +10,8 @@ use deltalakedb::backup::{
     backup, clean, prune, restore, verify,
 };
 use deltalakedb::copy::{CopyOptions, Limits, Progressed, Validate};
-use deltalakedb::core::backend::{CatalogBackend, CommitOutcome, CommitRequest};
+use deltalakedb::core::audit::{Actor, AuditEntry, AuditFilter, AuditOrder};
+use deltalakedb::core::backend::{CatalogBackend, CommitOutcome, CommitRequest, Expiry};
 use deltalakedb::core::env::{Clock, NoProgress};
 use deltalakedb::core::error::CatalogError;
 use deltalakedb::core::fault::{Fault, FaultyBackend};
@@ -18,6 +19,7 @@ use deltalakedb::core::ids::{At, CommitToken, TableId, TableName, TableRef, Time
 use deltalakedb::core::model::{MirrorMode, TableState};
 use deltalakedb::system::SystemClock;
 use deltalakedb_conformance::change::{Change, metadata, new_table, protocol};
+use deltalakedb_conformance::env::forget_tokens;
 use deltalakedb_conformance::fixture;
 use deltalakedb_test_servers::{ObjectStoreKind, shared_object_store, skip};
 use uuid::Uuid;
@@ -272,6 +274,45 @@ async fn a_time_never_cuts_a_transaction() {
     let options = RestoreOptions { at: Some(TimestampMs(i64::MAX)), ..steps() };
     let error = bring_back(&folder.place, &target.db, &options).await.unwrap_err().to_string();
     assert!(error.contains("restore an earlier time"), "{error}");
+}
+
+/// A token that was forgotten and used again: the two sets have one use each. The restored catalog answers with the
+/// newer one, and a repeated commit takes no effect.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_was_used_again_replays_its_newest_use() {
+    for (from, to) in PAIRS {
+        println!("{from:?} to {to:?}");
+        let (source, folder) = (from.fresh().await, Folder::new());
+        let id = TableId(Uuid::from_u128(1));
+        let new = new_table(id, TableName::new("ns", "t").unwrap());
+        let create = Change::files(["a"]).protocol(protocol(2)).metadata(metadata("m"));
+        let request = |token: &str, now, part| CommitRequest {
+            token: CommitToken::new(token).unwrap(),
+            now: TimestampMs(now),
+            tables: vec![part],
+        };
+        let append = |file: &str| Change::files([file]).append(id, Version::ZERO).unwrap();
+        let first = request("create", 100, create.create(new).unwrap());
+        source.db.commit(first).await.unwrap();
+        source.db.commit(request("again", 200, append("b"))).await.unwrap();
+        back_up(&source.db, &folder.place, true).await.unwrap();
+        let old = Expiry { before: TimestampMs(1_000), limit: 10, dry_run: false };
+        let (gone, _) = forget_tokens(&*source.db, old).await.unwrap();
+        assert_eq!(gone, 2);
+        let newest = source.db.commit(request("again", 2_000, append("c"))).await.unwrap();
+        let CommitOutcome::Committed(newest) = newest else { panic!("{newest:?}") };
+        let second = back_up(&source.db, &folder.place, false).await.unwrap();
+        assert!(second.parent.is_some());
+        sound(&folder.place).await;
+        let target = to.fresh().await;
+        complete(&bring_back(&folder.place, &target.db, &steps()).await.unwrap());
+        let token = CommitToken::new("again").unwrap();
+        assert_eq!(target.db.resolve_token(&token).await.unwrap(), Some(newest.clone()));
+        let again = target.db.commit(request("again", 3_000, append("d"))).await.unwrap();
+        assert_eq!(again, CommitOutcome::Replayed(newest));
+        // The copy is compared with a source that has forgotten.
+        complete(&bring_back(&folder.place, &target.db, &steps()).await.unwrap());
+    }
 }
 
 /// Everything that a row can be. One of its tables has bytes that are no commit: it is backed up, and no
@@ -750,4 +791,138 @@ async fn a_log_that_is_ahead_is_not_published_to() {
     }
     let (active, diverged) = (MirrorMode::Active, MirrorMode::Diverged);
     assert_eq!(modes, [active, diverged, diverged, MirrorMode::Off]);
+}
+
+/// An entry of the audit that nobody else makes.
+fn noted(word: &str, at: TimestampMs, token: Option<&str>) -> AuditEntry {
+    AuditEntry {
+        at,
+        action: format!("test.{word}"),
+        table_id: None,
+        table_name: Some("a.b".to_owned()),
+        by: Actor { user: Some("o'brien 😀".to_owned()), ..Actor::default() },
+        detail: Some(r#"{"n":1}"#.to_owned()),
+        token: token.map(|token| CommitToken::new(token).unwrap()),
+    }
+}
+
+/// The rows of a catalog's audit in their order, as they read without their tokens.
+async fn rows_of(db: &Arc<dyn CatalogBackend>) -> Vec<AuditEntry> {
+    let page = db.audit_list(&AuditFilter::default(), AuditOrder::OldestFirst, None, 10_000).await;
+    let rows = page.unwrap().items.into_iter();
+    rows.map(|row| AuditEntry { token: None, ..row.entry }).collect()
+}
+
+/// How often a catalog's audit has each of these rows.
+fn times(rows: &[AuditEntry], of: &[AuditEntry]) -> Vec<usize> {
+    of.iter().map(|row| rows.iter().filter(|there| *there == row).count()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_comes_back_once_in_its_order_and_up_to_a_time() {
+    for (from, to) in PAIRS {
+        println!("{from:?} to {to:?}");
+        let (source, folder) = (from.fresh().await, Folder::new());
+        Writer::new(&source.db, 70_000).steps(40).await;
+        let now = SystemClock.now();
+        for n in 0..30 {
+            let entry = noted(&format!("first-{n}"), now.plus_ms(n - 100), None);
+            source.db.audit_record(&entry).await.unwrap();
+        }
+        back_up(&source.db, &folder.place, true).await.unwrap();
+        let full = rows_of(&source.db).await;
+        assert!(full.len() >= 30);
+        // Seen later than its time says, and one with a token.
+        let late = noted("late", now.plus_ms(-7_200_000), None);
+        let next = noted("next", SystemClock.now().plus_ms(1), Some("once"));
+        for entry in [&late, &next] {
+            source.db.audit_record(entry).await.unwrap();
+        }
+        let second = back_up(&source.db, &folder.place, false).await.unwrap();
+        assert!(second.parent.is_some());
+        sound(&folder.place).await;
+        let all = rows_of(&source.db).await;
+
+        let target = to.fresh().await;
+        for _ in 0..2 {
+            complete(&bring_back(&folder.place, &target.db, &steps()).await.unwrap());
+            let rows = rows_of(&target.db).await;
+            assert_eq!(times(&rows, &all), times(&all, &all));
+            let theirs: Vec<_> = rows.into_iter().filter(|row| all.contains(row)).collect();
+            assert_eq!(theirs, all, "the order is the same");
+        }
+        // The restored catalog goes on in the same place, and is restored once more.
+        back_up(&target.db, &folder.place, false).await.unwrap();
+        sound(&folder.place).await;
+        let third = from.fresh().await;
+        complete(&bring_back(&folder.place, &third.db, &steps()).await.unwrap());
+        assert_eq!(times(&rows_of(&third.db).await, &all), times(&all, &all));
+
+        let past = to.fresh().await;
+        let at = Some(now.plus_ms(-90));
+        let options = RestoreOptions { at, ..steps() };
+        let report = bring_back(&folder.place, &past.db, &options).await.unwrap();
+        assert!(report.finished, "{report:#?}");
+        let rows = rows_of(&past.db).await;
+        // The set is the full one: what was seen later is not in it.
+        let (before, after): (Vec<_>, Vec<_>) =
+            full.iter().cloned().partition(|row| row.at <= now.plus_ms(-90));
+        assert!(before.len() > 10 && after.len() > 10);
+        assert_eq!(times(&rows, &before), times(&full, &before));
+        assert_eq!(times(&rows, &after), vec![0; after.len()]);
+        assert_eq!(times(&rows, &[late]), [0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_of_an_earlier_program_is_restored_without_the_audit() {
+    let (source, folder) = (Kind::Sqlite.fresh().await, Folder::new());
+    Writer::new(&source.db, 71_000).steps(20).await;
+    let entry = noted("first", TimestampMs(1_000), None);
+    source.db.audit_record(&entry).await.unwrap();
+    back_up(&source.db, &folder.place, true).await.unwrap();
+    // As an earlier program would have written it.
+    let name = folder.objects().into_iter().find(|name| is_a(name, "json")).unwrap();
+    let text = std::fs::read_to_string(folder.path(&name)).unwrap();
+    let mut sealed: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let manifest = &mut sealed["manifest"];
+    assert!(!manifest["audit"]["segments"].as_array().unwrap().is_empty(), "{manifest}");
+    manifest.as_object_mut().unwrap().remove("audit");
+    manifest["counts"].as_object_mut().unwrap().remove("audit");
+    let text = serde_json::to_string(manifest).unwrap();
+    let sha256 = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(text.as_bytes()));
+    let sealed = format!(r#"{{"sha256":"{sha256}","manifest":{text}}}"#);
+    std::fs::write(folder.path(&name), sealed).unwrap();
+    sound(&folder.place).await;
+
+    let target = Kind::Sqlite.fresh().await;
+    complete(&bring_back(&folder.place, &target.db, &steps()).await.unwrap());
+    assert_eq!(times(&rows_of(&target.db).await, std::slice::from_ref(&entry)), [0]);
+    // The next set has all rows, however old.
+    back_up(&source.db, &folder.place, false).await.unwrap();
+    sound(&folder.place).await;
+    let target = Kind::Sqlite.fresh().await;
+    complete(&bring_back(&folder.place, &target.db, &steps()).await.unwrap());
+    assert_eq!(times(&rows_of(&target.db).await, &[entry]), [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_audit_is_found_before_anything_is_restored() {
+    let (source, folder) = (Kind::Sqlite.fresh().await, Folder::new());
+    Writer::new(&source.db, 72_000).steps(20).await;
+    source.db.audit_record(&noted("first", TimestampMs(1_000), None)).await.unwrap();
+    back_up(&source.db, &folder.place, true).await.unwrap();
+    // The last object of the set.
+    let name = folder.objects().into_iter().rfind(|name| is_a(name, "zst")).unwrap();
+    let mut bytes = std::fs::read(folder.path(&name)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(folder.path(&name), bytes).unwrap();
+    let found = verify(&folder.place, None, &NoProgress).await.unwrap();
+    assert!(found[0].problems.iter().any(|problem| problem.contains(&name)), "{found:#?}");
+    let target = Kind::Sqlite.fresh().await;
+    let error = bring_back(&folder.place, &target.db, &steps()).await.unwrap_err();
+    assert!(error.to_string().contains(&name), "{error}");
+    assert!(tables(&*target.db, TableState::Active).await.is_empty());
+    assert!(tables(&*target.db, TableState::Importing).await.is_empty());
 }

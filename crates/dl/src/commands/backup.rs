@@ -224,7 +224,7 @@ fn line(set: &Set) -> serde_json::Value {
         "taken_at": set.manifest.taken_at,
         "finished_at": set.manifest.finished_at,
         "counts": set.manifest.counts,
-        "objects": set.manifest.segments.len() + 1,
+        "objects": set.manifest.objects().count() + 1,
         "size_bytes": set.size_bytes(),
         "broken": set.broken,
     })

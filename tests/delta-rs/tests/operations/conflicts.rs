@@ -6,7 +6,7 @@ use deltalakedb::deltalake::deltalake as delta;
 
 use crate::both::Ended;
 use crate::databases::Database;
-use crate::{Result, append, batch, filled};
+use crate::{Result, append, batch, filled_quietly};
 use delta::DeltaTable;
 use delta::datafusion::prelude::{col, lit};
 use delta::kernel::{DataType as DeltaType, PrimitiveType, StructField};
@@ -71,7 +71,7 @@ pub(crate) async fn pairs_end_as_they_do_on_a_plain_table(db: Database) {
     let (mut passed, mut refused, mut only_plain) = (0, 0, Vec::new());
     for first in ALL {
         for second in ALL {
-            let mut both = filled(db).await;
+            let mut both = filled_quietly(db).await;
             let what = format!("{second:?} after {first:?}");
             let ended =
                 both.race(&what, async |t| first.run(t).await, async |t| second.run(t).await);

@@ -9,7 +9,7 @@ use deltalakedb::{CatalogUri, Db};
 
 use crate::both::table_url;
 use crate::databases::{self, Database};
-use crate::{append, filled};
+use crate::{append, filled_quietly};
 use delta::{DeltaTable, DeltaTableBuilder, ensure_table_uri};
 
 pub(crate) async fn what_is_wrong_is_said(database: Database) {
@@ -37,7 +37,7 @@ pub(crate) async fn what_is_wrong_is_said(database: Database) {
     }
 
     // A table that uses what nobody here writes.
-    let both = filled(database).await;
+    let both = filled_quietly(database).await;
     let (db, table) = both.catalog().await;
     let change = |ndjson: &str| TableChange {
         target: ChangeTarget::Existing { table: table.clone(), read_version: None },
@@ -55,7 +55,7 @@ pub(crate) async fn what_is_wrong_is_said(database: Database) {
     assert!(error.to_lowercase().contains("cluster"), "{error}");
 
     // One that is gone.
-    let both = filled(database).await;
+    let both = filled_quietly(database).await;
     let (db, table) = both.catalog().await;
     db.drop_table(&table).await.unwrap();
     let error = append(both.sql(), 0, 1, "mon").await.unwrap_err().to_string();

@@ -154,6 +154,16 @@ async fn filled_with(db: Database, properties: &'static [(&'static str, &'static
     both
 }
 
+/// The same table, which is not looked at on the way: many tests begin with it.
+async fn filled_quietly(db: Database) -> Both {
+    let mut both = Both::new(db).await;
+    both.each_quietly(async |t| create(t, &[]).await).await;
+    both.each_quietly(async |t| append(t, 0, 10, "mon").await).await;
+    both.each_quietly(async |t| append(t, 10, 10, "tue").await).await;
+    both.each_quietly(async |t| append(t, 20, 10, "mon").await).await;
+    both
+}
+
 async fn tables_are_created_and_appended_to(db: Database) {
     let both = filled(db).await;
     assert_eq!(both.rows().await.len(), 30);
@@ -161,7 +171,7 @@ async fn tables_are_created_and_appended_to(db: Database) {
 }
 
 async fn overwrites(db: Database) {
-    let mut both = filled(db).await;
+    let mut both = filled_quietly(db).await;
     both.each("replace a partition", async |t| {
         t.write([batch([100, 101], "mon")])
             .with_save_mode(SaveMode::Overwrite)
@@ -179,7 +189,7 @@ async fn overwrites(db: Database) {
 }
 
 async fn schemas_are_merged_and_overwritten(db: Database) {
-    let mut both = filled(db).await;
+    let mut both = filled_quietly(db).await;
     let wider = |id: i64| {
         let narrow = batch([id], "mon");
         let mut fields: Vec<Field> =
@@ -223,7 +233,7 @@ async fn schemas_are_merged_and_overwritten(db: Database) {
 }
 
 async fn rows_are_deleted_and_updated(db: Database) {
-    let mut both = filled(db).await;
+    let mut both = filled_quietly(db).await;
     both.each("delete a partition", async |t| {
         Ok(t.delete().with_predicate(col("day").eq(lit("tue"))).await?.0)
     })
@@ -251,7 +261,7 @@ async fn rows_are_deleted_and_updated(db: Database) {
 }
 
 async fn rows_are_merged(db: Database) {
-    let mut both = filled(db).await;
+    let mut both = filled_quietly(db).await;
     both.each("merge", async |t| {
         let source = SessionContext::new().read_batch(batch(25..35, "mon"))?;
         let merged = t
@@ -277,7 +287,7 @@ async fn rows_are_merged(db: Database) {
 }
 
 async fn files_are_compacted_and_ordered(db: Database) {
-    let mut both = filled(db).await;
+    let mut both = filled_quietly(db).await;
     both.each("compact", async |t| {
         Ok(t.optimize().with_target_size(NonZeroU64::new(1 << 20).unwrap()).await?.0)
     })
@@ -291,7 +301,7 @@ async fn files_are_compacted_and_ordered(db: Database) {
 }
 
 async fn old_versions_are_read_and_restored(db: Database) {
-    let mut both = filled(db).await;
+    let mut both = filled_quietly(db).await;
     both.each("delete", async |t| {
         Ok(t.delete().with_predicate(col("id").lt(lit(15_i64))).await?.0)
     })
@@ -309,7 +319,7 @@ async fn old_versions_are_read_and_restored(db: Database) {
 }
 
 async fn constraints_and_properties(db: Database) {
-    let mut both = filled(db).await;
+    let mut both = filled_quietly(db).await;
     both.each("constraint", async |t| {
         t.add_constraint().with_constraint("positive", "id >= 0").await
     })
@@ -339,7 +349,7 @@ async fn change_data_is_read(db: Database) {
 }
 
 async fn files_are_vacuumed(db: Database) {
-    let mut both = filled(db).await;
+    let mut both = filled_quietly(db).await;
     both.each("delete", async |t| {
         Ok(t.delete().with_predicate(col("id").lt(lit(15_i64))).await?.0)
     })
@@ -360,7 +370,7 @@ fn to_chrono(duration: std::time::Duration) -> chrono::Duration {
 
 async fn applications_and_times(db: Database) {
     use delta::kernel::transaction::CommitProperties;
-    let mut both = filled(db).await;
+    let mut both = filled_quietly(db).await;
     for version in [3, 7] {
         both.each("append of an application", async |t| {
             let app = delta::kernel::Transaction::new("app", version);
@@ -410,7 +420,7 @@ async fn many_commits(db: Database) {
 /// Through the kernel's own transactions, which create `N.json` in the store.
 async fn blind_appends(db: Database) {
     use delta::writer::{DeltaWriter, RecordBatchWriter};
-    let mut both = filled(db).await;
+    let mut both = filled_quietly(db).await;
     both.each("blind append", async |t| {
         let url = t.table_url().to_string();
         let mut blind = delta::BlindDeltaTable::try_new(&url).await?;
