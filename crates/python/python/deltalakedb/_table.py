@@ -306,6 +306,22 @@ class Table:
         """Its rows as a ``polars.DataFrame``, see :meth:`rows`."""
         return self.rows(columns, filter).to_polars()
 
+    def scan(self) -> polars.LazyFrame:
+        """Its rows as a polars ``LazyFrame``, at the version that is open.
+
+        Columns and conditions of the query go to the catalog, and files that cannot have such rows are not
+        opened. A condition that SQL cannot say is applied after reading.
+        """
+        from ._scan import polars_scan
+
+        return polars_scan(self)
+
+    def _held(self) -> Table:
+        """The same table at the same version, which nothing changes."""
+        held = Table.__new__(Table)
+        held._catalog, held._user, held._native = self._catalog, self._user, self._native
+        return held
+
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         return self.rows().__arrow_c_stream__(requested_schema)
 
