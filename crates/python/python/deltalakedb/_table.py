@@ -17,9 +17,12 @@ from ._rows import Rows
 from .exceptions import InvalidInputError
 
 if TYPE_CHECKING:
+    import duckdb
     import pandas
     import polars
     import pyarrow
+    import pyarrow.dataset
+    import pyarrow.fs
 
 __all__ = ["Metadata", "Protocol", "Table", "TableAlterer", "TableMerger", "TableOptimizer",
            "Transaction", "TransactionTable"]
@@ -230,7 +233,10 @@ class Table:
     def file_uris(self, predicate: Optional[str] = None) -> list[str]:
         """Where its files are: paths of local ones, else URLs."""
         paths: list[str] = self.files(predicate).to_arrow().column("path").to_pylist()
-        return [_location_of(self.location, path) for path in paths]
+        return [self._place_of(path) for path in paths]
+
+    def _place_of(self, path: str) -> str:
+        return _location_of(self.location, path)
 
     # Publishing
 
@@ -315,6 +321,48 @@ class Table:
         from ._scan import polars_scan
 
         return polars_scan(self)
+
+    def to_pyarrow_dataset(
+        self,
+        file_pruning_predicate: Optional[str] = None,
+        filesystem: Optional[pyarrow.fs.FileSystem] = None,
+        parquet_read_options: Optional[pyarrow.dataset.ParquetReadOptions] = None,
+    ) -> pyarrow.dataset.Dataset:
+        """Its files as a dataset of pyarrow, which knows partitions and statistics of each and skips files.
+
+        Args:
+            file_pruning_predicate: Only files that may have rows for which this SQL condition is true. It
+                chooses files, not rows.
+            filesystem: Where the files are, rooted at the table; needed for one in an object store.
+            parquet_read_options: How they are read.
+
+        Raises:
+            UnsupportedError: The files alone do not have the table's rows: it has deletion vectors, or maps
+                columns.
+        """
+        from ._scan import pyarrow_dataset
+
+        return pyarrow_dataset(self, file_pruning_predicate, filesystem, parquet_read_options)
+
+    def to_duckdb(
+        self,
+        connection: Optional[duckdb.DuckDBPyConnection] = None,
+        columns: Optional[Sequence[str]] = None,
+        filter: Optional[str] = None,  # noqa: A002
+    ) -> duckdb.DuckDBPyRelation:
+        """Its rows as a DuckDB relation, at the version that is open.
+
+        Columns and conditions of the query go to the files. Of a table with deletion vectors or mapped
+        columns, conditions are applied to the rows as they are read: ``filter`` skips its files.
+
+        Args:
+            connection: The connection that it is for; the default connection of DuckDB if it is not given.
+            columns: Only these columns.
+            filter: Only rows for which this SQL condition of the catalog is true.
+        """
+        from ._scan import duckdb_relation
+
+        return duckdb_relation(self, connection, columns, filter)
 
     def _held(self) -> Table:
         """The same table at the same version, which nothing changes."""
