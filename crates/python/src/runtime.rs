@@ -1,9 +1,10 @@
 //! Waiting for work: without Python's lock, and so that Ctrl-C ends it.
 
+use std::cell::RefCell;
 use std::future::Future;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyKeyboardInterrupt;
@@ -76,6 +77,50 @@ impl Drop for Call {
     }
 }
 
+thread_local! {
+    /// What ends the calls of this thread, see [`set_cancel`].
+    static CANCEL: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+}
+
+/// A wish to end calls, made by another thread.
+#[pyclass(frozen, module = "deltalakedb._internal")]
+#[derive(Default)]
+pub(crate) struct NativeCancel {
+    wished: Arc<AtomicBool>,
+}
+
+#[pymethods]
+impl NativeCancel {
+    #[new]
+    fn new() -> NativeCancel {
+        NativeCancel::default()
+    }
+
+    /// Ends calls that run, and those to come.
+    fn cancel(&self) {
+        self.wished.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Lets a wish end the calls of this thread from now on; none: nothing does but signals.
+#[pyfunction]
+pub(crate) fn set_cancel(cancel: Option<PyRef<'_, NativeCancel>>) {
+    let wished = cancel.map(|cancel| Arc::clone(&cancel.wished));
+    CANCEL.with(|current| current.replace(wished));
+}
+
+/// The exception of a call that nobody wants any more.
+fn check_cancelled(py: Python<'_>) -> PyResult<()> {
+    let wished = CANCEL.with(|current| {
+        current.borrow().as_ref().is_some_and(|wished| wished.load(Ordering::SeqCst))
+    });
+    if !wished {
+        return Ok(());
+    }
+    let kind = py.import("asyncio")?.getattr("CancelledError")?;
+    Err(PyErr::from_value(kind.call0()?))
+}
+
 /// Does work on the runtime and waits for it; other threads of Python go on. A signal's exception, Ctrl-C's
 /// among them, ends the work.
 pub(crate) fn wait<T: Send + 'static>(
@@ -88,6 +133,7 @@ pub(crate) fn wait<T: Send + 'static>(
         py.detach(|| std::thread::sleep(Duration::from_millis(1)));
         py.check_signals()?;
     }
+    check_cancelled(py)?;
     wait_at_once(py, effect, work)
 }
 
@@ -113,7 +159,7 @@ pub(crate) fn wait_at_once<T: Send + 'static>(
         match got {
             Ok(answer) => break answer.map_err(|failure| failure.raise(py)),
             Err(RecvTimeoutError::Timeout) => {
-                if let Err(error) = py.check_signals() {
+                if let Err(error) = py.check_signals().and_then(|()| check_cancelled(py)) {
                     task.abort();
                     break Err(interrupted(py, effect, error));
                 }

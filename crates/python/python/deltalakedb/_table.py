@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 from urllib.parse import unquote, urlsplit
 
 from . import _internal
+from ._config import ConfigLike, settings_of
 from ._convert import Timestamp, answer, literal, names, stream, texts, timestamp_ms
 from ._internal import NativeCatalog, NativeSchema, NativeTable, NativeTransaction
 from ._rows import Rows
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Metadata", "Protocol", "Table", "TableAlterer", "TableMerger", "TableOptimizer",
            "Transaction", "TransactionTable"]
 
-Mode = Literal["append", "overwrite", "error", "ignore"]
+Mode = Literal["append", "overwrite", "overwrite_partitions", "error", "ignore"]
 SchemaMode = Literal["merge", "overwrite"]
 
 
@@ -81,6 +82,7 @@ class Table:
         *,
         timestamp: Optional[Timestamp] = None,
         user: Optional[str] = None,
+        config: ConfigLike = None,
     ) -> None:
         """Opens a table by its URL.
 
@@ -89,12 +91,13 @@ class Table:
             version: The version; the latest by default.
             timestamp: In place of a version: the latest version that is not younger.
             user: On whose behalf changes are committed.
+            config: Configuration, as for :class:`Catalog`.
 
         Raises:
             TableNotFoundError: The catalog has no such table.
             VersionNotFoundError: The table has no such version.
         """
-        catalog, name = _internal.catalog_of_table(table_uri, user)
+        catalog, name = _internal.catalog_of_table(table_uri, user, settings_of(config))
         self._open(catalog, name, version, timestamp, user)
 
     @classmethod
@@ -395,7 +398,9 @@ class Table:
         Args:
             data: Rows: pyarrow, pandas, polars, a DuckDB relation, anything with ``__arrow_c_stream__``.
                 Of a pandas index the levels with names are columns.
-            mode: ``append``; ``overwrite`` replaces all rows, or those of ``predicate``; ``error``; ``ignore``.
+            mode: ``append``; ``overwrite`` replaces all rows, or those of ``predicate``;
+                ``overwrite_partitions`` replaces the partitions that the rows fall into; ``error``;
+                ``ignore``.
             partition_by: Partition columns, which must be those of the table.
             schema_mode: ``merge`` adds columns that the table lacks; ``overwrite`` gives the table the
                 columns of the rows, with ``mode="overwrite"``.
@@ -531,6 +536,75 @@ class Table:
         files: list[str] = said["files"]
         return files
 
+    def restore(
+        self,
+        target: Union[int, str, datetime],
+        *,
+        ignore_missing_files: bool = False,
+        protocol_downgrade_allowed: bool = False,
+        token: Optional[str] = None,
+        publish: bool = True,
+    ) -> dict[str, Any]:
+        """Makes the rows of an older version those of the table again, in a new commit.
+
+        Args:
+            target: The version, or a time: the latest version that is not younger.
+            ignore_missing_files: Go on if files of that version are gone. Their rows stay gone.
+            protocol_downgrade_allowed: Not possible: the protocol keeps what keeps other writers out.
+            token: A second restore with this token does nothing.
+            publish: Publish the commit at once.
+
+        Returns:
+            ``numRemovedFile`` and ``numRestoredFile``; nothing of a restore that was done before.
+
+        Raises:
+            VersionNotFoundError: The table has no such version.
+        """
+        if protocol_downgrade_allowed:
+            raise InvalidInputError(
+                "restore does not lower a table's protocol: leave protocol_downgrade_allowed out"
+            )
+        if isinstance(target, bool) or not isinstance(target, (int, str, datetime)):
+            raise InvalidInputError(
+                f"restore needs a version or a time, and not {type(target).__name__}"
+            )
+        by_number = isinstance(target, int)
+        metrics: dict[str, Any] = {}
+        with Transaction(self._catalog, token, publish) as transaction:
+            if not transaction.replayed:
+                number, moment = (target, None) if by_number else (None, target)
+                older = self.at(number, timestamp=moment)  # type: ignore[arg-type]
+                latest = self.at()
+                if older.version() == latest.version():
+                    raise InvalidInputError(
+                        f"table '{self.name}' is at version {latest.version()} already: nothing to restore",
+                        self.name,
+                    )
+                text = transaction._native.restore(self.id, older.version(), ignore_missing_files)
+                metrics = json.loads(text)
+        self.update_incremental()
+        return metrics
+
+    def cutover(self, *, skip_diff: bool = False, publish: bool = True) -> Optional[int]:
+        """Keeps writers out that do not go through the catalog, see ``dl cutover --help``.
+
+        Tables that the catalog made are so from the start; this is for imported ones.
+
+        Args:
+            skip_diff: Do not compare the published log with the catalog first.
+            publish: Publish the commit at once: other writers are kept out from then on.
+
+        Returns:
+            The version of the commit; None if they were kept out already.
+
+        Raises:
+            InvalidInputError: The published log is not what the catalog says, or is not published.
+        """
+        said = answer(self._catalog.cutover(self.id, skip_diff, publish))
+        self.update_incremental()
+        version: Optional[int] = said["version"]
+        return version
+
     @property
     def alter(self) -> TableAlterer:
         """Changes of its metadata, one commit each."""
@@ -560,7 +634,7 @@ class Table:
 
 
 def _loaded(uri: str, name: str, version: int, user: Optional[str]) -> Table:
-    catalog, _ = _internal.catalog_of_table(uri, user)
+    catalog, _ = _internal.catalog_of_table(uri, user, {})
     return Table._of(catalog, name, version, None, user)
 
 
