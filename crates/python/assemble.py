@@ -73,7 +73,7 @@ def assemble(library: Path, dl: "Path | None", version: str, out: Path) -> Path:
             digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
             record.append(f"{at},sha256={digest},{len(data)}")
             entry = zipfile.ZipInfo(at)
-            entry.external_attr = (0o755 if "/scripts/" in at else 0o644) << 16
+            entry.external_attr = (0o100755 if "/scripts/" in at else 0o100644) << 16
             archive.writestr(entry, data)
         record.append(f"{info}/RECORD,,")
         archive.writestr(f"{info}/RECORD", "\n".join(record) + "\n")
