@@ -13,8 +13,10 @@ use deltalakedb::{CatalogUri, Db, Scheme, TableUri};
 use pyo3::prelude::*;
 
 use crate::failure::{CLOSED, FORKED, Failure, Result};
-use crate::kept::Kept;
-use crate::runtime::{Effect, forget_calls, go_on, wait, wait_at_once, wait_for_quiet};
+use crate::kept::{Kept, threads_end};
+use crate::runtime::{
+    Effect, end_threads, forget_calls, go_on, wait, wait_at_once, wait_for_quiet,
+};
 
 /// Lease of a publisher that works for one call: short, as only a killed one leaves it behind.
 const LEASE_MS: i64 = 10_000;
@@ -136,9 +138,7 @@ impl Shared {
                 return Err(Failure::new(CLOSED, format!("{text}: make a new Catalog")).raise(py));
             }
             match &state.open {
-                Some(open) if open.is_here() => {
-                    return open.get().cloned().map_err(|failure| failure.raise(py));
-                }
+                Some(open) if let Some(db) = open.here() => return Ok(db.clone()),
                 Some(_) if self.uri.scheme() == Scheme::Memory => {
                     let text = "a catalog in memory belongs to the process that made it: use a file \
                                 or a server for several processes";
@@ -179,10 +179,10 @@ impl Shared {
         wait_at_once(py, Effect::Reads, async move { Ok(db.close().await?) })
     }
 
-    /// Whether a child must not inherit its connections: SQLite keeps the locks of a process in its memory, and a
-    /// child would take its parent's for its own.
+    /// Whether it is open in a way that does not outlive a fork: connections are served by threads, which end. And
+    /// SQLite keeps the locks of a process in its memory, so that a child would take its parent's for its own.
     fn is_left_open(&self) -> bool {
-        self.uri.scheme() == Scheme::Sqlite && locked(&self.state).open.is_some()
+        self.uri.scheme() != Scheme::Memory && locked(&self.state).open.is_some()
     }
 }
 
@@ -227,11 +227,11 @@ fn no_catalog() -> Failure {
     )
 }
 
-/// Before a fork: no call is under way, and no SQLite catalog is open. Both processes open them again when they
-/// need them.
+/// Before a fork: no call is under way, no catalog is open, and no thread of ours is there. Both processes open them
+/// again when they need them.
 #[pyfunction]
 pub(crate) fn before_fork(py: Python<'_>) -> PyResult<()> {
-    wait_for_quiet(py)?;
+    let quiet = wait_for_quiet(py)?;
     let open: Vec<Arc<Shared>> = locked(&CATALOGS)
         .iter()
         .filter_map(Weak::upgrade)
@@ -239,6 +239,11 @@ pub(crate) fn before_fork(py: Python<'_>) -> PyResult<()> {
         .collect();
     for shared in open {
         shared.disconnect(py)?;
+    }
+    // A call that takes longer keeps its threads.
+    if quiet {
+        threads_end();
+        end_threads(py);
     }
     Ok(())
 }
