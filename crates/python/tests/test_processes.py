@@ -264,7 +264,7 @@ def own_threads():
     from pathlib import Path
 
     names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
-    return [name for name in names if name.startswith(("deltalakedb", "dl-", "tokio"))]
+    return [name for name in names if name.startswith(("deltalakedb", "dl-"))]
 
 
 @FORKS

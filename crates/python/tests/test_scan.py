@@ -81,7 +81,7 @@ CONDITIONS = [
     ((c("id") > 6) | (c("s") == "a") | c("b"), True), (~((c("id") > 6) & c("b")), True),
     (c("id") > c("i"), False), (c("s").eq_missing(None), True), (c("id").eq_missing(3), None),
     (c("id").cast(pl.Int32, strict=False) > 3, None),
-    (c("id").shift(1) == 1, False), (pl.lit(True), None), (c("id") % 2 == 1, False),
+    (c("id").rank() == 1, False), (pl.lit(True), None), (c("id") % 2 == 1, False),
     (c("x") > c("x").mean(), False), (pl.any_horizontal(c("b"), c("id") > 8), None),
 ]
 
