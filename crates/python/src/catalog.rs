@@ -15,7 +15,8 @@ use pyo3::prelude::*;
 use crate::failure::{CLOSED, FORKED, Failure, Result};
 use crate::kept::{Kept, threads_end};
 use crate::runtime::{
-    Effect, end_threads, forget_calls, go_on, wait, wait_at_once, wait_for_quiet,
+    Effect, end_threads, forget_calls, go_on, is_forking, wait, wait_at_once, wait_for_fork,
+    wait_for_quiet,
 };
 
 /// Lease of a publisher that works for one call: short, as only a killed one leaves it behind.
@@ -131,6 +132,17 @@ impl Shared {
 
     /// The catalog, opened.
     pub(crate) fn db(&self, py: Python<'_>) -> PyResult<Db> {
+        loop {
+            wait_for_fork(py)?;
+            let db = self.db_now(py)?;
+            // If it was opened meanwhile, a fork may be waiting to close it.
+            if !is_forking() {
+                return Ok(db);
+            }
+        }
+    }
+
+    fn db_now(&self, py: Python<'_>) -> PyResult<Db> {
         let create = {
             let mut state = locked(&self.state);
             if state.closed {

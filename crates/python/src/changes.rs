@@ -43,7 +43,7 @@ use crate::failure::{Failure, INTERNAL, QUERY, Result, SCHEMA_MISMATCH};
 use crate::kept::Kept;
 use crate::partitions::{Source, spooled};
 use crate::rows::NativeRows;
-use crate::runtime::{Effect, wait};
+use crate::runtime::{Effect, wait, wait_for_fork};
 use crate::table::{json_text, stream_of};
 
 /// How options are called in Python.
@@ -180,6 +180,7 @@ pub(crate) fn begin(
 
 impl NativeTransaction {
     fn parts(&self, py: Python<'_>) -> PyResult<(Db, Arc<Mutex<Option<Transaction>>>)> {
+        wait_for_fork(py)?;
         let parts = self.db.get().and_then(|db| Ok((db.clone(), Arc::clone(self.open.get()?))));
         parts.map_err(|failure| failure.raise(py))
     }

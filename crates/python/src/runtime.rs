@@ -168,13 +168,25 @@ pub(crate) fn wait<T: Send + 'static>(
     effect: Effect,
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> PyResult<T> {
+    wait_for_fork(py)?;
+    check_cancelled(py)?;
+    wait_at_once(py, effect, work)
+}
+
+/// Whether this process is about to be forked.
+pub(crate) fn is_forking() -> bool {
+    FORKING.load(Ordering::SeqCst)
+}
+
+/// Waits until this process has been forked, if it is about to be. Python's lock is held from then on: what is looked
+/// up now is good for the next [`wait`].
+pub(crate) fn wait_for_fork(py: Python<'_>) -> PyResult<()> {
     let began = Instant::now();
-    while FORKING.load(Ordering::SeqCst) && began.elapsed() < 2 * QUIET {
+    while is_forking() && began.elapsed() < 2 * QUIET {
         py.detach(|| std::thread::sleep(Duration::from_millis(1)));
         py.check_signals()?;
     }
-    check_cancelled(py)?;
-    wait_at_once(py, effect, work)
+    Ok(())
 }
 
 /// The same for what belongs to a fork.

@@ -112,8 +112,8 @@ def test_forks_while_other_threads_work(catalog, lake):
             thread.join()
     assert answers == [0] * 5
     assert done[0] > 0
-    # With SQLite, rows that are just read end with an error when a process forks; nothing hangs or is wrong.
-    assert all("closed the catalog" in error for error in errors), errors
+    # Rows that are just read end with an error when a process forks; nothing hangs or is wrong.
+    assert all("ForkedError" in error for error in errors), errors
     assert table.version() == 0
 
 
@@ -308,8 +308,7 @@ def test_what_is_open_in_the_parent_says_that_it_forked(catalog, lake):
         list(stream)
     with pytest.raises(Exception, match="forked"):
         reader.read_all()
-    with pytest.raises(ForkedError):
-        other.to_arrow()
+    # Of these nothing was read yet.
     assert other.to_arrow().num_rows == 100 and table.version() == 1
 
 

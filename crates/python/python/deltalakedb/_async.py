@@ -7,6 +7,7 @@ import functools
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Optional, ParamSpec, TypeVar
 
@@ -226,6 +227,10 @@ class AsyncTable:
     def version(self) -> int:
         """The version that is open."""
         return self._sync.version()
+
+    def timestamp(self) -> datetime:
+        """When this version was committed."""
+        return self._sync.timestamp()
 
     def schema(self) -> NativeSchema:
         """Its columns."""
