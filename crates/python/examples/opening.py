@@ -32,7 +32,7 @@ with Catalog(f"sqlite://{folder}/catalog.db", create=True) as catalog:
     theirs, plain = timed(lambda: deltalake.DeltaTable(path))
     print(f"open: deltalakedb {ours:.2f} ms, deltalake {theirs:.2f} ms")
     ours, mine = timed(lambda: table.file_uris("part = 7"))
-    theirs, other = timed(lambda: plain.file_uris([("part", "=", "7")]))
+    theirs, other = timed(lambda: plain.file_uris(file_pruning_predicate=[("part", "=", "7")]))
     print(f"plan: deltalakedb {ours:.2f} ms, deltalake {theirs:.2f} ms")
     assert table.version() == plain.version() and len(mine) == len(other) == 1
     assert table.num_files == files
