@@ -12,8 +12,20 @@ use crate::{interop, run, test, workspace};
 /// What builds wheels.
 const MATURIN: &str = "maturin==1.16.0\n";
 
-/// Builds the wheel for this machine, in release, into target/wheels.
+/// Builds the wheel for this machine, in release, into target/wheels. The program `dl` is in it.
 pub(crate) fn wheel() -> Result<bool> {
+    let mut build = run::cargo();
+    build.args(["build", "--release", "--locked", "--bin", "dl"]);
+    build.args(workspace::WITH_EVERYTHING);
+    if !run::on_terminal(&mut build)? {
+        return Ok(false);
+    }
+    let scripts = folder().join("deltalakedb.data").join("scripts");
+    std::fs::create_dir_all(&scripts)
+        .with_context(|| format!("cannot make {}", scripts.display()))?;
+    let (name, at) = (workspace::executable("dl"), workspace::target().join("release"));
+    std::fs::copy(at.join(&name), scripts.join(&name))
+        .with_context(|| format!("cannot copy {name} into the wheel"))?;
     let home = workspace::target().join("maturin");
     std::fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
     let requirements = home.join("requirements.txt");
@@ -54,6 +66,9 @@ pub(crate) fn tests(
     command.arg(folder().join("tests")).arg("--events").arg(&events);
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONFAULTHANDLER", "1");
     command.env("DL_TEST_DL", workspace::dev_binary("dl"));
+    if let Some(tables) = workspace::delta_tables() {
+        command.env("DL_DELTA_TABLES", tables);
+    }
     command.envs(servers.variables());
     let (succeeded, text) = run::watched(&mut command, false)?;
     let tally = Tally::of_run(&run::shown(&command), "python", &events, &skips, succeeded)?;
@@ -72,6 +87,7 @@ fn install(python: &Path) -> Result<()> {
     ensure!(library.is_file(), "{} is not built", library.display());
     let mut assemble = Command::new(python);
     assemble.arg(folder().join("assemble.py")).arg("--library").arg(&library);
+    assemble.arg("--dl").arg(workspace::dev_binary("dl"));
     assemble.args(["--version", env!("CARGO_PKG_VERSION"), "--out"]).arg(home().join("wheels"));
     let wheel = run::capture(&mut assemble).context("cannot make the wheel")?;
     let mut pip = Command::new(python);

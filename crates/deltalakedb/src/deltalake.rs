@@ -36,7 +36,9 @@ use crate::uri::Place;
 use crate::{CatalogUri, Db, Scheme, TableUri};
 
 pub use deltalakedb_log_store::sql::{CatalogTable, Expressions, Queries};
-pub use deltalakedb_log_store::{FENCE, LOCATION, SCHEME, Transaction, WAREHOUSE, deltalake};
+pub use deltalakedb_log_store::{
+    FENCE, LOCATION, SCHEME, Transaction, WAREHOUSE, deltalake, end_runtime,
+};
 pub use deltalakedb_log_store::{explain, fit};
 
 /// Name by which queries know their own catalog: `catalog.namespace.table`.

@@ -54,7 +54,7 @@ use deltalakedb_catalog_engine::conflict::FileFilter;
 
 pub use deltalake;
 pub use logstore::register;
-pub use runtime::run as on_runtime;
+pub use runtime::{end as end_runtime, run as on_runtime};
 pub use transaction::Transaction;
 
 /// Scheme of tables' URLs.

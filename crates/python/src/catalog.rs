@@ -1,9 +1,11 @@
 //! A catalog that Python holds: opened when it is needed, and anew in a forked child.
 
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use deltalakedb::config::Config;
+use deltalakedb::config::{CONFIG_PATH_VARIABLE, Config, keys};
 use deltalakedb::core::ids::InvalidId;
 use deltalakedb::core::signature::UserName;
 use deltalakedb::mirror::publish::PublisherConfig;
@@ -11,11 +13,16 @@ use deltalakedb::{CatalogUri, Db, Scheme, TableUri};
 use pyo3::prelude::*;
 
 use crate::failure::{CLOSED, FORKED, Failure, Result};
-use crate::kept::Kept;
-use crate::runtime::{Effect, forget_calls, go_on, wait, wait_at_once, wait_for_quiet};
+use crate::kept::{Kept, threads_end};
+use crate::runtime::{
+    Effect, end_threads, forget_calls, go_on, is_forking, wait, wait_at_once, wait_for_fork,
+    wait_for_quiet,
+};
 
 /// Lease of a publisher that works for one call: short, as only a killed one leaves it behind.
 const LEASE_MS: i64 = 10_000;
+/// The name under which a program gives a config file.
+const FILE: &str = "file";
 
 /// The catalogs of this process. Locked only while Python's lock is held, and never for long: so it is not locked
 /// when a process is forked.
@@ -45,27 +52,41 @@ struct State {
 
 impl Shared {
     /// The catalog of a URL, else of the configuration.
-    pub(crate) fn new(url: Option<&str>, create: bool, user: Option<&str>) -> Result<Arc<Shared>> {
+    pub(crate) fn new(
+        url: Option<&str>,
+        create: bool,
+        user: Option<&str>,
+        settings: &Settings,
+    ) -> Result<Arc<Shared>> {
         let given = url.map(str::parse::<CatalogUri>).transpose()?;
-        let config = match (Config::load(), &given) {
+        let config = match (configuration(settings), &given) {
             (Ok(config), _) => config,
             // A URL needs no configuration, not even a right one.
-            (Err(_), Some(_)) => Config::default(),
-            (Err(error), None) => return Err(error.into()),
+            (Err(_), Some(_)) if settings.is_empty() => Config::default(),
+            (Err(error), _) => return Err(error),
         };
         let uri = match (given, url) {
             (Some(_), Some(url)) => config.catalog(Some(url))?,
-            _ => config.catalog(None).map_err(|_| no_catalog())?,
+            _ if settings.is_empty() => config.catalog(None).map_err(|_| no_catalog())?,
+            _ => config.catalog(None)?,
         };
         Shared::of(uri, &config, create, user)
     }
 
     /// The catalog and the name in a table's URL. If the configuration names the same catalog, it says how to log
     /// in.
-    pub(crate) fn of_table(url: &str, user: Option<&str>) -> Result<(Arc<Shared>, String)> {
+    pub(crate) fn of_table(
+        url: &str,
+        user: Option<&str>,
+        settings: &Settings,
+    ) -> Result<(Arc<Shared>, String)> {
         let uri: TableUri = url.parse()?;
-        // What is wrong with the configuration is no concern of a table that does without it.
-        let config = Config::load().unwrap_or_default();
+        let config = match configuration(settings) {
+            Ok(config) => config,
+            // What is wrong with the configuration is no concern of a table that does without it.
+            Err(_) if settings.is_empty() => Config::default(),
+            Err(error) => return Err(error),
+        };
         let configured = config.catalog(None).ok();
         let configured = configured.filter(|configured| configured.same_catalog(uri.catalog()));
         let catalog = match configured {
@@ -111,6 +132,17 @@ impl Shared {
 
     /// The catalog, opened.
     pub(crate) fn db(&self, py: Python<'_>) -> PyResult<Db> {
+        loop {
+            wait_for_fork(py)?;
+            let db = self.db_now(py)?;
+            // If it was opened meanwhile, a fork may be waiting to close it.
+            if !is_forking() {
+                return Ok(db);
+            }
+        }
+    }
+
+    fn db_now(&self, py: Python<'_>) -> PyResult<Db> {
         let create = {
             let mut state = locked(&self.state);
             if state.closed {
@@ -118,9 +150,7 @@ impl Shared {
                 return Err(Failure::new(CLOSED, format!("{text}: make a new Catalog")).raise(py));
             }
             match &state.open {
-                Some(open) if open.is_here() => {
-                    return open.get().cloned().map_err(|failure| failure.raise(py));
-                }
+                Some(open) if let Some(db) = open.here() => return Ok(db.clone()),
                 Some(_) if self.uri.scheme() == Scheme::Memory => {
                     let text = "a catalog in memory belongs to the process that made it: use a file \
                                 or a server for several processes";
@@ -161,11 +191,44 @@ impl Shared {
         wait_at_once(py, Effect::Reads, async move { Ok(db.close().await?) })
     }
 
-    /// Whether a child must not inherit its connections: SQLite keeps the locks of a process in its memory, and a
-    /// child would take its parent's for its own.
+    /// Whether it is open in a way that does not outlive a fork: connections are served by threads, which end. And
+    /// SQLite keeps the locks of a process in its memory, so that a child would take its parent's for its own.
     fn is_left_open(&self) -> bool {
-        self.uri.scheme() == Scheme::Sqlite && locked(&self.state).open.is_some()
+        self.uri.scheme() != Scheme::Memory && locked(&self.state).open.is_some()
     }
+}
+
+/// Keys of the configuration and their values, given by the program.
+pub(crate) type Settings = BTreeMap<String, String>;
+
+/// The configuration: what the program gives goes before what environment and files say.
+fn configuration(settings: &Settings) -> Result<Config> {
+    if settings.is_empty() {
+        return Ok(Config::load()?);
+    }
+    let keys = keys();
+    // Each name in the environment of a key that is given: the first one has the value, the others nothing.
+    let mut given: HashMap<&str, Option<&str>> = HashMap::new();
+    for (name, value) in settings {
+        // The path of a file is no key of a file.
+        if name == FILE {
+            given.insert(CONFIG_PATH_VARIABLE, Some(value));
+            continue;
+        }
+        let Some(key) = keys.iter().find(|key| key.key == name) else {
+            return Err(Failure::invalid(format!(
+                "config has no key '{name}': `dl config example` shows all keys"
+            )));
+        };
+        for (index, variable) in key.variables.iter().enumerate() {
+            given.insert(variable, (index == 0).then_some(value.as_str()));
+        }
+    }
+    let variable = |name: &str| match given.get(name) {
+        Some(value) => value.map(str::to_owned),
+        None => std::env::var(name).ok(),
+    };
+    Ok(Config::load_from(&variable, Path::new(""))?)
 }
 
 fn no_catalog() -> Failure {
@@ -176,11 +239,11 @@ fn no_catalog() -> Failure {
     )
 }
 
-/// Before a fork: no call is under way, and no SQLite catalog is open. Both processes open them again when they
-/// need them.
+/// Before a fork: no call is under way, no catalog is open, and no thread of ours is there. Both processes open them
+/// again when they need them.
 #[pyfunction]
 pub(crate) fn before_fork(py: Python<'_>) -> PyResult<()> {
-    wait_for_quiet(py)?;
+    let quiet = wait_for_quiet(py)?;
     let open: Vec<Arc<Shared>> = locked(&CATALOGS)
         .iter()
         .filter_map(Weak::upgrade)
@@ -188,6 +251,11 @@ pub(crate) fn before_fork(py: Python<'_>) -> PyResult<()> {
         .collect();
     for shared in open {
         shared.disconnect(py)?;
+    }
+    // A call that takes longer keeps its threads.
+    if quiet {
+        threads_end();
+        end_threads(py);
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::future::Future;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
@@ -40,17 +41,17 @@ use crate::catalog::Shared;
 use crate::commits::{commit_view, published};
 use crate::failure::{Failure, INTERNAL, QUERY, Result, SCHEMA_MISMATCH};
 use crate::kept::Kept;
+use crate::partitions::{Source, spooled};
 use crate::rows::NativeRows;
-use crate::runtime::{Effect, wait};
+use crate::runtime::{Effect, wait, wait_for_fork};
 use crate::table::{json_text, stream_of};
 
 /// How options are called in Python.
 const WORDS: Words = Words { merge: "schema_mode=\"merge\"", replace_where: "predicate" };
 /// Batches that wait to be written.
 const WAITING: usize = 2;
-
-/// Rows of a producer of Python's, which is asked once.
-type Source = Box<dyn RecordBatchReader + Send>;
+/// The mode that replaces the partitions of the rows.
+const PARTITIONS: &str = "overwrite_partitions";
 
 struct Once {
     schema: SchemaRef,
@@ -179,8 +180,32 @@ pub(crate) fn begin(
 
 impl NativeTransaction {
     fn parts(&self, py: Python<'_>) -> PyResult<(Db, Arc<Mutex<Option<Transaction>>>)> {
+        wait_for_fork(py)?;
         let parts = self.db.get().and_then(|db| Ok((db.clone(), Arc::clone(self.open.get()?))));
         parts.map_err(|failure| failure.raise(py))
+    }
+
+    /// Works on a table that is there, opened in the transaction. Errors name it.
+    fn on<T, F>(
+        &self,
+        py: Python<'_>,
+        effect: Effect,
+        table: &str,
+        work: impl FnOnce(Db, TableName, DeltaTable) -> F + Send + 'static,
+    ) -> PyResult<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let (db, open) = self.parts(py)?;
+        let table = table.to_owned();
+        wait(py, effect, async move {
+            let open = open.lock().await;
+            let transaction = open.as_ref().ok_or_else(ended)?;
+            let (name, table) = existing(&db, transaction, &table).await?;
+            let told = name.to_string();
+            work(db, name, table).await.map_err(|failure| failure.of_table(&told))
+        })
     }
 }
 
@@ -242,15 +267,8 @@ impl NativeTransaction {
 
     /// Deletes rows. JSON of the metrics.
     fn delete(&self, py: Python<'_>, table: &str, predicate: Option<String>) -> PyResult<String> {
-        let (db, open) = self.parts(py)?;
-        let table = table.to_owned();
-        wait(py, Effect::Writes, async move {
-            let open = open.lock().await;
-            let transaction = open.as_ref().ok_or_else(ended)?;
-            let (name, table) = existing(&db, transaction, &table).await?;
-            let metrics = rows::delete(&name, table, "predicate", predicate.as_deref()).await;
-            let metrics = metrics.map_err(|e| Failure::from(e).of_table(&name.to_string()))?;
-            json_text(&metrics)
+        self.on(py, Effect::Writes, table, move |_, name, table| async move {
+            json_text(&rows::delete(&name, table, "predicate", predicate.as_deref()).await?)
         })
     }
 
@@ -262,21 +280,14 @@ impl NativeTransaction {
         updates: Vec<(String, String)>,
         predicate: Option<String>,
     ) -> PyResult<String> {
-        let (db, open) = self.parts(py)?;
-        let table = table.to_owned();
-        wait(py, Effect::Writes, async move {
-            let open = open.lock().await;
-            let transaction = open.as_ref().ok_or_else(ended)?;
-            let (name, table) = existing(&db, transaction, &table).await?;
-            let of_table = |e| Failure::from(e).of_table(&name.to_string());
-            let schema = rows::schema(&name, &table).map_err(of_table)?;
+        self.on(py, Effect::Writes, table, move |_, name, table| async move {
+            let schema = rows::schema(&name, &table)?;
             let values: Vec<(String, String)> = updates
                 .into_iter()
                 .map(|(column, value)| (column_path(&schema, &column), value))
                 .collect();
             let rows = ("predicate", predicate.as_deref());
-            let metrics = rows::update(&name, table, ("updates", &values), rows).await;
-            json_text(&metrics.map_err(of_table)?)
+            json_text(&rows::update(&name, table, ("updates", &values), rows).await?)
         })
     }
 
@@ -293,13 +304,7 @@ impl NativeTransaction {
         merge_schema: bool,
         clauses: Vec<Clause>,
     ) -> PyResult<String> {
-        let (db, open) = self.parts(py)?;
-        let table = table.to_owned();
-        wait(py, Effect::Writes, async move {
-            let open = open.lock().await;
-            let transaction = open.as_ref().ok_or_else(ended)?;
-            let (name, table) = existing(&db, transaction, &table).await?;
-            let of_table = |failure: Failure| failure.of_table(&name.to_string());
+        self.on(py, Effect::Writes, table, move |db, name, table| async move {
             let merge = Merge {
                 predicate,
                 source_alias,
@@ -307,8 +312,8 @@ impl NativeTransaction {
                 adds_columns: merge_schema,
                 clauses,
             };
-            let frame = held(&db, source.0).await.map_err(of_table)?;
-            json_text(&merge.run(&name, table, frame).await.map_err(of_table)?)
+            let frame = held(&db, source.0).await?;
+            json_text(&merge.run(&name, table, frame).await?)
         })
     }
 
@@ -320,16 +325,10 @@ impl NativeTransaction {
         zorder: Vec<String>,
         target_size: Option<u64>,
     ) -> PyResult<String> {
-        let (db, open) = self.parts(py)?;
-        let table = table.to_owned();
-        wait(py, Effect::Writes, async move {
-            let open = open.lock().await;
-            let transaction = open.as_ref().ok_or_else(ended)?;
-            let (name, table) = existing(&db, transaction, &table).await?;
-            let of_table = |e| Failure::from(e).of_table(&name.to_string());
-            let schema = rows::schema(&name, &table).map_err(of_table)?;
+        self.on(py, Effect::Writes, table, move |_, name, table| async move {
+            let schema = rows::schema(&name, &table)?;
             for column in &zorder {
-                rows::is_column(&name, &schema, &column_path(&schema, column)).map_err(of_table)?;
+                rows::is_column(&name, &schema, &column_path(&schema, column))?;
             }
             let mut optimize = table.optimize();
             if !zorder.is_empty() {
@@ -338,8 +337,25 @@ impl NativeTransaction {
             if let Some(size) = target_size.and_then(NonZeroU64::new) {
                 optimize = optimize.with_target_size(size);
             }
-            let done = optimize.await;
-            let (_, metrics) = done.map_err(|e| of_table(explain::operation(&name, e)))?;
+            let (_, metrics) = optimize.await.map_err(|e| explain::operation(&name, e))?;
+            json_text(&metrics)
+        })
+    }
+
+    /// Makes the rows of an older version those of the table. JSON of the metrics.
+    fn restore(
+        &self,
+        py: Python<'_>,
+        table: &str,
+        version: u64,
+        ignore_missing_files: bool,
+    ) -> PyResult<String> {
+        self.on(py, Effect::Writes, table, move |_, name, table| async move {
+            let restore = table
+                .restore()
+                .with_version_to_restore(version)
+                .with_ignore_missing_files(ignore_missing_files);
+            let (_, metrics) = restore.await.map_err(|e| explain::operation(&name, e))?;
             json_text(&metrics)
         })
     }
@@ -352,29 +368,22 @@ impl NativeTransaction {
         columns: Option<Vec<String>>,
         filter: Option<String>,
     ) -> PyResult<NativeRows> {
-        let (db, open) = self.parts(py)?;
-        let table = table.to_owned();
-        let (schema, batches) = wait(py, Effect::Reads, async move {
-            let open = open.lock().await;
-            let transaction = open.as_ref().ok_or_else(ended)?;
-            let (name, table) = existing(&db, transaction, &table).await?;
-            let of_table = |e| Failure::from(e).of_table(&name.to_string());
-            let schema = rows::schema(&name, &table).map_err(of_table)?;
-            let provider = table.table_provider().await;
-            let provider = provider.map_err(|e| of_table(explain::query(e)))?;
-            let failed = |e| of_table(explain::query(e));
-            let mut frame = db.queries().session().read_table(provider).map_err(failed)?;
-            if let Some(text) = &filter {
-                let condition =
-                    rows::condition(&name, &schema, "filter", text).map_err(of_table)?;
-                frame = frame.filter(condition).map_err(failed)?;
-            }
-            if let Some(columns) = &columns {
-                let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-                frame = frame.select_columns(&columns).map_err(failed)?;
-            }
-            stream_of(frame).await
-        })?;
+        let (schema, batches) =
+            self.on(py, Effect::Reads, table, move |db, name, table| async move {
+                let schema = rows::schema(&name, &table)?;
+                let provider = table.table_provider().await.map_err(explain::query)?;
+                let mut frame =
+                    db.queries().session().read_table(provider).map_err(explain::query)?;
+                if let Some(text) = &filter {
+                    let condition = rows::condition(&name, &schema, "filter", text)?;
+                    frame = frame.filter(condition).map_err(explain::query)?;
+                }
+                if let Some(columns) = &columns {
+                    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+                    frame = frame.select_columns(&columns).map_err(explain::query)?;
+                }
+                stream_of(frame).await
+            })?;
         Ok(NativeRows::new(schema, batches))
     }
 
@@ -592,12 +601,13 @@ async fn write(
             )));
         }
     };
-    let mode = match options.mode.as_str() {
-        "append" | "error" | "ignore" => Mode::Append,
+    let mut mode = match options.mode.as_str() {
+        "append" | "error" | "ignore" | PARTITIONS => Mode::Append,
         "overwrite" => Mode::Overwrite,
         other => {
             return Err(Failure::invalid(format!(
-                "mode must be \"append\", \"overwrite\", \"error\" or \"ignore\", and is \"{other}\""
+                "mode must be \"append\", \"overwrite\", \"{PARTITIONS}\", \"error\" or \"ignore\", \
+                 and is \"{other}\""
             )));
         }
     };
@@ -630,6 +640,17 @@ async fn write(
     let base = if schema_mode == Some(NewColumns::Overwrite) { None } else { there.as_deref() };
     let columns = without_metadata(&source.schema());
     fits(name, &columns, there.as_deref(), base, schema_mode)?;
+    let (mut source, mut replace_where) = (source, options.predicate);
+    if let (PARTITIONS, Some(schema)) = (options.mode.as_str(), &there) {
+        let partitions = partition_columns(name, &table)?;
+        let whose = name.to_string();
+        let spooled = spooled(source, &whose, &partitions, Arc::clone(schema)).await?;
+        source = spooled.rows;
+        // Without rows there is no partition to overwrite.
+        if spooled.partitions.is_some() {
+            (mode, replace_where) = (Mode::Overwrite, spooled.partitions);
+        }
+    }
     let once = Once { schema: Arc::clone(&columns), source: StdMutex::new(Some(source)) };
     let provider =
         StreamingTable::try_new(columns, vec![Arc::new(once)]).map_err(explain::query)?;
@@ -637,7 +658,7 @@ async fn write(
     let write = Write {
         rows: frame,
         mode,
-        replace_where: options.predicate,
+        replace_where,
         schema_mode,
         base: base.cloned(),
         partition_by: if there.is_some() { Vec::new() } else { options.partition_by },
@@ -648,9 +669,13 @@ async fn write(
     Ok(Some(write.into_table(name, table).await?.metrics))
 }
 
-fn same_partitions(name: &TableName, table: &DeltaTable, asked: &[String]) -> Result<()> {
+fn partition_columns(name: &TableName, table: &DeltaTable) -> Result<Vec<String>> {
     let state = table.snapshot().map_err(|e| explain::operation(name, e))?;
-    let have = state.metadata().partition_columns();
+    Ok(state.metadata().partition_columns().to_vec())
+}
+
+fn same_partitions(name: &TableName, table: &DeltaTable, asked: &[String]) -> Result<()> {
+    let have = partition_columns(name, table)?;
     if asked.is_empty() || asked == have {
         return Ok(());
     }

@@ -8,7 +8,9 @@ mod commits;
 mod failure;
 mod files;
 mod kept;
+mod logs;
 mod native;
+mod partitions;
 mod rows;
 mod runtime;
 mod table;
@@ -26,9 +28,13 @@ mod _internal {
     #[pymodule_export]
     use crate::changes::{NativeTransaction, begin};
     #[pymodule_export]
-    use crate::native::{NativeCatalog, catalog_of_table};
+    use crate::logs::{end_logs, next_logs, set_log_level};
+    #[pymodule_export]
+    use crate::native::{NativeCatalog, catalog_of_table, metric_names};
     #[pymodule_export]
     use crate::rows::{NativeBatch, NativeRows, NativeSchema};
+    #[pymodule_export]
+    use crate::runtime::{NativeCancel, set_cancel};
     #[pymodule_export]
     use crate::table::NativeTable;
     #[pymodule_export]

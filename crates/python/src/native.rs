@@ -6,16 +6,19 @@ use std::time::{Duration, Instant};
 
 use arrow::datatypes::Schema;
 use arrow_pyarrow::PyArrowType;
+use deltalakedb::core::fence;
 use deltalakedb::core::model::TableState;
 use deltalakedb::core::schema::StructType;
 use deltalakedb::deltalake::fit;
-use deltalakedb::mirror::diff::{DiffOptions, diff};
+use deltalakedb::mirror::diff::{DiffOptions, Verdict, diff};
 use deltalakedb::mirror::import::{ImportOptions, import_table};
+use deltalakedb::mirror::ownership::{cutover, refuse_foreign};
 use deltalakedb::mirror::publish::wait_published;
 use deltalakedb::mirror::vacuum::{VacuumOptions, vacuum};
+use deltalakedb::watching::METRICS;
 use deltalakedb::{
-    CacheKind, CatalogError, CommitFilter, CommitRecord, IntoTableRef, MirrorMode, NoProgress,
-    TableFilter, TableRecord, TableRef, TimestampMs, Version,
+    At, CacheKind, CatalogError, CommitFilter, CommitRecord, Db, IntoTableRef, MirrorMode,
+    NoProgress, TableFilter, TableRecord, TableRef, TimestampMs, Version,
 };
 use futures::TryStreamExt;
 use pyo3::prelude::*;
@@ -49,8 +52,10 @@ pub(crate) fn catalog_of_table(
     py: Python<'_>,
     url: &str,
     user: Option<&str>,
+    settings: BTreeMap<String, String>,
 ) -> PyResult<(NativeCatalog, String)> {
-    let (shared, table) = Shared::of_table(url, user).map_err(|failure| failure.raise(py))?;
+    let (shared, table) =
+        Shared::of_table(url, user, &settings).map_err(|failure| failure.raise(py))?;
     Ok((NativeCatalog { shared }, table))
 }
 
@@ -108,8 +113,10 @@ impl NativeCatalog {
         url: Option<&str>,
         create: bool,
         user: Option<&str>,
+        settings: BTreeMap<String, String>,
     ) -> PyResult<NativeCatalog> {
-        let shared = Shared::new(url, create, user).map_err(|failure| failure.raise(py))?;
+        let shared =
+            Shared::new(url, create, user, &settings).map_err(|failure| failure.raise(py))?;
         Ok(NativeCatalog { shared })
     }
 
@@ -449,6 +456,55 @@ impl NativeCatalog {
         query(py, db, text.to_owned())
     }
 
+    /// Keeps writers out that do not go through the catalog. JSON of the report.
+    fn cutover(
+        &self,
+        py: Python<'_>,
+        table: &str,
+        skip_diff: bool,
+        publish: bool,
+    ) -> PyResult<String> {
+        let (db, table) = (self.shared.db(py)?, table.to_owned());
+        let config = self.shared.publisher();
+        wait(py, Effect::Writes, async move {
+            let named = table_ref(&table)?;
+            let record = db.clone().on_primary().catalog().table(&named).await?;
+            let name = record.name.to_string();
+            let told = |failure: Failure| failure.with_name(&table, &name);
+            if !skip_diff {
+                agrees(&db, &record).await.map_err(told)?;
+            }
+            let report = cutover(&db, &named).await.map_err(|e| told(e.into()))?;
+            let warnings =
+                if publish { published(&db, config, &[report.table_id]).await } else { Vec::new() };
+            json_text(&json!({
+                "table": report.name.to_string(),
+                "version": report.version,
+                "warnings": warnings,
+            }))
+        })
+    }
+
+    /// All numbers of operation as JSON.
+    fn metrics(&self, py: Python<'_>) -> PyResult<String> {
+        let db = self.shared.db(py)?;
+        let numbers = db.metrics();
+        let kinds: BTreeMap<&str, &deltalakedb::KindStats> =
+            CacheKind::ALL.iter().map(|kind| kind.label()).zip(&numbers.cache.kinds).collect();
+        let cache = json!({
+            "kinds": kinds,
+            "weight_bytes": numbers.cache.weight_bytes,
+            "capacity_bytes": numbers.cache.capacity_bytes,
+        });
+        json_text(&json!({
+            "measured": numbers.measured,
+            "pool": numbers.pool,
+            "cache": cache,
+            "cache_hit_ratio": numbers.cache_hit_ratio,
+        }))
+        .map_err(|failure| failure.raise(py))
+    }
+
     fn pool_stats(&self, py: Python<'_>) -> PyResult<Option<BTreeMap<&'static str, u64>>> {
         let db = self.shared.db(py)?;
         Ok(db.pool_stats().map(|pool| {
@@ -492,6 +548,41 @@ impl NativeCatalog {
         let TimestampMs(ms) = self.shared.db(py)?.clock().now();
         Ok(ms)
     }
+}
+
+/// Whether a table's published log says what the catalog says.
+async fn agrees(db: &Db, record: &TableRecord) -> Result<()> {
+    let db = db.clone().on_primary();
+    // The cut-over itself says what keeps it from such a table.
+    if record.state != TableState::Active || record.mirror != MirrorMode::Active {
+        return Ok(());
+    }
+    let by_id = TableRef::Id(record.id);
+    let head = db.snapshot(&by_id, At::Head).await?;
+    refuse_foreign(&db, record).await?;
+    if fence::is_up(&head.protocol) {
+        return Ok(());
+    }
+    let report = diff(&db, &by_id, DiffOptions::default(), &NoProgress).await?;
+    if report.verdict != Verdict::Drift {
+        return Ok(());
+    }
+    Err(Failure::invalid(format!(
+        "the published log of '{}' is not what the catalog says, so that it is not cut over: \
+         Table.diff() shows the differences, `dl repair` and `dl mirror reconcile` settle them, \
+         skip_diff=True cuts over all the same",
+        record.name
+    )))
+}
+
+/// The metrics that there are, as JSON: name, kind, help.
+#[pyfunction]
+pub(crate) fn metric_names(py: Python<'_>) -> PyResult<String> {
+    let all: Vec<Value> = METRICS
+        .iter()
+        .map(|m| json!({ "name": m.name, "kind": m.kind.label(), "help": m.help }))
+        .collect();
+    json_text(&all).map_err(|failure| failure.raise(py))
 }
 
 /// A limit of time.

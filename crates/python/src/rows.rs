@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 
 use crate::failure::{Failure, INTERNAL, Result};
 use crate::kept::Kept;
-use crate::runtime::{Effect, wait};
+use crate::runtime::{Effect, wait, wait_for_fork};
 
 /// Batches as they are read.
 pub(crate) type Batches = BoxStream<'static, Result<RecordBatch>>;
@@ -91,8 +91,10 @@ impl NativeRows {
 }
 
 /// The next batch; none after the last one.
-fn next(py: Python<'_>, batches: &Arc<Mutex<Batches>>) -> PyResult<Option<RecordBatch>> {
-    let batches = Arc::clone(batches);
+fn next(py: Python<'_>, batches: &Kept<Arc<Mutex<Batches>>>) -> PyResult<Option<RecordBatch>> {
+    // A fork ends their threads: what is left of them then would look like all.
+    wait_for_fork(py)?;
+    let batches = Arc::clone(batches.get().map_err(|failure| failure.raise(py))?);
     wait(py, Effect::Reads, async move { batches.lock().await.try_next().await })
 }
 
@@ -103,8 +105,7 @@ impl NativeRows {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<NativeBatch>> {
-        let batches = self.batches.get().map_err(|failure| failure.raise(py))?;
-        Ok(next(py, batches)?.map(|batch| NativeBatch { batch }))
+        Ok(next(py, &self.batches)?.map(|batch| NativeBatch { batch }))
     }
 
     fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
@@ -137,10 +138,7 @@ impl Iterator for Reader {
     type Item = Result<RecordBatch, ArrowError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let read = Python::try_attach(|py| {
-            let batches = self.batches.get().map_err(|failure| failure.raise(py))?;
-            next(py, batches)
-        });
+        let read = Python::try_attach(|py| next(py, &self.batches));
         match read? {
             Ok(batch) => batch.map(Ok),
             Err(error) => Some(Err(ArrowError::ExternalError(error.to_string().into()))),

@@ -13,7 +13,10 @@ use deltalake::delta_datafusion::{DeltaSessionConfig, create_session};
 /// Settings of every session.
 pub(super) fn config() -> SessionConfig {
     let config: SessionConfig = DeltaSessionConfig::default().into();
-    config.set_bool("datafusion.sql_parser.parse_float_as_decimal", true)
+    config
+        .set_bool("datafusion.sql_parser.parse_float_as_decimal", true)
+        // Old timestamps in Parquet (INT96) do not end in 2262 either.
+        .set_str("datafusion.execution.parquet.coerce_int96", "us")
 }
 
 /// The session that texts of operations are read in, as `deltalake` makes it but for what they mean.

@@ -14,8 +14,20 @@ from __future__ import annotations
 import os
 
 from . import _internal, exceptions
+from ._async import (
+    AsyncCatalog,
+    AsyncRows,
+    AsyncTable,
+    AsyncTableAlterer,
+    AsyncTableMerger,
+    AsyncTableOptimizer,
+    AsyncTransaction,
+    AsyncTransactionTable,
+)
 from ._catalog import Catalog, write_deltalake
+from ._config import SqlConfig
 from ._internal import __version__
+from ._logging import setup_logging, stop_logging
 from ._rows import Rows
 from ._table import (
     Metadata,
@@ -50,6 +62,14 @@ from .exceptions import (
 )
 
 __all__ = [
+    "AsyncCatalog",
+    "AsyncRows",
+    "AsyncTable",
+    "AsyncTableAlterer",
+    "AsyncTableMerger",
+    "AsyncTableOptimizer",
+    "AsyncTransaction",
+    "AsyncTransactionTable",
     "Catalog",
     "CatalogClosedError",
     "CommitUnknownError",
@@ -65,6 +85,7 @@ __all__ = [
     "Rows",
     "SchemaMismatchError",
     "SchemaVersionError",
+    "SqlConfig",
     "Table",
     "TableAlterer",
     "TableExistsError",
@@ -81,6 +102,8 @@ __all__ = [
     "VersionNotFoundError",
     "__version__",
     "exceptions",
+    "setup_logging",
+    "stop_logging",
     "write_deltalake",
 ]
 

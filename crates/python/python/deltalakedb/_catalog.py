@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Optional, Union
 
+from ._config import ConfigLike, portable, settings_of
 from ._convert import Timestamp, answer, names, texts
 from ._internal import NativeCatalog
 from ._rows import Rows
@@ -30,7 +31,12 @@ class Catalog:
     """
 
     def __init__(
-        self, url: Optional[str] = None, *, create: bool = False, user: Optional[str] = None
+        self,
+        url: Optional[str] = None,
+        *,
+        create: bool = False,
+        user: Optional[str] = None,
+        config: ConfigLike = None,
     ) -> None:
         """Opens a catalog.
 
@@ -40,6 +46,8 @@ class Catalog:
                 (``DELTA_DB_CONNECTION``) or a file.
             create: Make the catalog if the database has none, and upgrade one of an older version.
             user: On whose behalf changes are committed: the history shows it.
+            config: Configuration that goes before environment and files: a :class:`SqlConfig`, a dict of
+                sections, or the path of a file.
 
         Raises:
             SchemaVersionError: The database has no catalog, or a newer one.
@@ -47,7 +55,8 @@ class Catalog:
             InvalidInputError: The URL or the configuration is wrong.
         """
         self._user = user
-        self._native = NativeCatalog(url, create, user)
+        self._settings = settings_of(config)
+        self._native = NativeCatalog(url, create, user, self._settings)
         self._native.open()
 
     @property
@@ -237,6 +246,14 @@ class Catalog:
         said: dict[str, Any] = json.loads(self._native.cache_stats())
         return said
 
+    def metrics(self) -> dict[str, Any]:
+        """All numbers of operation since it was opened: calls, commits, conflicts, the pool, the cache.
+
+        :class:`deltalakedb.prometheus.CatalogCollector` hands them to ``prometheus_client``.
+        """
+        said: dict[str, Any] = json.loads(self._native.metrics())
+        return said
+
     def close(self) -> None:
         """Closes its connections. Calls that run end as they would have; later ones are an error."""
         self._native.close()
@@ -253,14 +270,14 @@ class Catalog:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_loaded, (self.url, self._user))
+        return (_loaded, (self.url, self._user, portable(self._settings)))
 
     def __repr__(self) -> str:
         return f"Catalog({self.url!r})"
 
 
-def _loaded(url: str, user: Optional[str]) -> Catalog:
-    return Catalog(url, user=user)
+def _loaded(url: str, user: Optional[str], settings: dict[str, str]) -> Catalog:
+    return Catalog(url, user=user, config=settings)
 
 
 def write_deltalake(
@@ -281,7 +298,7 @@ def write_deltalake(
     if isinstance(table_or_uri, Table):
         native, name = table_or_uri._catalog, table_or_uri.id
     else:
-        native, name = _internal.catalog_of_table(table_or_uri, None)
+        native, name = _internal.catalog_of_table(table_or_uri, None, {})
     with Transaction(native, None, True) as transaction:
         transaction.table(name).write(
             data, mode=mode, partition_by=partition_by, schema_mode=schema_mode, predicate=predicate,

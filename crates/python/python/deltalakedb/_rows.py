@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -13,6 +14,17 @@ if TYPE_CHECKING:
     import pyarrow
 
 __all__ = ["Rows"]
+
+_forks = 0
+
+
+def _note_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_note_fork)
 
 
 class Rows:
@@ -27,10 +39,12 @@ class Rows:
         self._make = make
         # Errors of the query come at once. What is opened for that is the first answer.
         self._first: Optional[NativeRows] = make()
+        self._opened = _forks
 
     def _take(self) -> NativeRows:
         first, self._first = self._first, None
-        return self._make() if first is None else first
+        # What was opened before a fork is of no use after it.
+        return self._make() if first is None or self._opened != _forks else first
 
     def __iter__(self) -> Iterator[NativeBatch]:
         """The batches. Each has the Arrow PyCapsule interface, as ``pyarrow.record_batch(batch)`` takes it."""
@@ -42,7 +56,7 @@ class Rows:
     def __arrow_c_schema__(self) -> Any:
         rows = self._take()
         # Nothing was read of it.
-        self._first = rows
+        self._first, self._opened = rows, _forks
         return rows.__arrow_c_schema__()
 
     def to_arrow(self) -> pyarrow.Table:

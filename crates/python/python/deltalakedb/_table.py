@@ -11,20 +11,24 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 from urllib.parse import unquote, urlsplit
 
 from . import _internal
+from ._config import ConfigLike, settings_of
 from ._convert import Timestamp, answer, literal, names, stream, texts, timestamp_ms
 from ._internal import NativeCatalog, NativeSchema, NativeTable, NativeTransaction
 from ._rows import Rows
 from .exceptions import InvalidInputError
 
 if TYPE_CHECKING:
+    import duckdb
     import pandas
     import polars
     import pyarrow
+    import pyarrow.dataset
+    import pyarrow.fs
 
 __all__ = ["Metadata", "Protocol", "Table", "TableAlterer", "TableMerger", "TableOptimizer",
            "Transaction", "TransactionTable"]
 
-Mode = Literal["append", "overwrite", "error", "ignore"]
+Mode = Literal["append", "overwrite", "overwrite_partitions", "error", "ignore"]
 SchemaMode = Literal["merge", "overwrite"]
 
 
@@ -78,6 +82,7 @@ class Table:
         *,
         timestamp: Optional[Timestamp] = None,
         user: Optional[str] = None,
+        config: ConfigLike = None,
     ) -> None:
         """Opens a table by its URL.
 
@@ -86,12 +91,13 @@ class Table:
             version: The version; the latest by default.
             timestamp: In place of a version: the latest version that is not younger.
             user: On whose behalf changes are committed.
+            config: Configuration, as for :class:`Catalog`.
 
         Raises:
             TableNotFoundError: The catalog has no such table.
             VersionNotFoundError: The table has no such version.
         """
-        catalog, name = _internal.catalog_of_table(table_uri, user)
+        catalog, name = _internal.catalog_of_table(table_uri, user, settings_of(config))
         self._open(catalog, name, version, timestamp, user)
 
     @classmethod
@@ -230,7 +236,10 @@ class Table:
     def file_uris(self, predicate: Optional[str] = None) -> list[str]:
         """Where its files are: paths of local ones, else URLs."""
         paths: list[str] = self.files(predicate).to_arrow().column("path").to_pylist()
-        return [_location_of(self.location, path) for path in paths]
+        return [self._place_of(path) for path in paths]
+
+    def _place_of(self, path: str) -> str:
+        return _location_of(self.location, path)
 
     # Publishing
 
@@ -306,6 +315,64 @@ class Table:
         """Its rows as a ``polars.DataFrame``, see :meth:`rows`."""
         return self.rows(columns, filter).to_polars()
 
+    def scan(self) -> polars.LazyFrame:
+        """Its rows as a polars ``LazyFrame``, at the version that is open.
+
+        Columns and conditions of the query go to the catalog, and files that cannot have such rows are not
+        opened. A condition that SQL cannot say is applied after reading.
+        """
+        from ._scan import polars_scan
+
+        return polars_scan(self)
+
+    def to_pyarrow_dataset(
+        self,
+        file_pruning_predicate: Optional[str] = None,
+        filesystem: Optional[pyarrow.fs.FileSystem] = None,
+        parquet_read_options: Optional[pyarrow.dataset.ParquetReadOptions] = None,
+    ) -> pyarrow.dataset.Dataset:
+        """Its files as a dataset of pyarrow, which knows partitions and statistics of each and skips files.
+
+        Args:
+            file_pruning_predicate: Only files that may have rows for which this SQL condition is true. It
+                chooses files, not rows.
+            filesystem: Where the files are, rooted at the table; needed for one in an object store.
+            parquet_read_options: How they are read.
+
+        Raises:
+            UnsupportedError: The files alone do not have the table's rows: it has deletion vectors, or maps
+                columns.
+        """
+        from ._scan import pyarrow_dataset
+
+        return pyarrow_dataset(self, file_pruning_predicate, filesystem, parquet_read_options)
+
+    def to_duckdb(
+        self,
+        connection: Optional[duckdb.DuckDBPyConnection] = None,
+        columns: Optional[Sequence[str]] = None,
+        filter: Optional[str] = None,  # noqa: A002
+    ) -> duckdb.DuckDBPyRelation:
+        """Its rows as a DuckDB relation, at the version that is open.
+
+        Columns and conditions of the query go to the files. Of a table with deletion vectors or mapped
+        columns, conditions are applied to the rows as they are read: ``filter`` skips its files.
+
+        Args:
+            connection: The connection that it is for; the default connection of DuckDB if it is not given.
+            columns: Only these columns.
+            filter: Only rows for which this SQL condition of the catalog is true.
+        """
+        from ._scan import duckdb_relation
+
+        return duckdb_relation(self, connection, columns, filter)
+
+    def _held(self) -> Table:
+        """The same table at the same version, which nothing changes."""
+        held = Table.__new__(Table)
+        held._catalog, held._user, held._native = self._catalog, self._user, self._native
+        return held
+
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         return self.rows().__arrow_c_stream__(requested_schema)
 
@@ -331,7 +398,9 @@ class Table:
         Args:
             data: Rows: pyarrow, pandas, polars, a DuckDB relation, anything with ``__arrow_c_stream__``.
                 Of a pandas index the levels with names are columns.
-            mode: ``append``; ``overwrite`` replaces all rows, or those of ``predicate``; ``error``; ``ignore``.
+            mode: ``append``; ``overwrite`` replaces all rows, or those of ``predicate``;
+                ``overwrite_partitions`` replaces the partitions that the rows fall into; ``error``;
+                ``ignore``.
             partition_by: Partition columns, which must be those of the table.
             schema_mode: ``merge`` adds columns that the table lacks; ``overwrite`` gives the table the
                 columns of the rows, with ``mode="overwrite"``.
@@ -467,6 +536,75 @@ class Table:
         files: list[str] = said["files"]
         return files
 
+    def restore(
+        self,
+        target: Union[int, str, datetime],
+        *,
+        ignore_missing_files: bool = False,
+        protocol_downgrade_allowed: bool = False,
+        token: Optional[str] = None,
+        publish: bool = True,
+    ) -> dict[str, Any]:
+        """Makes the rows of an older version those of the table again, in a new commit.
+
+        Args:
+            target: The version, or a time: the latest version that is not younger.
+            ignore_missing_files: Go on if files of that version are gone. Their rows stay gone.
+            protocol_downgrade_allowed: Not possible: the protocol keeps what keeps other writers out.
+            token: A second restore with this token does nothing.
+            publish: Publish the commit at once.
+
+        Returns:
+            ``numRemovedFile`` and ``numRestoredFile``; nothing of a restore that was done before.
+
+        Raises:
+            VersionNotFoundError: The table has no such version.
+        """
+        if protocol_downgrade_allowed:
+            raise InvalidInputError(
+                "restore does not lower a table's protocol: leave protocol_downgrade_allowed out"
+            )
+        if isinstance(target, bool) or not isinstance(target, (int, str, datetime)):
+            raise InvalidInputError(
+                f"restore needs a version or a time, and not {type(target).__name__}"
+            )
+        by_number = isinstance(target, int)
+        metrics: dict[str, Any] = {}
+        with Transaction(self._catalog, token, publish) as transaction:
+            if not transaction.replayed:
+                number, moment = (target, None) if by_number else (None, target)
+                older = self.at(number, timestamp=moment)  # type: ignore[arg-type]
+                latest = self.at()
+                if older.version() == latest.version():
+                    raise InvalidInputError(
+                        f"table '{self.name}' is at version {latest.version()} already: nothing to restore",
+                        self.name,
+                    )
+                text = transaction._native.restore(self.id, older.version(), ignore_missing_files)
+                metrics = json.loads(text)
+        self.update_incremental()
+        return metrics
+
+    def cutover(self, *, skip_diff: bool = False, publish: bool = True) -> Optional[int]:
+        """Keeps writers out that do not go through the catalog, see ``dl cutover --help``.
+
+        Tables that the catalog made are so from the start; this is for imported ones.
+
+        Args:
+            skip_diff: Do not compare the published log with the catalog first.
+            publish: Publish the commit at once: other writers are kept out from then on.
+
+        Returns:
+            The version of the commit; None if they were kept out already.
+
+        Raises:
+            InvalidInputError: The published log is not what the catalog says, or is not published.
+        """
+        said = answer(self._catalog.cutover(self.id, skip_diff, publish))
+        self.update_incremental()
+        version: Optional[int] = said["version"]
+        return version
+
     @property
     def alter(self) -> TableAlterer:
         """Changes of its metadata, one commit each."""
@@ -496,7 +634,7 @@ class Table:
 
 
 def _loaded(uri: str, name: str, version: int, user: Optional[str]) -> Table:
-    catalog, _ = _internal.catalog_of_table(uri, user)
+    catalog, _ = _internal.catalog_of_table(uri, user, {})
     return Table._of(catalog, name, version, None, user)
 
 
