@@ -89,8 +89,8 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
     step(&mut steps, "Rust versions", || {
         Ok(if msrv::check()? { Outcome::Passed } else { Outcome::Failed })
     });
-    features(&mut steps)?;
-    // cargo-deny may have to be built, which takes nothing of the workspace: tests that wait leave it time.
+    // cargo-deny may have to be built, which takes nothing of the workspace: the small builds of the facade, and tests
+    // that wait, leave it time.
     std::thread::scope(|scope| {
         let beside = scope.spawn(|| {
             let mut beside = Vec::new();
@@ -99,6 +99,7 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
             deploy::steps(&mut beside, &required());
             beside
         });
+        features(&mut steps)?;
         if args.no_test {
             step(&mut steps, "tests", || Ok(Outcome::Skipped("--no-test".to_owned())));
         } else {

@@ -85,6 +85,8 @@ async fn queried(db: &Db, name: &str, place: &str) -> Result<usize, String> {
     let plain = delta::open_table(ensure_table_uri(place).unwrap()).await.unwrap();
     let plain = plain.table_provider().await.map_err(|e| e.to_string())?;
     let session = delta::delta_datafusion::create_session().into_inner();
+    // Old timestamps (INT96) beyond 2262 are other moments otherwise.
+    session.sql("SET datafusion.execution.parquet.coerce_int96 = 'us'").await.map_err(text)?;
     let plain = session.read_table(plain).map_err(text)?;
     let sql = db.queries().query(&format!("SELECT * FROM {name}")).await.map_err(text)?;
     let Ok(batches) = plain.clone().collect().await else { return Ok(0) };
