@@ -17,7 +17,7 @@ use crate::failure::{Failure, INTERNAL, QUERY, Result};
 
 /// Most partitions that one write replaces: each is named in the condition of the commit.
 const MOST: usize = 1_000;
-/// Rows that are looked at before they are put aside, bytes.
+/// Bytes that are buffered between the rows and the file.
 const BUFFER: usize = 1 << 20;
 
 /// Rows of a producer of Python's, which is asked once.

@@ -262,9 +262,8 @@ fn interrupted(py: Python<'_>, effect: Effect, error: PyErr) -> PyErr {
     told
 }
 
-/// Lets no other call begin, and waits until those that run have ended, but not for long: a fork would leave their
-/// locks locked in the child.
-/// Whether all have.
+/// Lets no other call begin, and waits until those that run have ended, for [`QUIET`] at most: a fork would leave
+/// their locks locked in the child. Returns whether all calls have ended.
 pub(crate) fn wait_for_quiet(py: Python<'_>) -> PyResult<bool> {
     FORKING.store(true, Ordering::SeqCst);
     let began = Instant::now();

@@ -253,7 +253,8 @@ fn again() -> DbError {
     DbError::Again
 }
 
-/// Makes the tables of the upgrade.
+/// Makes the tables of the upgrade. `Again` if another process came to the end of its own meanwhile: then the
+/// tables that this made are left to [`clean_up`].
 async fn begin(call: &mut Call) -> DbResult<()> {
     create(call, PROGRESS).await?;
     call.execute(BEGIN, &[]).await?;

@@ -71,7 +71,8 @@ pub async fn restore(
     let listing = place.list().await?;
     let set = choose(place, &listing, options)?;
     let chain = Chain::open(place, listing.chain(set.id())?).await?;
-    // Now: nothing becomes active of a backup that is damaged.
+    // All objects of the audit are read once before anything is written: of a backup that is damaged nothing becomes
+    // active.
     let with_audit = audit::is_kept(to).await?;
     if with_audit {
         for segment in chain.audit() {

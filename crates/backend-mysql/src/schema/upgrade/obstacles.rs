@@ -122,7 +122,7 @@ pub(super) async fn check(call: &mut Call, suffix: &str) -> DbResult<()> {
     if found.is_empty() {
         return Ok(());
     }
-    // They are then tables of version 3.
+    // Another process may have switched since the tables were looked at: what was found is then of version 3.
     if is_switched(call).await? {
         return Err(again());
     }
