@@ -1,7 +1,6 @@
 """Puts a library that cargo has built and the Python files into a wheel, as maturin would.
 
-    python assemble.py --library target/debug/libdeltalakedb_python.so --dl target/debug/dl --version 0.1.0 \\
-        --out target/python
+    python assemble.py --library target/debug/libdeltalakedb_python.so --version 0.1.0 --out target/python
 
 So the tests install what they test, and nothing is built twice.
 """
@@ -39,7 +38,7 @@ def metadata(project: dict, version: str) -> str:
     return "\n".join(lines) + "\n\n" + (HERE / project["readme"]).read_text(encoding="utf-8")
 
 
-def assemble(library: Path, dl: "Path | None", version: str, out: Path) -> Path:
+def assemble(library: Path, version: str, out: Path) -> Path:
     told = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))
     project, native = told["project"], told["tool"]["maturin"]["module-name"].replace(".", "/")
     name = project["name"]
@@ -49,6 +48,7 @@ def assemble(library: Path, dl: "Path | None", version: str, out: Path) -> Path:
     suffix = ".pyd" if library.suffix == ".dll" else ".abi3.so"
     info = f"{name}-{version}.dist-info"
     wheel = f"Wheel-Version: 1.0\nGenerator: assemble.py\nRoot-Is-Purelib: false\nTag: {tag}\n"
+    scripts = "[console_scripts]\n" + "".join(f"{at} = {call}\n" for at, call in project["scripts"].items())
     source = HERE / told["tool"]["maturin"]["python-source"]
     files = [(path.relative_to(source).as_posix(), path) for path in sorted((source / name).rglob("*"))]
     entries: list[tuple[str, "Path | str"]] = [
@@ -59,10 +59,8 @@ def assemble(library: Path, dl: "Path | None", version: str, out: Path) -> Path:
         (native + suffix, library),
         (f"{info}/METADATA", metadata(project, version)),
         (f"{info}/WHEEL", wheel),
+        (f"{info}/entry_points.txt", scripts),
     ]
-    if dl is not None:
-        # A program that is installed beside Python's.
-        entries.append((f"{name}-{version}.data/scripts/{dl.name}", dl))
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"{name}-{version}-{tag}.whl"
     record = []
@@ -73,7 +71,7 @@ def assemble(library: Path, dl: "Path | None", version: str, out: Path) -> Path:
             digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
             record.append(f"{at},sha256={digest},{len(data)}")
             entry = zipfile.ZipInfo(at)
-            entry.external_attr = (0o100755 if "/scripts/" in at else 0o100644) << 16
+            entry.external_attr = 0o100644 << 16
             archive.writestr(entry, data)
         record.append(f"{info}/RECORD,,")
         archive.writestr(f"{info}/RECORD", "\n".join(record) + "\n")
@@ -83,8 +81,7 @@ def assemble(library: Path, dl: "Path | None", version: str, out: Path) -> Path:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--library", type=Path, required=True)
-    parser.add_argument("--dl", type=Path, help="the program `dl`, to go into the wheel")
     parser.add_argument("--version", required=True)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    print(assemble(given.library, given.dl, given.version, given.out))
+    print(assemble(given.library, given.version, given.out))

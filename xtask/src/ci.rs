@@ -274,6 +274,9 @@ fn may_use(package: &Package, used: &str) -> bool {
         "deltalakedb-mirror" | "deltalakedb-replicas" | "deltalakedb-conformance" => {
             [CORE, ENGINE].contains(&used)
         }
+        "dl" => ["deltalakedb", "deltalakedb-server"].contains(&used),
+        // Its wheel brings the command line.
+        "deltalakedb-python" => ["deltalakedb", "dl"].contains(&used),
         // Its writers use the backends directly: what the facade adds would hide their faults.
         "deltalakedb-contention" => {
             backend(used) || [CORE, ENGINE, SERVERS, "deltalakedb"].contains(&used)
@@ -319,6 +322,7 @@ mod tests {
         );
         assert!(may("deltalakedb-bench", "deltalakedb-test-servers"));
         assert!(may("dl", "deltalakedb") && !may("dl", "deltalakedb-test-servers"));
+        assert!(may("dl", "deltalakedb-server") && !may("deltalakedb-server", "dl"));
         assert!(!may("deltalakedb-catalog-core", "deltalakedb-replicas"));
     }
 }

@@ -12,20 +12,8 @@ use crate::{interop, run, test, workspace};
 /// What builds wheels.
 const MATURIN: &str = "maturin==1.16.0\n";
 
-/// Builds the wheel for this machine, in release, into target/wheels. The program `dl` is in it.
+/// Builds the wheel for this machine, in release, into target/wheels.
 pub(crate) fn wheel() -> Result<bool> {
-    let mut build = run::cargo();
-    build.args(["build", "--release", "--locked", "--bin", "dl"]);
-    build.args(workspace::WITH_EVERYTHING);
-    if !run::on_terminal(&mut build)? {
-        return Ok(false);
-    }
-    let scripts = folder().join("deltalakedb.data").join("scripts");
-    std::fs::create_dir_all(&scripts)
-        .with_context(|| format!("cannot make {}", scripts.display()))?;
-    let (name, at) = (workspace::executable("dl"), workspace::target().join("release"));
-    std::fs::copy(at.join(&name), scripts.join(&name))
-        .with_context(|| format!("cannot copy {name} into the wheel"))?;
     let home = workspace::target().join("maturin");
     std::fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
     let requirements = home.join("requirements.txt");
@@ -33,6 +21,8 @@ pub(crate) fn wheel() -> Result<bool> {
         .with_context(|| format!("cannot write {}", requirements.display()))?;
     let python = interop::python_with(&requirements, &home)?.map_err(|why| anyhow::anyhow!(why))?;
     let mut command = Command::new(&python);
+    // What cargo told this program about itself would make dependencies be built anew.
+    run::like_cargo(&mut command);
     command.args(["-m", "maturin", "build", "--release", "--locked", "--manifest-path"]);
     command.arg(folder().join("Cargo.toml"));
     command.arg("--out").arg(workspace::target().join("wheels"));
@@ -87,7 +77,6 @@ fn install(python: &Path) -> Result<()> {
     ensure!(library.is_file(), "{} is not built", library.display());
     let mut assemble = Command::new(python);
     assemble.arg(folder().join("assemble.py")).arg("--library").arg(&library);
-    assemble.arg("--dl").arg(workspace::dev_binary("dl"));
     assemble.args(["--version", env!("CARGO_PKG_VERSION"), "--out"]).arg(home().join("wheels"));
     let wheel = run::capture(&mut assemble).context("cannot make the wheel")?;
     let mut pip = Command::new(python);

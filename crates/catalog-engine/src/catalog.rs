@@ -42,7 +42,7 @@ use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
 use deltalakedb_catalog_core::model::{
-    CommitRecord, FileRecord, MirrorMode, Snapshot, TableRecord, TableState, TombstoneRecord,
+    CommitRecord, FileRecord, MirrorMode, Page, Snapshot, TableRecord, TableState, TombstoneRecord,
 };
 use tracing::Instrument;
 
@@ -50,6 +50,12 @@ use tracing::Instrument;
 /// not published. Without it the mirror may lag behind as far as it likes. Writers that commit at the
 /// same moment may exceed it by their number.
 pub const MAX_UNPUBLISHED: &str = "deltalakedb.maxUnpublishedVersions";
+
+/// After all tables of a namespace: no name has larger bytes, and no id.
+fn last_of(namespace: &str) -> Result<(TableName, TableId)> {
+    let name = char::MAX.to_string().repeat(TableName::MAX_CHARS);
+    Ok((TableName::new(namespace, name)?, TableId(uuid::Uuid::max())))
+}
 
 /// A commit over one or more tables.
 #[derive(Debug, Clone, Default)]
@@ -512,6 +518,59 @@ impl Catalog {
     /// Tables, by name, streamed in pages.
     pub fn tables(&self, filter: TableFilter) -> BoxStream<'static, Result<TableRecord>> {
         self.tables_on(&self.reader, filter)
+    }
+
+    /// One page of [`tables`](Catalog::tables), after the table where the page before ended.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn tables_page(
+        &self,
+        filter: &TableFilter,
+        after: Option<&(TableName, TableId)>,
+        limit: usize,
+    ) -> Result<Page<TableRecord, (TableName, TableId)>> {
+        self.repeat(|| self.reader.list_tables(filter, after, limit)).await
+    }
+
+    /// One page of [`history`](Catalog::history), below the version where the page before ended.
+    ///
+    /// # Errors
+    /// `TableNotFound`; those of the database.
+    pub async fn history_page(
+        &self,
+        table_id: TableId,
+        filter: &CommitFilter,
+        before: Option<Version>,
+        limit: usize,
+    ) -> Result<Page<CommitRecord, Version>> {
+        self.repeat(|| self.reader.list_commits(table_id, filter, before, limit)).await
+    }
+
+    /// Namespaces of active tables, by their bytes, after the one where the page before ended. It asks once a
+    /// namespace, however many tables that has.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn namespaces(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<String, String>> {
+        let filter = TableFilter { namespace: None, state: Some(TableState::Active) };
+        let mut after = after.map(last_of).transpose()?;
+        let mut items = Vec::new();
+        loop {
+            let page = self.tables_page(&filter, after.as_ref(), 1).await?;
+            let Some(table) = page.items.first() else { return Ok(Page { items, next: None }) };
+            if items.len() == limit {
+                let next = items.last().cloned();
+                return Ok(Page { items, next });
+            }
+            let namespace = table.name.namespace().to_owned();
+            after = Some(last_of(&namespace)?);
+            items.push(namespace);
+        }
     }
 
     fn tables_on(

@@ -72,8 +72,10 @@ pub mod rows;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 pub mod system;
+pub mod time;
 pub mod traced;
 pub mod uri;
+pub mod view;
 pub mod views;
 pub mod watching;
 

@@ -28,6 +28,7 @@ pub(crate) struct Context {
     config: CoreResult<Config>,
     stop: watch::Receiver<bool>,
     stops_by_itself: AtomicBool,
+    grace: OnceLock<Duration>,
     going_on: OnceLock<String>,
     warned_of_password: AtomicBool,
 }
@@ -56,6 +57,9 @@ impl TableArgument {
 }
 
 impl Context {
+    /// How long a command that ends its step by itself may take after Ctrl-C, if it says nothing else.
+    const GRACE: Duration = Duration::from_secs(10);
+
     pub(crate) fn new(
         global: Global,
         config: CoreResult<Config>,
@@ -71,6 +75,7 @@ impl Context {
             config,
             stop,
             stops_by_itself: AtomicBool::new(false),
+            grace: OnceLock::new(),
             going_on: OnceLock::new(),
             warned_of_password: AtomicBool::new(false),
         }
@@ -84,6 +89,20 @@ impl Context {
 
     pub(crate) fn stops_by_itself(&self) -> bool {
         self.stops_by_itself.load(Ordering::SeqCst)
+    }
+
+    /// It serves until it is told to stop, which is no failure, and may take this time to do so. The first call counts.
+    pub(crate) fn serves(&self, grace: Duration) {
+        let _ = self.grace.set(grace);
+    }
+
+    /// Whether being told to stop is how it ends.
+    pub(crate) fn is_service(&self) -> bool {
+        self.grace.get().is_some()
+    }
+
+    pub(crate) fn grace(&self) -> Duration {
+        self.grace.get().copied().unwrap_or(Self::GRACE)
     }
 
     /// What a person does to go on after Ctrl-C; the first call counts.

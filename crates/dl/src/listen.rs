@@ -27,7 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::failure::{Failure, Result};
-use scrape::Scraper;
+pub(crate) use scrape::Scraper;
 
 /// Connections at a time. Others are closed at once.
 const MOST_CONNECTIONS: usize = 64;

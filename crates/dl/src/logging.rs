@@ -34,6 +34,7 @@ const LIBRARIES: &[&str] = &[
     "deltalakedb_backend_mssql",
     "deltalakedb_cache",
     "deltalakedb_replicas",
+    "deltalakedb_server",
     "deltalakedb_mirror",
     "deltalakedb_log_store",
 ];

@@ -15,6 +15,8 @@ mod rows;
 mod runtime;
 mod table;
 
+use std::ffi::OsString;
+
 use pyo3::prelude::*;
 
 /// The native part of the package `deltalakedb`.
@@ -34,6 +36,8 @@ mod _internal {
     #[pymodule_export]
     use crate::rows::{NativeBatch, NativeRows, NativeSchema};
     #[pymodule_export]
+    use crate::run_program;
+    #[pymodule_export]
     use crate::runtime::{NativeCancel, set_cancel};
     #[pymodule_export]
     use crate::table::NativeTable;
@@ -47,6 +51,13 @@ mod _internal {
         codes.extend(crate::failure::OWN_CODES);
         module.add("ERROR_CODES", codes)
     }
+}
+
+/// Runs the command line of `dl`, whose first argument is the program's name, and gives its exit code. It handles Ctrl-C
+/// itself.
+#[pyfunction]
+fn run_program(py: Python<'_>, arguments: Vec<OsString>) -> u8 {
+    py.detach(|| dl::run(&arguments))
 }
 
 /// The URL of a table, without a password.

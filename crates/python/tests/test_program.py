@@ -2,19 +2,23 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
+import urllib.request
 import venv
 from pathlib import Path
 
 import deltalakedb
+import pytest
 
 README = Path(__file__).parent.parent / "README.md"
+PROGRAM = Path(sysconfig.get_path("scripts")) / ("dl.exe" if os.name == "nt" else "dl")
 
 
 def test_the_wheel_brings_dl(lite):
-    program = Path(sysconfig.get_path("scripts")) / ("dl.exe" if os.name == "nt" else "dl")
+    program = PROGRAM
     assert program.is_file(), "the wheel that is tested has no dl in it"
     done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0 and deltalakedb.__version__ in done.stdout, done.stderr
@@ -23,6 +27,38 @@ def test_the_wheel_brings_dl(lite):
         [program, "--catalog", lite.url, "list"], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0 and "s.t" in done.stdout, done.stderr
+
+
+def test_dl_of_the_wheel_ends_with_the_codes_of_dl(tmp_path):
+    for arguments, code in [
+        (["--catalog", "sqlite://none.db", "list"], 1),
+        (["no-such-command"], 2),
+        ([b"--catalog", b"sqlite://\xff.db", b"list"], 2),
+        (["--catalog", "sqlite://c.db", "init"], 0),
+        (["--catalog", "sqlite://c.db", "sql", "SELECT 40 + 2 AS answer"], 0),
+    ]:
+        done = subprocess.run(
+            [os.fsencode(PROGRAM), *arguments], capture_output=True, timeout=60, check=False, cwd=tmp_path
+        )
+        assert done.returncode == code, (arguments, done)
+        assert b"Traceback" not in done.stderr, done
+    assert b"42" in done.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_dl_of_the_wheel_handles_signals(lite, how):
+    command = [PROGRAM, "--catalog", lite.url, "serve", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as service:
+        try:
+            line = service.stderr.readline()
+            base = line.rsplit("Listening on ", 1)[-1].strip()
+            with urllib.request.urlopen(f"{base}/ready", timeout=30) as answer:
+                assert answer.read() == b'{"status":"ready"}'
+            service.send_signal(how)
+            assert service.wait(timeout=60) == 0, service.stderr.read()
+        finally:
+            service.kill()
 
 
 def test_the_script_of_the_readme_runs_without_other_packages(tmp_path):

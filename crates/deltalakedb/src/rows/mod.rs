@@ -5,6 +5,7 @@
 //! and what to do.
 
 mod portable;
+mod select;
 mod void;
 mod write;
 
@@ -22,6 +23,7 @@ use deltalakedb_log_store::explain::{self, Explained};
 use crate::deltalake::Expressions;
 
 pub use portable::{portable, portable_schema};
+pub use select::Select;
 pub use void::{has_void, takes_values};
 pub use write::{Mode, NewColumns, Words, Write, Written, same_columns};
 

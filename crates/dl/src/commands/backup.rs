@@ -6,13 +6,13 @@ use clap::{Args, Subcommand};
 use deltalakedb::backup::{
     self, BackupOptions, BackupReport, Keep, Listing, Place, Pruned, Set, SetId, Verified,
 };
+use deltalakedb::view;
 use serde_json::json;
 
 use crate::context::{Context, key_values};
 use crate::failure::{Failure, Result, exit};
 use crate::output::{count, count_of, plural, size};
 use crate::time;
-use crate::view;
 
 /// Arguments of `dl backup`.
 #[derive(Debug, Args)]

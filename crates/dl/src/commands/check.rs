@@ -8,6 +8,7 @@ use deltalakedb::core::backend::TableFilter;
 use deltalakedb::core::ids::{TableRef, Version};
 use deltalakedb::core::model::TableState;
 use deltalakedb::mirror::check::{CheckOptions, CheckReport, check_data};
+use deltalakedb::view;
 use futures::TryStreamExt;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,7 +16,6 @@ use serde_json::{Value, json};
 use crate::context::Context;
 use crate::failure::{Failure, Result, exit};
 use crate::output::{count, one_line, plural, size};
-use crate::view;
 
 /// Arguments of `dl check`.
 #[derive(Debug, Args)]

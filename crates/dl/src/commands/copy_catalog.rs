@@ -2,6 +2,7 @@
 
 use clap::Args;
 use deltalakedb::copy::{CopyOptions, CopyReport, Progressed, TableCopy, copy_catalog};
+use deltalakedb::view;
 use deltalakedb::{CatalogUri, Db};
 use serde_json::json;
 
@@ -9,7 +10,6 @@ use super::copied::{self, Done, How};
 use crate::context::Context;
 use crate::failure::{Failure, Result, exit};
 use crate::output::plural;
-use crate::view;
 
 /// Stands before the name of an environment variable that holds a URL.
 const FROM_ENVIRONMENT: &str = "env:";

@@ -10,6 +10,7 @@ use deltalakedb::core::model::MirrorMode;
 use deltalakedb::mirror::diff::{
     DiffOptions, DiffReport, Verdict, VersionList, diff, metrics_json, metrics_prometheus,
 };
+use deltalakedb::view;
 use deltalakedb::{CatalogUri, Db};
 use futures::TryStreamExt;
 use serde_json::Value;
@@ -19,7 +20,6 @@ use crate::failure::{Failure, Result, exit};
 use crate::output::{count, one_line, plural};
 use crate::report_file::{prepare, replace};
 use crate::time;
-use crate::view;
 
 /// Stands for standard output where a file is taken.
 const STDOUT: &str = "-";

@@ -5,11 +5,11 @@ use std::time::Duration;
 use clap::Args;
 use deltalakedb::core::diagnosis::Level;
 use deltalakedb::doctor::DoctorOptions;
+use deltalakedb::view;
 
 use crate::context::Context;
 use crate::failure::{Result, exit};
 use crate::output::one_line;
-use crate::view;
 
 /// Arguments of `dl doctor`.
 #[derive(Debug, Args)]

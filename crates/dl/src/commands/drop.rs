@@ -1,10 +1,10 @@
 //! `dl drop` and `dl undrop`
 
 use clap::Args;
+use deltalakedb::view::TableView;
 
 use crate::context::Context;
 use crate::failure::Result;
-use crate::view::TableView;
 
 /// Arguments of `dl drop`.
 #[derive(Debug, Args)]

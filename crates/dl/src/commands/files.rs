@@ -2,13 +2,13 @@
 
 use clap::Args;
 use deltalakedb::filter::parse_filter;
+use deltalakedb::view::{FileView, partition};
 use futures::TryStreamExt;
 
 use super::target::AtArguments;
 use crate::context::Context;
 use crate::failure::Result;
 use crate::output::{count, size};
-use crate::view::{FileView, partition};
 
 /// Arguments of `dl files`.
 #[derive(Debug, Args)]

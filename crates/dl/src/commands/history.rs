@@ -3,13 +3,13 @@
 use clap::Args;
 use deltalakedb::core::backend::CommitFilter;
 use deltalakedb::core::model::CommitRecord;
+use deltalakedb::view::CommitView;
 use futures::TryStreamExt;
 
 use crate::context::Context;
 use crate::failure::Result;
 use crate::output::{count, size};
 use crate::time;
-use crate::view::CommitView;
 
 /// Arguments of `dl history`.
 #[derive(Debug, Args)]

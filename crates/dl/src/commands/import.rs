@@ -9,6 +9,7 @@ use deltalakedb::mirror::import::{
     BaseSource, ImportOptions, ImportReport, Validation, import_table,
 };
 use deltalakedb::mirror::store::{LOG_FOLDER, open_store};
+use deltalakedb::view;
 use futures::StreamExt;
 use object_store::ObjectStore;
 use serde_json::{Value, json};
@@ -16,7 +17,6 @@ use serde_json::{Value, json};
 use crate::context::{Context, key_values};
 use crate::failure::{Failure, Result, exit};
 use crate::output::{plural, size};
-use crate::view;
 
 /// Stands for the folder's name in the pattern of table names.
 const NAME: &str = "{name}";

@@ -3,13 +3,13 @@
 use clap::Args;
 use deltalakedb::core::backend::TableFilter;
 use deltalakedb::core::model::{MirrorMode, TableState};
+use deltalakedb::view::TableView;
 use futures::TryStreamExt;
 
 use crate::context::Context;
 use crate::failure::Result;
 use crate::output::plural;
 use crate::time;
-use crate::view::TableView;
 
 /// Arguments of `dl list`.
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ use deltalakedb::core::ids::TimestampMs;
 use deltalakedb::maintain::{
     LAST_SUCCESS, MaintainPlan, MaintainReport, Outcome, Schedule, Step, StepReport, go_on_from,
 };
+use deltalakedb::view;
 use tokio::sync::watch;
 
 use crate::context::Context;
@@ -18,7 +19,6 @@ use crate::failure::{Failure, Result, exit};
 use crate::listen::{Listener, Pulse};
 use crate::output::{count, one_line};
 use crate::report_file::{prepare, replace};
-use crate::view;
 
 /// Between two looks at the clock: a machine that slept, or whose clock was set, must not miss a moment by hours.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

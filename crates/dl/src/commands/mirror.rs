@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use deltalakedb::Db;
 use deltalakedb::core::backend::TableFilter;
-use deltalakedb::core::ids::{TableId, TableRef, TimestampMs, Version};
-use deltalakedb::core::model::{MirrorMode, MirrorRow, MirrorState, TableRecord, TableState};
-use deltalakedb::core::pages::each_page;
+use deltalakedb::core::ids::{TableId, TableRef, Version};
+use deltalakedb::core::model::{MirrorMode, TableRecord, TableState};
 use deltalakedb::mirror::foreign::standing;
 use deltalakedb::mirror::measure::go_on_from;
 use deltalakedb::mirror::publish::wait_published;
 use deltalakedb::mirror::reconcile::{FindingKind, ReconcilePass, reconcile_all};
+use deltalakedb::view::{MirrorView, TableView};
 use futures::TryStreamExt;
 use serde::Serialize;
 
@@ -24,10 +25,6 @@ use crate::output::{count, plural};
 use crate::publishing;
 use crate::report_file::{prepare, replace};
 use crate::time;
-use crate::view::TableView;
-
-/// Outbox rows read at a time.
-const PAGE: usize = 1_000;
 
 /// What can be done about the mirror.
 #[derive(Debug, Subcommand)]
@@ -248,7 +245,7 @@ impl Run {
         let report = publishing::until_done(context, &db, only).await?;
         let failed = report.unpublished > 0 || !report.failures.is_empty();
         if context.out.is_json() {
-            context.out.document(&crate::view::plain(&report))?;
+            context.out.document(&deltalakedb::view::plain(&report))?;
         } else {
             for run in report.tables.values().filter(|run| run.published > 0) {
                 context.out.say(format!(
@@ -286,7 +283,7 @@ impl Run {
         if let Some(counter) = &drift {
             go_on_from(&counter.totals);
         }
-        let pause = std::time::Duration::from_secs(u64::from(every.max(1)));
+        let pause = Duration::from_secs(u64::from(every.max(1)));
         let mut kept = true;
         loop {
             let state = Some(TableState::Active);
@@ -321,7 +318,7 @@ impl Wait {
         let limit = self
             .timeout
             .map(|seconds| {
-                std::time::Duration::try_from_secs_f64(seconds)
+                Duration::try_from_secs_f64(seconds)
                     .map_err(|_| Failure::invalid(format!("--timeout {seconds}: not a time")))
             })
             .transpose()?;
@@ -330,7 +327,7 @@ impl Wait {
                 let (db, table) = context.table(table).await?;
                 let waited = wait_published(&db, &table, version, limit).await?;
                 if context.out.is_json() {
-                    return context.out.document(&crate::view::plain(&waited));
+                    return context.out.document(&deltalakedb::view::plain(&waited));
                 }
                 vec![waited]
             }
@@ -338,7 +335,7 @@ impl Wait {
                 let token = token.as_deref().unwrap_or_default();
                 let waited = context.db().await?.wait_published_token(token, limit).await?;
                 if context.out.is_json() {
-                    return context.out.document(&crate::view::plain(&waited));
+                    return context.out.document(&deltalakedb::view::plain(&waited));
                 }
                 waited
             }
@@ -381,7 +378,7 @@ impl Reconcile {
                 let fine = pass.unrepaired() == 0 && pass.failures.is_empty();
                 return Ok(if fine { exit::OK } else { exit::DRIFT });
             }
-            let pause = std::time::Duration::from_secs(u64::from(self.every));
+            let pause = Duration::from_secs(u64::from(self.every));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = stop.changed() => return Ok(exit::OK),
@@ -470,33 +467,9 @@ impl DriftCounter {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct StatusView {
-    #[serde(flatten)]
-    table: TableView,
-    unpublished: u64,
-    failed: u64,
-    lag_seconds: f64,
-    late: bool,
-    attempts: u32,
-    last_error: Option<String>,
-    retry_at_ms: Option<TimestampMs>,
-    versions: Vec<VersionView>,
-}
-
-#[derive(Debug, Serialize)]
-struct VersionView {
-    version: Version,
-    state: MirrorState,
-    attempts: u32,
-    last_error: Option<String>,
-    enqueued_at_ms: TimestampMs,
-    retry_at_ms: Option<TimestampMs>,
-}
-
 impl Status {
     /// What a monitor wants to know of a table.
-    fn code(status: &StatusView) -> u8 {
+    fn code(status: &MirrorView) -> u8 {
         if status.table.mirror == MirrorMode::Diverged {
             exit::DRIFT
         } else if status.late {
@@ -507,12 +480,12 @@ impl Status {
     }
 
     async fn run(&self, context: &Context) -> Result<u8> {
-        let late = f64::from(self.late);
+        let late = Duration::from_secs(u64::from(self.late));
         if let Some(table) = &self.table {
             let (db, table) = context.table(table).await?;
             let db = db.on_primary();
             let record = db.catalog().table(&table).await?;
-            let status = status_of(&db, record, true, late).await?;
+            let status = MirrorView::look(&db, &record, true, late).await?;
             let code = Self::code(&status);
             if context.out.is_json() {
                 context.out.document(&[status])?;
@@ -554,7 +527,7 @@ impl Status {
         );
         let (mut diverged, mut lags) = (false, false);
         while let Some(record) = tables.try_next().await? {
-            let status = status_of(&db, record, false, late).await?;
+            let status = MirrorView::look(&db, &record, false, late).await?;
             let code = Self::code(&status);
             diverged |= code == exit::DRIFT;
             lags |= code == exit::LAG;
@@ -582,7 +555,7 @@ impl Status {
     }
 }
 
-fn summary(status: &StatusView) -> String {
+fn summary(status: &MirrorView) -> String {
     let version = |v: Option<Version>| v.map_or_else(|| "-".to_owned(), |v| v.to_string());
     format!(
         "{}: mirror {}, version {}, published {}, {} waiting{}",
@@ -600,52 +573,11 @@ fn summary(status: &StatusView) -> String {
 }
 
 fn lag(seconds: f64) -> String {
-    let ms = std::time::Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default();
+    let ms = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default();
     time::show_duration(i64::try_from(ms.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Reads a table's part of the outbox; with `versions`, the first page of it in full.
-async fn status_of(db: &Db, record: TableRecord, versions: bool, late: f64) -> Result<StatusView> {
-    let now = db.clock().now();
-    let (mut unpublished, mut failed) = (0_u64, 0_u64);
-    let mut first: Option<MirrorRow> = None;
-    let mut shown = Vec::new();
-    let mut pages = each_page(|after| db.backend().mirror_rows(Some(record.id), None, after, PAGE));
-    while let Some(rows) = pages.try_next().await? {
-        for row in rows {
-            unpublished += 1;
-            failed += u64::from(row.state == MirrorState::Failed);
-            if versions && shown.len() < PAGE {
-                shown.push(VersionView {
-                    version: row.version,
-                    state: row.state,
-                    attempts: row.attempts,
-                    last_error: row.last_error.clone(),
-                    enqueued_at_ms: row.enqueued_at,
-                    retry_at_ms: row.retry_at,
-                });
-            }
-            first.get_or_insert(row);
-        }
-    }
-    let oldest = first.as_ref().map_or(now, |row| row.enqueued_at);
-    let lag = std::time::Duration::from_millis(
-        u64::try_from(now.0.saturating_sub(oldest.0)).unwrap_or(0),
-    );
-    Ok(StatusView {
-        table: TableView::from(&record),
-        unpublished,
-        failed,
-        lag_seconds: lag.as_secs_f64(),
-        late: record.mirror != MirrorMode::Off && lag.as_secs_f64() > late,
-        attempts: first.as_ref().map_or(0, |row| row.attempts),
-        retry_at_ms: first.as_ref().and_then(|row| row.retry_at),
-        last_error: first
-            .and_then(|row| row.last_error)
-            .or_else(|| (record.mirror == MirrorMode::Diverged).then(|| standing(&record))),
-        versions: shown,
-    })
-}
 
 #[derive(Debug, Serialize)]
 struct Retried {

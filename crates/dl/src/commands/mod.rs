@@ -33,6 +33,8 @@ mod quickstart;
 mod rebuild;
 mod repair;
 mod restore;
+#[cfg(feature = "serve")]
+mod serve;
 mod show;
 mod target;
 mod vacuum;
@@ -107,6 +109,9 @@ pub(crate) enum Command {
     /// Publish commits to _delta_log/, and see how that goes
     #[command(subcommand)]
     Mirror(mirror::Mirror),
+    /// Serve the catalog over HTTP
+    #[cfg(feature = "serve")]
+    Serve(serve::Serve),
     /// Write a table's whole log, as published, to an empty place
     Publish(publish::Publish),
     /// Decide about commits that another program has put into a published log
@@ -175,6 +180,8 @@ impl Command {
             Command::Cutover(_) => "cutover",
             Command::Release(_) => "release",
             Command::Mirror(_) => "mirror",
+            #[cfg(feature = "serve")]
+            Command::Serve(_) => "serve",
             Command::Publish(_) => "publish",
             Command::Repair(_) => "repair",
             Command::Rebuild(_) => "rebuild",
@@ -203,6 +210,8 @@ impl Command {
         match self {
             Command::Mirror(command) => command.watches(),
             Command::Maintain(command) => command.watches(),
+            #[cfg(feature = "serve")]
+            Command::Serve(_) => true,
             _ => false,
         }
     }
@@ -249,6 +258,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Cutover(command) => command.run(context).await?,
         Command::Release(command) => command.run(context).await?,
         Command::Mirror(command) => return command.run(context).await,
+        #[cfg(feature = "serve")]
+        Command::Serve(command) => command.run(context).await?,
         Command::Publish(command) => command.run(context).await?,
         Command::Repair(command) => return command.run(context).await,
         Command::Rebuild(command) => return command.run(context).await,

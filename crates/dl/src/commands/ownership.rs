@@ -8,13 +8,13 @@ use deltalakedb::core::ids::{At, TableRef};
 use deltalakedb::core::model::{MirrorMode, TableState};
 use deltalakedb::mirror::diff::{DiffOptions, Verdict, diff};
 use deltalakedb::mirror::ownership::{self, CutoverReport, refuse_foreign};
+use deltalakedb::view;
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::output::plural;
 use crate::publishing;
-use crate::view;
 
 /// Arguments of `dl cutover`.
 #[derive(Debug, Args)]

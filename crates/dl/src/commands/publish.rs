@@ -2,11 +2,11 @@
 
 use clap::Args;
 use deltalakedb::mirror::export::publish_to;
+use deltalakedb::view;
 
 use crate::context::{Context, key_values};
 use crate::failure::Result;
 use crate::output::plural;
-use crate::view;
 
 /// Arguments of `dl publish`.
 #[derive(Debug, Args)]

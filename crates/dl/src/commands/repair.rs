@@ -3,12 +3,12 @@
 use clap::Args;
 use deltalakedb::core::model::MirrorMode;
 use deltalakedb::mirror::repair::{self, Histories, HistoryLine};
+use deltalakedb::view::{self, TableView};
 
 use crate::context::Context;
 use crate::failure::{Result, exit};
 use crate::output::plural;
 use crate::publishing;
-use crate::view::{self, TableView};
 
 /// Arguments of `dl repair`.
 #[derive(Debug, Args)]

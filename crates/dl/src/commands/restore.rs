@@ -4,6 +4,7 @@ use clap::Args;
 use deltalakedb::backup::{RestoreOptions, RestoreReport, restore};
 use deltalakedb::copy::{Progressed, TableCopy};
 use deltalakedb::core::ids::TableRef;
+use deltalakedb::view;
 use serde_json::json;
 
 use super::backup::StoreOptions;
@@ -12,7 +13,6 @@ use crate::context::Context;
 use crate::failure::{Failure, Result, exit};
 use crate::output::{count_of, plural};
 use crate::time;
-use crate::view;
 
 /// Arguments of `dl restore`.
 #[derive(Debug, Args)]

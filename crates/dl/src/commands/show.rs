@@ -1,27 +1,19 @@
 //! `dl show`
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use clap::Args;
-use deltalakedb::core::action::{DomainMetadata, Protocol, Txn};
-use deltalakedb::core::backend::CatalogBackendExt;
-use deltalakedb::core::features::{column_mapping_enabled, ict_enabled, is_append_only};
-use deltalakedb::core::fence;
-use deltalakedb::core::freeze::is_frozen;
-use deltalakedb::core::frozen::Frozen;
-use deltalakedb::core::ids::{TableRef, TimestampMs, Version};
+use deltalakedb::core::action::Protocol;
+use deltalakedb::core::ids::{TableRef, Version};
 use deltalakedb::core::model::{MirrorMode, Snapshot, TableState};
 use deltalakedb::core::schema::{DataType, StructType};
-use serde::Serialize;
-use serde_json::Value;
+use deltalakedb::view::{FeaturesView, SnapshotView};
 
 use super::target::AtArguments;
 use crate::context::Context;
 use crate::failure::Result;
 use crate::output::{count, one_line, pairs, size};
 use crate::time;
-use crate::view::{self, TableView};
 
 /// Arguments of `dl show`.
 #[derive(Debug, Args)]
@@ -38,128 +30,17 @@ pub(crate) struct Show {
     at: AtArguments,
 }
 
-#[derive(Debug, Serialize)]
-struct ShowView<'a> {
-    #[serde(flatten)]
-    table: TableView,
-    /// The latest version; `version` is the one that is shown.
-    head_version: Option<Version>,
-    num_files: u64,
-    size_bytes: u64,
-    delta_id: &'a str,
-    description: Option<&'a str>,
-    created_time_ms: Option<i64>,
-    metadata_version: Version,
-    protocol_version: Version,
-    protocol: &'a Protocol,
-    features: Features<'a>,
-    partition_columns: &'a [String],
-    properties: BTreeMap<&'a str, &'a str>,
-    schema: Option<Value>,
-    app_transactions: &'a [Txn],
-    domain_metadata: &'a [DomainMetadata],
-    skipping_index: IndexView,
-    /// None if the table is not frozen at this version.
-    frozen: Option<FrozenView<'a>>,
-}
-
-/// Since when, by whom and why a table is frozen.
-#[derive(Debug, Serialize)]
-struct FrozenView<'a> {
-    version: Version,
-    since_ms: Option<TimestampMs>,
-    user: Option<&'a str>,
-    reason: Option<&'a str>,
-}
-
-impl<'a> From<&'a Frozen> for FrozenView<'a> {
-    fn from(frozen: &'a Frozen) -> Self {
-        FrozenView {
-            version: frozen.version,
-            since_ms: frozen.since,
-            user: frozen.user.as_deref(),
-            reason: frozen.reason.as_deref(),
-        }
-    }
-}
-
-/// How far planning goes through the skipping index.
-#[derive(Debug, Serialize)]
-struct IndexView {
-    segments: usize,
-    /// Files in them, also those that are gone by now.
-    files: i64,
-}
-
-#[derive(Debug, Serialize)]
-struct Features<'a> {
-    reader: &'a [String],
-    writer: &'a [String],
-    append_only: bool,
-    in_commit_timestamps: bool,
-    fence: bool,
-    frozen: bool,
-    column_mapping: bool,
-}
-
-impl<'a> Features<'a> {
-    fn of(snapshot: &'a Snapshot) -> Self {
-        let Snapshot { protocol, metadata, .. } = snapshot;
-        Features {
-            reader: protocol.reader_features.as_deref().unwrap_or_default(),
-            writer: protocol.writer_features.as_deref().unwrap_or_default(),
-            append_only: is_append_only(protocol, metadata),
-            in_commit_timestamps: ict_enabled(protocol, metadata),
-            fence: fence::is_up(protocol),
-            frozen: is_frozen(protocol),
-            column_mapping: column_mapping_enabled(metadata),
-        }
-    }
-}
-
 impl Show {
     pub(crate) async fn run(&self, context: &Context) -> Result<()> {
         self.at.at()?;
         let (db, table) = context.table(&self.table).await?;
         let snapshot = self.at.snapshot(&db, &table).await?;
-        let id = snapshot.table.id;
-        let txns = db.reader().app_transactions(id, snapshot.version).await?;
-        let domains = db.reader().domain_metadata(id, snapshot.version).await?;
-        // Nothing rests on it: a login that may not read it sees none.
-        let index = db.reader().skip_index(id).await.unwrap_or_default();
-        let index = IndexView {
-            segments: index.segments.len(),
-            files: index.segments.iter().map(|segment| segment.files).sum(),
-        };
-        let frozen = db.catalog().frozen(&snapshot).await?;
-        // The snapshot may be from the cache; the row is as of now.
-        let record = db.catalog().table(&TableRef::Id(id)).await?;
+        let shown = SnapshotView::look(&db, &snapshot).await?;
         if context.out.is_json() {
-            return context.out.document(&ShowView {
-                table: TableView {
-                    version: Some(snapshot.version),
-                    timestamp_ms: Some(snapshot.timestamp),
-                    ..TableView::from(&record)
-                },
-                head_version: record.head,
-                num_files: snapshot.num_files,
-                size_bytes: snapshot.size_bytes,
-                delta_id: &snapshot.metadata.id,
-                description: snapshot.metadata.description.as_deref(),
-                created_time_ms: snapshot.metadata.created_time,
-                metadata_version: snapshot.metadata_version,
-                protocol_version: snapshot.protocol_version,
-                protocol: &snapshot.protocol,
-                features: Features::of(&snapshot),
-                partition_columns: &snapshot.metadata.partition_columns,
-                properties: view::properties(&snapshot.metadata.configuration),
-                schema: view::parsed(Some(&snapshot.metadata.schema_string)),
-                app_transactions: &txns,
-                domain_metadata: &domains,
-                skipping_index: index,
-                frozen: frozen.as_ref().map(FrozenView::from),
-            });
+            return context.out.document(&shown);
         }
+        let frozen = db.catalog().frozen(&snapshot).await?;
+        let record = db.catalog().table(&TableRef::Id(snapshot.table.id)).await?;
         let metadata = &snapshot.metadata;
         let head = record.head.unwrap_or(snapshot.version);
         let mut rows: Vec<(&str, String)> = vec![
@@ -183,6 +64,7 @@ impl Show {
             "Files",
             format!("{}, {}", count(snapshot.num_files), size(snapshot.size_bytes)),
         ));
+        let index = &shown.skipping_index;
         if index.segments > 0 {
             let files = count(u64::try_from(index.files).unwrap_or(0));
             rows.push(("Indexed", format!("{files} files, in {} segments", index.segments)));
@@ -209,18 +91,18 @@ impl Show {
         if !metadata.partition_columns.is_empty() {
             rows.push(("Partitioned by", one_line(&metadata.partition_columns.join(", "))));
         }
-        let properties = view::properties(&metadata.configuration);
-        if !properties.is_empty() {
-            let lines: Vec<String> = properties
+        if !shown.properties.is_empty() {
+            let lines: Vec<String> = shown
+                .properties
                 .iter()
                 .map(|(key, value)| one_line(&format!("{key} = {value}")))
                 .collect();
             rows.push(("Properties", lines.join("\n")));
         }
-        for txn in &txns {
+        for txn in &shown.app_transactions {
             rows.push(("Application", one_line(&format!("{} at {}", txn.app_id, txn.version))));
         }
-        for domain in &domains {
+        for domain in &shown.domain_metadata {
             rows.push((
                 "Domain",
                 one_line(&format!("{} = {}", domain.domain, domain.configuration)),
@@ -253,7 +135,7 @@ fn protocol_line(protocol: &Protocol) -> String {
 }
 
 fn features_lines(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
-    let features = Features::of(snapshot);
+    let features = FeaturesView::from(snapshot);
     let mut rows = Vec::new();
     if !features.reader.is_empty() {
         rows.push(("Reader features", one_line(&features.reader.join(", "))));

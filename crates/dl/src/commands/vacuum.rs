@@ -3,12 +3,12 @@
 use clap::Args;
 use deltalakedb::core::ids::Version;
 use deltalakedb::mirror::vacuum::{VacuumOptions, vacuum};
+use deltalakedb::view;
 
 use crate::context::Context;
 use crate::failure::Result;
 use crate::output::{count_of, plural, size};
 use crate::time::show_duration;
-use crate::view;
 
 /// Files shown before "and so on".
 const SHOWN: usize = 20;

@@ -39,7 +39,8 @@ struct Looked {
     survey: Option<Survey>,
 }
 
-pub(super) struct Scraper {
+/// What answers a scrape.
+pub(crate) struct Scraper {
     handle: PrometheusHandle,
     looked: Mutex<Looked>,
     errors: AtomicU64,
@@ -47,7 +48,7 @@ pub(super) struct Scraper {
 
 impl Scraper {
     /// Installs the recorder of this process.
-    pub(super) fn install() -> Result<Scraper> {
+    pub(crate) fn install() -> Result<Scraper> {
         let failed = |e: &dyn std::fmt::Display| {
             Failure::from(CatalogError::failed(
                 format!("metrics cannot be recorded: {e}"),
@@ -67,7 +68,7 @@ impl Scraper {
     }
 
     /// Keeps the recorder small, for ever.
-    pub(super) fn upkeep(&self) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn upkeep(&self) -> impl Future<Output = ()> + use<> {
         let handle = self.handle.clone();
         async move {
             loop {
@@ -77,7 +78,7 @@ impl Scraper {
         }
     }
 
-    pub(super) async fn scrape(&self, db: &Db) -> String {
+    pub(crate) async fn scrape(&self, db: &Db) -> String {
         db.export_gauges();
         let mut text = self.handle.render();
         nothing_yet(&mut text);

@@ -41,6 +41,8 @@ mod quickstart;
 mod reading;
 #[cfg(feature = "sql")]
 mod rows;
+#[cfg(all(unix, feature = "serve"))]
+mod serving;
 mod spellings;
 mod traces;
 mod transcript;

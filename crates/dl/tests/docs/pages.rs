@@ -62,6 +62,7 @@ pages! {
     publishing_vacuum: "docs/src/publishing/vacuum.md",
     python: "docs/src/python.md",
     reading: "docs/src/reading.md",
+    serve: "docs/src/serve.md",
     sql: "docs/src/sql.md",
     start_command_line: "docs/src/start/command-line.md",
     start_first_table: "docs/src/start/first-table.md",

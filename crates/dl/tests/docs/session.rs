@@ -37,10 +37,11 @@ import duckdb, importlib.util, os, pathlib
 platform = duckdb.sql('PRAGMA platform').fetchone()[0]
 folder = pathlib.Path.home() / '.duckdb' / 'extensions' / f'v{duckdb.__version__}' / platform
 folder.mkdir(parents=True, exist_ok=True)
-package = pathlib.Path(importlib.util.find_spec('duckdb_extension_delta').origin).parent
-for extension in package.rglob('*.duckdb_extension'):
-    if not (folder / extension.name).exists():
-        os.symlink(extension, folder / extension.name)
+for name in ['delta', 'httpfs', 'unity_catalog']:
+    package = pathlib.Path(importlib.util.find_spec('duckdb_extension_' + name).origin).parent
+    for extension in package.rglob('*.duckdb_extension'):
+        if not (folder / extension.name).exists():
+            os.symlink(extension, folder / extension.name)
 ";
 
 /// Runs a script of Python and ends at once: threads of a reader's own (Arrow's, for one) may abort the process
@@ -69,6 +70,18 @@ struct Session {
     /// Beside the page's folder: the environment, the folder of the block before, scripts.
     home: tempfile::TempDir,
     places: Places,
+    /// What runs until the end of the page.
+    background: Vec<Child>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for child in &mut self.background {
+            let group = child.id();
+            let _ = Command::new("kill").args(["-KILL", "--", &format!("-{group}")]).output();
+            let _ = child.wait();
+        }
+    }
 }
 
 /// Runs all blocks of a page; ends at the first that fails.
@@ -145,7 +158,7 @@ enum Trouble {
 impl Session {
     fn begin() -> Session {
         let home = tempfile::tempdir().unwrap();
-        let session = Session { home, places: Places::default() };
+        let session = Session { home, places: Places::default(), background: Vec::new() };
         for folder in ["bin", "understand", "home", "page"] {
             fs::create_dir(session.path(folder)).unwrap();
         }
@@ -178,7 +191,7 @@ impl Session {
         fs::write(path, &block.text).unwrap();
     }
 
-    fn run(&self, block: &Block) -> Result<String, Trouble> {
+    fn run(&mut self, block: &Block) -> Result<String, Trouble> {
         let text = self.places.fill_in(&block.text);
         let script = match &*block.language {
             "sh" => text,
@@ -203,7 +216,10 @@ impl Session {
             }
         };
         for word in &block.words {
-            let known = is_known(word) || word.starts_with("exit:") || block.language == "text";
+            let known = is_known(word)
+                || word.starts_with("exit:")
+                || word == "background"
+                || block.language == "text";
             if !known {
                 return Err(Trouble::Failed(format!("nobody knows what '{word}' means")));
             }
@@ -213,6 +229,12 @@ impl Session {
             ". \"$SESSION/environment\"\ncd \"$(cat \"$SESSION/folder\")\"\nset -eu\n{script}\n\
              export -p > \"$SESSION/environment\"\npwd > \"$SESSION/folder\"\n"
         );
+        if block.has("background") {
+            let mut command = self.command("bin", &script);
+            let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            self.background.push(child);
+            return Ok(String::new());
+        }
         let (code, stdout, stderr) = self.shell("bin", &script);
         let stdout = stdout.replace(&self.page(), FOLDER);
         if code == Some(expected) {
@@ -238,13 +260,15 @@ impl Session {
         Ok(())
     }
 
-    /// Runs a script; gives its exit code (none if it took too long) and what it printed.
-    fn shell(&self, programs: &str, script: &str) -> (Option<i32>, String, String) {
-        fs::write(self.path("script.sh"), script).unwrap();
+    /// A script as the leader of a group of processes.
+    fn command(&self, programs: &str, script: &str) -> Command {
+        // One that runs in the background reads its own.
+        let file = self.path(&format!("script-{}.sh", self.background.len()));
+        fs::write(&file, script).unwrap();
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new("sh");
         command
-            .arg(self.path("script.sh"))
+            .arg(file)
             .current_dir(self.page())
             .env_clear()
             .env("PATH", format!("{}:{path}", self.path(programs).display()))
@@ -258,7 +282,12 @@ impl Session {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
-        let mut child = command.spawn().unwrap();
+        command
+    }
+
+    /// Runs a script; gives its exit code (none if it took too long) and what it printed.
+    fn shell(&self, programs: &str, script: &str) -> (Option<i32>, String, String) {
+        let mut child = self.command(programs, script).spawn().unwrap();
         let group = child.id();
         let (stdout, stderr) = (reader(child.stdout.take()), reader(child.stderr.take()));
         let code = wait(&mut child);

@@ -1,0 +1,52 @@
+//! How far publishing is, and whether the published log says the same as the catalog.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use deltalakedb::NoProgress;
+use deltalakedb::mirror::diff::{DiffOptions, diff};
+use deltalakedb::view::{MirrorView, plain};
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::IntoParams;
+
+use crate::extract::{Asked, Named};
+use crate::problem::{Answer, Problems};
+use crate::state::Service;
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Wanted {
+    /// How long a version may wait before `late` is true, seconds; 60 if not given.
+    late_seconds: Option<u32>,
+}
+
+/// How far publishing of a table is.
+#[utoipa::path(get, path = "/v1/tables/{table}/mirror", tag = "publishing",
+    params(("table" = String, Path, description = "`namespace.table`, or its id."), Wanted),
+    responses((status = 200, description = "How far it is.", body = MirrorView), Problems))]
+pub(crate) async fn status(
+    State(service): State<Service>,
+    Named(table): Named,
+    Asked(wanted): Asked<Wanted>,
+) -> Answer<Json<MirrorView>> {
+    let db = service.db().clone().on_primary();
+    let record = db.catalog().table(&table).await?;
+    let late = Duration::from_secs(u64::from(wanted.late_seconds.unwrap_or(60)));
+    Ok(Json(MirrorView::look(&db, &record, true, late).await?))
+}
+
+/// Compares the catalog with the table's published log, as the Delta kernel reads it, and commit files byte by byte.
+#[utoipa::path(get, path = "/v1/tables/{table}/diff", tag = "publishing",
+    params(("table" = String, Path, description = "`namespace.table`, or its id.")),
+    responses((status = 200, description = "The report of `dl diff --format json`; `verdict` is `parity`, `lag_only` or `drift`.", body = Value), Problems))]
+pub(crate) async fn compare(
+    State(service): State<Service>,
+    Named(table): Named,
+) -> Answer<Json<Value>> {
+    let options = DiffOptions { compare_bytes: true, shown_files: 20, ..DiffOptions::default() };
+    let report = diff(service.db(), &table, options, &NoProgress).await?;
+    Ok(Json(plain(&report)))
+}
