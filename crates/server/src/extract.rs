@@ -81,6 +81,7 @@ pub(crate) struct When {
     #[param(minimum = 0)]
     pub(crate) version: Option<i64>,
     /// The latest version at this time: RFC 3339, a date, or Unix milliseconds.
+    #[param(min_length = 1)]
     pub(crate) timestamp: Option<String>,
 }
 

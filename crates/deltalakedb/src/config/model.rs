@@ -557,16 +557,16 @@ pub(crate) fn canonical(path: &str) -> &str {
 pub(crate) const REFUSED: &[(&str, &str)] = &[
     (
         "server",
-        "there is no service yet; a worker is `dl mirror run --watch`, see the section monitoring",
+        "the service has its options on the command line: `dl serve --listen`; of a worker see the section monitoring",
     ),
     (
         "security",
-        "there is no service yet that could check logins: give rights in the database (`dl grants`), TLS is \
-         in the section database (ssl, ssl_mode, ssl_ca)",
+        "the service checks no logins yet: give rights in the database (`dl grants`), TLS is in the section database \
+         (ssl, ssl_mode, ssl_ca)",
     ),
     (
         "auth",
-        "there is no service yet that could check logins: give rights in the database (`dl grants`)",
+        "the service checks no logins yet: give rights in the database (`dl grants`)",
     ),
     ("metrics", "write monitoring.listen"),
     ("log_level", "write logging.level"),

@@ -47,7 +47,7 @@ fn a_check_tells_all_that_is_wrong_and_tries_what_is_right() {
     let run = dl(&world, &["config", "check", "bad.yaml"], &[]).code(1);
     for line in [
         "wrong: config file bad.yaml:3: connection.poolsize: there is no such key; did you mean connection.pool_size?",
-        "wrong: config file bad.yaml:5: server.port: is not there: there is no service yet",
+        "wrong: config file bad.yaml:5: server.port: is not there: the service has its options on the command line",
     ] {
         assert!(run.stdout.contains(line), "{}", run.stdout);
     }

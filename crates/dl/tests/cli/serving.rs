@@ -141,6 +141,60 @@ fn a_service_creates_commits_publishes_and_ends() {
     assert!(told.contains("route=\"/v1/commits\"") || told.contains("route=/v1/commits"), "{told}");
 }
 
+/// A public tool asks what the description allows, and what it does not. What a condition or a name may be, the
+/// description cannot say: that valid input is accepted is not asked for.
+fn the_description_is_true(w: &World) {
+    let Ok(python) = std::env::var("DL_TEST_PYTHON") else {
+        let why = "set DL_TEST_PYTHON (`cargo xtask test` does) to ask the service by schemathesis";
+        return deltalakedb_test_servers::skip(&["interop"], why);
+    };
+    w.dl(&["init"]).ok();
+    let lake = w.path("lake");
+    std::fs::create_dir_all(&lake).unwrap();
+    let lake = lake.display().to_string();
+    let service = Service::start(w.command(&["serve", "--listen", "127.0.0.1:0", "--root", &lake]));
+    for name in ["s.a", "s.b"] {
+        let new =
+            json!({ "name": name, "columns": "id long, day string", "partition_by": ["day"] });
+        service.ok(Method::POST, "/v1/tables", Some(&new));
+    }
+    let st = std::path::Path::new(&python).with_file_name("st");
+    let run = Command::new(st)
+        .args(["run", &format!("{}/openapi.json", service.base), "--checks", "all"])
+        .args([
+            "--exclude-checks",
+            "positive_data_acceptance",
+            "--phases",
+            "examples,coverage,fuzzing",
+        ])
+        .args(["--max-examples", "8", "--generation-deterministic", "--workers", "1"])
+        .args(["--request-timeout", "20"])
+        .current_dir(w.path(""))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success(), "{text}\n{}", String::from_utf8_lossy(&run.stderr));
+    assert!(text.contains("generated") && text.contains("16/16"), "{text}");
+    assert_eq!(service.terminate().0, Some(0));
+}
+
+#[test]
+fn the_description_is_true_on_sqlite() {
+    the_description_is_true(&World::empty());
+}
+
+#[test]
+#[cfg(feature = "postgres")]
+fn the_description_is_true_on_postgres() {
+    use deltalakedb_test_servers::Database;
+
+    let folder = tempfile::tempdir().unwrap();
+    match Database::Postgres.url(folder.path(), "st") {
+        Ok(url) => the_description_is_true(&World::at(Some(url))),
+        Err(why) => deltalakedb_test_servers::skip(&["postgres"], why),
+    }
+}
+
 #[test]
 fn an_open_address_is_refused_unless_it_is_asked_for() {
     let w = World::new();

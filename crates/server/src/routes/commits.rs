@@ -67,6 +67,7 @@ pub(crate) struct NewCommit {
 #[serde(deny_unknown_fields)]
 struct NewChange {
     /// `namespace.table`, or its id.
+    #[schema(min_length = 1)]
     table: String,
     /// The version that the writer read; the latest one if not given.
     #[schema(minimum = 0)]

@@ -31,6 +31,7 @@ pub(crate) struct Wanted {
     #[param(minimum = 0)]
     version: Option<i64>,
     /// The latest version at this time: RFC 3339, a date, or Unix milliseconds.
+    #[param(min_length = 1)]
     timestamp: Option<String>,
     /// Only files that may hold rows for which this SQL condition is true: what partition values and statistics rule
     /// out is left out, and nothing else.

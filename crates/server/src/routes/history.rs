@@ -18,13 +18,16 @@ use crate::state::Service;
 #[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
     /// Commits at or after this time: RFC 3339, a date, or Unix milliseconds.
+    #[param(min_length = 1)]
     from: Option<String>,
     /// Commits before this time.
+    #[param(min_length = 1)]
     to: Option<String>,
     /// Most items; 100 if not given.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// `next_cursor` of the page before.
+    #[param(min_length = 1)]
     cursor: Option<String>,
 }
 

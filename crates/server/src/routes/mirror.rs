@@ -12,7 +12,7 @@ use serde_json::Value;
 use utoipa::IntoParams;
 
 use crate::extract::{Asked, Named};
-use crate::problem::{Answer, Problems};
+use crate::problem::{Answer, Failed, Problems};
 use crate::state::Service;
 
 #[derive(Deserialize, IntoParams)]
@@ -20,7 +20,8 @@ use crate::state::Service;
 #[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
     /// How long a version may wait before `late` is true, seconds; 60 if not given.
-    late_seconds: Option<u32>,
+    #[param(minimum = 0)]
+    late_seconds: Option<i64>,
 }
 
 /// How far publishing of a table is.
@@ -34,7 +35,9 @@ pub(crate) async fn status(
 ) -> Answer<Json<MirrorView>> {
     let db = service.db().clone().on_primary();
     let record = db.catalog().table(&table).await?;
-    let late = Duration::from_secs(u64::from(wanted.late_seconds.unwrap_or(60)));
+    let late = u64::try_from(wanted.late_seconds.unwrap_or(60));
+    let late = late.map_err(|_| Failed::invalid("late_seconds is below 0"))?;
+    let late = Duration::from_secs(late);
     Ok(Json(MirrorView::look(&db, &record, true, late).await?))
 }
 

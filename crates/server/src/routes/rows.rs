@@ -68,8 +68,10 @@ pub(crate) struct Wanted {
     #[param(minimum = 0)]
     version: Option<i64>,
     /// The latest version at this time: RFC 3339, a date, or Unix milliseconds.
+    #[param(min_length = 1)]
     timestamp: Option<String>,
     /// Columns, with commas; all if not given. A name with a comma or a quote in it stands in double quotes, as in CSV.
+    #[param(min_length = 1)]
     columns: Option<String>,
     /// Only rows for which this SQL condition is true.
     #[serde(rename = "where")]

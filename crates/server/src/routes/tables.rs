@@ -21,6 +21,7 @@ use crate::state::{Caller, Service};
 #[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
     /// Only tables of this namespace.
+    #[param(min_length = 1)]
     namespace: Option<String>,
     /// `active` (if not given), `dropped` or `importing`.
     #[param(value_type = Option<String>)]
@@ -29,6 +30,7 @@ pub(crate) struct Wanted {
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// `next_cursor` of the page before.
+    #[param(min_length = 1)]
     cursor: Option<String>,
 }
 
@@ -51,6 +53,9 @@ pub(crate) async fn list(
     let limit = cursor::size(wanted.limit)?;
     let after: Option<AfterTable> = cursor::read(wanted.cursor.as_deref())?;
     let after = after.map(|AfterTable(name, id)| (name, id));
+    if wanted.namespace.as_deref() == Some("") {
+        return Err(Failed::invalid("namespace is empty: leave it out for all of them"));
+    }
     let filter = TableFilter { namespace: wanted.namespace, state: wanted.state };
     let page = service.db().tables_page(&filter, after.as_ref(), limit).await?;
     let next = page.next.map(|(name, id)| cursor::write(&AfterTable(name, id))).transpose()?;
@@ -62,8 +67,10 @@ pub(crate) async fn list(
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewTable {
     /// `namespace.table`.
+    #[schema(min_length = 1)]
     name: String,
     /// Columns as text, as `id long not null, day date`. This or `schema`.
+    #[schema(min_length = 1)]
     columns: Option<String>,
     /// Columns in Delta's JSON form of a schema.
     schema: Option<Value>,
@@ -201,6 +208,7 @@ pub(crate) async fn drop_table(
 #[serde(deny_unknown_fields)]
 pub(crate) struct Undrop {
     /// Another name than it had.
+    #[schema(min_length = 1)]
     name: Option<String>,
 }
 

@@ -21,7 +21,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A service over a catalog of its own.
 pub(crate) struct World {
     pub(crate) db: Db,
-    pub(crate) url: String,
     pub(crate) address: SocketAddr,
     pub(crate) client: Client,
     folder: TempDir,
@@ -91,7 +90,7 @@ impl World {
             let _ = stopped.await;
         }));
         let client = Client::builder().timeout(LIMIT).build().unwrap();
-        World { db, url, address, client, folder, stop: Some(stop), serving: Some(serving) }
+        World { db, address, client, folder, stop: Some(stop), serving: Some(serving) }
     }
 
     pub(crate) fn lake(&self) -> PathBuf {
