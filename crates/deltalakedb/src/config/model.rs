@@ -564,10 +564,7 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
         "the service checks no logins yet: give rights in the database (`dl grants`), TLS is in the section database \
          (ssl, ssl_mode, ssl_ca)",
     ),
-    (
-        "auth",
-        "the service checks no logins yet: give rights in the database (`dl grants`)",
-    ),
+    ("auth", "the service checks no logins yet: give rights in the database (`dl grants`)"),
     ("metrics", "write monitoring.listen"),
     ("log_level", "write logging.level"),
     ("log_format", "write logging.format"),

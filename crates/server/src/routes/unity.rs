@@ -113,14 +113,14 @@ async fn summary(State(service): State<Service>) -> Json<Value> {
 
 /// Which page of a list is asked for. Clients send more than this.
 #[derive(Deserialize)]
-struct Page {
+struct Listing {
     catalog_name: String,
     schema_name: Option<String>,
     max_results: Option<u32>,
     page_token: Option<String>,
 }
 
-impl Page {
+impl Listing {
     /// 0 means that the server chooses, and so does leaving it out: as much as a page may have, since there are clients
     /// that never ask for the next one.
     fn size(&self) -> usize {
@@ -134,7 +134,7 @@ impl Page {
     }
 }
 
-async fn schemas(State(service): State<Service>, Asked(page): Asked<Page>) -> Answer {
+async fn schemas(State(service): State<Service>, Asked(page): Asked<Listing>) -> Answer {
     let catalog = known(&service, &page.catalog_name)?;
     let after: Option<String> = cursor::read(page.token())?;
     let found = service.db().namespaces(after.as_deref(), page.size()).await?;
@@ -154,7 +154,7 @@ async fn schema(State(service): State<Service>, Path(full): Path<String>) -> Ans
     Ok(Json(schema_info(&service.settings().catalog_name, name)))
 }
 
-async fn tables(State(service): State<Service>, Asked(page): Asked<Page>) -> Answer {
+async fn tables(State(service): State<Service>, Asked(page): Asked<Listing>) -> Answer {
     let catalog = known(&service, &page.catalog_name)?;
     let Some(schema) = page.schema_name.clone() else {
         return Err(Failed::invalid("schema_name is missing").into());
