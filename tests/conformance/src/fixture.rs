@@ -50,6 +50,10 @@ pub async fn upgraded(db: &dyn CatalogBackend, version: u32) -> Result<()> {
         return Err(CatalogError::corrupt(format!("after the upgrade: {info:?}")));
     }
     same("the upgrade", ANSWERS, &answers(db).await?)?;
+    match db.registry_revision().await.plain() {
+        Ok(0) | Err(CatalogError::Unsupported(_)) => {}
+        other => return Err(CatalogError::corrupt(format!("the upgrade's registry: {other:?}"))),
+    }
     if info.keeps_audit {
         let kept = audited(db).await?;
         let built = MemoryBackend::new();
