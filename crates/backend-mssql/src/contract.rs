@@ -11,8 +11,8 @@ use deltalakedb_catalog_core::backend::{
     AppRows, AppState, AuditBackend, BackendInfo, ClaimRequest, CommitBackend, CommitFilter,
     CommitOutcome, CommitRequest, CommittedTable, Expired, Expiry, ImportBackend, ImportEnd,
     ImportProgress, ImportStep, ImportedCommit, MirrorLease, MirrorTask, OperateBackend,
-    OutboxBackend, PoolStats, ReadBackend, SchemaBackend, Settlement, SkipBackend, TableBackend,
-    TableFilter, in_memory,
+    OutboxBackend, PoolStats, ReadBackend, RegistryBackend, SchemaBackend, Settlement, SkipBackend,
+    TableBackend, TableFilter, in_memory,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{CatalogError, ReadResult, Result, WriteResult};
@@ -23,7 +23,8 @@ use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState,
     NewSkipSegment, NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
-use deltalakedb_catalog_core::support::{claim_in_rounds, no_audit};
+use deltalakedb_catalog_core::registry::{Record, RecordKey, RecordWrite, RegistryOutcome};
+use deltalakedb_catalog_core::support::{claim_in_rounds, no_audit, no_registry};
 
 use super::{MssqlBackend, commit, import, outbox, reads, schema, skip, tables};
 use crate::errors::DbError;
@@ -101,6 +102,48 @@ impl AuditBackend for MssqlBackend {
         _limit: usize,
     ) -> ReadResult<Page<AuditRow, AuditCursor>> {
         Err(no_audit("SQL Server", SCHEMA_VERSION).into())
+    }
+}
+
+/// The registry came with version 5 of the schema.
+#[async_trait]
+impl RegistryBackend for MssqlBackend {
+    async fn registry_get(&self, _key: &RecordKey) -> ReadResult<Option<Record>> {
+        Err(no_registry("SQL Server", SCHEMA_VERSION).into())
+    }
+
+    async fn registry_list(
+        &self,
+        _kind: &str,
+        _after: Option<&str>,
+        _limit: usize,
+    ) -> ReadResult<Page<Record, String>> {
+        Err(no_registry("SQL Server", SCHEMA_VERSION).into())
+    }
+
+    async fn registry_write(
+        &self,
+        _writes: &[RecordWrite],
+        _at: TimestampMs,
+        _entry: Option<&AuditEntry>,
+    ) -> WriteResult<RegistryOutcome> {
+        Err(no_registry("SQL Server", SCHEMA_VERSION).into())
+    }
+
+    async fn registry_all(
+        &self,
+        _after: Option<&RecordKey>,
+        _limit: usize,
+    ) -> ReadResult<Page<Record, RecordKey>> {
+        Err(no_registry("SQL Server", SCHEMA_VERSION).into())
+    }
+
+    async fn registry_load(&self, _records: &[Record], _revision: i64) -> WriteResult<bool> {
+        Err(no_registry("SQL Server", SCHEMA_VERSION).into())
+    }
+
+    async fn registry_revision(&self) -> ReadResult<i64> {
+        Err(no_registry("SQL Server", SCHEMA_VERSION).into())
     }
 }
 

@@ -47,6 +47,14 @@ pub(crate) async fn keep(call: &mut Call, entry: &AuditEntry) -> DbResult<()> {
     call.run(sql).await.map(|_| ())
 }
 
+/// The same, unless there is one with its token: only the statement is undone then.
+pub(crate) async fn keep_once(call: &mut Call, entry: &AuditEntry) -> DbResult<()> {
+    match keep(call, entry).await {
+        Err(error) if error.is_duplicate() => Ok(()),
+        other => other,
+    }
+}
+
 /// Keeps a row in a transaction of its own, unless there is one with its token.
 pub(crate) async fn record(call: &mut Call, entry: &AuditEntry) -> DbResult<()> {
     let sql = insert(call, entry)?;

@@ -9,7 +9,8 @@ use deltalakedb_catalog_core::backend::{
     AppRows, AppState, AuditBackend, BackendInfo, ClaimRequest, CommitBackend, CommitFilter,
     CommitOutcome, CommitRequest, CommittedTable, Expired, Expiry, ImportBackend, ImportEnd,
     ImportProgress, ImportStep, MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats,
-    ReadBackend, SchemaBackend, Settlement, SkipBackend, TableBackend, TableFilter,
+    ReadBackend, RegistryBackend, SchemaBackend, Settlement, SkipBackend, TableBackend,
+    TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{ReadResult, WriteResult};
@@ -20,10 +21,12 @@ use deltalakedb_catalog_core::model::{
     CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState, NewSkipSegment,
     NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
+use deltalakedb_catalog_core::registry::{Record, RecordKey, RecordWrite, RegistryOutcome};
 use deltalakedb_catalog_core::support::claim_in_rounds;
 
 use super::{
-    MySqlBackend, SCHEMA_VERSION, audit, commit, import, outbox, reads, schema, skip, tables,
+    MySqlBackend, SCHEMA_VERSION, audit, commit, import, outbox, reads, registry, schema, skip,
+    tables,
 };
 
 /// One call: begin, work, end.
@@ -93,6 +96,47 @@ impl AuditBackend for MySqlBackend {
         limit: usize,
     ) -> ReadResult<Page<AuditRow, AuditCursor>> {
         Ok(call!(self, "reading the audit", |call| audit::list(call, filter, order, after, limit))?)
+    }
+}
+
+#[async_trait]
+impl RegistryBackend for MySqlBackend {
+    async fn registry_get(&self, key: &RecordKey) -> ReadResult<Option<Record>> {
+        Ok(call!(self, "reading the registry", |call| registry::get(call, key))?)
+    }
+
+    async fn registry_list(
+        &self,
+        kind: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> ReadResult<Page<Record, String>> {
+        Ok(call!(self, "listing the registry", |call| registry::list(call, kind, after, limit))?)
+    }
+
+    async fn registry_write(
+        &self,
+        writes: &[RecordWrite],
+        at: TimestampMs,
+        entry: Option<&AuditEntry>,
+    ) -> WriteResult<RegistryOutcome> {
+        Ok(call!(self, "writing to the registry", |call| registry::write(call, writes, at, entry))?)
+    }
+
+    async fn registry_all(
+        &self,
+        after: Option<&RecordKey>,
+        limit: usize,
+    ) -> ReadResult<Page<Record, RecordKey>> {
+        Ok(call!(self, "listing the registry", |call| registry::all(call, after, limit))?)
+    }
+
+    async fn registry_load(&self, records: &[Record], revision: i64) -> WriteResult<bool> {
+        Ok(call!(self, "filling the registry", |call| registry::load(call, records, revision))?)
+    }
+
+    async fn registry_revision(&self) -> ReadResult<i64> {
+        Ok(call!(self, "reading the registry", |call| registry::revision(call))?)
     }
 }
 

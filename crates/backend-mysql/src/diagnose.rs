@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use deltalakedb_catalog_core::diagnosis::{Diagnosis, Level};
 use deltalakedb_catalog_core::error::Result;
-use deltalakedb_catalog_core::support::GrantRole;
+use deltalakedb_catalog_core::support::{GrantRole, REGISTRY, registry_rights};
 use sqlx::{Column, Row};
 
 use crate::errors::DbResult;
@@ -68,12 +68,19 @@ async fn look(call: &mut Call, pool: u32) -> DbResult<Vec<Diagnosis>> {
     for row in call.query("SHOW GRANTS", &[]).await?.iter().flat_map(|set| &set.rows) {
         grants.push(row.try_get(0)?);
     }
-    let named: Vec<(String, &str)> = tables()
-        .map(|table| (format!("{prefix}{table}"), GrantRole::Writer.rights_on(table)))
-        .collect();
+    // Readers have no right on the registry.
+    let wanted = |table| Some((format!("{prefix}{table}"), GrantRole::Writer.rights_on(table)?));
+    let named: Vec<(String, &str)> =
+        tables().filter(|table| *table != REGISTRY).filter_map(wanted).collect();
     let schema = format!("{prefix}schema");
     let lowers = settings.get("lower_case_table_names").is_some_and(|value| value != "0");
-    found.push(rights::judge(&grants, &database, &schema, &named, lowers));
+    let judged = rights::judge(&grants, &database, &schema, &named, lowers);
+    let commits = judged.level == Level::Ok;
+    found.push(judged);
+    let registry = format!("{prefix}{REGISTRY}");
+    if let Some(reads) = rights::reads(&grants, &database, &registry, lowers) {
+        found.extend(registry_rights(&registry, commits, reads));
+    }
     let names: Vec<String> = tables().map(|table| format!("'{prefix}{table}'")).collect();
     let sql = format!(
         "SELECT CAST(COALESCE(SUM(data_length), 0) AS SIGNED),

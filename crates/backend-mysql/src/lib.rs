@@ -23,6 +23,7 @@ mod import;
 mod options;
 mod outbox;
 mod reads;
+mod registry;
 mod rows;
 mod schema;
 mod session;

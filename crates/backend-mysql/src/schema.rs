@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::TimestampMs;
 use deltalakedb_catalog_core::support::{
-    AUDIT, AUDIT_COLUMNS, TABLES, check_schema_version, schema_too_new,
+    AUDIT, AUDIT_COLUMNS, RECORD_COLUMNS, REGISTRY, TABLES, check_schema_version, schema_too_new,
 };
 use sqlx::Row;
 
@@ -26,14 +26,14 @@ use crate::errors::{DbError, DbResult};
 use crate::session::{Call, Session, first};
 
 /// The version of our tables that this program reads and writes.
-pub(crate) const SCHEMA_VERSION: u32 = 4;
+pub(crate) const SCHEMA_VERSION: u32 = 5;
 
 /// The version in which rows name their table by an integer.
 const KEYED_VERSION: u32 = 3;
 
 /// All of our tables besides `{p}schema`, without prefix.
 pub(crate) fn tables() -> impl Iterator<Item = &'static str> {
-    TABLES.into_iter().chain([AUDIT])
+    TABLES.into_iter().chain([AUDIT, REGISTRY])
 }
 
 /// What every table ends with, whatever the database's defaults are.
@@ -222,16 +222,22 @@ async fn migrate_from_here(call: &mut Call, now: TimestampMs) -> DbResult<bool> 
             if !upgrade::is_new(call).await? {
                 return Ok(false);
             }
-            add_audit(call).await?;
+            for added in &ADDED {
+                add(call, added).await?;
+            }
             record_in(call, "schema", SCHEMA_VERSION, now).await?;
             return Ok(true);
         }
         Found::Version(1) => make(call, &layout::VERSION_2, 2, now).await?,
         Found::Fenced(version) | Found::Version(version) if version >= KEYED_VERSION => {
             upgrade::clean_up(call).await?;
-            if version < SCHEMA_VERSION {
-                add_audit(call).await?;
-                record_in(call, "schema", SCHEMA_VERSION, now).await?;
+            let missing = || ADDED.iter().filter(|added| version < added.version);
+            for added in missing() {
+                refuse_taken(call, added).await?;
+            }
+            for added in missing() {
+                add(call, added).await?;
+                record_in(call, "schema", added.version, now).await?;
             }
             return Ok(true);
         }
@@ -243,14 +249,43 @@ async fn migrate_from_here(call: &mut Call, now: TimestampMs) -> DbResult<bool> 
     Ok(false)
 }
 
-/// Makes the table that version 4 added, unless it is there.
+/// A table that a version added.
+struct Added {
+    version: u32,
+    name: &'static str,
+    /// What stands behind its name where it is made.
+    text: &'static str,
+    /// Its columns, in their order.
+    columns: &'static str,
+    /// A row that it has from the beginning on.
+    first: Option<&'static str>,
+}
+
+/// Tables that versions added, in their order. Each is made by itself, before its version is written: whoever goes on
+/// after a kill, or is slower than another process, finds it there.
+const ADDED: [Added; 2] = [
+    Added {
+        version: 4,
+        name: AUDIT,
+        text: layout::AUDIT_TABLE,
+        columns: AUDIT_COLUMNS,
+        first: None,
+    },
+    Added {
+        version: 5,
+        name: REGISTRY,
+        text: layout::REGISTRY_TABLE,
+        columns: RECORD_COLUMNS,
+        first: Some(layout::REVISION),
+    },
+];
+
+/// Fails if there is a table of that name which is not ours.
 ///
 /// # Errors
-/// `Schema` if there is one of that name, which is not ours.
-async fn add_audit(call: &mut Call) -> DbResult<()> {
-    create(call, &format!("CREATE TABLE IF NOT EXISTS {{p}}{AUDIT} {}", layout::AUDIT_TABLE))
-        .await?;
-    let name = format!("{}{AUDIT}", call.session.options.table_prefix);
+/// `Schema`.
+async fn refuse_taken(call: &mut Call, added: &Added) -> DbResult<()> {
+    let name = format!("{}{}", call.session.options.table_prefix, added.name);
     let columns =
         "SELECT GROUP_CONCAT(column_name ORDER BY ordinal_position SEPARATOR ', ') AS columns_of
         FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = ?";
@@ -258,14 +293,29 @@ async fn add_audit(call: &mut Call) -> DbResult<()> {
         Some(row) => row.try_get(0)?,
         None => None,
     };
-    if columns.as_deref() == Some(AUDIT_COLUMNS) {
+    if columns.is_none_or(|columns| columns == added.columns) {
         return Ok(());
     }
     Err(schema_error(format!(
-        "database '{}' has a table '{name}', which is not ours, and the upgrade to version {SCHEMA_VERSION} needs its \
-         name: rename it, then run `dl init` again. Nothing was changed",
-        call.session.at
+        "database '{}' has a table '{name}', which is not ours, and the upgrade to version {} needs its name: rename \
+         it, then run `dl init` again. Nothing was changed",
+        call.session.at, added.version
     )))
+}
+
+/// Makes a table that a version added, unless it is there.
+///
+/// # Errors
+/// `Schema` if there is one of that name, which is not ours.
+async fn add(call: &mut Call, added: &Added) -> DbResult<()> {
+    create(call, &format!("CREATE TABLE IF NOT EXISTS {{p}}{} {}", added.name, added.text)).await?;
+    refuse_taken(call, added).await?;
+    let Some(first) = added.first else { return Ok(()) };
+    match call.execute(first, &[]).await {
+        // Another process was as fast, or this one was before.
+        Err(error) if error.is_duplicate() => Ok(()),
+        other => other.map(|_| ()),
+    }
 }
 
 /// The tables of an old version.

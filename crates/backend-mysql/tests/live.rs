@@ -216,7 +216,9 @@ async fn each_role_may_do_what_it_is_for() {
     let Some(place) = Place::new().await else { return };
     let mut admin = place.admin().await;
     let mut logins = Vec::new();
-    for (role, kind) in [(GrantRole::Reader, "reader"), (GrantRole::Writer, "writer")] {
+    for (role, kind) in
+        [(GrantRole::Reader, "reader"), (GrantRole::Writer, "writer"), (GrantRole::Admin, "admin")]
+    {
         let login = format!("{kind}_{}", &Uuid::new_v4().simple().to_string()[..12]);
         run(&mut admin, format!("CREATE USER '{login}'@'%' IDENTIFIED BY 'Throwaway-1'")).await;
         for sql in grants(&place.options, role, &login).unwrap() {
@@ -228,17 +230,20 @@ async fn each_role_may_do_what_it_is_for() {
         logins.push((login, theirs));
     }
     let (reader, writer) = (open(&logins[0].1).await, open(&logins[1].1).await);
+    let admin_of_rows = open(&logins[2].1).await;
     let owner = place.open().await;
     live::roles(owner.as_ref(), reader.as_ref(), writer.as_ref()).await.unwrap();
-    // Neither makes tables.
+    live::registry_roles(admin_of_rows.as_ref(), writer.as_ref(), reader.as_ref()).await.unwrap();
+    // None of them makes tables.
     for (_, theirs) in &logins {
         let mut elsewhere = theirs.clone();
         "other_".clone_into(&mut elsewhere.table_prefix);
         let error = open(&elsewhere).await.migrate(NOW).await.unwrap_err();
         assert!(!error.is_retryable() && error.to_string().contains("CREATE"), "{error}");
     }
-    reader.close().await.unwrap();
-    writer.close().await.unwrap();
+    for db in [reader, writer, admin_of_rows] {
+        db.close().await.unwrap();
+    }
     for (login, _) in logins {
         run(&mut admin, format!("DROP USER '{login}'@'%'")).await;
     }

@@ -29,7 +29,8 @@ use deltalakedb_catalog_core::ids::{
     At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version,
 };
 use deltalakedb_catalog_core::model::{MirrorState, TableState};
-use deltalakedb_catalog_core::support::{AUDIT, TABLES};
+use deltalakedb_catalog_core::registry::{Expected, RecordKey, RecordWrite, RegistryOutcome};
+use deltalakedb_catalog_core::support::{AUDIT, REGISTRY, TABLES};
 use deltalakedb_conformance::change::{Change, file, gone, new_table};
 use deltalakedb_conformance::env::{retrying, v};
 use deltalakedb_conformance::live;
@@ -297,8 +298,11 @@ impl World {
         }
         assert_eq!(self.answers[moment], now);
         db.close().await.unwrap();
-        let mut expected: Vec<String> =
-            TABLES.iter().chain([&"schema", &AUDIT]).map(|table| format!("dl_{table}")).collect();
+        let mut expected: Vec<String> = TABLES
+            .iter()
+            .chain([&"schema", &AUDIT, &REGISTRY])
+            .map(|table| format!("dl_{table}"))
+            .collect();
         expected.sort();
         let mut found = self.place.ours().await;
         found.sort();
@@ -431,7 +435,7 @@ async fn behind_the_fence_everyone_is_told_what_to_do() {
     proxy.cut_before_request(2, b"RENAME TABLE");
     open(&options).await.migrate(NOW).await.unwrap_err();
     let db = world.place.open().await;
-    let words = ["version 4", "interrupted", "dl init"];
+    let words = ["version 5", "interrupted", "dl init"];
     says(db.info().await.plain(), &words);
     says(db.get_table(&TableRef::Id(world.table)).await.plain(), &words);
     // A program of version 2 that is open finds no table.
@@ -499,9 +503,11 @@ async fn an_upgrade_that_ends_anywhere_is_continued() {
                     Err(CatalogError::Schema(message)) if message.contains("interrupted") => {
                         seen[1] += 1;
                     }
-                    // All but the audit.
+                    // All but the audit and the registry.
                     Err(CatalogError::Schema(message))
-                        if message.contains("has schema version 3") =>
+                        if ["3", "4"].iter().any(|version| {
+                            message.contains(&format!("has schema version {version}"))
+                        }) =>
                     {
                         seen[2] += 1;
                     }
@@ -756,5 +762,56 @@ async fn a_cluster_is_upgraded() {
                 answer.unwrap_or_else(|error| panic!("{call}: {error}"));
             }
         }
+    }
+}
+
+/// From versions 3 and 4, whatever a program has made before it was killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_versions_added_are_made_from_wherever_it_stopped() {
+    let Some(mut place) = Place::new().await else { return };
+    let fresh = place.open().await;
+    fresh.migrate(NOW).await.unwrap();
+    let table = live::make_table(fresh.as_ref()).await.unwrap();
+    let key = RecordKey::new("share", "a").unwrap();
+    let put = [RecordWrite { key, expected: Expected::Any, body: Some("{}".to_owned()) }];
+    for (from, made, revision) in [
+        (4, "DROP TABLE dl_registry", 0),
+        (4, "DELETE FROM dl_registry", 0),
+        // All but the version. Another process had it, and it was written to.
+        (4, "UPDATE dl_registry SET revision = 7 WHERE kind = ''", 7),
+        (3, "DROP TABLE dl_registry, dl_audit", 0),
+        (3, "DROP TABLE dl_registry", 0),
+    ] {
+        let old = format!(
+            "DELETE FROM dl_schema WHERE version > {from};
+             INSERT IGNORE INTO dl_schema VALUES ({from}, 1, 'old'); {made}"
+        );
+        place.run(&old).await;
+        let (one, two) = (place.open().await, place.open().await);
+        let version = format!("has schema version {from}");
+        says(one.registry_revision().await.plain(), &[&version, "dl init"]);
+        let (first, second) = tokio::join!(one.migrate(NOW), two.migrate(NOW));
+        first.unwrap();
+        second.unwrap();
+        assert_eq!(one.registry_revision().await.unwrap(), revision, "{made}");
+        let outcome = two.registry_write(&put, NOW, None).await.unwrap();
+        assert_eq!(outcome, RegistryOutcome::Written(revision + 1), "{made}");
+        assert_eq!(place.number("SELECT MAX(version) FROM dl_schema").await, 5);
+        for (call, answer) in live::every_read(one.as_ref(), table).await.unwrap() {
+            answer.unwrap_or_else(|error| panic!("{made}: {call}: {error}"));
+        }
+    }
+    // One that is not ours is left alone, and nothing is made beside it.
+    for from in [3, 4] {
+        let old = "DROP TABLE dl_registry, dl_audit; CREATE TABLE dl_registry (mine INT)";
+        let old = if from == 4 { &old.replace(", dl_audit", "") } else { old };
+        place.run(&format!("DELETE FROM dl_schema WHERE version > {from}; {old}")).await;
+        let before = place.ours().await;
+        let refused = place.open().await.migrate(NOW).await.plain();
+        says(refused, &["dl_registry', which is not ours", "dl init", "Nothing was changed"]);
+        assert_eq!(place.ours().await, before);
+        place.run("DROP TABLE dl_registry").await;
+        place.open().await.migrate(NOW).await.unwrap();
+        assert_eq!(place.open().await.registry_revision().await.unwrap(), 0);
     }
 }

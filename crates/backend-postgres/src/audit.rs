@@ -1,17 +1,15 @@
 //! The audit: its table, which only takes rows, and its lists.
 
 use deltalakedb_catalog_core::audit::{AuditCursor, AuditEntry, AuditFilter, AuditOrder, AuditRow};
-use deltalakedb_catalog_core::error::CatalogError;
 use deltalakedb_catalog_core::ids::{CommitToken, TableId};
 use deltalakedb_catalog_core::model::Page;
 use deltalakedb_catalog_core::support::{AUDIT, Span, audit_row, fetch_limit, page};
-use sqlx::Row;
 
+use crate::added::Added;
 use crate::ddl::{filled, for_speed};
 use crate::errors::DbResult;
 use crate::rows::PgFormat;
 use crate::session::{Args, Call, statements};
-use crate::upgrade::Place;
 
 /// It has no key of a table: rows are text of their time, and stay when a table goes.
 const TABLE: &str = r#"
@@ -47,29 +45,14 @@ CREATE TRIGGER {i}audit_is_not_emptied BEFORE TRUNCATE ON {p}audit
     FOR EACH STATEMENT EXECUTE PROCEDURE {p}audit_stays();
 ";
 
-/// What gives the audit the owner of the other tables, and logins rights on it: who may add rows to the catalog adds rows here, who
-/// may read it reads here. Nobody else has any.
-const RIGHTS: &str = "
-WITH t AS (
-    SELECT o.relowner, o.relacl, a.oid AS audit, a.relowner AS audit_owner, a.relacl AS audit_acl
-    FROM pg_catalog.pg_class o, pg_catalog.pg_class a
-    WHERE o.oid = $1::text::regclass AND a.oid = $2::text::regclass
-), held AS (
-    SELECT t.audit, x.grantee, x.privilege_type FROM t CROSS JOIN LATERAL aclexplode(t.relacl) x
-    WHERE x.grantee <> t.relowner AND x.privilege_type IN ('SELECT', 'INSERT')
-)
-SELECT line FROM (
-    SELECT 1 AS place, format('REVOKE ALL ON TABLE %s FROM %s', t.audit::regclass, CASE x.grantee
-        WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END) AS line
-    FROM t CROSS JOIN LATERAL aclexplode(t.audit_acl) x WHERE x.grantee <> t.audit_owner
-    UNION
-    SELECT 2, format('GRANT %s ON TABLE %s TO %s', h.privilege_type, h.audit::regclass,
-        CASE h.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(h.grantee)) END)
-    FROM held h
-    UNION
-    SELECT 3, format('ALTER TABLE %s OWNER TO %I', t.audit::regclass, pg_get_userbyid(t.relowner))
-    FROM t WHERE t.relowner <> t.audit_owner
-) AS gifts ORDER BY place, line";
+/// What version 4 added. Who may add rows to the catalog adds rows here, who may read it reads here.
+pub(crate) const ADDED: Added = Added {
+    name: AUDIT,
+    version: 4,
+    text: TABLE,
+    for_speed: Some(STAYS),
+    rights: &[("SELECT", "SELECT"), ("INSERT", "INSERT")],
+};
 
 macro_rules! columns {
     () => {
@@ -109,36 +92,6 @@ pub(crate) async fn create(call: &mut Call) -> DbResult<()> {
     let text = filled(&call.session.options, TABLE);
     call.simple(text).await?;
     for_speed(call, STAYS).await
-}
-
-/// Makes the table in a catalog that had none: inside of the caller's transaction.
-///
-/// # Errors
-/// `Schema` if there is one of that name, which is not ours.
-pub(crate) async fn add(call: &mut Call) -> DbResult<()> {
-    let place = Place::of(call).await?;
-    let (tables, audit) = (place.fill("{p}tables"), place.fill("{p}audit"));
-    let taken = "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_class t ON t.relnamespace = c.relnamespace
-        WHERE t.oid = $1::text::regclass AND c.relname::text = $2";
-    let name = format!("{}{AUDIT}", place.prefix);
-    let args = Args::new().bind(tables.as_str()).bind(name.as_str());
-    if !call.fetch_text(taken.to_owned(), args).await?.is_empty() {
-        return Err(CatalogError::Schema(format!(
-            "the upgrade of the catalog in database '{}' to schema version 4 makes a table {audit}, and there is \
-             one of that name which is not ours: rename or drop it, then run `dl init` again. Nothing was changed",
-            place.at
-        ))
-        .into());
-    }
-    // Beside the other tables, also where a new table without a schema in its name would stand elsewhere.
-    call.simple(place.fill(TABLE)).await?;
-    for_speed(call, &place.fill(STAYS)).await?;
-    let args = Args::new().bind(tables.as_str()).bind(audit.as_str());
-    let mut gifts: Vec<String> = Vec::new();
-    for row in &call.fetch_text(RIGHTS.to_owned(), args).await? {
-        gifts.push(row.try_get(0)?);
-    }
-    call.simple(gifts.join(";\n")).await
 }
 
 /// Keeps a row, in the transaction of what it tells of.

@@ -9,7 +9,8 @@ use deltalakedb_catalog_core::backend::{
     AppRows, AppState, AuditBackend, BackendInfo, ClaimRequest, CommitBackend, CommitFilter,
     CommitOutcome, CommitRequest, CommittedTable, Expired, Expiry, ImportBackend, ImportEnd,
     ImportProgress, ImportStep, MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats,
-    ReadBackend, SchemaBackend, Settlement, SkipBackend, TableBackend, TableFilter,
+    ReadBackend, RegistryBackend, SchemaBackend, Settlement, SkipBackend, TableBackend,
+    TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{ReadResult, Result, WriteResult};
@@ -20,11 +21,12 @@ use deltalakedb_catalog_core::model::{
     CommitRecord, FileCursor, FileRecord, MirrorMode, MirrorRow, MirrorState, NewSkipSegment,
     NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
+use deltalakedb_catalog_core::registry::{Record, RecordKey, RecordWrite, RegistryOutcome};
 use deltalakedb_catalog_core::support::claim_in_rounds;
 
 use super::{
-    Mode, PostgresBackend, SCHEMA_VERSION, audit, commit, import, outbox, reads, schema, skip,
-    tables, upgrade,
+    Mode, PostgresBackend, SCHEMA_VERSION, audit, commit, import, outbox, reads, registry, schema,
+    skip, tables, upgrade,
 };
 use upgrade::Next;
 
@@ -116,6 +118,53 @@ impl AuditBackend for PostgresBackend {
         Ok(call!(self, ReadOne, "reading the audit", |call| audit::list(
             call, filter, order, after, limit
         ))?)
+    }
+}
+
+#[async_trait]
+impl RegistryBackend for PostgresBackend {
+    async fn registry_get(&self, key: &RecordKey) -> ReadResult<Option<Record>> {
+        Ok(call!(self, ReadOne, "reading the registry", |call| registry::get(call, key))?)
+    }
+
+    async fn registry_list(
+        &self,
+        kind: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> ReadResult<Page<Record, String>> {
+        Ok(call!(self, ReadOne, "listing the registry", |call| registry::list(
+            call, kind, after, limit
+        ))?)
+    }
+
+    async fn registry_write(
+        &self,
+        writes: &[RecordWrite],
+        at: TimestampMs,
+        entry: Option<&AuditEntry>,
+    ) -> WriteResult<RegistryOutcome> {
+        Ok(call!(self, Write, "writing to the registry", |call| registry::write(
+            call, writes, at, entry
+        ))?)
+    }
+
+    async fn registry_all(
+        &self,
+        after: Option<&RecordKey>,
+        limit: usize,
+    ) -> ReadResult<Page<Record, RecordKey>> {
+        Ok(call!(self, ReadOne, "listing the registry", |call| registry::all(call, after, limit))?)
+    }
+
+    async fn registry_load(&self, records: &[Record], revision: i64) -> WriteResult<bool> {
+        Ok(call!(self, Write, "filling the registry", |call| registry::load(
+            call, records, revision
+        ))?)
+    }
+
+    async fn registry_revision(&self) -> ReadResult<i64> {
+        Ok(call!(self, ReadOne, "reading the registry", |call| registry::revision(call))?)
     }
 }
 

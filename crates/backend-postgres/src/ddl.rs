@@ -7,7 +7,7 @@ use crate::options::PostgresOptions;
 use crate::session::{Args, Call, statements};
 
 /// The version of our tables that this program reads and writes.
-pub(crate) const SCHEMA_VERSION: u32 = 4;
+pub(crate) const SCHEMA_VERSION: u32 = 5;
 
 /// The version in which rows name their table by an integer.
 pub(crate) const KEYED_VERSION: u32 = 3;

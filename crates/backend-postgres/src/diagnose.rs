@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use deltalakedb_catalog_core::diagnosis::{Diagnosis, Level};
 use deltalakedb_catalog_core::error::Result;
-use deltalakedb_catalog_core::support::AUDIT;
+use deltalakedb_catalog_core::support::{AUDIT, REGISTRY, registry_rights};
 use sqlx::Row;
 
 use crate::errors::DbResult;
@@ -86,6 +86,8 @@ async fn tables(call: &mut Call) -> DbResult<Vec<Diagnosis>> {
     );
     let (mut data, mut indexes) = (0_i64, 0_i64);
     let (mut unread, mut unwritten) = (Vec::new(), Vec::new());
+    let registry = format!("{prefix}{REGISTRY}");
+    let mut reads_registry = None;
     let mut found = Vec::new();
     for row in call.fetch_text(sql, Args::new()).await? {
         let name: String = row.try_get(0)?;
@@ -101,7 +103,13 @@ async fn tables(call: &mut Call) -> DbResult<Vec<Diagnosis>> {
                 format!("VACUUM ANALYZE {name}, and see why autovacuum does not"),
             ));
         }
-        if !row.try_get::<bool, _>(5)? {
+        let reads: bool = row.try_get(5)?;
+        if name == registry {
+            // Readers have no right on it.
+            reads_registry = Some(reads);
+            continue;
+        }
+        if !reads {
             unread.push(name.clone());
         }
         // Only who upgrades the catalog writes its version.
@@ -113,7 +121,10 @@ async fn tables(call: &mut Call) -> DbResult<Vec<Diagnosis>> {
         "sizes",
         format!("{} MiB in tables, {} MiB in indexes", data >> 20, indexes >> 20),
     ));
-    found.push(rights(&unread, &unwritten));
+    let judged = rights(&unread, &unwritten);
+    let commits = judged.level == Level::Ok;
+    found.push(judged);
+    found.extend(reads_registry.and_then(|reads| registry_rights(&registry, commits, reads)));
     Ok(found)
 }
 

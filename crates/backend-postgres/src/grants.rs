@@ -26,7 +26,8 @@ pub fn grants(options: &PostgresOptions, role: GrantRole, login: &str) -> Result
         format!("GRANT USAGE ON SCHEMA {schema} TO {grantee};"),
     ];
     for table in TABLES {
-        let rights = if table == "schema" { "SELECT" } else { role.rights_on(table) };
+        let rights = if table == "schema" { Some("SELECT") } else { role.rights_on(table) };
+        let Some(rights) = rights else { continue };
         statements.push(format!("GRANT {rights} ON TABLE {schema}.{prefix}{table} TO {grantee};"));
     }
     Ok(statements)
@@ -49,6 +50,18 @@ mod tests {
             "GRANT SELECT, INSERT ON TABLE \"Lake\".dl_audit TO \"w\"\"r\";",
         ] {
             assert!(writer.iter().any(|s| s == expected), "{writer:?}");
+        }
+        let registry = |role| {
+            let statements = grants(&options, role, "x").unwrap();
+            statements.into_iter().find(|s| s.contains("dl_registry"))
+        };
+        for (role, rights) in [
+            (GrantRole::Admin, Some("SELECT, INSERT, UPDATE, DELETE")),
+            (GrantRole::Writer, Some("SELECT")),
+            (GrantRole::Reader, None),
+        ] {
+            let want = rights.map(|r| format!("GRANT {r} ON TABLE \"Lake\".dl_registry TO \"x\";"));
+            assert_eq!(registry(role), want, "{role:?}");
         }
         let reader = grants(&options, GrantRole::Reader, "r").unwrap();
         assert!(reader[2..].iter().all(|s| s.starts_with("GRANT SELECT ON TABLE ")), "{reader:?}");

@@ -9,6 +9,7 @@
 //! need [`PostgresOptions::statement_cache`] = 0.
 #![forbid(unsafe_code)]
 
+mod added;
 mod audit;
 mod commit;
 mod contract;
@@ -24,6 +25,7 @@ mod outbox;
 #[cfg(test)]
 mod plan_tests;
 mod reads;
+mod registry;
 mod rows;
 mod schema;
 mod session;

@@ -8,12 +8,12 @@ use url::Url;
 
 use crate::session::texts::Texts;
 use crate::{
-    PostgresBackend, PostgresOptions, audit, commit, ddl, files, import, outbox, reads, schema,
-    skip, tables,
+    PostgresBackend, PostgresOptions, audit, commit, ddl, files, import, outbox, reads, registry,
+    schema, skip, tables,
 };
 
 /// Tables that may grow without bound: a plan that reads all of one is a defect.
-const GROWING: [&str; 5] = ["commits", "commit_chunks", "files", "batches", "txns"];
+const GROWING: [&str; 6] = ["commits", "commit_chunks", "files", "batches", "txns", "registry"];
 
 /// Every statement there is, filled in.
 fn statements(prefix: &str) -> Vec<(String, String)> {
@@ -35,6 +35,7 @@ fn statements(prefix: &str) -> Vec<(String, String)> {
         ("outbox", outbox::STATEMENTS),
         ("skip", skip::STATEMENTS),
         ("audit", audit::STATEMENTS),
+        ("registry", registry::STATEMENTS),
     ];
     let all = rooms.into_iter().flat_map(|(room, statements)| {
         statements.iter().map(move |(name, sql)| (format!("{room} {name}"), *sql))

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::TimestampMs;
-use deltalakedb_catalog_core::support::AUDIT;
+use deltalakedb_catalog_core::support::{AUDIT, REGISTRY};
 use futures::future::BoxFuture;
 use sqlx::Row;
 
+use crate::added;
 use crate::audit;
 use crate::ddl::{KEYED_VERSION, SCHEMA_VERSION, filled, for_speed, record};
 use crate::errors::{DbError, DbResult};
@@ -16,11 +17,12 @@ use crate::layout::{
     CHILDREN, Names, SCHEMA_COLUMNS, SCHEMA_TABLE, SEED_STATISTICS, TABLES_AND_BATCHES,
 };
 use crate::options::PostgresOptions;
+use crate::registry;
 use crate::session::{Args, Call, Mode, Session, statements};
 use crate::upgrade::{self, Next};
 
 /// All of our tables, without prefix.
-pub(crate) const TABLES: [&str; 16] = [
+pub(crate) const TABLES: [&str; 17] = [
     "schema",
     "tables",
     "commits",
@@ -37,6 +39,7 @@ pub(crate) const TABLES: [&str; 16] = [
     "skip_segments",
     "skip_pages",
     AUDIT,
+    REGISTRY,
 ];
 
 // Statements about the server and the schema itself.
@@ -295,8 +298,12 @@ pub(crate) async fn migrate(call: &mut Call, now: TimestampMs) -> DbResult<Next>
                 next => return Ok(next),
             }
         }
-        audit::add(call).await?;
-        record(call, SCHEMA_VERSION, now).await?;
+        for table in [&audit::ADDED, &registry::ADDED] {
+            if found < table.version {
+                added::add(call, table).await?;
+                record(call, table.version, now).await?;
+            }
+        }
         return Ok(Next::Done);
     }
     match create(call, now).await {
@@ -329,6 +336,7 @@ async fn create(call: &mut Call, now: TimestampMs) -> DbResult<()> {
     let children: String = CHILDREN.iter().map(|child| child.create_whole(names)).collect();
     call.simple(filled(options, &format!("{SCHEMA_TABLE}{TABLES_AND_BATCHES}{children}"))).await?;
     audit::create(call).await?;
+    call.simple(filled(options, registry::ADDED.text)).await?;
     record(call, SCHEMA_VERSION, now).await?;
     for_speed(call, SEED_STATISTICS).await
 }

@@ -9,7 +9,8 @@ use deltalakedb_catalog_core::backend::{
     AppRows, AppState, AuditBackend, BackendInfo, ClaimRequest, CommitBackend, CommitFilter,
     CommitOutcome, CommitRequest, CommittedTable, Expired, Expiry, ImportBackend, ImportEnd,
     ImportProgress, ImportStep, MirrorLease, MirrorTask, OperateBackend, OutboxBackend, PoolStats,
-    ReadBackend, SchemaBackend, Settlement, SkipBackend, TableBackend, TableFilter,
+    ReadBackend, RegistryBackend, SchemaBackend, Settlement, SkipBackend, TableBackend,
+    TableFilter,
 };
 use deltalakedb_catalog_core::commit::CommitBody;
 use deltalakedb_catalog_core::error::{ReadResult, Result, WriteResult, WriteState};
@@ -21,7 +22,9 @@ use deltalakedb_catalog_core::model::{
     NewTable, Page, SkipIndex, SkipPage, Snapshot, TableRecord, TombstoneRecord,
 };
 
-use super::{SqliteBackend, audit, commit, import, outbox, reads, schema, skip, tables};
+use deltalakedb_catalog_core::registry::{Record, RecordKey, RecordWrite, RegistryOutcome};
+
+use super::{SqliteBackend, audit, commit, import, outbox, reads, registry, schema, skip, tables};
 use crate::commit::{FILE_WEIGHT_BYTES, weight};
 use crate::errors::DbResult;
 use crate::schema::SCHEMA_VERSION;
@@ -88,6 +91,69 @@ impl AuditBackend for SqliteBackend {
         Ok(self
             .read_one("reading the audit", move |db| audit::list(db, &filter, order, after, limit))
             .await?)
+    }
+}
+
+#[async_trait]
+impl RegistryBackend for SqliteBackend {
+    async fn registry_get(&self, key: &RecordKey) -> ReadResult<Option<Record>> {
+        let key = key.clone();
+        Ok(self.read_one("reading the registry", move |db| registry::get(db, &key)).await?)
+    }
+
+    async fn registry_list(
+        &self,
+        kind: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> ReadResult<Page<Record, String>> {
+        let (kind, after) = (kind.to_owned(), after.map(str::to_owned));
+        Ok(self
+            .read_one("listing the registry", move |db| {
+                registry::list(db, &kind, after.as_deref(), limit)
+            })
+            .await?)
+    }
+
+    async fn registry_write(
+        &self,
+        writes: &[RecordWrite],
+        at: TimestampMs,
+        entry: Option<&AuditEntry>,
+    ) -> WriteResult<RegistryOutcome> {
+        RecordWrite::check(writes)?;
+        let (writes, entry) = (writes.to_vec(), entry.cloned());
+        let bytes = writes.iter().flat_map(|write| &write.body).map(String::len).sum::<usize>();
+        Ok(self
+            .write_weighing("writing to the registry", 4096 + bytes, move |db| {
+                registry::write(db, &writes, at, entry.as_ref())
+            })
+            .await?)
+    }
+
+    async fn registry_all(
+        &self,
+        after: Option<&RecordKey>,
+        limit: usize,
+    ) -> ReadResult<Page<Record, RecordKey>> {
+        let after = after.cloned();
+        Ok(self
+            .read_one("listing the registry", move |db| registry::all(db, after.as_ref(), limit))
+            .await?)
+    }
+
+    async fn registry_load(&self, records: &[Record], revision: i64) -> WriteResult<bool> {
+        let records = records.to_vec();
+        let bytes = records.iter().map(|record| record.body.len()).sum::<usize>();
+        Ok(self
+            .write_weighing("filling the registry", 4096 + bytes, move |db| {
+                registry::load(db, &records, revision)
+            })
+            .await?)
+    }
+
+    async fn registry_revision(&self) -> ReadResult<i64> {
+        Ok(self.read_one("reading the registry", registry::revision).await?)
     }
 }
 

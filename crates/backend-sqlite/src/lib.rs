@@ -20,6 +20,7 @@ mod outbox;
 mod pages;
 mod readers;
 mod reads;
+mod registry;
 mod rows;
 mod schema;
 mod session;

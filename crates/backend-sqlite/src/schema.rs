@@ -13,7 +13,7 @@ use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::TimestampMs;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use layout::{AUDIT, LAYOUT, Layout, STAYS, VERSION_2};
+use layout::{AUDIT, LAYOUT, Layout, REGISTRY, REVISION, STAYS, VERSION_2};
 
 use crate::errors::{DbError, DbResult};
 use crate::options::SqliteOptions;
@@ -23,7 +23,7 @@ pub(crate) mod layout;
 pub(crate) mod upgrade;
 
 /// The version of our tables that this program reads and writes.
-pub(crate) const SCHEMA_VERSION: u32 = 4;
+pub(crate) const SCHEMA_VERSION: u32 = 5;
 
 /// "DLDB": marks a file as ours (<https://sqlite.org/pragma.html#pragma_application_id>).
 pub(crate) const APPLICATION_ID: i32 = 0x444C_4442;
@@ -87,7 +87,7 @@ pub(crate) fn inspect(conn: &Connection, path: &Path, prefix: &str) -> DbResult<
     if !has_schema {
         let ours = |name: &&String| {
             let is = |table: &Layout| name.eq_ignore_ascii_case(&format!("{prefix}{}", table.name));
-            LAYOUT.iter().chain([&AUDIT]).any(is)
+            LAYOUT.iter().chain([&AUDIT, &REGISTRY]).any(is)
         };
         if let Some(name) = names.iter().find(ours) {
             return Err(schema_error(format!(
@@ -193,13 +193,20 @@ pub(crate) fn migrate(
             upgrade::to_version_3(conn, &options.path, prefix)?;
             record(3)?;
         }
-        upgrade::refuse_taken(conn, &options.path, prefix)?;
+        upgrade::refuse_taken(conn, &options.path, prefix, found.version)?;
     }
-    conn.execute_batch(&fill(AUDIT.create, prefix))?;
-    for (_, index) in AUDIT.indexes {
-        conn.execute_batch(&fill(index, prefix))?;
+    if found.version < 4 {
+        conn.execute_batch(&fill(AUDIT.create, prefix))?;
+        for (_, index) in AUDIT.indexes {
+            conn.execute_batch(&fill(index, prefix))?;
+        }
+        conn.execute_batch(&fill(STAYS, prefix))?;
+        if found.version > 0 {
+            record(4)?;
+        }
     }
-    conn.execute_batch(&fill(STAYS, prefix))?;
+    conn.execute_batch(&fill(REGISTRY.create, prefix))?;
+    conn.execute_batch(&fill(REVISION, prefix))?;
     record(SCHEMA_VERSION)?;
     let after = inspect(conn, &options.path, prefix)?;
     if after.version == SCHEMA_VERSION {

@@ -9,6 +9,7 @@ mod plans;
 mod processes;
 mod readers;
 mod refusals;
+mod registry;
 mod support;
 mod unavailable;
 mod upgrade;

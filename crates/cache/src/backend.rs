@@ -468,4 +468,4 @@ impl OutboxBackend for CachedBackend {
     }
 }
 
-delegate!(SchemaBackend, OperateBackend, AuditBackend for CachedBackend => source.inner);
+delegate!(SchemaBackend, OperateBackend, AuditBackend, RegistryBackend for CachedBackend => source.inner);

@@ -1,6 +1,6 @@
 //! The contract between the engine and a database: narrow domain verbs, one call = one transaction.
 //!
-//! It has nine parts, each a trait of its own; [`CatalogBackend`] is all of them. A wrapper implements the
+//! It has ten parts, each a trait of its own; [`CatalogBackend`] is all of them. A wrapper implements the
 //! parts that it is about, and passes on the others by [`delegate!`](crate::delegate).
 //!
 //! Clauses of every method (`contract 1`, …):
@@ -31,6 +31,7 @@ mod import;
 mod operate;
 mod outbox;
 mod reads;
+mod registry;
 mod schema;
 mod skipping;
 mod tables;
@@ -50,6 +51,7 @@ pub use outbox::{
     ClaimRequest, MirrorLease, MirrorTask, OutboxBackend, PublishFailure, Published, Settlement,
 };
 pub use reads::{AppRows, AppState, CommitFilter, MAX_FILES_AT, ReadBackend};
+pub use registry::RegistryBackend;
 pub use schema::{BackendInfo, SchemaBackend};
 pub use skipping::{MAX_SKIP_PAGES, SkipBackend};
 pub use tables::{TableBackend, TableFilter};
@@ -59,8 +61,8 @@ pub use tables::{TableBackend, TableFilter};
 pub mod parts {
     pub use super::{
         AuditBackend as _, CommitBackend as _, ImportBackend as _, OperateBackend as _,
-        OutboxBackend as _, ReadBackend as _, SchemaBackend as _, SkipBackend as _,
-        TableBackend as _,
+        OutboxBackend as _, ReadBackend as _, RegistryBackend as _, SchemaBackend as _,
+        SkipBackend as _, TableBackend as _,
     };
 }
 
@@ -75,6 +77,7 @@ pub trait CatalogBackend:
     + OutboxBackend
     + OperateBackend
     + AuditBackend
+    + RegistryBackend
     + Debug
     + Send
     + Sync
@@ -92,6 +95,7 @@ impl<B> CatalogBackend for B where
         + OutboxBackend
         + OperateBackend
         + AuditBackend
+        + RegistryBackend
         + Debug
         + Send
         + Sync
@@ -101,6 +105,6 @@ impl<B> CatalogBackend for B where
 
 crate::delegate!(
     SchemaBackend, TableBackend, ReadBackend, CommitBackend, SkipBackend, ImportBackend, OutboxBackend,
-    OperateBackend, AuditBackend
+    OperateBackend, AuditBackend, RegistryBackend
     for [B: CatalogBackend + ?Sized] Arc<B> => as_ref()
 );

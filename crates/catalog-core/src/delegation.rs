@@ -55,11 +55,17 @@ pub enum Verb {
     Close,
     AuditRecord,
     AuditList,
+    RegistryGet,
+    RegistryList,
+    RegistryWrite,
+    RegistryAll,
+    RegistryLoad,
+    RegistryRevision,
 }
 
 impl Verb {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Verb; 39] = [
+    pub const ALL: [Verb; 45] = [
         Verb::Info,
         Verb::Migrate,
         Verb::GetTable,
@@ -99,6 +105,12 @@ impl Verb {
         Verb::Close,
         Verb::AuditRecord,
         Verb::AuditList,
+        Verb::RegistryGet,
+        Verb::RegistryList,
+        Verb::RegistryWrite,
+        Verb::RegistryAll,
+        Verb::RegistryLoad,
+        Verb::RegistryRevision,
     ];
 
     /// What [`ReadBackend::app_state`](crate::backend::ReadBackend::app_state) reads.
@@ -173,6 +185,12 @@ impl Verb {
             Verb::Close => "close",
             Verb::AuditRecord => "audit_record",
             Verb::AuditList => "audit_list",
+            Verb::RegistryGet => "registry_get",
+            Verb::RegistryList => "registry_list",
+            Verb::RegistryWrite => "registry_write",
+            Verb::RegistryAll => "registry_all",
+            Verb::RegistryLoad => "registry_load",
+            Verb::RegistryRevision => "registry_revision",
         }
     }
 
@@ -428,6 +446,29 @@ macro_rules! __delegate_part {
             }
             async fn audit_list(&self, filter: &$crate::audit::AuditFilter, order: $crate::audit::AuditOrder, after: Option<$crate::audit::AuditCursor>, limit: usize) -> $crate::error::ReadResult<$crate::model::Page<$crate::audit::AuditRow, $crate::audit::AuditCursor>> {
                 $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::AuditList, audit_list (filter order after limit))
+            }
+        }
+    };
+    (RegistryBackend [$($gen:tt)*] [$type:ty] $inner:tt $around:tt) => {
+        #[$crate::delegation::async_trait]
+        impl<$($gen)*> $crate::backend::RegistryBackend for $type {
+            async fn registry_get(&self, key: &$crate::registry::RecordKey) -> $crate::error::ReadResult<Option<$crate::registry::Record>> {
+                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::RegistryGet, registry_get (key))
+            }
+            async fn registry_list(&self, kind: &str, after: Option<&str>, limit: usize) -> $crate::error::ReadResult<$crate::model::Page<$crate::registry::Record, String>> {
+                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::RegistryList, registry_list (kind after limit))
+            }
+            async fn registry_write(&self, writes: &[$crate::registry::RecordWrite], at: $crate::ids::TimestampMs, entry: Option<&$crate::audit::AuditEntry>) -> $crate::error::WriteResult<$crate::registry::RegistryOutcome> {
+                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::RegistryWrite, registry_write (writes at entry))
+            }
+            async fn registry_all(&self, after: Option<&$crate::registry::RecordKey>, limit: usize) -> $crate::error::ReadResult<$crate::model::Page<$crate::registry::Record, $crate::registry::RecordKey>> {
+                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::RegistryAll, registry_all (after limit))
+            }
+            async fn registry_load(&self, records: &[$crate::registry::Record], revision: i64) -> $crate::error::WriteResult<bool> {
+                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::RegistryLoad, registry_load (records revision))
+            }
+            async fn registry_revision(&self) -> $crate::error::ReadResult<i64> {
+                $crate::__delegate_call!(self $inner $around $crate::delegation::Verb::RegistryRevision, registry_revision ())
             }
         }
     };

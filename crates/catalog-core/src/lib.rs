@@ -21,6 +21,7 @@ pub mod lenient;
 pub mod model;
 mod nullable_map;
 pub mod paths;
+pub mod registry;
 pub mod secrets;
 pub mod sink;
 pub mod support;

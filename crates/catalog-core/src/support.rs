@@ -11,6 +11,7 @@ mod outbox;
 pub mod prelude;
 mod publishing;
 mod records;
+mod registry;
 mod schema;
 mod stored;
 mod tables;
@@ -44,8 +45,11 @@ pub use records::{
     commit_record, corrupt, domain_metadata, file_record, mirror_row, skip_index, snapshot,
     table_id, table_record, to_json, tombstone_record,
 };
+pub use registry::{
+    RECORD_COLUMNS, no_registry, no_revision, registry_after, registry_record, registry_rights,
+};
 pub use schema::{
-    AUDIT, GrantRole, TABLES, check_schema_version, no_audit, quoted, schema_too_new,
+    AUDIT, GrantRole, REGISTRY, TABLES, check_schema_version, no_audit, quoted, schema_too_new,
 };
 pub use stored::{
     FileRow, NewVersion, Refusal, StoredTable, carried_tombstone, check_create, check_removes,

@@ -6,6 +6,7 @@ mod freezing;
 mod heads;
 mod part;
 mod prepare;
+mod registry;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -654,16 +655,10 @@ impl Catalog {
         table: Option<&TableRecord>,
         detail: &serde_json::Value,
     ) -> Result<()> {
-        let Act { at, by } = self.act();
         let entry = AuditEntry {
-            at,
-            action: action.to_owned(),
             table_id: table.map(|table| table.id),
             table_name: table.map(|table| table.name.to_string()),
-            by,
-            detail: Some(detail.to_string()),
-            // So it can be sent again.
-            token: Some(CommitToken::new(self.ids.uuid().as_hyphenated().to_string())?),
+            ..self.entry(action, detail)?
         };
         match self.repeat(|| self.backend.audit_record(&entry)).await {
             Err(CatalogError::Unsupported(why)) => {

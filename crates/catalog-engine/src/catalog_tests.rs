@@ -6,6 +6,8 @@ use uuid::Uuid;
 
 #[path = "catalog/freezing_tests.rs"]
 mod freezing;
+#[path = "catalog/registry_tests.rs"]
+mod registry;
 
 use super::prepare::check_large;
 use super::*;

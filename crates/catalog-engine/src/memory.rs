@@ -10,6 +10,7 @@ mod contract;
 mod import;
 mod outbox;
 mod reads;
+mod registry;
 mod skip;
 mod state;
 

@@ -45,14 +45,14 @@ use deltalakedb_catalog_engine::catalog::Catalog;
 use deltalakedb_catalog_engine::env::Progress;
 use serde::Serialize;
 
-use crate::copy::audit;
 use crate::copy::survey::require_catalog;
+use crate::copy::{audit, registry};
 use heads::Heads;
 use place::Begun;
 use read::Chain;
-use write::{Known, Writer};
+use write::{Known, Segments, Writer};
 
-pub use format::{AuditPart, Counts, Manifest, Parent, Segment, SegmentKind};
+pub use format::{AuditPart, Counts, Manifest, Parent, RegistryPart, Segment, SegmentKind};
 #[cfg(feature = "sqlite")]
 pub use pages::copy_pages;
 pub use place::{Listing, Place, Set, Unfinished};
@@ -165,7 +165,13 @@ async fn backup_by(
     if keeps_audit {
         writer.audit(&catalog, since).await?;
     }
-    let (segments, of_audit) = writer.finish().await?;
+    let registry = registry::read(&catalog).await?;
+    let revision = registry.as_ref().map(|registry| registry.revision);
+    if let Some(registry) = registry {
+        writer.registry(registry.records).await?;
+    }
+    let Segments { rest: segments, audit: of_audit, registry: of_registry } =
+        writer.finish().await?;
     progress.end();
     let manifest = Manifest {
         format: format::FORMAT.to_owned(),
@@ -179,6 +185,7 @@ async fn backup_by(
         left_out: importing.clone(),
         segments,
         audit: keeps_audit.then_some(AuditPart { since, segments: of_audit }),
+        registry: revision.map(|revision| RegistryPart { revision, segments: of_registry }),
     };
     if !place.has_all(&manifest).await? {
         return Err(CatalogError::corrupt(format!(

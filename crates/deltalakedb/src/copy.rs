@@ -3,7 +3,7 @@
 //! It works through [`CatalogBackend`] alone, so it works for every pair of databases. What a
 //! reader or writer can see is the same at the target: tables with their ids, commits with their
 //! bytes and times, the state of every version, history below an import's base, tokens, dropped
-//! tables, and which versions are published.
+//! tables, and which versions are published. The rows of the audit and the records of the registry are copied, too.
 //!
 //! Not copied, as the outbox does not say it or it is of no use elsewhere: leases, the number of
 //! attempts and the last error of versions that could not be published yet (they are due at once at
@@ -23,6 +23,7 @@ pub(crate) mod audit;
 pub(crate) mod compare;
 pub(crate) mod differences;
 pub(crate) mod load;
+pub(crate) mod registry;
 pub(crate) mod source;
 pub(crate) mod survey;
 
@@ -175,8 +176,9 @@ impl CopyReport {
 ///
 /// # Errors
 /// * `Schema`: source or target is not initialised.
-/// * `InvalidInput`: the target holds tables that are not the source's; the source has unfinished
-///   imports; the source does not stop changing.
+/// * `InvalidInput`: the target holds tables, or records in its registry, that are not the source's; the source has
+///   unfinished imports; the source does not stop changing.
+/// * `Unsupported`: the source has records in its registry, and the target's database keeps none.
 /// * `Corrupt`: stored bytes of the source contradict its rows.
 /// * `Unavailable`: a database does not answer. The same call goes on.
 pub async fn copy_catalog(
@@ -189,6 +191,10 @@ pub async fn copy_catalog(
     let (from, to) = (&from.clone().on_primary(), &to.clone().on_primary());
     survey::require_catalog(from, "source").await?;
     survey::require_catalog(to, "target").await?;
+    // Before anything is written.
+    if let Some(registry) = registry::read(from).await? {
+        registry::check(to, &registry).await?;
+    }
     let mut run = Run { from, to, options, progress, tables: BTreeMap::new() };
     let mut rounds = 0;
     loop {
@@ -216,6 +222,9 @@ pub async fn copy_catalog(
         let report = run.report(finished, survey.skipped);
         if finished {
             audit::copy(from, to).await?;
+            if let Some(registry) = registry::read(from).await? {
+                registry::put(to, &registry).await?;
+            }
         }
         if finished && report.commits > 0 {
             let detail = json!({ "tables": report.tables.len(), "commits": report.commits });

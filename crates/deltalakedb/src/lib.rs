@@ -44,6 +44,7 @@
 //! build is `default-features = false, features = ["sqlite"]`: no HTTP client is in it.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod api;
 pub mod audit;
 pub mod background;
@@ -91,7 +92,7 @@ pub mod core {
     //! The layers below, as they are: the model and the contract of databases, and the engine on them.
     pub use deltalakedb_catalog_core::{
         action, audit, backend, commit, delegation, diagnosis, error, fields, frozen, ids, later,
-        lenient, model, paths, secrets, sink, support,
+        lenient, model, paths, registry, secrets, sink, support,
     };
     pub use deltalakedb_catalog_engine::{
         alter, canonical, catalog, conflict, env, fault, features, fence, freeze, measure, memory,

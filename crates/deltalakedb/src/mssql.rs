@@ -15,7 +15,8 @@ pub(crate) async fn connect(uri: &ServerUri) -> Result<Arc<dyn CatalogBackend>> 
 
 pub(crate) fn grants(uri: &ServerUri, role: Role, login: &str) -> Result<Vec<String>> {
     let role = match role {
-        Role::Writer => GrantRole::Writer,
+        // There is no registry.
+        Role::Admin | Role::Writer => GrantRole::Writer,
         Role::Reader => GrantRole::Reader,
     };
     deltalakedb_backend_mssql::grants(&options(uri, &uri::variable)?, role, login)

@@ -26,6 +26,7 @@ pub(crate) async fn tend(uri: &ServerUri, dry_run: bool) -> Result<Tended> {
 
 pub(crate) fn grants(uri: &ServerUri, role: Role, login: &str) -> Result<Vec<String>> {
     let role = match role {
+        Role::Admin => GrantRole::Admin,
         Role::Writer => GrantRole::Writer,
         Role::Reader => GrantRole::Reader,
     };

@@ -17,6 +17,7 @@ pub(crate) async fn connect(uri: &ServerUri) -> Result<Arc<dyn CatalogBackend>> 
 
 pub(crate) fn grants(uri: &ServerUri, role: Role, login: &str) -> Result<Vec<String>> {
     let role = match role {
+        Role::Admin => GrantRole::Admin,
         Role::Writer => GrantRole::Writer,
         Role::Reader => GrantRole::Reader,
     };

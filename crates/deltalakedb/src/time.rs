@@ -1,5 +1,7 @@
 //! Times as people give them.
 
+use std::time::Duration;
+
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::TimestampMs;
@@ -31,4 +33,17 @@ pub fn parse(text: &str) -> Result<TimestampMs> {
         return Ok(TimestampMs(time.and_utc().timestamp_millis()));
     }
     Err(CatalogError::invalid(format!("'{}' is not a time: give {FORMS}", text.escape_debug())))
+}
+
+/// Reads a length of time: `500ms`, `30s`, `15m`, `12h`, `90d`; at most 365 days. A plain number is seconds.
+///
+/// # Errors
+/// `InvalidInput` that lists the units.
+pub fn parse_length(text: &str) -> Result<Duration> {
+    crate::uri::parse_duration(text).ok_or_else(|| {
+        let text = text.escape_debug();
+        CatalogError::invalid(format!(
+            "'{text}' is not a length of time: give a whole number and ms, s, m, h or d, at most 365d"
+        ))
+    })
 }

@@ -190,6 +190,6 @@ impl fmt::Debug for TracedBackend {
 
 delegate!(
     SchemaBackend, TableBackend, ReadBackend, CommitBackend, SkipBackend, ImportBackend, OutboxBackend,
-    OperateBackend, AuditBackend
+    OperateBackend, AuditBackend, RegistryBackend
     for TracedBackend => inner, around run
 );

@@ -273,7 +273,10 @@ impl SkipBackend for ReplicaReader {
     }
 }
 
-delegate!(SchemaBackend, CommitBackend, ImportBackend, OutboxBackend, AuditBackend for ReplicaReader => primary);
+delegate!(
+    SchemaBackend, CommitBackend, ImportBackend, OutboxBackend, AuditBackend, RegistryBackend
+    for ReplicaReader => primary
+);
 
 /// The pool is the primary's: each replica has one of its own, which only reads use.
 #[async_trait]

@@ -23,6 +23,14 @@ pub(crate) fn size(limit: Option<u32>) -> Answer<usize> {
     Err(Failed::invalid(format!("limit is {limit}: a page has 1 to {MOST} items")))
 }
 
+/// How many items of a list that is streamed are wanted at most.
+pub(crate) fn most(limit: Option<i64>) -> Answer<Option<usize>> {
+    let read = limit.map(|limit| {
+        usize::try_from(limit).map_err(|_| Failed::invalid(format!("limit is {limit}, below 0")))
+    });
+    read.transpose()
+}
+
 /// After this table.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct AfterTable(pub(crate) TableName, pub(crate) TableId);

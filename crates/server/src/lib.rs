@@ -8,6 +8,7 @@
 //! [`CatalogError::code`](deltalakedb::CatalogError::code). `/openapi.json` describes all routes.
 #![forbid(unsafe_code)]
 
+mod auth;
 mod cursor;
 mod extract;
 mod places;
@@ -20,4 +21,4 @@ mod watch;
 
 pub use problem::Problem;
 pub use serve::Server;
-pub use settings::{Scrape, Settings};
+pub use settings::{Authentication, Scrape, Settings};

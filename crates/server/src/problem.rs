@@ -23,7 +23,7 @@ pub struct Problem {
     #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
     /// A code of the catalog's errors (`table_not_found`, `conflict`, `commit_unknown`, …), or one of the service:
-    /// `no_such_route`, `method_not_allowed`, `body_too_large`, `unsupported_media_type`, `unknown_host`, `deadline`,
+    /// `unauthorized`, `forbidden`, `no_such_route`, `method_not_allowed`, `body_too_large`, `unsupported_media_type`, `unknown_host`, `deadline`,
     /// `internal`.
     pub code: String,
     /// What is wrong, where, and what to do.
@@ -139,6 +139,8 @@ impl IntoResponses for Problems {
     fn responses() -> BTreeMap<String, RefOr<Described>> {
         [
             ("400", "The request is wrong; the detail says what."),
+            ("401", "The service asks who calls, and does not know this key."),
+            ("403", "The key has not the role for this."),
             ("404", "There is no such table, version or route."),
             ("405", "The route knows other methods."),
             ("409", "Another commit was first, or the name is taken."),

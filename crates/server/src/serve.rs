@@ -25,9 +25,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::decompression::RequestDecompressionLayer;
 
+use crate::auth::Keys;
 use crate::problem::Failed;
 use crate::routes::router;
-use crate::settings::Settings;
+use crate::settings::{Authentication, Settings};
 use crate::state::Service;
 use crate::watch::{Gate, Hosts, pass};
 
@@ -42,6 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    asks: bool,
     router: Router,
     settings: Settings,
 }
@@ -56,9 +58,8 @@ impl Server {
     /// Binds an address, as `127.0.0.1:8080`; port 0 is any that is free.
     ///
     /// # Errors
-    /// `invalid_input` for an address that other machines reach, unless
-    /// [`without_authentication`](Settings::without_authentication) is set; for a root that is none. `unavailable` if
-    /// the address cannot be bound.
+    /// `invalid_input` for a root that is none; `unsupported` if clients are to be asked who they are, and the database
+    /// keeps no keys; `unavailable` if the address cannot be bound.
     pub async fn bind(db: Db, address: &str, settings: Settings) -> Result<Server> {
         let cannot = |error: io::Error| {
             let text =
@@ -68,26 +69,37 @@ impl Server {
         // Asked before it is bound: not even for a moment is it open.
         let found: Vec<SocketAddr> =
             tokio::net::lookup_host(address).await.map_err(cannot)?.collect();
-        if !settings.without_authentication
-            && let Some(open) = found.iter().find(|found| !found.ip().is_loopback())
-        {
-            return Err(CatalogError::invalid(format!(
-                "'{address}' is {open}, which other machines reach, and this service asks nobody who they are: bind \
-                 it to 127.0.0.1, behind a proxy that asks, or say --without-authentication"
-            )));
-        }
+        let is_open = found.iter().any(|found| !found.ip().is_loopback());
+        let asks = match settings.authentication {
+            Authentication::IfOpen => is_open,
+            Authentication::Keys => true,
+            Authentication::None => false,
+        };
+        let keys = if asks {
+            // A database without a registry has no keys: better said now than to each client.
+            db.registry_revision().await?;
+            Some(Arc::new(Keys::default()))
+        } else {
+            None
+        };
         let listener = TcpListener::bind(found.as_slice()).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
         let hosts = Hosts::new(&settings.allowed_hosts, address);
         let service = Service::new(db, settings.clone())?;
-        let gate = Gate { service: service.clone(), hosts };
+        let gate = Gate { service: service.clone(), hosts, keys };
         let router = router(service)
             .layer(DefaultBodyLimit::max(settings.max_body_bytes))
             .layer(RequestDecompressionLayer::new())
             .layer(CatchPanicLayer::custom(panicked))
             .layer(middleware::from_fn_with_state(gate, pass))
             .layer(CompressionLayer::new());
-        Ok(Server { listener, address, router, settings })
+        Ok(Server { listener, address, asks, router, settings })
+    }
+
+    /// Whether clients are asked who they are.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        self.asks
     }
 
     /// Where it listens.

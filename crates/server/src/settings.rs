@@ -13,13 +13,24 @@ pub trait Scrape: Send + Sync {
     fn scrape<'a>(&'a self, db: &'a Db) -> BoxFuture<'a, String>;
 }
 
+/// Whether clients are asked who they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Authentication {
+    /// By keys of the catalog ([`deltalakedb::access`]), if the address is one that other machines reach.
+    #[default]
+    IfOpen,
+    /// By keys of the catalog.
+    Keys,
+    /// They are not.
+    None,
+}
+
 /// How a service behaves. [`Settings::default`] has what is said at each field.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Whether a service may be bound to an address that other machines reach, though nobody is asked who they are.
-    /// Off.
-    pub without_authentication: bool,
+    /// Whether clients are asked who they are. [`Authentication::IfOpen`].
+    pub authentication: Authentication,
     /// Names by which clients may call the service, without a port; any, if `*` is among them. By themselves
     /// `localhost`, `127.0.0.1`, `::1`, and the address that it is bound to. So a page from elsewhere cannot reach
     /// a service of this machine by a name of its own.
@@ -49,7 +60,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
-            without_authentication: false,
+            authentication: Authentication::default(),
             allowed_hosts: Vec::new(),
             roots: Vec::new(),
             catalog_name: "unity".to_owned(),
@@ -68,7 +79,7 @@ impl Default for Settings {
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
-            .field("without_authentication", &self.without_authentication)
+            .field("authentication", &self.authentication)
             .field("allowed_hosts", &self.allowed_hosts)
             .field("roots", &self.roots)
             .field("deadline", &self.deadline)

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
-use deltalakedb::{Db, Result};
+use axum::http::{HeaderMap, StatusCode};
+use deltalakedb::access::{Principal, Role};
+use deltalakedb::{CatalogError, Db, Result, TableName, TableRef};
 
 use crate::places::Places;
+use crate::problem::{Answer, Failed};
 use crate::settings::Settings;
 
 /// A catalog, and how it is served.
@@ -34,7 +36,9 @@ impl Service {
 
     /// The catalog, to change it: the audit says where the request is from.
     pub(crate) fn db_for(&self, caller: &Caller) -> Result<Db> {
-        self.0.db.clone().with_origin(caller.address.as_deref(), Some(PROGRAM))
+        let user = caller.principal.as_ref().map(|who| who.name.parse()).transpose()?;
+        let db = self.0.db.clone().with_origin(caller.address.as_deref(), Some(PROGRAM))?;
+        Ok(if user.is_some() { db.with_user(user) } else { db })
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -51,6 +55,51 @@ impl Service {
 pub(crate) struct Caller {
     /// The address that the connection is from.
     pub(crate) address: Option<String>,
+    /// Who it is; none if nobody is asked, and everything is allowed.
+    pub(crate) principal: Option<Arc<Principal>>,
+}
+
+impl Caller {
+    /// Whether it may do this with a table.
+    pub(crate) fn may(&self, role: Role, table: &TableName) -> bool {
+        self.principal.as_ref().is_none_or(|principal| principal.may(role, table))
+    }
+
+    /// Fails unless it may do this with a table.
+    pub(crate) fn check(&self, role: Role, table: &TableName) -> Answer<()> {
+        if self.may(role, table) {
+            return Ok(());
+        }
+        let text = format!(
+            "this key has not the role {role} on '{table}': an administrator grants it by `dl access grant`"
+        );
+        Err(Failed::new(StatusCode::FORBIDDEN, "forbidden", text))
+    }
+
+    /// Fails unless it may do this with the table that a request names: before anything is looked up if that is a name,
+    /// so that nobody learns which tables there are.
+    pub(crate) fn check_named(&self, role: Role, table: &TableRef) -> Answer<()> {
+        match table {
+            TableRef::Name(name) => self.check(role, name),
+            TableRef::Id(_) => Ok(()),
+        }
+    }
+
+    /// Fails unless it may do this with the table that was found. By an id, a table that it may not even see is not
+    /// there.
+    pub(crate) fn check_found(&self, role: Role, asked: &TableRef, name: &TableName) -> Answer<()> {
+        if let TableRef::Id(id) = asked
+            && !self.may(Role::Read, name)
+        {
+            return Err(CatalogError::TableNotFound(id.to_string()).into());
+        }
+        self.check(role, name)
+    }
+
+    /// Whether it may see a table of this namespace.
+    pub(crate) fn sees(&self, namespace: &str) -> bool {
+        self.principal.as_ref().is_none_or(|principal| principal.sees(namespace))
+    }
 }
 
 /// Longest id of a request.

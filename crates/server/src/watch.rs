@@ -1,17 +1,20 @@
 //! What each request passes: its id, its host, its deadline, its line in the log.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::uri::Authority;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use crate::auth::Keys;
 use crate::problem::Failed;
 use crate::state::{Caller, Service, request_id};
 
@@ -47,7 +50,12 @@ impl Hosts {
 pub(crate) struct Gate {
     pub(crate) service: Service,
     pub(crate) hosts: Hosts,
+    /// None if nobody is asked.
+    pub(crate) keys: Option<Arc<Keys>>,
 }
+
+/// What anybody may ask: whether the service works, and what it is.
+const OPEN: [&str; 3] = ["/health", "/ready", "/openapi.json"];
 
 /// Answers a request, within its time.
 pub(crate) async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
@@ -58,12 +66,28 @@ pub(crate) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
     // The pattern of the route: a table's name is nobody's label.
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| "none".to_owned());
-    let caller = Caller { address: peer.map(|peer| peer.ip().to_string()) };
-    request.extensions_mut().insert(caller);
+    let mut caller =
+        Caller { address: peer.map(|peer| peer.ip().to_string()), ..Caller::default() };
+    let mut user = String::new();
 
     let mut answer = if is_known(&gate.hosts, &request) {
         let limit = gate.service.settings().deadline;
-        match tokio::time::timeout(limit, next.run(request)).await {
+        let answered = async {
+            if let Some(keys) = &gate.keys
+                && !OPEN.contains(&request.uri().path())
+            {
+                match keys.who(gate.service.db(), request.headers()).await {
+                    Ok(known) => {
+                        user.clone_from(&known.principal.name);
+                        caller.principal = Some(known.principal);
+                    }
+                    Err(failed) => return failed.into_response(),
+                }
+            }
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        };
+        match tokio::time::timeout(limit, answered).await {
             Ok(answer) => answer,
             Err(_) => Failed::late(None).into_response(),
         }
@@ -76,8 +100,11 @@ pub(crate) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
     let status = answer.status().as_u16();
     let ms = begun.elapsed().as_secs_f64() * 1_000.0;
     let from = peer.map(|peer| peer.ip().to_string()).unwrap_or_default();
-    tracing::info!(%method, route, status, ms, request_id = id, from, "request");
+    tracing::info!(%method, route, status, ms, request_id = id, from, user, "request");
     let headers = answer.headers_mut();
+    if status == StatusCode::UNAUTHORIZED.as_u16() {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, id);
     }

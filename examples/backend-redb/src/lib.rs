@@ -1,10 +1,10 @@
-//! An example of a backend: the nine parts of [`deltalakedb_catalog_core::backend`] over an embedded key-value
+//! An example of a backend: the ten parts of [`deltalakedb_catalog_core::backend`] over an embedded key-value
 //! store ([redb](https://docs.rs/redb)). It passes the conformance suite and the oracle.
 //!
 //! It shows what the contract asks of a database that has no SQL:
 //!
 //! * `store`: keys, ranges of keys, and which error of the store means what.
-//! * `schema`, `tables`, `commit`, `files`, `reads`, `import`, `outbox`, `skip`, `audit`: the parts. A part reads rows, lets
+//! * `schema`, `tables`, `commit`, `files`, `reads`, `import`, `outbox`, `skip`, `audit`, `registry`: the parts. A part reads rows, lets
 //!   [`support`](deltalakedb_catalog_core::support) say what the contract makes of them, and writes rows.
 //!
 //! It is not a product. A product would do this otherwise:
@@ -28,6 +28,7 @@ mod files;
 mod import;
 mod outbox;
 mod reads;
+mod registry;
 mod schema;
 mod skip;
 mod store;

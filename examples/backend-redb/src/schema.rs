@@ -9,7 +9,7 @@ use crate::store::{Key, ROWS, Rows, Space, WriteRows, failed};
 use crate::{RedbBackend, blocking};
 
 /// Version of the rows that this program writes.
-const SUPPORTED: u32 = 2;
+const SUPPORTED: u32 = 3;
 
 impl<T: ReadableTable<&'static [u8], &'static [u8]>> Rows<T> {
     /// The stored version; 0 = none.
@@ -45,8 +45,8 @@ impl SchemaBackend for RedbBackend {
 
     async fn migrate(&self, _now: TimestampMs) -> WriteResult<()> {
         let migrate = |rows: &mut WriteRows<'_>| {
-            // Version 2 added rows of the audit, and changed none.
-            if rows.0.is_empty().map_err(failed)? || rows.schema_version()? == 1 {
+            // Version 2 added rows of the audit, version 3 those of the registry. Neither changed any.
+            if rows.0.is_empty().map_err(failed)? || matches!(rows.schema_version()?, 1 | 2) {
                 rows.put(&Key::new(Space::Schema), &SUPPORTED)?;
             }
             rows.check_schema()

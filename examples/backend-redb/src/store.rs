@@ -60,6 +60,8 @@ pub(crate) enum Space {
     Audit,
     /// token: true. Of the rows of `Audit` that have one.
     AuditToken,
+    /// kind, name: the record.
+    Registry,
 }
 
 /// A key, or the beginning of some.

@@ -21,6 +21,7 @@ mod races;
 mod reads;
 mod reads_history;
 mod recovery;
+mod registry;
 mod schema;
 mod skipping;
 mod tables;
@@ -100,6 +101,7 @@ pub(crate) fn all() -> Vec<Case> {
         expiry::cases(),
         operate::cases(),
         audit::cases(),
+        registry::cases(),
         faults::cases(),
         recovery::cases(),
         fixture::cases(),
@@ -116,7 +118,7 @@ mod tests {
     use super::all;
 
     /// The contract as it is written.
-    const CONTRACT: [&str; 10] = [
+    const CONTRACT: [&str; 11] = [
         include_str!("../../../crates/catalog-core/src/backend.rs"),
         include_str!("../../../crates/catalog-core/src/backend/schema.rs"),
         include_str!("../../../crates/catalog-core/src/backend/tables.rs"),
@@ -127,6 +129,7 @@ mod tests {
         include_str!("../../../crates/catalog-core/src/backend/outbox.rs"),
         include_str!("../../../crates/catalog-core/src/backend/operate.rs"),
         include_str!("../../../crates/catalog-core/src/backend/audit.rs"),
+        include_str!("../../../crates/catalog-core/src/backend/registry.rs"),
     ];
 
     type Clauses = BTreeSet<(String, u32)>;
@@ -185,7 +188,7 @@ mod tests {
             clauses.extend(more);
             methods.extend(of);
         }
-        assert_eq!(methods.len(), 36, "{methods:?}");
+        assert_eq!(methods.len(), 42, "{methods:?}");
         let silent = methods.iter().filter(|m| !clauses.iter().any(|(method, _)| method == *m));
         let silent: Vec<_> = silent.collect();
         assert!(silent.is_empty(), "methods without a clause: {silent:?}");

@@ -13,17 +13,22 @@ mod outbox;
 mod stored;
 mod tables;
 
+use deltalakedb_catalog_core::audit::{AuditFilter, AuditOrder};
 use deltalakedb_catalog_core::backend::CatalogBackend;
 use deltalakedb_catalog_core::error::PlainResult;
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::TimestampMs;
+use deltalakedb_catalog_engine::memory::MemoryBackend;
 
 pub use answers::answers;
 pub use build::build;
 pub use goes_on::goes_on;
 pub use stored::{VERSIONS, mysql_statements, postgres_script, sqlite_file};
 
-/// What a program of version 2 answered, and one of version 3, too. See [`answers`].
+/// The version that came with the audit.
+const AUDITED: u32 = 4;
+
+/// What a program of version 2 answered, and those of versions 3 and 4, too. See [`answers`].
 pub const ANSWERS: &str = include_str!("../fixtures/version-2.answers.txt");
 
 /// The time of the first call of [`build`]. All of its calls are within the hour after it.
@@ -45,7 +50,29 @@ pub async fn upgraded(db: &dyn CatalogBackend, version: u32) -> Result<()> {
         return Err(CatalogError::corrupt(format!("after the upgrade: {info:?}")));
     }
     same("the upgrade", ANSWERS, &answers(db).await?)?;
+    match db.registry_revision().await.plain() {
+        Ok(0) | Err(CatalogError::Unsupported(_)) => {}
+        other => return Err(CatalogError::corrupt(format!("the upgrade's registry: {other:?}"))),
+    }
+    if info.keeps_audit {
+        let kept = audited(db).await?;
+        let built = MemoryBackend::new();
+        build(&built).await?;
+        let want = if version < AUDITED { String::new() } else { audited(&built).await? };
+        same("the upgrade's audit", &want, &kept)?;
+    }
     goes_on(db).await
+}
+
+/// The rows of the audit, a line each, without their ids.
+async fn audited(db: &dyn CatalogBackend) -> Result<String> {
+    let filter = AuditFilter::default();
+    let page = db.audit_list(&filter, AuditOrder::OldestFirst, None, 10_000).await?;
+    let mut lines: Vec<String> =
+        page.items.iter().map(|row| format!("{:?}\n", row.entry)).collect();
+    // Ids of one time are given in the order of the calls, which are the same.
+    lines.sort();
+    Ok(lines.concat())
 }
 
 /// A catalog of an earlier version is refused: the error names that version and the way out.

@@ -23,6 +23,7 @@ use deltalakedb_catalog_core::ids::{
 use deltalakedb_catalog_core::model::{
     BaseChunk, BaseTail, FileCursor, MirrorMode, NewSkipSegment, SkipPage,
 };
+use deltalakedb_catalog_core::registry::{Expected, RecordKey, RecordWrite, RegistryOutcome};
 use deltalakedb_catalog_engine::catalog::{Catalog, ChangeTarget, CommitBatch, TableChange};
 use deltalakedb_catalog_engine::conflict::Reads;
 use deltalakedb_catalog_engine::env::{Clock, IdSource};
@@ -47,6 +48,19 @@ fn fresh_token() -> Result<CommitToken> {
 
 fn fresh_id() -> TableId {
     TableId(Uuid::new_v4())
+}
+
+/// An entry of the audit about nothing.
+fn note() -> AuditEntry {
+    AuditEntry {
+        at: NOW,
+        action: "test".to_owned(),
+        table_id: None,
+        table_name: None,
+        by: Actor::default(),
+        detail: None,
+        token: None,
+    }
 }
 
 fn unexpected(outcome: &CommitOutcome) -> CatalogError {
@@ -325,15 +339,8 @@ pub async fn every_write(db: &dyn CatalogBackend, table: TableId) -> Result<Vec<
     let off = db.mirror_set_mode(table, MirrorMode::Off, &Act::at(NOW)).await.plain().map(drop);
     answers.push(("mirror_set_mode", off));
     if db.info().await?.keeps_audit {
-        let entry = AuditEntry {
-            at: NOW,
-            action: "test".to_owned(),
-            table_id: Some(table),
-            table_name: Some(name.to_string()),
-            by: Actor::default(),
-            detail: None,
-            token: None,
-        };
+        let entry =
+            AuditEntry { table_id: Some(table), table_name: Some(name.to_string()), ..note() };
         answers.push(("audit_record", db.audit_record(&entry).await.plain()));
     }
     Ok(answers)
@@ -571,6 +578,53 @@ pub async fn roles(
         answer.map_err(|error| other("writer", call, error.to_string()))?;
     }
     Ok(())
+}
+
+/// The roles and the registry: an admin changes it, a writer reads it, a reader does neither.
+///
+/// # Errors
+/// `Corrupt` that says which call went otherwise; those of the backend.
+pub async fn registry_roles(
+    admin: &dyn CatalogBackend,
+    writer: &dyn CatalogBackend,
+    reader: &dyn CatalogBackend,
+) -> Result<()> {
+    let key = RecordKey::new("share", "live")?;
+    let writes =
+        [RecordWrite { key: key.clone(), expected: Expected::Any, body: Some("{}".to_owned()) }];
+    let entry = note();
+    // While nothing was written to it: after that it would not be filled in any case.
+    let mut refused = vec![
+        ("writer", writer.registry_load(&[], 1).await.plain().map(drop)),
+        ("reader", reader.registry_load(&[], 1).await.plain().map(drop)),
+    ];
+    admin.registry_write(&writes, NOW, Some(&entry)).await?;
+    let revision = admin.registry_revision().await?;
+    let record = writer.registry_get(&key).await?;
+    let listed = writer.registry_list("share", None, 10).await?.items;
+    if listed.len() != 1 || record.as_ref() != listed.first() {
+        return Err(CatalogError::corrupt(format!("a writer reads {record:?} and {listed:?}")));
+    }
+    refused.extend([
+        ("writer", writer.registry_write(&writes, NOW, Some(&entry)).await.plain().map(drop)),
+        ("reader", reader.registry_write(&writes, NOW, Some(&entry)).await.plain().map(drop)),
+        ("reader", reader.registry_get(&key).await.plain().map(drop)),
+        ("reader", reader.registry_list("share", None, 10).await.plain().map(drop)),
+        ("reader", reader.registry_all(None, 10).await.plain().map(drop)),
+        ("reader", reader.registry_revision().await.plain().map(drop)),
+    ]);
+    for (who, answer) in refused {
+        if !answer.as_ref().is_err_and(|error| !error.is_retryable()) {
+            return Err(CatalogError::corrupt(format!("a {who} is not refused: {answer:?}")));
+        }
+    }
+    let delete = [RecordWrite { key, expected: Expected::Revision(revision), body: None }];
+    match (writer.registry_revision().await?, admin.registry_write(&delete, NOW, None).await?) {
+        (seen, RegistryOutcome::Written(next)) if seen == revision && next == revision + 1 => {
+            Ok(())
+        }
+        other => Err(CatalogError::corrupt(format!("after {revision}: {other:?}"))),
+    }
 }
 
 /// How long the parts of [`bulk`] took.

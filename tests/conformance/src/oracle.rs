@@ -4,6 +4,7 @@
 mod imports;
 mod ops;
 mod publishing;
+mod registry;
 mod world;
 
 use std::fmt::Write as _;

@@ -78,6 +78,18 @@ pub(super) fn judge(
     )
 }
 
+/// Whether the lines let the login read a table; none: it may be by a role, whose rights they do not have.
+pub(super) fn reads(
+    lines: &[String],
+    database: &str,
+    table: &str,
+    lowers_names: bool,
+) -> Option<bool> {
+    let parsed: Vec<Line> = lines.iter().filter_map(|line| parse(line)).collect();
+    let reads = rights(&parsed, database, table, lowers_names).contains("SELECT");
+    (reads || !lines.iter().any(|line| is_role(line))).then_some(reads)
+}
+
 /// Rights on one table. What is revoked for a database (MySQL's partial revokes) does not take away what is
 /// granted for its tables.
 fn rights(
@@ -247,6 +259,21 @@ mod tests {
         ] {
             assert_eq!(level(&lines), want, "{lines:?}");
         }
+    }
+
+    #[test]
+    fn the_right_to_read_one_table_may_be_by_a_role() {
+        let reads = |lines: &[&str]| {
+            let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            super::reads(&lines, "lake", "dl_registry", false)
+        };
+        let usage = "GRANT USAGE ON *.* TO `u`@`%`";
+        let role = "GRANT `writers`@`%` TO `u`@`%`";
+        let granted = "GRANT SELECT ON `lake`.`dl_registry` TO `u`@`%`";
+        assert_eq!(reads(&[usage, granted]), Some(true));
+        assert_eq!(reads(&[usage, "GRANT SELECT ON `lake`.`dl_files` TO `u`@`%`"]), Some(false));
+        assert_eq!(reads(&[usage, role]), None);
+        assert_eq!(reads(&[role, granted]), Some(true));
     }
 
     #[test]

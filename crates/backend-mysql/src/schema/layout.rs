@@ -157,6 +157,19 @@ pub(super) const VERSION_2: [&str; 3] = [
         PRIMARY KEY (table_id, segment_id, page_no))",
 ];
 
+/// `{p}registry`, which version 5 added: records by their keys. Names are bytes, as collations take `'a '` for `'a'`.
+/// A revision is that of the registry when the record was written last; a body is a JSON object.
+pub(super) const REGISTRY_TABLE: &str = "(
+    kind VARCHAR(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    name VARBINARY(1020) NOT NULL,
+    revision BIGINT NOT NULL,
+    body LONGTEXT NOT NULL,
+    changed_at_ms BIGINT NOT NULL,
+    PRIMARY KEY (kind, name))";
+
+/// The row that has the revision of the registry: no record is without a kind and a name.
+pub(super) const REVISION: &str = "INSERT INTO {p}registry (kind, name, revision, body, changed_at_ms) VALUES ('', '', 0, '{}', 0)";
+
 /// `{p}audit`, which version 4 added. It has no key of a table: rows are text of their time, and stay when a table goes.
 pub(super) const AUDIT_TABLE: &str = "(
             id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,

@@ -471,7 +471,8 @@ async fn a_table_of_the_audits_name_that_is_not_ours_refuses() {
     world.open().await.migrate(NOW).await.unwrap();
     world
         .run(
-            "DROP TABLE {p}audit; DROP FUNCTION {p}audit_stays(); DELETE FROM {p}schema WHERE version > 3;
+            "DROP TABLE {p}audit, {p}registry; DROP FUNCTION {p}audit_stays();
+             DELETE FROM {p}schema WHERE version > 3;
              CREATE TABLE {p}audit (mine int)",
         )
         .await;
@@ -482,6 +483,37 @@ async fn a_table_of_the_audits_name_that_is_not_ours_refuses() {
     world.open().await.migrate(NOW).await.unwrap();
     let triggers = "SELECT count(*) FROM pg_trigger WHERE tgrelid = '{p}audit'::regclass";
     assert_eq!(world.number(triggers).await, 2);
+    world.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_the_registrys_name_that_is_not_ours_refuses() {
+    let Some(mut world) = World::new().await else { return };
+    world.open().await.migrate(NOW).await.unwrap();
+    let audit = "SELECT count(*) FROM {p}audit";
+    for (version, old) in [
+        (4, "DROP TABLE {p}registry; DELETE FROM {p}schema WHERE version > 4"),
+        (
+            3,
+            "DROP TABLE {p}audit, {p}registry; DROP FUNCTION {p}audit_stays();
+             DELETE FROM {p}schema WHERE version > 3",
+        ),
+    ] {
+        world.run(&format!("{old}; CREATE TABLE {{p}}registry (mine int)")).await;
+        let refused = world.open().await.migrate(NOW).await.plain().unwrap_err().to_string();
+        assert!(refused.contains("dl_registry") && refused.contains("not ours"), "{refused}");
+        assert_eq!(world.number("SELECT max(version) FROM {p}schema").await, version);
+        let there = "SELECT count(*) FROM pg_class WHERE oid = to_regclass('{p}audit')";
+        assert_eq!(world.number(there).await, i64::from(version == 4), "all of it or nothing");
+        world.run("DROP TABLE {p}registry").await;
+        let (one, two) = (world.open().await, world.open().await);
+        let (one, two) = tokio::join!(one.migrate(NOW), two.migrate(NOW));
+        one.unwrap();
+        two.unwrap();
+        assert_eq!(world.number("SELECT max(version) FROM {p}schema").await, 5);
+        assert_eq!(world.number("SELECT revision FROM {p}registry").await, 0);
+        assert_eq!(world.number(audit).await, 0);
+    }
     world.gone().await;
 }
 
@@ -497,6 +529,7 @@ async fn rights_are_given_again() {
              GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO reader_{n};
              GRANT SELECT, INSERT, UPDATE, DELETE ON {{p}}files, {{p}}commits TO writer_{n} WITH GRANT OPTION;
              GRANT SELECT (table_id, path) ON {{p}}files TO other_{n};
+             GRANT SELECT, INSERT ON {{p}}tables TO writer_{n};
              GRANT SELECT ON {{p}}txns TO PUBLIC;
              ALTER TABLE {{p}}metadata OWNER TO owner_{n};
              GRANT SELECT ON {{p}}metadata TO writer_{n};
@@ -521,7 +554,13 @@ async fn rights_are_given_again() {
     let audit: Vec<_> = after.difference(&before).filter(is_audit).collect();
     assert!(audit.contains(&&format!("dl_audit reader_{n} SELECT f")), "{audit:#?}");
     assert!(!audit.iter().any(|line| line.contains("other_")), "{audit:#?}");
-    let new: Vec<_> = after.difference(&before).filter(|line| !is_audit(line)).collect();
+    // Whoever may add rows to the catalog reads the registry. Its owner changes it.
+    let is_registry = |line: &&String| line.starts_with("dl_registry ");
+    let registry = after.difference(&before).filter(is_registry);
+    let of_others: Vec<_> = registry.filter(|line| line.contains(&n)).collect();
+    assert_eq!(of_others, [&format!("dl_registry writer_{n} SELECT f")]);
+    let new: Vec<_> =
+        after.difference(&before).filter(|line| !is_audit(line) && !is_registry(line)).collect();
     assert!(lost.is_empty() && new.is_empty(), "lost {lost:#?}, new {new:#?}");
     let roles = format!("reader_{n}, writer_{n}, owner_{n}, other_{n}");
     world

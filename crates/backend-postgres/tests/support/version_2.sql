@@ -1,3 +1,4 @@
+DROP TABLE {p}registry;
 DROP TABLE {p}audit;
 DROP FUNCTION {p}audit_stays();
 ALTER TABLE {p}mirror DROP CONSTRAINT {i}mirror_mode_check;

@@ -18,7 +18,7 @@ pub(crate) struct Layout {
     pub(crate) indexes: &'static [(&'static str, &'static str)],
 }
 
-/// All tables besides `{p}schema` and [`AUDIT`]. 9223372036854775807 is `Version::NEVER`.
+/// All tables besides `{p}schema`, [`AUDIT`] and [`REGISTRY`]. 9223372036854775807 is `Version::NEVER`.
 pub(crate) const LAYOUT: [Layout; 14] = [
     Layout {
         name: "tables",
@@ -336,6 +336,29 @@ CREATE TRIGGER {p}audit_no_update BEFORE UPDATE ON {p}audit
 BEGIN SELECT RAISE(ABORT, 'rows of the audit are never changed'); END;
 CREATE TRIGGER {p}audit_no_delete BEFORE DELETE ON {p}audit
 BEGIN SELECT RAISE(ABORT, 'rows of the audit are never deleted'); END;
+";
+
+/// What version 5 added: records by their keys. Texts are compared by their bytes, as by itself in SQLite.
+pub(crate) const REGISTRY: Layout = Layout {
+    name: "registry",
+    is_keyed: false,
+    is_derived: false,
+    create: "CREATE TABLE {p}registry (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    -- That of the registry when the record was written last.
+    revision INTEGER NOT NULL,
+    -- A JSON object.
+    body TEXT NOT NULL,
+    changed_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (kind, name)
+)",
+    indexes: &[],
+};
+
+/// The row that has the revision of the registry: no record is without a kind and a name.
+pub(crate) const REVISION: &str = "
+INSERT INTO {p}registry (kind, name, revision, body, changed_at_ms) VALUES ('', '', 0, '{}', 0);
 ";
 
 /// What version 2 added: the skipping index. It is derived: older catalogs have none until their tables are written to.

@@ -9,9 +9,9 @@
 use std::path::Path;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
-use super::layout::{AUDIT, KEY, LAYOUT, Layout, OLD_KEY};
+use super::layout::{AUDIT, KEY, LAYOUT, Layout, OLD_KEY, REGISTRY};
 use crate::errors::DbResult;
 use crate::rows::text::fill;
 
@@ -37,24 +37,34 @@ pub(crate) fn to_version_3(conn: &Connection, path: &Path, prefix: &str) -> DbRe
     Ok(())
 }
 
-/// Refuses if the name of a table that version 4 adds is taken.
+/// Refuses if the name of a table is taken that a version after this one adds.
 ///
 /// # Errors
 /// `Schema`.
-pub(crate) fn refuse_taken(conn: &Connection, path: &Path, prefix: &str) -> DbResult<()> {
-    let name = format!("{prefix}{}", AUDIT.name);
-    let mut named =
-        conn.prepare("SELECT type FROM sqlite_master WHERE name = ?1 COLLATE NOCASE")?;
-    let Some(row) = named.query([&name])?.next()?.map(|row| row.get::<_, String>(0)).transpose()?
-    else {
-        return Ok(());
-    };
-    Err(CatalogError::Schema(format!(
-        "the catalog in '{}' is not upgraded to schema version 4: it makes a table '{name}', and there is a {row} of \
-         that name which is not ours. Rename it, then run `dl init`. Nothing was changed",
-        path.display()
-    ))
-    .into())
+pub(crate) fn refuse_taken(
+    conn: &Connection,
+    path: &Path,
+    prefix: &str,
+    from: u32,
+) -> DbResult<()> {
+    for (version, table) in [(4, AUDIT), (5, REGISTRY)] {
+        if from >= version {
+            continue;
+        }
+        let name = format!("{prefix}{}", table.name);
+        let mut named =
+            conn.prepare("SELECT type FROM sqlite_master WHERE name = ?1 COLLATE NOCASE")?;
+        let found = named.query_row([&name], |row| row.get::<_, String>(0)).optional()?;
+        if let Some(kind) = found {
+            return Err(CatalogError::Schema(format!(
+                "the catalog in '{}' is not upgraded to schema version {version}: it makes a table '{name}', and \
+                 there is a {kind} of that name which is not ours. Rename it, then run `dl init`. Nothing was changed",
+                path.display()
+            ))
+            .into());
+        }
+    }
+    Ok(())
 }
 
 /// The columns of a table in their order, with those that are computed.

@@ -179,7 +179,7 @@ fn columns(conn: &Connection, table: &str) -> Vec<String> {
 pub(crate) fn to_version_2(conn: &Connection, prefix: &str) {
     let run = |sql: &str| conn.execute_batch(sql).unwrap();
     run("BEGIN IMMEDIATE");
-    run(&format!("DROP TABLE IF EXISTS {prefix}audit"));
+    run(&format!("DROP TABLE IF EXISTS {prefix}audit; DROP TABLE IF EXISTS {prefix}registry"));
     for table in &LAYOUT {
         for (index, _) in table.indexes {
             run(&format!("DROP INDEX {prefix}{index}"));
@@ -210,9 +210,17 @@ pub(crate) fn to_version_2(conn: &Connection, prefix: &str) {
     ));
 }
 
-/// Turns a catalog into one of version 3 with the same rows: all but the audit.
+/// Turns a catalog into one of version 4 with the same rows: all but the registry.
+pub(crate) fn to_version_4(conn: &Connection, prefix: &str) {
+    let sql = "DROP TABLE {p}registry; DELETE FROM {p}schema WHERE version > 4;
+        INSERT OR IGNORE INTO {p}schema VALUES (4, 4, 'old')";
+    conn.execute_batch(&fill(sql, prefix)).unwrap();
+}
+
+/// Turns a catalog into one of version 3 with the same rows: all but the audit and the registry.
 pub(crate) fn to_version_3(conn: &Connection, prefix: &str) {
-    let sql = "DROP TABLE {p}audit; DELETE FROM {p}schema WHERE version > 3;
+    let sql =
+        "DROP TABLE {p}audit; DROP TABLE {p}registry; DELETE FROM {p}schema WHERE version > 3;
         INSERT OR IGNORE INTO {p}schema VALUES (3, 3, 'old')";
     conn.execute_batch(&fill(sql, prefix)).unwrap();
 }

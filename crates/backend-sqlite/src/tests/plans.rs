@@ -4,7 +4,7 @@ use deltalakedb_catalog_core::backend::parts::*;
 
 use super::support::{Place, change, committed, create, raw};
 use crate::rows::text::fill;
-use crate::{audit, commit, files, import, outbox, reads, schema, skip, tables};
+use crate::{audit, commit, files, import, outbox, reads, registry, schema, skip, tables};
 
 /// Every statement with its name.
 fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -18,6 +18,7 @@ fn statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         outbox::STATEMENTS,
         skip::STATEMENTS,
         audit::STATEMENTS,
+        registry::STATEMENTS,
     ]
     .into_iter()
     .flatten()
@@ -128,6 +129,7 @@ fn pages_are_in_order(conn: &rusqlite::Connection) {
         (files::FIND, "INDEX dl_files_by_key"),
         (tables::LIST, "sqlite_autoindex_dl_tables_2"),
         (tables::LIST_NAMESPACE, "sqlite_autoindex_dl_tables_2"),
+        (registry::LIST, "INDEX sqlite_autoindex_dl_registry_1"),
         (outbox::CLAIMABLE, "INDEX dl_mirror_pending"),
         (outbox::ROWS_OPEN, "INDEX dl_mirror_status_open"),
         (outbox::ROWS_COMPLETE, "PRIMARY KEY"),

@@ -38,7 +38,7 @@ async fn a_missing_or_empty_catalog_says_to_run_init() {
     // Another handle initialises it: this one notices.
     place.open().migrate(NOW).await.unwrap();
     assert!(backend.get_table(&TableRef::Id(id(1))).await.unwrap().is_none());
-    assert_eq!(backend.info().await.unwrap().schema_version, 4);
+    assert_eq!(backend.info().await.unwrap().schema_version, 5);
     SqliteBackend::open(must_exist).unwrap();
     SqliteBackend::open(read_only).unwrap();
 }
@@ -132,7 +132,7 @@ async fn a_newer_schema_is_left_alone() {
         schema_message(backend.migrate(NOW).await),
         schema_message(SqliteBackend::open(SqliteOptions { must_exist: true, ..place.options() })),
     ] {
-        assert!(message.contains("version 9") && message.contains("up to 4"), "{message}");
+        assert!(message.contains("version 9") && message.contains("up to 5"), "{message}");
     }
     assert_eq!(backend.info().await.unwrap().schema_version, 9);
 }
@@ -153,7 +153,7 @@ async fn processes_that_initialise_at_once_end_with_one_schema() {
     let all = backends.iter().map(|backend| backend.migrate(NOW));
     futures::future::try_join_all(all).await.unwrap();
     let versions: i64 = raw(&place.path())
-        .query_row("SELECT count(*) FROM dl_schema WHERE version = 4", [], |row| row.get(0))
+        .query_row("SELECT count(*) FROM dl_schema WHERE version = 5", [], |row| row.get(0))
         .unwrap();
     assert_eq!(versions, 1, "one row for the version, once");
 }

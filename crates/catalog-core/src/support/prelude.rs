@@ -13,3 +13,4 @@ pub use crate::commit::{CommitBody, CommitIndex, Packed};
 pub use crate::error::{CatalogError, ReadResult, Result, WriteResult, WriteState};
 pub use crate::ids::{At, CommitToken, TableId, TableName, TableRef, TimestampMs, Version};
 pub use crate::model::*;
+pub use crate::registry::{Expected, Record, RecordKey, RecordWrite, RegistryOutcome};

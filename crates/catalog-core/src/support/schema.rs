@@ -22,6 +22,8 @@ pub const TABLES: [&str; 14] = [
 
 /// The table of the audit, without prefix. A backend without an audit has none.
 pub const AUDIT: &str = "audit";
+/// The table of the registry, without prefix. A backend without a registry has none.
+pub const REGISTRY: &str = "registry";
 
 /// The error of a database that keeps no audit.
 #[must_use]
@@ -66,28 +68,32 @@ pub fn schema_too_new(found: u32, supported: u32, at: &str) -> CatalogError {
 /// What a login may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GrantRole {
-    /// Everything but creating and upgrading the tables.
+    /// Everything that a writer may, and changes of the registry.
+    Admin,
+    /// Everything but changes of the registry, and creating and upgrading the tables.
     Writer,
-    /// Every read.
+    /// Every read, but for the registry.
     Reader,
 }
 
 impl GrantRole {
-    /// The rights on a table, without prefix, as they stand in a `GRANT`. Nobody alters or deletes rows of the
-    /// audit.
+    /// The rights on a table, without prefix, as they stand in a `GRANT`; none: no right. Nobody alters or deletes
+    /// rows of the audit. The registry has hashes of keys: a reader sees none of it.
     #[must_use]
-    pub fn rights_on(self, table: &str) -> &'static str {
-        match self {
-            GrantRole::Writer if table == AUDIT => "SELECT, INSERT",
-            role => role.rights(),
+    pub fn rights_on(self, table: &str) -> Option<&'static str> {
+        match (self, table) {
+            (GrantRole::Admin | GrantRole::Writer, AUDIT) => Some("SELECT, INSERT"),
+            (GrantRole::Writer, REGISTRY) => Some("SELECT"),
+            (GrantRole::Reader, REGISTRY) => None,
+            (role, _) => Some(role.rights()),
         }
     }
 
-    /// The rights on each table but that of the audit, as they stand in a `GRANT`.
+    /// The rights on each table but those of the audit and the registry, as they stand in a `GRANT`.
     #[must_use]
     pub fn rights(self) -> &'static str {
         match self {
-            GrantRole::Writer => "SELECT, INSERT, UPDATE, DELETE",
+            GrantRole::Admin | GrantRole::Writer => "SELECT, INSERT, UPDATE, DELETE",
             GrantRole::Reader => "SELECT",
         }
     }

@@ -59,6 +59,6 @@ impl<B: fmt::Debug> fmt::Debug for FaultyBackend<B> {
 
 delegate!(
     SchemaBackend, TableBackend, ReadBackend, CommitBackend, SkipBackend, ImportBackend, OutboxBackend,
-    OperateBackend, AuditBackend
+    OperateBackend, AuditBackend, RegistryBackend
     for [B: CatalogBackend] FaultyBackend<B> => inner, around run
 );

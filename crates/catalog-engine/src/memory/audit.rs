@@ -12,6 +12,15 @@ impl State {
         self.audit.push(AuditRow { id, entry });
     }
 
+    /// The same, unless there is a row with its token. Who calls has checked the entry.
+    pub(super) fn keep_once(&mut self, entry: &AuditEntry) {
+        let known =
+            entry.token.is_some() && self.audit.iter().any(|row| row.entry.token == entry.token);
+        if !known {
+            self.keep(entry.clone());
+        }
+    }
+
     fn audit_list(
         &self,
         filter: &AuditFilter,
@@ -39,11 +48,7 @@ impl AuditBackend for MemoryBackend {
     async fn audit_record(&self, entry: &AuditEntry) -> WriteResult<()> {
         let mut state = self.open()?;
         entry.check()?;
-        let known =
-            entry.token.is_some() && state.audit.iter().any(|row| row.entry.token == entry.token);
-        if !known {
-            state.keep(entry.clone());
-        }
+        state.keep_once(entry);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::registry::Registry;
 use super::skip::SkipState;
 use deltalakedb_catalog_core::support::{
     self, FileRow, NewVersion, Outbox, StoredTable, newest_batch, not_found, prelude::*,
@@ -15,6 +16,7 @@ pub(super) struct State {
     pub(super) tokens: BTreeMap<CommitToken, BTreeSet<(u32, TableId, Version)>>,
     pub(super) skip: BTreeMap<TableId, SkipState>,
     pub(super) audit: Vec<AuditRow>,
+    pub(super) registry: Registry,
 }
 
 /// A table with all of its rows.

@@ -7,6 +7,7 @@ use deltalakedb_catalog_core::commit::{CommitBody, Packed};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{TableId, TableName, TimestampMs, Version};
 use deltalakedb_catalog_core::model::{BaseTail, CommitRecord, TableRecord};
+use deltalakedb_catalog_core::registry::Record;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -43,17 +44,22 @@ pub struct Manifest {
     pub counts: Counts,
     /// Tables that are not in it, as an import had not finished them.
     pub left_out: Vec<TableName>,
-    /// Its objects, but for those of the audit.
+    /// Its objects, but for those of the audit and the registry.
     pub segments: Vec<Segment>,
     /// Rows of the audit; none: the catalog kept none, or the program that wrote the set did not back it up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditPart>,
+    /// The registry; none: the database kept none, or the program that wrote the set did not back it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistryPart>,
 }
 
 impl Manifest {
     /// All of its objects.
     pub fn objects(&self) -> impl Iterator<Item = &Segment> {
-        self.segments.iter().chain(self.audit.iter().flat_map(|audit| &audit.segments))
+        let of_audit = self.audit.iter().flat_map(|audit| &audit.segments);
+        let of_registry = self.registry.iter().flat_map(|registry| &registry.segments);
+        self.segments.iter().chain(of_audit).chain(of_registry)
     }
 }
 
@@ -62,6 +68,15 @@ impl Manifest {
 pub struct AuditPart {
     /// Rows from this time on; none: all rows. Rows of the hours before the parent was taken are in both sets.
     pub since: Option<TimestampMs>,
+    /// Its objects.
+    pub segments: Vec<Segment>,
+}
+
+/// The registry: each set has all of its records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryPart {
+    /// Its revision.
+    pub revision: i64,
     /// Its objects.
     pub segments: Vec<Segment>,
 }
@@ -89,6 +104,9 @@ pub struct Counts {
     /// Rows of the audit.
     #[serde(default)]
     pub audit: u64,
+    /// Records of the registry.
+    #[serde(default)]
+    pub registry: u64,
 }
 
 /// What a segment holds.
@@ -101,6 +119,8 @@ pub enum SegmentKind {
     Tables,
     /// Rows of the audit.
     Audit,
+    /// Records of the registry.
+    Registry,
 }
 
 /// An object of a set.
@@ -167,6 +187,8 @@ pub(super) enum Entry {
     Row(TableEntry),
     /// A row of the audit.
     Audit(AuditRow),
+    /// A record of the registry.
+    Record(Record),
 }
 
 /// A commit, without its text.

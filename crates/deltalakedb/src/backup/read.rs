@@ -10,12 +10,14 @@ use deltalakedb_catalog_core::backend::{ImportProgress, ImportedCommit};
 use deltalakedb_catalog_core::error::{CatalogError, Result};
 use deltalakedb_catalog_core::ids::{TableId, Version};
 use deltalakedb_catalog_core::model::{BaseChunk, BaseTail, CommitRecord, TableRecord};
+use deltalakedb_catalog_core::registry::Record;
 use tokio::sync::mpsc;
 
 use super::format::{Entry, Segment, SegmentKind, Start, TableEntry, Text, commit_of, entry_at};
 use super::place::{Place, Set};
 use super::write::{Known, broken_off};
 use crate::copy::Limits;
+use crate::copy::registry::Registry;
 use crate::copy::source::{Step, Steps, imported, send_base, text_of};
 
 /// Unpacked segments that are kept: neighbours in the list of tables share one.
@@ -121,6 +123,44 @@ impl Chain {
             at = next;
         }
         Ok(rows)
+    }
+
+    /// The registry as the newest set has it; none if it has none.
+    ///
+    /// # Errors
+    /// `Corrupt`; those of the store.
+    pub(super) async fn registry(&self) -> Result<Option<Registry>> {
+        let Some(set) = self.sets.last() else { return Ok(None) };
+        let Some(part) = &set.manifest.registry else { return Ok(None) };
+        let mut records = Vec::new();
+        for segment in &part.segments {
+            let wrong = |what: &str| {
+                let place = self.place.describe();
+                CatalogError::corrupt(format!("'{place}/{}': {what}", segment.name))
+            };
+            let bytes = self.place.segment(segment).await?;
+            let mut at = 0;
+            while let Some((entry, _, next)) =
+                entry_at(&bytes, at).map_err(|e| wrong(&e.to_string()))?
+            {
+                let Entry::Record(record) = entry else {
+                    return Err(wrong("an entry is no record of the registry"));
+                };
+                records.push(record);
+                at = next;
+            }
+        }
+        let wrong = |what: String| {
+            let place = self.place.describe();
+            CatalogError::corrupt(format!("the registry of set {} in '{place}': {what}", set.id()))
+        };
+        let counted = set.manifest.counts.registry;
+        if u64::try_from(records.len()) != Ok(counted) {
+            let found = records.len();
+            return Err(wrong(format!("it has {found} records, its manifest says {counted}")));
+        }
+        Record::check(&records, part.revision).map_err(|error| wrong(error.to_string()))?;
+        Ok(Some(Registry { revision: part.revision, records }))
     }
 
     /// Tables of the newest set, by id.
@@ -383,7 +423,7 @@ impl Walk<'_> {
                     }
                     self.at = None;
                 }
-                Entry::Table(_) | Entry::Row(_) | Entry::Audit(_) => {
+                Entry::Table(_) | Entry::Row(_) | Entry::Audit(_) | Entry::Record(_) => {
                     return Err(of.corrupt("another table begins before its end"));
                 }
             }

@@ -24,7 +24,7 @@ use crate::copy::compare::{publishing, records};
 use crate::copy::differences::Differences;
 use crate::copy::survey::{listed, require_catalog, tables};
 use crate::copy::{Limits, Progressed, TableCopy, Validate};
-use crate::copy::{audit, load};
+use crate::copy::{audit, load, registry};
 
 /// What to restore, and how.
 #[derive(Debug, Clone, Default)]
@@ -57,7 +57,8 @@ pub struct RestoreOptions {
 ///
 /// # Errors
 /// * `Schema`: the catalog is not initialised.
-/// * `InvalidInput`: there is no such set, time or table; the catalog holds other tables.
+/// * `InvalidInput`: there is no such set, time or table; the catalog holds other tables, or other records in its
+///   registry.
 /// * `Corrupt`: the backup is damaged. Nothing of a damaged table becomes active.
 /// * `Unavailable`: database or store do not answer. The same call goes on.
 pub async fn restore(
@@ -78,6 +79,12 @@ pub async fn restore(
         for segment in chain.audit() {
             chain.audit_rows(segment).await?;
         }
+    }
+    // It belongs to the catalog as a whole, and is as the set has it, whatever the time. What the catalog's own has is not
+    // overwritten.
+    let registry = if options.tables.is_empty() { chain.registry().await? } else { None };
+    if let Some(registry) = &registry {
+        registry::check(to, registry).await?;
     }
     let mut left_out: Vec<Notice> = set
         .manifest
@@ -107,6 +114,9 @@ pub async fn restore(
     let finished = run.agrees() && run.finish(&wanted).await?;
     if finished && with_audit {
         run.audit(&wanted).await?;
+    }
+    if let Some(registry) = registry.filter(|_| finished) {
+        registry::put(to, &registry).await?;
     }
     let up_to = options.at.unwrap_or(set.manifest.taken_at);
     if finished {

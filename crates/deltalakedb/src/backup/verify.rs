@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use deltalakedb_catalog_core::error::{CatalogError, Result};
+use deltalakedb_catalog_core::registry::RecordWrite;
 use deltalakedb_catalog_engine::env::Progress;
 use serde::Serialize;
 
@@ -73,7 +74,12 @@ pub async fn verify(
             // Every table of it can be read from its first version to its last.
             let chain = Chain::open(place, listing.chain(set.id())?).await;
             match chain {
-                Ok(chain) => tables(&chain, &mut one).await?,
+                Ok(chain) => {
+                    tables(&chain, &mut one).await?;
+                    if let Err(error) = chain.registry().await {
+                        note(&mut one, error)?;
+                    }
+                }
                 Err(error) => note(&mut one, error)?,
             }
         }
@@ -157,6 +163,12 @@ async fn objects(
                     if let Err(error) = row.entry.check() {
                         let what = format!("'{}': row {}: {error}", segment.name, row.id);
                         note(one, CatalogError::corrupt(what))?;
+                    }
+                }
+                Entry::Record(record) => {
+                    one.counts.registry += 1;
+                    if let Err(error) = RecordWrite::check_body(&record.key, &record.body) {
+                        note(one, CatalogError::corrupt(format!("'{}': {error}", segment.name)))?;
                     }
                 }
                 _ => {}

@@ -8,6 +8,7 @@ use deltalakedb_catalog_core::backend::CommitFilter;
 use deltalakedb_catalog_core::error::{CatalogError, Result, WriteState};
 use deltalakedb_catalog_core::ids::{At, TableRef, TimestampMs, Version};
 use deltalakedb_catalog_core::model::TableRecord;
+use deltalakedb_catalog_core::registry::Record;
 use deltalakedb_catalog_core::secrets::check_options;
 use deltalakedb_catalog_engine::catalog::Catalog;
 use deltalakedb_catalog_engine::env::Progress;
@@ -27,6 +28,14 @@ use crate::copy::{Limits, audit};
 const SEGMENT_BYTES: usize = 16 << 20;
 /// Commits read in one call.
 const PAGE: usize = 500;
+
+/// The objects of a set, as its manifest has them.
+#[derive(Debug, Default)]
+pub(super) struct Segments {
+    pub(super) rest: Vec<Segment>,
+    pub(super) audit: Vec<Segment>,
+    pub(super) registry: Vec<Segment>,
+}
 
 /// A set at work.
 pub(super) struct Writer {
@@ -271,12 +280,30 @@ impl Writer {
         self.flush().await
     }
 
-    /// Waits for all segments. The second ones are those of the audit.
-    pub(super) async fn finish(&mut self) -> Result<(Vec<Segment>, Vec<Segment>)> {
+    /// Writes the records of the registry.
+    pub(super) async fn registry(&mut self, records: Vec<Record>) -> Result<()> {
+        self.flush().await?;
+        self.kind = SegmentKind::Registry;
+        for record in records {
+            self.counts.registry += 1;
+            self.entry(&Entry::Record(record)).await?;
+        }
+        self.flush().await
+    }
+
+    /// Waits for all segments.
+    pub(super) async fn finish(&mut self) -> Result<Segments> {
         self.flush().await?;
         self.arrived().await?;
-        let of_audit = |segment: &Segment| segment.kind == SegmentKind::Audit;
-        Ok(std::mem::take(&mut self.done).into_iter().partition(|segment| !of_audit(segment)))
+        let mut segments = Segments::default();
+        for segment in std::mem::take(&mut self.done) {
+            match segment.kind {
+                SegmentKind::Data | SegmentKind::Tables => segments.rest.push(segment),
+                SegmentKind::Audit => segments.audit.push(segment),
+                SegmentKind::Registry => segments.registry.push(segment),
+            }
+        }
+        Ok(segments)
     }
 }
 

@@ -561,10 +561,14 @@ pub(crate) const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "security",
-        "the service checks no logins yet: give rights in the database (`dl grants`), TLS is in the section database \
+        "clients of the service have keys (`dl keys`) and roles (`dl access`), logins of the database rights (`dl grants`); \
+         its TLS is in the section database \
          (ssl, ssl_mode, ssl_ca)",
     ),
-    ("auth", "the service checks no logins yet: give rights in the database (`dl grants`)"),
+    (
+        "auth",
+        "clients of the service have keys (`dl keys`) and roles (`dl access`), logins of the database rights (`dl grants`)",
+    ),
     ("metrics", "write monitoring.listen"),
     ("log_level", "write logging.level"),
     ("log_format", "write logging.format"),

@@ -47,6 +47,8 @@ impl Select<'_> {
             rows = rows.select_columns(&columns).map_err(explain::query)?;
         }
         if let Some(limit) = self.limit {
+            // The engine counts in 64 bits with a sign.
+            let limit = limit.min(usize::MAX >> 1);
             rows = rows.limit(0, Some(limit)).map_err(explain::query)?;
         }
         Ok(rows)

@@ -1,5 +1,7 @@
 //! Backups: what is restored is what was there, whatever is in between.
 
+mod registry;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -11,7 +11,7 @@ use crate::failure::Result;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints SQL for an administrator to run in the catalog's database; nothing is run, and the server is
-not asked. The login must exist. `dl init`, which makes the tables, needs more rights than both
+not asked. The login must exist. `dl init`, which makes the tables, needs more rights than all
 roles: those to create tables in the database (or schema).
 
 Examples:
@@ -31,9 +31,11 @@ pub(crate) struct Grants {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Role {
+    /// Reads, commits and publishes, and changes the registry
+    Admin,
     /// Reads, commits and publishes
     Writer,
-    /// Reads
+    /// Reads all but the registry
     Reader,
 }
 
@@ -49,6 +51,7 @@ impl Grants {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let uri = context.catalog_uri()?;
         let role = match self.role {
+            Role::Admin => grants::Role::Admin,
             Role::Writer => grants::Role::Writer,
             Role::Reader => grants::Role::Reader,
         };

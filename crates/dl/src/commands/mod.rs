@@ -1,5 +1,6 @@
 //! One module a command: its arguments and what it does.
 
+mod access;
 mod alter;
 mod append;
 mod audit;
@@ -22,6 +23,7 @@ mod grants;
 mod history;
 mod import;
 mod init;
+mod keys;
 #[cfg(not(feature = "sql"))]
 mod lean;
 mod list;
@@ -136,6 +138,12 @@ pub(crate) enum Command {
     Restore(restore::Restore),
     /// Print the SQL that gives a login its rights on the catalog
     Grants(grants::Grants),
+    /// Roles of principals, for clients of a service
+    #[command(subcommand)]
+    Access(access::Access),
+    /// Keys, by which a service knows its clients
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// Look at the configuration: is it right, where is each value from
     #[command(subcommand)]
     Config(config::Config),
@@ -194,6 +202,8 @@ impl Command {
             Command::Backup(_) => "backup",
             Command::Restore(_) => "restore",
             Command::Grants(_) => "grants",
+            Command::Access(_) => "access",
+            Command::Keys(_) => "keys",
             Command::Config(_) => "config",
             Command::Views(_) => "views",
             Command::Completions(_) => "completions",
@@ -272,6 +282,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Backup(command) => return command.run(context).await,
         Command::Restore(command) => return command.run(context).await,
         Command::Grants(command) => command.run(context)?,
+        Command::Access(command) => command.run(context).await?,
+        Command::Keys(command) => command.run(context).await?,
         Command::Config(command) => return command.run(context).await,
         Command::Views(command) => command.run(context).await?,
         Command::Completions(command) => command.run(context)?,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use deltalakedb::{Db, PublisherConfig};
-use deltalakedb_server::{Scrape, Server, Settings};
+use deltalakedb_server::{Authentication, Scrape, Server, Settings};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::json;
@@ -19,8 +19,9 @@ use crate::listen::Scraper;
 #[command(after_help = "\
 Programs in any language list, read, create and change tables by name. /openapi.json describes all
 routes, /health, /ready and /metrics are for those who watch. Any number of services may serve one
-catalog. Nobody is asked who they are: an address that other machines reach is refused, unless
---without-authentication says that something before it asks.
+catalog. On an address that other machines reach, clients show a key (`dl keys create`), and may do
+what their roles allow (`dl access grant`). On loopback they are asked with --authenticate only.
+Keys are sent as they are: put TLS before the service.
 
 On Ctrl-C or SIGTERM no new connection is taken; requests that run end, within --grace.
 
@@ -33,8 +34,11 @@ pub(crate) struct Serve {
     /// Address to listen on; port 0 is any that is free
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
     listen: String,
-    /// Allow an address that other machines reach, though nobody is asked who they are
+    /// Ask clients for a key on loopback, too
     #[arg(long)]
+    authenticate: bool,
+    /// Ask nobody, also on an address that other machines reach: something before it asks
+    #[arg(long, conflicts_with = "authenticate")]
     without_authentication: bool,
     /// A name by which clients may call the service, besides localhost and its address; '*' is any
     #[arg(long = "allow-host", value_name = "NAME")]
@@ -79,7 +83,11 @@ impl Serve {
             (db, None)
         };
         let mut settings = Settings::default();
-        settings.without_authentication = self.without_authentication;
+        settings.authentication = match (self.authenticate, self.without_authentication) {
+            (true, _) => Authentication::Keys,
+            (false, true) => Authentication::None,
+            (false, false) => Authentication::IfOpen,
+        };
         settings.allowed_hosts.clone_from(&self.allowed_hosts);
         settings.roots.clone_from(&self.roots);
         settings.catalog_name.clone_from(&self.catalog_name);
@@ -96,6 +104,11 @@ impl Serve {
             context.out.document(&json!({ "listening": format!("http://{address}") }))?;
         } else {
             context.out.hint(format!("Listening on http://{address}"));
+        }
+        if server.asks() && !address.ip().is_loopback() {
+            context.out.warn(
+                "clients send their keys as they are: let them come through a proxy that has TLS",
+            );
         }
         let mut stop = context.stop();
         let stopped = async move {

@@ -132,13 +132,14 @@ fn a_mariadb_tells_rights_connections_zone_and_replication() {
     }
 
     // Logins with the rights that `dl grants` prints.
-    for (role, rights) in [("writer", "ok"), ("reader", "note")] {
+    for (role, rights) in [("admin", "ok"), ("writer", "ok"), ("reader", "note")] {
         server.create_user(role, "pass_word").unwrap();
         let grants = world.dl(&["grants", "--role", role, "--login", role]).ok().stdout;
         server.sql(&grants).unwrap();
         let login = World::at(Some(server.url_as(role, "pass_word", "la_ke")));
         let report = doctor(&login);
         assert_eq!(level(&report, "rights"), Some(rights), "{role}: {report}");
+        assert_eq!(level(&report, "registry"), None, "{role}: {report}");
         assert_eq!(level(&report, "settings"), None, "{report}");
     }
     let login = World::at(Some(server.url_as("writer", "pass_word", "la_ke")));
@@ -182,18 +183,34 @@ fn a_postgres_tells_the_rights_of_logins() {
     server.create_database("lake").unwrap();
     let world = World::at(Some(server.url("lake")));
     world.dl(&["init"]).ok();
-    for (role, rights) in [("writer", "ok"), ("reader", "note")] {
+    for (role, rights) in [("admin", "ok"), ("writer", "ok"), ("reader", "note")] {
         server.create_role(role, "pass_word").unwrap();
         let grants = world.dl(&["grants", "--role", role, "--login", role]).ok().stdout;
         server.psql_in("lake", &grants).unwrap();
         let report = World::at(Some(server.url_as(role, "pass_word", "lake"))).json_of(&["doctor"]);
         assert_eq!(level(&report, "rights"), Some(rights), "{role}: {report}");
+        assert_eq!(level(&report, "registry"), None, "{role}: {report}");
     }
     server.psql_in("lake", "REVOKE INSERT ON dl_audit FROM writer").unwrap();
     let login = World::at(Some(server.url_as("writer", "pass_word", "lake")));
     let report = login.json_of(&["doctor"]);
     let found = finding(&report, "rights").unwrap()["found"].as_str().unwrap();
     assert!(found.contains("dl_audit"), "{found}");
+    // The registry is a writer's to read, and no reader's.
+    server
+        .psql_in(
+            "lake",
+            "GRANT INSERT ON dl_audit TO writer; REVOKE SELECT ON dl_registry FROM writer;
+             GRANT SELECT ON dl_registry TO reader",
+        )
+        .unwrap();
+    for (role, rights) in [("writer", "ok"), ("reader", "note")] {
+        let report = World::at(Some(server.url_as(role, "pass_word", "lake"))).json_of(&["doctor"]);
+        assert_eq!(level(&report, "rights"), Some(rights), "{role}: {report}");
+        assert_eq!(level(&report, "registry"), Some("note"), "{role}: {report}");
+        let found = finding(&report, "registry").unwrap()["found"].as_str().unwrap();
+        assert!(found.contains("dl_registry"), "{role}: {found}");
+    }
 }
 
 #[test]

@@ -196,10 +196,51 @@ fn the_description_is_true_on_postgres() {
 }
 
 #[test]
-fn an_open_address_is_refused_unless_it_is_asked_for() {
+fn an_open_address_asks_for_keys_unless_told_not_to() {
     let w = World::new();
-    w.dl(&["serve", "--listen", "0.0.0.0:0"]).fails(&["--without-authentication"]);
+    let made = w.json(&["keys", "create", "loader", "--note", "nightly", "--expires-in", "90d"]);
+    let key = made["key"].as_str().unwrap();
+    assert_eq!((&made["principal"], &made["note"]), (&json!("loader"), &json!("nightly")));
+    w.dl(&["access", "grant", "loader", "read", "*"]).ok().says("has now the role read on *");
+    w.dl(&["access", "grant", "loader", "read", "*"]).ok().says("had already");
+    w.dl(&["access", "grant", "loader", "owner", "*"]).code(2);
+    w.dl(&["keys", "create", "loader", "--expires-in", "soon"]).fails(&["'soon'"]);
+    let listed = w.json(&["keys", "list"]);
+    assert_eq!((&listed[0]["id"], listed.as_array().unwrap().len()), (&made["id"], 1));
+    assert!(!listed.to_string().contains(key));
+    assert_eq!(w.json(&["access", "list"])[0]["grants"], json!([{ "on": "*", "role": "read" }]));
+    w.dl(&["access", "list"]).ok().says("loader");
+
+    let ask = |service: &Service, key: Option<&str>| {
+        service.runtime.block_on(async {
+            let mut request = service.client.get(format!("{}/v1/tables", service.base));
+            if let Some(key) = key {
+                request = request.bearer_auth(key);
+            }
+            request.header("host", "localhost").send().await.unwrap().status().as_u16()
+        })
+    };
+    let service = Service::start(w.command(&["serve", "--listen", "0.0.0.0:0"]));
+    assert_eq!((ask(&service, None), ask(&service, Some(key))), (401, 200));
+    w.dl(&["keys", "revoke", made["id"].as_str().unwrap()]).ok().says("is revoked");
+    let begun = Instant::now();
+    while ask(&service, Some(key)) != 401 {
+        assert!(begun.elapsed() < LIMIT, "the key still opens");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(service.terminate().0, Some(0));
     let service =
         Service::start(w.command(&["serve", "--listen", "0.0.0.0:0", "--without-authentication"]));
+    assert_eq!(ask(&service, None), 200);
     assert_eq!(service.terminate().0, Some(0));
+    let events = w.json(&["audit"]);
+    let actions: Vec<&str> =
+        events.as_array().unwrap().iter().map(|e| e["action"].as_str().unwrap()).collect();
+    assert!(
+        actions.contains(&"key.create")
+            && actions.contains(&"access.grant")
+            && actions.contains(&"key.revoke"),
+        "{actions:?}"
+    );
+    assert!(!events.to_string().contains(key));
 }

@@ -121,7 +121,13 @@ impl Step {
             | Verb::MirrorExpire
             | Verb::Close
             | Verb::AuditRecord
-            | Verb::AuditList => panic!("publishing does not call {verb:?}"),
+            | Verb::AuditList
+            | Verb::RegistryGet
+            | Verb::RegistryList
+            | Verb::RegistryWrite
+            | Verb::RegistryAll
+            | Verb::RegistryLoad
+            | Verb::RegistryRevision => panic!("publishing does not call {verb:?}"),
         }
     }
 

@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use deltalakedb::access::Role;
 use deltalakedb::core::action::Action;
 use deltalakedb::core::commit::parse_line;
 use deltalakedb::core::predicate::Pruner;
@@ -23,6 +24,7 @@ use utoipa::ToSchema;
 use crate::extract::Body;
 use crate::places::check_files;
 use crate::problem::{Answer, Failed, Problems};
+use crate::routes::open;
 use crate::state::{Caller, Service};
 
 /// The header that makes a repeated request take effect once.
@@ -157,7 +159,7 @@ pub(crate) async fn commit(
     let mut names = BTreeMap::new();
     for change in new.tables {
         let name = change.table.clone();
-        match change.into_change(&service).await {
+        match change.into_change(&service, &caller).await {
             Ok(change) => {
                 if let ChangeTarget::Existing { table, .. } = &change.target {
                     names.insert(table.to_string(), name);
@@ -165,9 +167,11 @@ pub(crate) async fn commit(
                 tables.push(change);
             }
             // A request that took effect before is not wrong now: its tables may have changed since, and because of it.
+            Err(failed) if failed.0.status == 403 => return Err(failed),
             Err(failed) => match db.resolve(&token).await? {
                 Some(tables) => {
                     let report = CommitReport { token, replayed: true, attempts: 0, tables };
+                    check_replayed(&service, &caller, &report).await?;
                     return Ok(answer(&report));
                 }
                 None => return Err(failed),
@@ -183,7 +187,23 @@ pub(crate) async fn commit(
         Ok(Ok(report)) => report.map_err(|error| by_name(error, &names))?,
         Ok(Err(_)) | Err(_) => return Err(Failed::late(Some(token.as_str()))),
     };
+    check_replayed(&service, &caller, &report).await?;
     Ok(answer(&report))
+}
+
+/// What a key of this request did before may have been done by somebody else: that is not told.
+async fn check_replayed(service: &Service, caller: &Caller, report: &CommitReport) -> Answer<()> {
+    if !report.replayed || caller.principal.is_none() {
+        return Ok(());
+    }
+    for table in &report.tables {
+        let record = service.db().catalog().table(&TableRef::Id(table.table_id)).await?;
+        if !caller.may(Role::Write, &record.name) {
+            let text = "this idempotency key was used for a table that this key may not write to: choose another one";
+            return Err(Failed::invalid(text));
+        }
+    }
+    Ok(())
 }
 
 /// A conflict names the table as the client did.
@@ -205,7 +225,7 @@ fn answer(report: &CommitReport) -> Response {
 }
 
 impl NewChange {
-    async fn into_change(self, service: &Service) -> Answer<TableChange> {
+    async fn into_change(self, service: &Service, caller: &Caller) -> Answer<TableChange> {
         let table: TableRef = self.table.parse().map_err(|e| Failed::invalid(format!("{e}")))?;
         let at = match self.read_version {
             Some(version) => {
@@ -213,7 +233,7 @@ impl NewChange {
             }
             None => At::Head,
         };
-        let snapshot = service.db().snapshot(&table, at).await?;
+        let snapshot = open(service, caller, Role::Write, &table, at).await?;
         let (ndjson, actions) = self.lines()?;
         check_files(&snapshot.table.location, &actions)?;
         let reads = match &self.reads {

@@ -1,10 +1,12 @@
 //! Files of a table, streamed.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
+use deltalakedb::access::Role;
 use deltalakedb::filter::parse_filter;
 use deltalakedb::view::FileView;
 use deltalakedb::{CatalogError, FileRecord};
@@ -14,9 +16,11 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::IntoParams;
 
+use crate::cursor;
 use crate::extract::{Asked, Named, state_at};
 use crate::problem::{Answer, Problems};
-use crate::state::Service;
+use crate::routes::open;
+use crate::state::{Caller, Service};
 
 /// The version that the files are of.
 pub(super) const VERSION_HEADER: HeaderName = HeaderName::from_static("delta-table-version");
@@ -39,7 +43,8 @@ pub(crate) struct Wanted {
     #[param(rename = "where")]
     condition: Option<String>,
     /// At most so many.
-    limit: Option<u64>,
+    #[param(minimum = 0)]
+    limit: Option<i64>,
 }
 
 /// Files of a table at a version, a JSON object a line, in the order in which they were added. The header
@@ -51,19 +56,19 @@ pub(crate) struct Wanted {
         headers(("delta-table-version" = i64, description = "The version that the files are of."))), Problems))]
 pub(crate) async fn list(
     State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
     Named(table): Named,
     Asked(wanted): Asked<Wanted>,
 ) -> Answer<Response> {
     let condition = wanted.condition.as_deref().map(parse_filter).transpose()?;
     let at = state_at(wanted.version, wanted.timestamp.as_deref())?;
     let db = service.db();
-    let snapshot = db.snapshot(&table, at).await?;
+    let snapshot = open(&service, &caller, Role::Read, &table, at).await?;
     let files = match &condition {
         Some(condition) => db.files_matching(&snapshot, condition)?,
         None => db.files(snapshot.table.id, snapshot.version),
     };
-    let most = wanted.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-    let files = files.take(most).boxed();
+    let files = files.take(cursor::most(wanted.limit)?.unwrap_or(usize::MAX)).boxed();
     // What is wrong at once is an answer of its own, and no list that breaks off.
     let mut files = files.peekable();
     if let Some(Err(_)) = std::pin::Pin::new(&mut files).peek().await

@@ -1,9 +1,10 @@
 //! Who changed a table, when and how.
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use deltalakedb::CommitFilter;
 use deltalakedb::Version;
+use deltalakedb::access::Role;
 use deltalakedb::view::CommitView;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -11,7 +12,8 @@ use utoipa::{IntoParams, ToSchema};
 use crate::cursor;
 use crate::extract::{Asked, Named};
 use crate::problem::{Answer, Problems};
-use crate::state::Service;
+use crate::routes::record;
+use crate::state::{Caller, Service};
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +48,7 @@ pub(crate) struct Commits {
     responses((status = 200, description = "A page.", body = Commits), Problems))]
 pub(crate) async fn list(
     State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
     Named(table): Named,
     Asked(wanted): Asked<Wanted>,
 ) -> Answer<Json<Commits>> {
@@ -56,7 +59,7 @@ pub(crate) async fn list(
         to_time: wanted.to.as_deref().map(deltalakedb::time::parse).transpose()?,
         ..CommitFilter::default()
     };
-    let record = service.db().catalog().table(&table).await?;
+    let record = record(&service, &caller, Role::Read, &table).await?;
     let page = service.db().history_page(record.id, &filter, before, limit).await?;
     let next_cursor = page.next.as_ref().map(cursor::write).transpose()?;
     Ok(Json(Commits { commits: page.items.iter().map(CommitView::from).collect(), next_cursor }))

@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
-use deltalakedb::NoProgress;
+use axum::{Extension, Json};
+use deltalakedb::access::Role;
 use deltalakedb::mirror::diff::{DiffOptions, diff};
 use deltalakedb::view::{MirrorView, plain};
+use deltalakedb::{NoProgress, TableRef};
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::IntoParams;
 
 use crate::extract::{Asked, Named};
 use crate::problem::{Answer, Failed, Problems};
-use crate::state::Service;
+use crate::routes::record;
+use crate::state::{Caller, Service};
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -30,11 +32,13 @@ pub(crate) struct Wanted {
     responses((status = 200, description = "How far it is.", body = MirrorView), Problems))]
 pub(crate) async fn status(
     State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
     Named(table): Named,
     Asked(wanted): Asked<Wanted>,
 ) -> Answer<Json<MirrorView>> {
     let db = service.db().clone().on_primary();
-    let record = db.catalog().table(&table).await?;
+    let id = record(&service, &caller, Role::Read, &table).await?.id;
+    let record = db.catalog().table(&TableRef::Id(id)).await?;
     let late = u64::try_from(wanted.late_seconds.unwrap_or(60));
     let late = late.map_err(|_| Failed::invalid("late_seconds is below 0"))?;
     let late = Duration::from_secs(late);
@@ -47,9 +51,11 @@ pub(crate) async fn status(
     responses((status = 200, description = "The report of `dl diff --format json`; `verdict` is `parity`, `lag_only` or `drift`.", body = Value), Problems))]
 pub(crate) async fn compare(
     State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
     Named(table): Named,
 ) -> Answer<Json<Value>> {
     let options = DiffOptions { compare_bytes: true, shown_files: 20, ..DiffOptions::default() };
+    let table = TableRef::Id(record(&service, &caller, Role::Read, &table).await?.id);
     let report = diff(service.db(), &table, options, &NoProgress).await?;
     Ok(Json(plain(&report)))
 }

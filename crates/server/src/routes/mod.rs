@@ -15,12 +15,14 @@ use axum::Json;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
+use deltalakedb::access::Role;
+use deltalakedb::{At, Snapshot, TableRecord, TableRef};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::problem::{Failed, Problem};
-use crate::state::Service;
+use crate::problem::{Answer, Failed, Problem};
+use crate::state::{Caller, Service};
 
 /// The description without its routes.
 #[derive(OpenApi)]
@@ -72,6 +74,33 @@ pub(crate) fn router(service: Service) -> Router {
         router = router.route("/metrics", get(health::metrics));
     }
     router.with_state(service)
+}
+
+/// Opens a table, if the caller may do this with it.
+async fn open(
+    service: &Service,
+    caller: &Caller,
+    role: Role,
+    table: &TableRef,
+    at: At,
+) -> Answer<Snapshot> {
+    caller.check_named(role, table)?;
+    let snapshot = service.db().snapshot(table, at).await?;
+    caller.check_found(role, table, &snapshot.table.name)?;
+    Ok(snapshot)
+}
+
+/// The row of a table, if the caller may do this with it.
+async fn record(
+    service: &Service,
+    caller: &Caller,
+    role: Role,
+    table: &TableRef,
+) -> Answer<TableRecord> {
+    caller.check_named(role, table)?;
+    let record = service.db().catalog().table(table).await?;
+    caller.check_found(role, table, &record.name)?;
+    Ok(record)
 }
 
 async fn no_such_route() -> Failed {

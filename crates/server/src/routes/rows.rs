@@ -6,11 +6,13 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use arrow::json::writer::{LineDelimited, Writer, WriterBuilder};
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
+use deltalakedb::access::Role;
 use deltalakedb::deltalake::explain::{self, Explained};
 use deltalakedb::rows::{Select, portable, portable_schema};
 use deltalakedb::{CatalogError, WriteState};
@@ -19,10 +21,12 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::IntoParams;
 
+use crate::cursor;
 use crate::extract::{Asked, Named, state_at};
 use crate::problem::{Answer, Failed, Problems};
 use crate::routes::files::VERSION_HEADER;
-use crate::state::Service;
+use crate::routes::open;
+use crate::state::{Caller, Service};
 
 /// Forms of rows, as clients ask for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +82,8 @@ pub(crate) struct Wanted {
     #[param(rename = "where")]
     condition: Option<String>,
     /// At most so many rows.
-    limit: Option<u64>,
+    #[param(minimum = 0)]
+    limit: Option<i64>,
 }
 
 /// Rows of a table at a version: an Arrow IPC stream, or NDJSON or CSV if `Accept` says so. The header
@@ -90,6 +95,7 @@ pub(crate) struct Wanted {
         (status = 406, description = "Accept names no form that rows have.", body = crate::Problem, content_type = "application/problem+json"), Problems))]
 pub(crate) async fn list(
     State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
     Named(table): Named,
     headers: HeaderMap,
     Asked(wanted): Asked<Wanted>,
@@ -97,11 +103,11 @@ pub(crate) async fn list(
     let (form, kind) = Form::wanted(&headers)?;
     let columns = wanted.columns.as_deref().map(column_names).transpose()?;
     let at = state_at(wanted.version, wanted.timestamp.as_deref())?;
-    let snapshot = service.db().snapshot(&table, at).await?;
+    let snapshot = open(&service, &caller, Role::Read, &table, at).await?;
     let select = Select {
         columns: columns.as_deref(),
         filter: wanted.condition.as_deref().map(|text| ("where", text)),
-        limit: wanted.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+        limit: cursor::most(wanted.limit)?,
     };
     let rows = select.of(service.db(), &snapshot).await?;
     let tables = explain::tables(rows.logical_plan());

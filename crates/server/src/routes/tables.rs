@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use deltalakedb::access::Role;
 use deltalakedb::view::{SnapshotView, TableView};
 use deltalakedb::{StructType, TableFilter, TableName, TableRef, TableState};
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::cursor::{self, AfterTable};
 use crate::extract::{Asked, Body, Named, When, state_at};
 use crate::problem::{Answer, Failed, Problems};
+use crate::routes::{open, record};
 use crate::state::{Caller, Service};
 
 #[derive(Deserialize, IntoParams)]
@@ -43,11 +45,12 @@ pub(crate) struct Tables {
     next_cursor: Option<String>,
 }
 
-/// Tables.
+/// Tables that the caller may read: a page may be shorter than its limit.
 #[utoipa::path(get, path = "/v1/tables", tag = "tables", params(Wanted),
     responses((status = 200, description = "A page.", body = Tables), Problems))]
 pub(crate) async fn list(
     State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
     Asked(wanted): Asked<Wanted>,
 ) -> Answer<Json<Tables>> {
     let limit = cursor::size(wanted.limit)?;
@@ -59,7 +62,8 @@ pub(crate) async fn list(
     let filter = TableFilter { namespace: wanted.namespace, state: wanted.state };
     let page = service.db().tables_page(&filter, after.as_ref(), limit).await?;
     let next = page.next.map(|(name, id)| cursor::write(&AfterTable(name, id))).transpose()?;
-    Ok(Json(Tables { tables: page.items.iter().map(TableView::from).collect(), next_cursor: next }))
+    let seen = page.items.iter().filter(|table| caller.may(Role::Read, &table.name));
+    Ok(Json(Tables { tables: seen.map(TableView::from).collect(), next_cursor: next }))
 }
 
 /// A table to create.
@@ -91,8 +95,7 @@ pub(crate) struct NewTable {
 /// Creates a table.
 #[utoipa::path(post, path = "/v1/tables", tag = "tables", request_body = NewTable,
     params(("idempotency-key" = Option<String>, Header, description = "The same request with it again creates nothing, and answers the same. 1 to 128 printable ASCII characters.")),
-    responses((status = 201, description = "It is created.", body = SnapshotView),
-        (status = 403, description = "Not below a root of this service.", body = crate::Problem, content_type = "application/problem+json"), Problems))]
+    responses((status = 201, description = "It is created.", body = SnapshotView), Problems))]
 pub(crate) async fn create(
     State(service): State<Service>,
     Extension(caller): Extension<Caller>,
@@ -100,6 +103,7 @@ pub(crate) async fn create(
     Body(new): Body<NewTable>,
 ) -> Answer<(StatusCode, Json<SnapshotView>)> {
     let name: TableName = new.name.parse().map_err(|e| Failed::invalid(format!("{e}")))?;
+    caller.check(Role::Admin, &name)?;
     let db = service.db_for(&caller)?;
     // A repeated request finds the place that the first one chose.
     let known = match &key.given {
@@ -108,6 +112,8 @@ pub(crate) async fn create(
     };
     if let Some(table) = known.as_ref().and_then(|tables| tables.first()) {
         let snapshot = db.table(table.table_id).await?;
+        // Another one's token tells nothing of another one's table.
+        caller.check(Role::Read, snapshot.name())?;
         let shown = SnapshotView::look(&db, snapshot.snapshot()).await?;
         return Ok((StatusCode::CREATED, Json(shown)));
     }
@@ -140,10 +146,11 @@ pub(crate) async fn create(
     responses((status = 200, description = "The table.", body = SnapshotView), Problems))]
 pub(crate) async fn show(
     State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
     Named(table): Named,
     Asked(when): Asked<When>,
 ) -> Answer<Json<SnapshotView>> {
-    look(&service, &table, &when).await
+    look(&service, &caller, &table, &when).await
 }
 
 /// The same as the table itself: protocol, metadata and totals at a version.
@@ -151,15 +158,21 @@ pub(crate) async fn show(
     responses((status = 200, description = "The table.", body = SnapshotView), Problems))]
 pub(crate) async fn snapshot(
     State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
     Named(table): Named,
     Asked(when): Asked<When>,
 ) -> Answer<Json<SnapshotView>> {
-    look(&service, &table, &when).await
+    look(&service, &caller, &table, &when).await
 }
 
-async fn look(service: &Service, table: &TableRef, when: &When) -> Answer<Json<SnapshotView>> {
+async fn look(
+    service: &Service,
+    caller: &Caller,
+    table: &TableRef,
+    when: &When,
+) -> Answer<Json<SnapshotView>> {
     let at = state_at(when.version, when.timestamp.as_deref())?;
-    let snapshot = service.db().snapshot(table, at).await?;
+    let snapshot = open(service, caller, Role::Read, table, at).await?;
     Ok(Json(SnapshotView::look(service.db(), &snapshot).await?))
 }
 
@@ -179,11 +192,12 @@ pub(crate) struct VersionOf {
     responses((status = 200, description = "The version.", body = VersionOf), Problems))]
 pub(crate) async fn version(
     State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
     Named(table): Named,
     Asked(when): Asked<When>,
 ) -> Answer<Json<VersionOf>> {
     let at = state_at(when.version, when.timestamp.as_deref())?;
-    let snapshot = service.db().snapshot(&table, at).await?;
+    let snapshot = open(&service, &caller, Role::Read, &table, at).await?;
     Ok(Json(VersionOf {
         id: snapshot.table.id.to_string(),
         version: snapshot.version.get(),
@@ -199,7 +213,10 @@ pub(crate) async fn drop_table(
     Extension(caller): Extension<Caller>,
     Named(table): Named,
 ) -> Answer<Json<TableView>> {
-    let dropped = service.db_for(&caller)?.drop_table(&table).await?;
+    let db = service.db_for(&caller)?;
+    let record = record(&service, &caller, Role::Admin, &table).await?;
+    // The one that was looked at, whatever its name leads to by now.
+    let dropped = db.drop_table(&TableRef::Id(record.id)).await?;
     Ok(Json(TableView::from(&dropped)))
 }
 
@@ -224,6 +241,15 @@ pub(crate) async fn undrop(
 ) -> Answer<Json<TableView>> {
     let name = undrop.name.map(|name| name.parse()).transpose();
     let name: Option<TableName> = name.map_err(|e| Failed::invalid(format!("{e}")))?;
-    let back = service.db_for(&caller)?.undrop_table(&table, name).await?;
+    let db = service.db_for(&caller)?;
+    if let Some(name) = &name {
+        caller.check(Role::Admin, name)?;
+    }
+    caller.check_named(Role::Admin, &table)?;
+    if let TableRef::Id(_) = &table {
+        let record = db.catalog().table(&table).await?;
+        caller.check_found(Role::Admin, &table, &record.name)?;
+    }
+    let back = db.undrop_table(&table, name).await?;
     Ok(Json(TableView::from(&back)))
 }

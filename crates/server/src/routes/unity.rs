@@ -3,12 +3,12 @@
 //!
 //! What clients read are the published files: a table is as far as its publishing is.
 
-use axum::Json;
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use deltalakedb::access::Role;
 use deltalakedb::view::properties;
 use deltalakedb::{
     At, CatalogError, DataType, Snapshot, StructType, TableFilter, TableName, TableRecord, TableRef,
@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 use crate::cursor::{self, AfterTable};
 use crate::extract::{Asked, Body};
 use crate::problem::Failed;
-use crate::state::Service;
+use crate::routes::{open, record};
+use crate::state::{Caller, Service};
 
 /// Tables that are opened at the same time.
 const AT_A_TIME: usize = 8;
@@ -59,6 +60,7 @@ impl IntoResponse for Refused {
             "no_such_catalog" => "CATALOG_DOES_NOT_EXIST",
             "invalid_input" => "INVALID_PARAMETER_VALUE",
             "unsupported" => "UNIMPLEMENTED",
+            "forbidden" => "PERMISSION_DENIED",
             "busy" | "unavailable" | "schema" => "TEMPORARILY_UNAVAILABLE",
             _ => "INTERNAL_ERROR",
         };
@@ -134,27 +136,44 @@ impl Listing {
     }
 }
 
-async fn schemas(State(service): State<Service>, Asked(page): Asked<Listing>) -> Answer {
+async fn schemas(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    Asked(page): Asked<Listing>,
+) -> Answer {
     let catalog = known(&service, &page.catalog_name)?;
     let after: Option<String> = cursor::read(page.token())?;
     let found = service.db().namespaces(after.as_deref(), page.size()).await?;
     let next = found.next.as_ref().map(cursor::write).transpose()?;
-    let schemas: Vec<Value> = found.items.iter().map(|name| schema_info(catalog, name)).collect();
+    let schemas: Vec<Value> = found
+        .items
+        .iter()
+        .filter(|name| caller.sees(name))
+        .map(|name| schema_info(catalog, name))
+        .collect();
     Ok(Json(json!({ "schemas": schemas, "next_page_token": next })))
 }
 
-async fn schema(State(service): State<Service>, Path(full): Path<String>) -> Answer {
+async fn schema(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    Path(full): Path<String>,
+) -> Answer {
     let name = within(&service, &full)?;
     let filter = TableFilter { namespace: Some(name.to_owned()), state: None };
     let page = service.db().tables_page(&filter, None, 1).await?;
-    if page.items.is_empty() {
+    if page.items.is_empty() || !caller.sees(name) {
         let text = format!("schema {full:?} is not here: a schema is the namespace of a table");
         return Err(Failed::new(StatusCode::NOT_FOUND, "no_such_schema", text).into());
     }
     Ok(Json(schema_info(&service.settings().catalog_name, name)))
 }
 
-async fn tables(State(service): State<Service>, Asked(page): Asked<Listing>) -> Answer {
+async fn tables(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    Asked(page): Asked<Listing>,
+) -> Answer {
     let catalog = known(&service, &page.catalog_name)?;
     let Some(schema) = page.schema_name.clone() else {
         return Err(Failed::invalid("schema_name is missing").into());
@@ -164,7 +183,8 @@ async fn tables(State(service): State<Service>, Asked(page): Asked<Listing>) -> 
     let filter = TableFilter { namespace: Some(schema), state: None };
     let found = service.db().tables_page(&filter, after.as_ref(), page.size()).await?;
     let next = found.next.map(|(name, id)| cursor::write(&AfterTable(name, id))).transpose()?;
-    let open = found.items.into_iter().map(|record| opened(&service, record));
+    let seen = found.items.into_iter().filter(|table| caller.may(Role::Read, &table.name));
+    let open = seen.map(|record| opened(&service, record));
     let opened = futures::stream::iter(open).buffered(AT_A_TIME);
     let opened: Vec<Option<Snapshot>> = opened.try_collect().await?;
     let tables: Vec<Value> =
@@ -181,9 +201,13 @@ async fn opened(service: &Service, record: TableRecord) -> Result<Option<Snapsho
     }
 }
 
-async fn table(State(service): State<Service>, Path(full): Path<String>) -> Answer {
+async fn table(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    Path(full): Path<String>,
+) -> Answer {
     let name: TableName = within(&service, &full)?.parse().map_err(CatalogError::from)?;
-    let snapshot = service.db().snapshot(&TableRef::Name(name), At::Head).await?;
+    let snapshot = open(&service, &caller, Role::Read, &TableRef::Name(name), At::Head).await?;
     Ok(Json(table_info(&service.settings().catalog_name, &snapshot)))
 }
 
@@ -290,12 +314,17 @@ struct Wish {
 }
 
 /// Credentials for a table's files. Local files need none.
-async fn credentials(State(service): State<Service>, Body(wish): Body<Wish>) -> Answer {
+async fn credentials(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    Body(wish): Body<Wish>,
+) -> Answer {
     if !["READ", "READ_WRITE"].contains(&wish.operation.as_str()) {
         return Err(Failed::invalid("operation is READ or READ_WRITE").into());
     }
     let id = wish.table_id.parse().map_err(|e| Failed::invalid(format!("table_id: {e}")))?;
-    let table = service.db().catalog().table(&TableRef::Id(id)).await?;
+    let role = if wish.operation == "READ" { Role::Read } else { Role::Write };
+    let table = record(&service, &caller, role, &TableRef::Id(id)).await?;
     if table.location.starts_with("file:") {
         return Ok(Json(json!({ "expiration_time": i64::MAX })));
     }

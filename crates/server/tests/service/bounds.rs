@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use deltalakedb_server::{Server, Settings};
+use deltalakedb_server::{Authentication, Server, Settings};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -215,16 +215,20 @@ async fn a_stop_does_not_wait_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_open_address_must_be_asked_for() {
+async fn an_open_address_asks_for_keys() {
     let w = World::with(|_| {}).await;
-    for address in ["0.0.0.0:0", "[::]:0"] {
-        let error = Server::bind(w.db.clone(), address, Settings::default()).await.unwrap_err();
-        assert_eq!(error.code(), "invalid_input", "{error}");
-        assert!(error.to_string().contains("--without-authentication"), "{error}");
+    for (address, authentication, asks) in [
+        ("127.0.0.1:0", Authentication::IfOpen, false),
+        ("[::1]:0", Authentication::IfOpen, false),
+        ("127.0.0.1:0", Authentication::Keys, true),
+        ("0.0.0.0:0", Authentication::IfOpen, true),
+        ("0.0.0.0:0", Authentication::None, false),
+    ] {
+        let mut settings = Settings::default();
+        settings.authentication = authentication;
+        let server = Server::bind(w.db.clone(), address, settings).await.unwrap();
+        assert_eq!(server.asks(), asks, "{address} {authentication:?}");
     }
-    let mut open = Settings::default();
-    open.without_authentication = true;
-    assert!(Server::bind(w.db.clone(), "0.0.0.0:0", open).await.is_ok());
     let error =
         Server::bind(w.db.clone(), &w.address.to_string(), Settings::default()).await.unwrap_err();
     assert_eq!(error.code(), "unavailable", "{error}");

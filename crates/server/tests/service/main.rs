@@ -6,6 +6,7 @@
     reason = "these are tests: clippy only knows the functions that are marked as such"
 )]
 
+mod access;
 mod bounds;
 mod commits;
 #[cfg(feature = "rows")]

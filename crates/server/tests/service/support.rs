@@ -77,11 +77,21 @@ impl World {
         World::start(folder, url, settings).await
     }
 
+    /// Another service over the same catalog, with settings.
+    pub(crate) async fn again(self, settings: impl FnOnce(&mut Settings)) -> World {
+        let World { db, folder, .. } = self;
+        World::serve(folder, db, settings).await
+    }
+
     async fn start(folder: TempDir, url: String, change: impl FnOnce(&mut Settings)) -> World {
         let db = Db::create(&url.parse().unwrap()).await.unwrap();
+        std::fs::create_dir(folder.path().join("lake")).unwrap();
+        World::serve(folder, db, change).await
+    }
+
+    async fn serve(folder: TempDir, db: Db, change: impl FnOnce(&mut Settings)) -> World {
         let mut settings = Settings::default();
         settings.roots = vec![folder.path().join("lake").display().to_string()];
-        std::fs::create_dir(folder.path().join("lake")).unwrap();
         change(&mut settings);
         let server = Server::bind(db.clone(), "127.0.0.1:0", settings).await.unwrap();
         let address = server.address();

@@ -52,6 +52,24 @@ pub(super) enum Target {
     Existing { table: Pick, rule: Rule },
 }
 
+/// What a write to the registry expects.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Hope {
+    Any,
+    /// What is there.
+    Right,
+    Absent,
+    Older,
+}
+
+/// A record that is written, or deleted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Written {
+    pub(super) key: Pick,
+    pub(super) expected: Hope,
+    pub(super) body: Option<Pick>,
+}
+
 #[derive(Debug, Clone)]
 pub(super) enum Op {
     /// The clock moves, maybe back.
@@ -172,6 +190,12 @@ pub(super) enum Op {
         table: Pick,
         mode: u8,
     },
+
+    RegistryWrite(Vec<Written>),
+    RegistryRead {
+        key: Pick,
+        limit: Pick,
+    },
 }
 
 fn file() -> impl Strategy<Value = File> {
@@ -223,6 +247,21 @@ fn target() -> impl Strategy<Value = Target> {
             .prop_map(|(name, a, b)| Target::Create { name, off: a && b }),
         7 => (any::<Pick>(), rule).prop_map(|(table, rule)| Target::Existing { table, rule }),
     ]
+}
+
+fn written() -> impl Strategy<Value = Written> {
+    let expected = prop_oneof![
+        4 => Just(Hope::Right),
+        3 => Just(Hope::Any),
+        1 => Just(Hope::Absent),
+        1 => Just(Hope::Older),
+    ];
+    let body = proptest::option::weighted(0.7, any::<Pick>());
+    (any::<Pick>(), expected, body).prop_map(|(key, expected, body)| Written {
+        key,
+        expected,
+        body,
+    })
 }
 
 fn expiry() -> impl Strategy<Value = (i16, Pick, bool)> {
@@ -325,5 +364,9 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => pick().prop_map(Op::Retry),
         2 => (pick(), any::<u8>()).prop_map(|(table, mode)| Op::SetMode { table, mode }),
     ];
-    prop_oneof![10 => writes, 3 => imports, 4 => reads, 4 => outbox]
+    let registry = prop_oneof![
+        3 => vec(written(), 0..4).prop_map(Op::RegistryWrite),
+        1 => (pick(), 1..5_u8).prop_map(|(key, limit)| Op::RegistryRead { key, limit }),
+    ];
+    prop_oneof![10 => writes, 3 => imports, 4 => reads, 4 => outbox, 1 => registry]
 }

@@ -340,6 +340,7 @@ impl<'a> World<'a> {
             | Op::Expire { .. }
             | Op::Retry(_)
             | Op::SetMode { .. } => self.outbox(op).await?,
+            Op::RegistryWrite(_) | Op::RegistryRead { .. } => self.registry(op).await?,
             read => self.read(read).await?,
         }
         Ok(())
@@ -501,7 +502,7 @@ impl<'a> World<'a> {
         self.both(async |db| all_rows(db, None, None, 5).await)
             .await
             .map_err(|e| format!("at the end, outbox: {e}"))?;
-        Ok(())
+        self.compare_registry().await.map_err(|e| format!("at the end, the registry: {e}"))
     }
 
     async fn compare_table(&self, id: TableId) -> Step {
