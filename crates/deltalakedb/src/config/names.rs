@@ -97,7 +97,7 @@ mod tests {
             assert!(text.contains(&format!("did you mean {right}?")), "{path}: {text}");
         }
         for (path, word) in [
-            ("server.port", "no service yet"),
+            ("server.port", "on the command line"),
             ("security", "dl grants"),
             ("maintenance.zzzz", "has enabled, schedule, skipping_index"),
             ("maintenance.backup.zzzz", "has enabled, timeout, to, keep"),

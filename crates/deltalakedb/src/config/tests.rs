@@ -605,7 +605,7 @@ fn profiles_and_variables() {
         "dl.yaml:3",
         "does not choose",
         "dl.yaml:4",
-        "no service yet",
+        "on the command line",
     ]);
     let world = World::toml("catalog = 'mysql://u@h/d'\n[database]\npassword = 'a$$b${PW}'\n");
     world.fails(&["dl.toml:3", "database.password", "PW is not set"]);
@@ -624,7 +624,7 @@ fn all_that_is_wrong_is_told_at_once() {
     let expected = [
         ("dl.toml:3: connection.poolsize: ", "did you mean connection.pool_size?"),
         ("dl.toml:4: connection.pool_timeout: ", "500ms"),
-        ("dl.toml:6: server.port: ", "no service yet"),
+        ("dl.toml:6: server.port: ", "on the command line"),
         ("dl.toml:8: cache.size: ", "no list"),
         ("dl.toml:10: database.password: ", "quotes"),
     ];

@@ -10,7 +10,7 @@ fn init_makes_a_catalog_and_again_is_harmless() {
     world.dl(&["init"]).ok().says("is ready");
     let again = world.json(&["init"]);
     assert_eq!(again["kind"], "sqlite");
-    assert_eq!(again["schema_version"], 4);
+    assert_eq!(again["schema_version"], 5);
     assert_eq!(world.json(&["list"]), serde_json::json!([]));
 }
 

@@ -111,7 +111,7 @@ fn a_catalog_is_made_once_and_missed_by_name(world: &World) {
     assert!(!run.stderr.contains("password"), "{}", run.stderr);
     let first = world.json(&["init"]);
     assert_eq!(world.json(&["init"]), first);
-    assert_eq!(first["schema_version"], if first["kind"] == "mssql" { 2 } else { 4 });
+    assert_eq!(first["schema_version"], if first["kind"] == "mssql" { 2 } else { 5 });
     assert!(!first["server_version"].as_str().unwrap().is_empty());
     assert_eq!(world.json(&["list"]), Value::Array(Vec::new()));
 }
