@@ -3,14 +3,7 @@
 use deltalakedb_catalog_core::support::{self, prelude::*};
 
 use super::MemoryBackend;
-use super::state::State;
-
-/// Records, and how often they were written.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Registry {
-    revision: i64,
-    records: std::collections::BTreeMap<RecordKey, Record>,
-}
+use super::state::{Registry, State};
 
 impl State {
     fn registry_write(

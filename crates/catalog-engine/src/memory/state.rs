@@ -2,11 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::registry::Registry;
 use super::skip::SkipState;
 use deltalakedb_catalog_core::support::{
     self, FileRow, NewVersion, Outbox, StoredTable, newest_batch, not_found, prelude::*,
 };
+
+/// The registry: records, and how often they were written.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Registry {
+    pub(super) revision: i64,
+    pub(super) records: BTreeMap<RecordKey, Record>,
+}
 
 /// A catalog.
 #[derive(Debug, Clone, Default)]
