@@ -39,7 +39,6 @@ pub(crate) use password::read_secret;
 pub use server::ServerUri;
 pub use sqlite::SqliteUri;
 pub use table::TableUri;
-#[cfg(feature = "config")]
 pub(crate) use text::parse_duration;
 
 /// Scheme of a table URI.
