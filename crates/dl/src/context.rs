@@ -92,6 +92,7 @@ impl Context {
     }
 
     /// It serves until it is told to stop, which is no failure, and may take this time to do so. The first call counts.
+    #[cfg(feature = "serve")]
     pub(crate) fn serves(&self, grace: Duration) {
         let _ = self.grace.set(grace);
     }
