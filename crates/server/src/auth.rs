@@ -28,10 +28,17 @@ pub(crate) struct Known {
     key: Arc<KeyInfo>,
 }
 
+#[derive(Debug, Default)]
+struct Seen {
+    revision: i64,
+    keys: HashMap<String, Known>,
+}
+
 /// The keys that were seen, as of a revision of the registry.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
-    seen: std::sync::Mutex<HashMap<String, Known>>,
+    /// The revision is that of the last look, before which none of them was looked up.
+    seen: std::sync::Mutex<Seen>,
     checked: Mutex<Option<(i64, Instant)>>,
 }
 
@@ -41,21 +48,28 @@ impl Keys {
         let text = bearer(headers)?;
         self.refresh(db).await?;
         let now = db.clock().now();
-        if let Some(known) = self.seen().get(text) {
-            return if known.key.is_valid(now) { Ok(known.clone()) } else { Err(unknown()) };
-        }
+        let revision = {
+            let seen = self.seen();
+            if let Some(known) = seen.keys.get(text) {
+                return if known.key.is_valid(now) { Ok(known.clone()) } else { Err(unknown()) };
+            }
+            seen.revision
+        };
         let found = tokio::time::timeout(LIMIT, db.authenticate(text)).await;
         let Some((principal, key)) = found.map_err(|_| silent())?? else { return Err(unknown()) };
         let known = Known { principal: Arc::new(principal), key: Arc::new(key) };
         let mut seen = self.seen();
-        if seen.len() >= MOST {
-            seen.clear();
+        // What was looked up before a change must not be remembered after it: nothing would clear it.
+        if seen.revision == revision {
+            if seen.keys.len() >= MOST {
+                seen.keys.clear();
+            }
+            seen.keys.insert(text.to_owned(), known.clone());
         }
-        seen.insert(text.to_owned(), known.clone());
         Ok(known)
     }
 
-    fn seen(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -69,7 +83,7 @@ impl Keys {
         match tokio::time::timeout(LIMIT, db.registry_revision()).await {
             Ok(Ok(revision)) => {
                 if checked.is_none_or(|(before, _)| before != revision) {
-                    self.seen().clear();
+                    *self.seen() = Seen { revision, keys: HashMap::new() };
                 }
                 *checked = Some((revision, asked));
                 Ok(())

@@ -199,11 +199,16 @@ async fn check_replayed(service: &Service, caller: &Caller, report: &CommitRepor
     for table in &report.tables {
         let record = service.db().catalog().table(&TableRef::Id(table.table_id)).await?;
         if !caller.may(Role::Write, &record.name) {
-            let text = "this idempotency key was used for a table that this key may not write to: choose another one";
-            return Err(Failed::invalid(text));
+            return Err(used_elsewhere());
         }
     }
     Ok(())
+}
+
+/// An idempotency key that was used for what the caller may not know of.
+pub(super) fn used_elsewhere() -> Failed {
+    let text = "this idempotency key was used for a table that this key may not write to: choose another one";
+    Failed::invalid(text)
 }
 
 /// A conflict names the table as the client did.

@@ -112,8 +112,10 @@ pub(crate) async fn create(
     };
     if let Some(table) = known.as_ref().and_then(|tables| tables.first()) {
         let snapshot = db.table(table.table_id).await?;
-        // Another one's token tells nothing of another one's table.
-        caller.check(Role::Read, snapshot.name())?;
+        // Not even its name is told.
+        if !caller.may(Role::Write, snapshot.name()) {
+            return Err(super::commits::used_elsewhere());
+        }
         let shown = SnapshotView::look(&db, snapshot.snapshot()).await?;
         return Ok((StatusCode::CREATED, Json(shown)));
     }
@@ -137,6 +139,10 @@ pub(crate) async fn create(
         table = table.token(token.as_str());
     }
     let created = table.await?;
+    // Another request with this key may have been first.
+    if !caller.may(Role::Write, created.name()) {
+        return Err(super::commits::used_elsewhere());
+    }
     let shown = SnapshotView::look(&db, created.snapshot()).await?;
     Ok((StatusCode::CREATED, Json(shown)))
 }
